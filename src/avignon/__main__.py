@@ -1,0 +1,5 @@
+"""`python -m avignon`, and so `accelerate launch -m avignon`."""
+
+from avignon.cli import main
+
+main()

@@ -1,0 +1,185 @@
+"""LoRA on a UNet: which layers, at which rank, saved so that every tensor comes back.
+
+LoRA: Hu et al., arXiv:2106.09685, eq. 3: W' = W + (α/r)·B·A. The file is diffusers' format with peft's own key names
+and the adapter's metadata; the usual conversion of names before saving loses attention weights without an error when
+convolutions are adapted too, which is why `save` reloads what it wrote and compares each tensor.
+"""
+
+import json
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.training_utils import cast_training_params
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+
+from avignon.diffusion import Base
+from avignon.errors import AdapterError, AvignonError
+from avignon.recipe import Ranks
+from avignon.workspace import replacing
+
+WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
+
+LAYERS: Mapping[str, tuple[str, ...]] = {
+    "attention": ("to_q", "to_k", "to_v", "to_out.0"),
+    "projection": ("proj_in", "proj_out"),
+    "convolution": ("conv1", "conv2"),
+}
+"""The UNet's layers of each kind, by the end of their names."""
+
+
+def lora_config(ranks: Ranks, alpha: float = 0.0) -> LoraConfig:
+    """Which layers are adapted, at which rank; `alpha` 0 is each layer's rank, a scale of 1."""
+    chosen = {kind: rank for kind, rank in ranks.model_dump().items() if rank}
+    pattern = {re.escape(layer): rank for kind, rank in chosen.items() for layer in LAYERS[kind]}
+    alphas = {layer: alpha or rank for layer, rank in pattern.items()}
+    default = next(iter(chosen.values()))
+    return LoraConfig(
+        r=default,
+        lora_alpha=alpha or default,
+        rank_pattern=pattern,
+        alpha_pattern=alphas,
+        target_modules=[layer for kind in chosen for layer in LAYERS[kind]],
+        init_lora_weights="gaussian",
+    )
+
+
+def add(unet: Any, name: str, ranks: Ranks, alpha: float, seed: int) -> list[torch.nn.Parameter]:
+    """Put a new adapter on a frozen UNet and return its parameters, in fp32. The change it makes is still zero."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet.add_adapter(lora_config(ranks, alpha), adapter_name=name)
+    cast_training_params(unet, torch.float32)
+    return [parameter for parameter in unet.parameters() if parameter.requires_grad]
+
+
+def trainable(unet: Any, parameters: list[torch.nn.Parameter], ranks: Ranks) -> dict[str, Any]:
+    """How much is trained: the adapter's parameters, the UNet's without it, and their share."""
+    adapter = sum(parameter.numel() for parameter in parameters)
+    total = sum(parameter.numel() for parameter in unet.parameters()) - adapter
+    return {"parameters": adapter, "unet_parameters": total, "share": adapter / total, "ranks": ranks.model_dump()}
+
+
+def weights_of(unet: Any, name: str) -> dict[str, torch.Tensor]:
+    """An adapter's tensors by peft's names, on the CPU."""
+    state = get_peft_model_state_dict(unet, adapter_name=name)
+    return {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
+
+
+def save(unet: Any, name: str, path: Path) -> None:
+    """Write an adapter's weights and metadata to the file `path`, and prove that they come back.
+
+    Raises:
+        AvignonError: the file, loaded into a fresh UNet, differs from what was trained (and is not kept).
+    """
+    weights = weights_of(unet, name)
+    with replacing(path) as scratch:
+        StableDiffusionPipeline.save_lora_weights(
+            scratch.parent,
+            weight_name=scratch.name,
+            unet_lora_layers=dict(weights),
+            unet_lora_adapter_metadata=unet.peft_config[name].to_dict(),
+        )
+        _prove(unet, name, weights, scratch)
+
+
+def _prove(unet: Any, name: str, weights: dict[str, torch.Tensor], path: Path) -> None:
+    with torch.device("meta"):
+        fresh = UNet2DConditionModel.from_config(unet.config)
+    fresh.to_empty(device="cpu")  # Only the adapter's own tensors are ever written: the rest takes no memory.
+    state, _, metadata = StableDiffusionPipeline.lora_state_dict(
+        path.parent, weight_name=path.name, return_lora_metadata=True
+    )
+    fresh.load_lora_adapter(state, prefix="unet", metadata=metadata, adapter_name=name, low_cpu_mem_usage=True)
+    back = get_peft_model_state_dict(fresh, adapter_name=name)
+    wrong = [key for key in weights.keys() | back.keys() if not _same(weights.get(key), back.get(key))]
+    if wrong:
+        raise AvignonError(f"{path}: {len(wrong)} of {len(weights)} tensors did not come back: {min(wrong)}")
+    if _scales(unet, name) != _scales(fresh, name):
+        raise AvignonError(f"{path}: the scales (alpha / rank) did not come back")
+
+
+def _same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    return one is not None and other is not None and one.dtype == other.dtype and torch.equal(one, other)
+
+
+def _scales(unet: Any, name: str) -> dict[str, float]:
+    return {path: m.scaling[name] for path, m in unet.named_modules() if name in getattr(m, "scaling", {})}
+
+
+def load(base: Base, name: str, folder: Path) -> None:
+    """Put a saved adapter on the base's UNet.
+
+    Raises:
+        AdapterError: it is missing, damaged, or made for another base.
+    """
+    path = folder / WEIGHTS_FILE
+    _check_card(base, folder)
+    _check_shapes(base.pipeline.unet, path)
+    with warnings.catch_warnings():
+        # Several adapters on one UNet are the very thing that is wanted.
+        warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")
+        base.pipeline.load_lora_weights(folder, weight_name=WEIGHTS_FILE, adapter_name=name)
+
+
+def _check_card(base: Base, folder: Path) -> None:
+    """The card, where there is one, says which weights the adapter belongs to."""
+    card = folder / "card.json"
+    if not card.exists():
+        return
+    try:
+        trained_on = json.loads(card.read_text(encoding="utf-8"))["base"]
+        model, fingerprint = trained_on["model"], trained_on["fingerprint"]
+    except (ValueError, KeyError, TypeError):
+        raise AdapterError(f"{card}: damaged: no base with model and fingerprint") from None
+    if fingerprint != base.fingerprint:
+        raise AdapterError(
+            f"{folder}: made for another base: {model} ({fingerprint[:12]}), "
+            f"and the recipe's is {base.model} ({base.fingerprint[:12]})"
+        )
+
+
+def _check_shapes(unet: Any, path: Path) -> None:
+    """Every pair of factors must fit a layer of the UNet; diffusers drops what does not fit with a log line at most."""
+    layers = {name: module.weight.shape for name, module in unet.named_modules() if hasattr(module, "weight")}
+    for layer, factors in _factors(path).items():
+        shape = layers.get(layer) or layers.get(f"{layer}.base_layer")
+        if shape is None:
+            raise AdapterError(f"{path}: made for another base: the UNet has no layer {layer}")
+        if factors["lora_A"][1] != shape[1] or factors["lora_B"][0] != shape[0]:
+            raise AdapterError(f"{path}: made for another base: {layer} is {tuple(shape)} here")
+
+
+def _factors(path: Path) -> dict[str, dict[str, list[int]]]:
+    """Shapes of A and B of every adapted layer, read from the file's header alone."""
+    shapes: dict[str, dict[str, list[int]]] = {}
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 - the file object is no mapping
+                match = re.fullmatch(r"unet\.(.+)\.(lora_[AB])\.weight", key)
+                if match:
+                    shapes.setdefault(match[1], {})[match[2]] = file.get_slice(key).get_shape()
+    except FileNotFoundError:
+        raise AdapterError(f"{path}: no such file; an adapter's folder holds {WEIGHTS_FILE}") from None
+    except (OSError, safetensors.SafetensorError) as broken:
+        raise AdapterError(f"{path}: damaged: {broken}") from None
+    if not shapes or any(len(pair) != 2 for pair in shapes.values()):
+        raise AdapterError(f"{path}: no complete LoRA for a UNet in diffusers' format")
+    return shapes
+
+
+def set_weights(unet: Any, weights: Mapping[str, float]) -> None:
+    """Mix adapters by weight: ΔW = Σ wᵢ·(αᵢ/rᵢ)·Bᵢ·Aᵢ, the sum of true deltas. All weights 0 is the base itself."""
+    active = {name: weight for name, weight in weights.items() if weight}
+    if not active:
+        if getattr(unet, "peft_config", None):
+            unet.disable_lora()
+        return
+    unet.enable_lora()
+    unet.set_adapters(list(active), list(active.values()))

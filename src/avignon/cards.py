@@ -1,0 +1,121 @@
+"""What an adapter says of itself: `card.json` for programs, `README.md` (a Hugging Face model card) for people."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from avignon.recipe import Artist, Recipe
+from avignon.records import Access, Card, Verdict
+from avignon.workspace import digest
+
+Row = Mapping[str, str]
+
+MODEL_CARD = """\
+---
+library_name: diffusers
+base_model: {model}
+tags: [lora, stable-diffusion, text-to-image, avignon]
+instance_prompt: "{trigger}"
+---
+# {name}
+
+A LoRA adapter trained by [avignon](https://pypi.org/project/avignon/) on {works} works ({images} images) of {artists}.
+What it makes are pictures by a trained model. None of them is a work of {artists}.
+
+- Trigger phrase: `{trigger}`
+- Base: `{model}`, revision `{revision}`, UNet SHA-256 `{fingerprint}`
+- {parameters:,} trained parameters, {share:.3%} of the UNet's {unet_parameters:,}; ranks {ranks}
+- {steps} steps, final loss {final_loss:.4f} (mean of the last 50 steps)
+
+## Rights
+
+{statement}
+
+## Training works
+
+| accession | title | date | rights | source |
+| --- | --- | --- | --- | --- |
+{table}
+
+## Use
+
+```python
+pipeline.load_lora_weights("path/to/this/folder")
+```
+"""
+
+
+def card(
+    name: str,
+    recipe: Recipe,
+    artists: Sequence[Artist],
+    examples: Sequence[Mapping[str, Any]],
+    ledger: Sequence[Row],
+    **facts: Mapping[str, Any],
+) -> Card:
+    """An adapter's card: what the run's files say, and `facts` from training: base, trainable, environment, metrics."""
+    works = works_of([artist.name for artist in artists], ledger)
+    hashed = digest([[row["sha256"], row["captions"]] for row in examples])
+    return Card(
+        name=name,
+        artists=tuple(artist.name for artist in artists),
+        triggers=tuple(artist.trigger for artist in artists),
+        dataset={"images": len(examples), "works": len(works), "hash": hashed},
+        rights=rights_of(artists, works),
+        recipe=recipe.model_dump(mode="json"),
+        **facts,
+    )
+
+
+def works_of(artists: Sequence[str], ledger: Sequence[Row]) -> list[Row]:
+    """The ledger's kept works of these artists."""
+    return [row for row in ledger if row["artist"] in artists and row["decision"] == Verdict.KEPT]
+
+
+def rights_of(artists: Sequence[Artist], works: Sequence[Row]) -> dict[str, Any]:
+    """How many works under which rights, what was acknowledged, and the sentence that follows from it."""
+    counts: dict[str, Any] = {access.value: sum(row["rights"] == access for row in works) for access in Access}
+    closed = len(works) - counts[Access.OPEN]
+    if closed:
+        statement = (
+            f"{closed} of {len(works)} training images are not known to be free to use. Whoever made this adapter "
+            "stated that they may use them; that does not pass to you. Ask before you share it."
+        )
+    else:
+        statement = f"All {len(works)} training images are open: released by their museum, or in the public domain."
+    acknowledged = [artist.name for artist in artists if artist.rights == "acknowledge-restricted"]
+    return {**counts, "acknowledged": acknowledged, "statement": statement}
+
+
+def environment(device: str, precision: str) -> dict[str, str]:
+    """The versions and the machine that a result depends on."""
+    libraries = {
+        name: version(name) for name in ("avignon", "torch", "diffusers", "peft", "transformers", "accelerate")
+    }
+    return {**libraries, "python": platform.python_version(), "device": device, "precision": precision}
+
+
+def model_card(card: Card, ledger: Sequence[Row]) -> str:
+    """The card as a page in Markdown, with every training work named."""
+    facts = {**card.dataset, **card.trainable, **card.metrics, **card.base}
+    ranks = ", ".join(f"{kind} {rank}" for kind, rank in card.trainable["ranks"].items())
+    return MODEL_CARD.format(
+        **{**facts, "ranks": ranks, "revision": card.base["revision"] or "-"},
+        name=card.name,
+        artists=" and ".join(card.artists),
+        trigger=", ".join(card.triggers).replace('"', "'"),
+        statement=card.rights["statement"],
+        table="\n".join(_line(row) for row in works_of(card.artists, ledger)),
+    )
+
+
+def _line(row: Row) -> str:
+    cells = (
+        row["accession"] or row["object_id"],
+        row["title"],
+        row["year"],
+        row["rights"],
+        row["page"] or row["museum"],
+    )
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |"

@@ -1,0 +1,308 @@
+"""The command line: parse, call one function, print. It owns the terminal, and alone catches broadly."""
+
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import click
+
+from avignon import __version__
+from avignon.errors import AvignonError, InputError
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from avignon.records import Event
+
+STAGES = {
+    "collect": "Find the artists' works in the museum and fetch the images.",
+    "curate": "Decide which works to train on; write the ledger.",
+    "prepare": "Crop, resample and caption the kept works.",
+    "train": "Train the LoRA adapters.",
+    "generate": "Make the series of pictures.",
+    "evaluate": "Measure the series.",
+    "exhibit": "Make the page.",
+}
+
+Command = Callable[..., None]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="avignon")
+def cli() -> None:
+    """A dialogue of eras: two artists from a museum's open data, two LoRA adapters, a series of images between them."""
+
+
+def _run_options(command: Command) -> Command:
+    """The options that every command on a recipe takes."""
+    for decorate in reversed(
+        (
+            click.argument("recipe", type=click.Path(path_type=Path)),
+            click.option(
+                "--workspace",
+                default="runs",
+                type=click.Path(path_type=Path),
+                show_default=True,
+                help="Folder of the runs.",
+            ),
+            click.option(
+                "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one value, as train.steps=50."
+            ),
+            click.option("--quiet", is_flag=True, help="Print only warnings, errors and the page's path."),
+            click.option("--json", "as_json", is_flag=True, help="Print events as JSON, one a line, for programs."),
+        )
+    ):
+        command = decorate(command)
+    return command
+
+
+@cli.command()
+@_run_options
+@click.option("--until", type=click.Choice(tuple(STAGES)), default="exhibit", help="Last stage to do.")
+def run(recipe: Path, workspace: Path, overrides: tuple[str, ...], quiet: bool, as_json: bool, until: str) -> None:
+    """Carry RECIPE from the museum to the page: every stage that is not up to date."""
+    _carry(recipe, workspace, overrides, quiet, as_json, until)
+
+
+def _stage_command(name: str) -> None:
+    @cli.command(name, help=f"{STAGES[name]} Stages before it are done where they are not up to date.")
+    @_run_options
+    def command(recipe: Path, workspace: Path, overrides: tuple[str, ...], quiet: bool, as_json: bool) -> None:
+        _carry(recipe, workspace, overrides, quiet, as_json, name)
+
+
+for _name in STAGES:
+    _stage_command(_name)
+
+
+def _carry(recipe: Path, workspace: Path, overrides: tuple[str, ...], quiet: bool, as_json: bool, until: str) -> None:
+    from avignon import pipeline
+    from avignon.recipe import load
+
+    loaded = load(recipe, overrides)
+    with _console(quiet, as_json) as console:
+        space = pipeline.run(loaded, workspace, console.hear, until=until)
+    if until == "exhibit" and not as_json:
+        click.echo(space.page)
+
+
+@cli.command()
+@click.argument("artist")
+@click.option("--tables", help="URL of the museum's tables, or `embedded`; the National Gallery of Art's by default.")
+@click.option("--folder", type=click.Path(path_type=Path), help="A directory of your own scans instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+def works(artist: str, tables: str | None, folder: Path | None, as_json: bool) -> None:
+    """List what a museum has of ARTIST, and under which rights."""
+    from avignon.museums import opened
+    from avignon.recipe import Artist, Collect, FolderMuseum, NgaMuseum
+    from avignon.records import plain
+
+    nga = NgaMuseum(tables=tables) if tables else NgaMuseum()
+    museum = FolderMuseum(kind="folder", path=str(folder.resolve())) if folder else nga
+    with opened(museum, Collect()) as opened_museum:
+        found = opened_museum.find(Artist(name=artist, works=1, trigger=artist))
+    if as_json:
+        for each in found:
+            click.echo(json.dumps(plain(each), ensure_ascii=False))
+        return
+    _print_table(
+        artist,
+        ("id", "title", "date", "class", "pixels", "rights", "note"),
+        [
+            (
+                each.work.object_id,
+                each.work.title,
+                each.work.date,
+                each.work.classification,
+                f"{each.work.width}×{each.work.height}",
+                each.work.rights.access.value,
+                each.decision.reason if each.decision else "",
+            )
+            for each in found
+        ],
+    )
+
+
+@cli.command()
+def doctor() -> None:
+    """Say what this machine offers: device, precision, attention, memory, disk, and what can be reached."""
+    import torch
+
+    from avignon import diffusion
+    from avignon.fetch import cache_folder, reachable
+    from avignon.recipe import NGA_TABLES
+
+    device = diffusion.device()
+    hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    rows = [
+        ("avignon", __version__),
+        ("python, torch", f"{platform.python_version()}, {torch.__version__}"),
+        ("device", f"{device}" + (f" ({torch.cuda.get_device_name()})" if device.type == "cuda" else "")),
+        ("processor cores", str(os.cpu_count())),
+        ("precision", f"train {diffusion.precision_for('auto', 'train', device)}, "
+                      f"generate {diffusion.precision_for('auto', 'generate', device)}"),
+        ("attention", diffusion.attention_for("auto", device)),
+        ("memory", f"{memory / 2**30:.1f} GiB" if memory else "unknown"),
+        ("free disk here", f"{shutil.disk_usage('.').free / 2**30:.1f} GiB"),
+        ("tables' cache", str(cache_folder())),
+        ("museum", reachable(f"{NGA_TABLES}/objects.csv")),
+        ("model hub", reachable(hub)),
+    ]  # fmt: skip
+    if device.type == "cuda":
+        rows.insert(7, ("GPU memory", f"{torch.cuda.mem_get_info()[1] / 2**30:.1f} GiB"))
+    _print_table("doctor", ("what", "here"), rows)
+
+
+def _print_table(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*header, title=Text(title), box=box.SIMPLE_HEAD, title_justify="left")
+    for row in rows:
+        table.add_row(*map(Text, row))  # Text, so that brackets in a title are not taken for markup.
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+class _Json:
+    """Events for programs."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def hear(self, event: "Event") -> None:
+        from avignon.records import plain
+
+        click.echo(json.dumps(plain(event), ensure_ascii=False))
+
+
+class _Lines(_Json):
+    """Plain lines, for a log: at most one a stage every ten seconds, besides its start and end."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._started = self._said = 0.0
+
+    def hear(self, event: "Event") -> None:
+        now = time.monotonic()
+        if event.kind == "start":
+            self._started = self._said = now
+        if event.kind == "warning":
+            click.echo(f"{event.stage}: warning: {event.text}", err=True)
+        elif not self._quiet and not (event.kind == "progress" and now - self._said < 10):
+            click.echo(f"{event.stage}: {self._line(event, now)}")
+            self._said = now
+
+    def _line(self, event: "Event", now: float) -> str:
+        seconds = now - self._started
+        if event.kind == "done":
+            return f"done in {seconds:.1f} s"
+        if event.kind == "progress":
+            left = seconds / max(event.done, 1) * (event.total - event.done)
+            return f"{event.done}/{event.total}, about {left:.0f} s left; {event.text}"
+        return event.text or event.kind
+
+
+class _Bars:
+    """A progress bar with rate and time left, on a terminal."""
+
+    def __init__(self) -> None:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self._progress: Progress = Progress(
+            TextColumn("[bold]{task.fields[stage]:<9}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}", markup=False),
+        )
+        self._task: TaskID | None = None
+        self._first = (0, 0.0)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def hear(self, event: "Event") -> None:
+        from rich.text import Text
+
+        if event.kind in ("note", "warning", "skipped"):
+            self._progress.console.print(
+                Text(f"{event.stage:<9} {event.text}", style="yellow" if event.kind == "warning" else "dim")
+            )
+        elif event.kind == "start":
+            self._task = self._progress.add_task("", total=None, stage=event.stage, rate="")
+            self._first = (-1, 0.0)
+        elif self._task is not None and event.kind == "progress":
+            self._update(self._task, event)
+        elif self._task is not None:
+            total = self._progress.tasks[-1].total or 1
+            self._progress.update(self._task, total=total, completed=total, description="done")
+
+    def _update(self, task: "TaskID", event: "Event") -> None:
+        now = time.monotonic()
+        if self._first[0] < 0 or event.done < self._first[0]:
+            self._first = (event.done, now)  # Counted from the first event: a resumed stage starts in the middle.
+        pieces, seconds = event.done - self._first[0], now - self._first[1]
+        rate = f"{pieces / seconds:.1f}/s" if seconds > 0 and pieces else ""
+        self._progress.update(task, total=event.total, completed=event.done, description=event.text[:60], rate=rate)
+
+
+def _console(quiet: bool, as_json: bool) -> "_Json | _Lines | _Bars":
+    if as_json:
+        return _Json()
+    return _Bars() if sys.stdout.isatty() and not quiet else _Lines(quiet)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 2 the input is at fault, 130 interrupted, 1 anything else."""
+    for library in ("TRANSFORMERS", "DIFFUSERS"):  # Their hints are for their callers, not for our users.
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    try:
+        code: Any = cli.main(arguments, prog_name="avignon", standalone_mode=False)
+        sys.exit(code or 0)
+    except click.ClickException as misused:
+        misused.show()
+        sys.exit(2)
+    except InputError as fault:
+        click.echo(f"avignon: {fault}", err=True)
+        sys.exit(2)
+    except AvignonError as failed:
+        click.echo(f"avignon: {failed}", err=True)
+        sys.exit(1)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("avignon: interrupted; what was done is kept, the same command goes on from there", err=True)
+        sys.exit(130)
+    except Exception as unforeseen:
+        if os.environ.get("AVIGNON_DEBUG"):
+            raise
+        click.echo(f"avignon: {type(unforeseen).__name__}: {unforeseen} (AVIGNON_DEBUG=1 shows where)", err=True)
+        sys.exit(1)

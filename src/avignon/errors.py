@@ -1,0 +1,50 @@
+"""Everything avignon raises on purpose.
+
+    AvignonError                 something went wrong; exit code 1
+    └── InputError               the user's input or surroundings are at fault; exit code 2
+        ├── RecipeError          a value in the recipe, or in a file that the recipe names
+        ├── RightsError          works that the recipe's `rights` does not admit
+        ├── ImageError           a picture that cannot be used
+        ├── FetchError           something that could not be had over the network
+        ├── BaseError            a base model that is missing, incomplete or unsafe
+        ├── AdapterError         an adapter that does not belong to the base, or is damaged
+        └── WorkspaceError       a folder that cannot be written, or is in use
+
+Each message is one line: what, where, the value, and what is allowed or what to do.
+"""
+
+
+class AvignonError(Exception):
+    """Something went wrong."""
+
+
+class InputError(AvignonError):
+    """The user's input or surroundings are at fault; the message says what to change."""
+
+
+class RecipeError(InputError):
+    """A value in the recipe, or in a file that the recipe names, cannot be used."""
+
+
+class RightsError(InputError):
+    """The recipe does not admit works under these rights."""
+
+
+class ImageError(InputError):
+    """A picture cannot be used."""
+
+
+class FetchError(InputError):
+    """Something could not be had over the network."""
+
+
+class BaseError(InputError):
+    """A base model is missing, incomplete or unsafe to load."""
+
+
+class AdapterError(InputError):
+    """An adapter is damaged or was made for another base."""
+
+
+class WorkspaceError(InputError):
+    """A folder cannot be written, or another run is using it."""

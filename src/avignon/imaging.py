@@ -1,0 +1,196 @@
+"""The only decoder of images: whatever comes in, an upright 8-bit sRGB picture or a clear reason comes out."""
+
+import io
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+
+from avignon.errors import ImageError
+
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "MPO")
+"""What museums and scanners deliver. Formats with a history of decoder faults stay out."""
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
+
+MAX_PIXELS = 200_000_000
+"""Larger pictures are refused before a pixel is decoded (a decompression bomb of a few kB can ask for gigabytes)."""
+
+_SRGB = ImageCms.createProfile("sRGB")
+
+XMP_TRAINED = (
+    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    '<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"'
+    ' Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"/>'
+    '</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+)
+"""IPTC Photo Metadata: made by a trained model (https://cv.iptc.org/newscodes/digitalsourcetype/)."""
+
+
+def size_of(source: Path | bytes) -> tuple[int, int]:
+    """True (width, height) in pixels, read from the header and turned upright; nothing is decoded."""
+    with _opened(source) as image:
+        width, height = image.size
+        sideways = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation 5–8 exchange the axes.
+    return (height, width) if sideways else (width, height)
+
+
+def load(source: Path | bytes) -> Image.Image:
+    """Decode to an upright 8-bit RGB picture in sRGB; transparency is laid on white.
+
+    Raises:
+        ImageError: a picture that is truncated, animated, too large, or none at all.
+    """
+    with _opened(source) as image:
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1 and image.format != "MPO":  # An MPO's second frame is a thumbnail or a depth map.
+            raise ImageError(f"{_name(source)}: animated or of several pages ({frames}); one picture is needed")
+        try:
+            image.load()
+        except (OSError, SyntaxError, ValueError) as broken:
+            raise ImageError(f"{_name(source)}: truncated or damaged: {broken}") from None
+        upright = ImageOps.exif_transpose(image)
+        return _to_srgb(_eight_bit(upright), upright.info.get("icc_profile"))
+
+
+def _opened(source: Path | bytes) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own size warning; the limit below is the stricter one.
+            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+            finally:
+                Image.MAX_IMAGE_PIXELS = limit
+    except UnidentifiedImageError:
+        raise ImageError(f"{_name(source)}: not a picture; allowed are {', '.join(FORMATS[:-1])}") from None
+    except (OSError, SyntaxError, ValueError) as broken:
+        raise ImageError(f"{_name(source)}: cannot be opened: {broken}") from None
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        image.close()
+        raise ImageError(f"{_name(source)}: {width}×{height} pixels; at most {MAX_PIXELS:,} are decoded")
+    return image
+
+
+def _name(source: Path | bytes) -> str:
+    return str(source) if isinstance(source, Path) else "image"
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Scale 16-bit and floating greys to 8 bits by their full range: Pillow's own conversion clips them to white."""
+    if image.mode.startswith("I"):
+        values = np.asarray(image, dtype=np.float64)
+        return Image.fromarray((values / 257).round().clip(0, 255).astype(np.uint8))
+    if image.mode == "F":
+        values = np.asarray(image, dtype=np.float64)
+        top = float(values.max()) or 1.0
+        return Image.fromarray((values / top * 255).round().clip(0, 255).astype(np.uint8))
+    return image
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = _on_white(image.convert("RGBA"))
+    if profile and image.mode in ("RGB", "CMYK", "L"):
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            converted = ImageCms.profileToProfile(image, source, _SRGB, outputMode="RGB")
+        except ImageCms.PyCMSError:
+            converted = None  # A damaged or mismatched profile says nothing; the values are taken as they are.
+        if converted is not None:
+            return converted
+    return image.convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    paper = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(paper, image).convert("RGB")
+
+
+def square_crops(size: tuple[int, int], count: int) -> list[tuple[int, int, int, int]]:
+    """`count` square boxes of the short side's length, evenly placed along the long side; one is centred."""
+    width, height = size
+    edge = min(width, height)
+    room = max(width, height) - edge
+    places = [room / 2] if count == 1 or room == 0 else [room * i / (count - 1) for i in range(count)]
+    boxes = []
+    for place in dict.fromkeys(round(p) for p in places):
+        left, top = (place, 0) if width > height else (0, place)
+        boxes.append((left, top, left + edge, top + edge))
+    return boxes
+
+
+def fit(image: Image.Image, box: tuple[int, int, int, int], edge: int) -> Image.Image:
+    """Crop to a square box and resample to `edge` × `edge` pixels (Lanczos)."""
+    return image.resize((edge, edge), Image.Resampling.LANCZOS, box=box)
+
+
+def difference_hash(image: Image.Image) -> int:
+    """64-bit dHash: signs of horizontal differences of a 9×8 grey thumbnail.
+
+    Source: N. Krawetz, "Kind of Like That", 2013, https://www.hackerfactor.com/blog/?/archives/529-Kind-of-Like-That.html
+    """
+    small = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.LANCZOS), dtype=np.int16)
+    bits = (small[:, 1:] > small[:, :-1]).flatten()
+    return int("".join("1" if bit else "0" for bit in bits), 2)
+
+
+def sharpness(image: Image.Image) -> float:
+    """Standard deviation of the Laplacian in grey levels, at 512 pixels on the long side.
+
+    Source: Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", ICPR 2000.
+    """
+    grey = image.convert("L")
+    grey.thumbnail((512, 512), Image.Resampling.LANCZOS)
+    g = np.asarray(grey, dtype=np.float64)
+    if min(g.shape) < 3:
+        return 0.0
+    laplacian = g[:-2, 1:-1] + g[2:, 1:-1] + g[1:-1, :-2] + g[1:-1, 2:] - 4 * g[1:-1, 1:-1]
+    return float(laplacian.std())
+
+
+def pixels(image: Image.Image) -> NDArray[np.float64]:
+    """RGB values in 0…1, shaped (height, width, 3)."""
+    return np.asarray(image.convert("RGB"), dtype=np.float64) / 255
+
+
+def png_bytes(image: Image.Image, parameters: str = "", fields: Mapping[str, Any] | None = None) -> bytes:
+    """A PNG; with `fields`, one that carries its own parameters and says that a trained model made it.
+
+    `parameters` is the text that common image tools show; `fields` is the same for programs, as JSON under `avignon`.
+    """
+    info = PngInfo()
+    if fields is not None:
+        info.add_itxt("parameters", parameters)
+        info.add_itxt("avignon", json.dumps(fields, ensure_ascii=False, sort_keys=True))
+        info.add_itxt("XML:com.adobe.xmp", XMP_TRAINED)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", pnginfo=info, optimize=False)
+    return buffer.getvalue()
+
+
+def png_fields(path: Path) -> Any:
+    """The JSON that `png_bytes` wrote; None where there is none or the file is damaged."""
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            image.load()
+            return json.loads(str(getattr(image, "text", {}).get("avignon", "null")))
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
+def webp_bytes(image: Image.Image, longest: int, quality: int = 88) -> bytes:
+    """A WebP no larger than `longest` pixels on its long side, for the page."""
+    small = image.copy()
+    small.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, "WEBP", quality=quality, method=6)
+    return buffer.getvalue()

@@ -1,0 +1,27 @@
+"""Names of artists: matched without accents, case or order, with a suggestion for slips."""
+
+import difflib
+import re
+import unicodedata
+from collections.abc import Iterable
+
+
+def key(name: str) -> str:
+    """A name for comparison: `Homer, Winslow` and `Winslow HOMER` have one key; accents fall away."""
+    plain = unicodedata.normalize("NFKD", name)
+    plain = "".join(c for c in plain if not unicodedata.combining(c)).casefold()
+    return " ".join(sorted(re.findall(r"\w+", plain)))
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
+    """The known names most like `name`, best first."""
+    by_key: dict[str, str] = {}
+    for each in known:
+        by_key.setdefault(key(each), each)
+    return [by_key[k] for k in difflib.get_close_matches(key(name), by_key, n=count, cutoff=0.5)]
+
+
+def unknown(name: str, known: Iterable[str]) -> str:
+    """The end of an error line: nobody of that name, and who is near."""
+    near = nearest(name, known)
+    return f"no artist {name!r}" + (f"; nearest are {', '.join(near)}" if near else "; no name comes near")

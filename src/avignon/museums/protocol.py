@@ -1,0 +1,35 @@
+"""What a museum is to the rest of the house."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from avignon.recipe import Artist
+from avignon.records import Found, Work
+
+
+@dataclass(frozen=True)
+class Received:
+    """The bytes of a work's image, as the museum keeps or sends them."""
+
+    content: bytes
+    suffix: str
+    capped: bool = False
+    """The museum sent a smaller image than it has."""
+
+
+class Museum(Protocol):
+    """A museum turns its records into works or reasons, and a work into the bytes of its image."""
+
+    def find(self, artist: Artist) -> list[Found]:
+        """Every work of the artist, best candidates first; those that the record rules out carry the reason.
+
+        Raises:
+            InputError: the artist is unknown (with the nearest names), or the museum's data cannot be read.
+        """
+
+    def receive(self, work: Work) -> Received:
+        """The image of one work.
+
+        Raises:
+            FetchError, ImageError: with the reason.
+        """

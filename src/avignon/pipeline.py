@@ -1,0 +1,109 @@
+"""A run: the stages in their order, what each depends on, and what is still up to date.
+
+This page shows the whole house at work: a stage's inputs are the recipe's values that it reads, the files of the user's
+that it reads, and the outputs of its parents. It runs when their hash, or a hash of its outputs, has changed.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from avignon.curate import least_edge
+from avignon.recipe import FolderMuseum, Recipe
+from avignon.records import Event, Voice
+from avignon.workspace import Workspace, digest, sha256_of, storing, write_text
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: the module of its name, the stages whose files it reads, and what else it depends on."""
+
+    name: str
+    parents: tuple[str, ...]
+    depends: Callable[[Recipe], object]
+
+    def inputs(self, recipe: Recipe, space: Workspace) -> str:
+        """One hash over everything that the stage's outputs follow from."""
+        return digest([self.depends(recipe), [space.made_by(parent) for parent in self.parents]])
+
+    def run(self, recipe: Recipe, space: Workspace, voice: Voice) -> None:
+        """Do the stage's work. Its module is loaded here and not before: only training and generating need torch."""
+        importlib.import_module(f"avignon.{self.name}").run(recipe, space, voice)
+
+
+STAGES = (
+    Stage("collect", (), lambda r: [_dump(r, "museum", "artists", "collect"), _decisions(r), _folders(r)]),
+    Stage("curate", ("collect",), lambda r: [_dump(r, "curate", "artists"), least_edge(r), _decisions(r)]),
+    Stage("prepare", ("curate",), lambda r: [_dump(r, "prepare", "artists"), r.base.resolution]),
+    Stage("train", ("prepare",), lambda r: [_dump(r, "train", "artists", "base", "seed"), _base(r)]),
+    Stage("generate", ("train",), lambda r: [_dump(r, "generate", "base", "seed", "name"), _base(r), _external(r)]),
+    Stage("evaluate", ("prepare", "generate"), lambda r: _dump(r, "artists")),
+    Stage(
+        "exhibit",
+        ("curate", "prepare", "train", "generate", "evaluate"),
+        lambda r: _dump(r, "exhibit", "artists", "name"),
+    ),
+)
+
+NAMES = tuple(stage.name for stage in STAGES)
+
+
+def run(recipe: Recipe, folder: Path, listener: Callable[[Event], None], *, until: str = NAMES[-1]) -> Workspace:
+    """Carry a recipe through its stages up to `until`, doing again only what is not up to date.
+
+    Args:
+        recipe: what to do.
+        folder: the workspace; the run is in its subfolder of the recipe's name.
+        listener: hears every event.
+        until: name of the last stage wanted.
+
+    Raises:
+        InputError: the user's input or surroundings are at fault; everything done before is kept.
+    """
+    space = Workspace(folder / recipe.name)
+    with space.locked():
+        write_text(space.recipe, recipe.to_toml())
+        for stage in STAGES[: NAMES.index(until) + 1]:
+            inputs = stage.inputs(recipe, space)
+            if space.is_current(stage.name, inputs):
+                listener(Event(stage.name, "skipped", "up to date"))
+                continue
+            listener(Event(stage.name, "start"))
+            with storing(space.root):
+                stage.run(recipe, space, Voice(stage.name, listener))
+                space.record(stage.name, inputs)
+            listener(Event(stage.name, "done"))
+    return space
+
+
+def _dump(recipe: Recipe, *sections: str) -> Any:
+    return recipe.model_dump(mode="json", include=set(sections))
+
+
+def _decisions(recipe: Recipe) -> dict[str, str]:
+    files = {artist.slug: Path(artist.decisions) for artist in recipe.artists if artist.decisions}
+    return {name: sha256_of(path) if path.is_file() else "" for name, path in files.items()}
+
+
+def _folders(recipe: Recipe) -> list[Any]:
+    """Names, sizes and times of the user's own scans."""
+    museums = [museum for museum in map(recipe.museum_of, recipe.artists) if isinstance(museum, FolderMuseum)]
+    return [_state(Path(museum.path)) for museum in museums]
+
+
+def _state(root: Path) -> list[Any]:
+    files = sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else []
+    return [[p.relative_to(root).as_posix(), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
+
+
+def _base(recipe: Recipe) -> list[Any]:
+    """A local base's files; a model on a hub is told apart by its name and revision."""
+    if recipe.base.model == "embedded":
+        return _state(Path(__file__).with_name("embedded") / "base")
+    return _state(Path(recipe.base.model)) if Path(recipe.base.model).is_absolute() else []
+
+
+def _external(recipe: Recipe) -> list[Any]:
+    return [_state(Path(folder)) for folder in recipe.generate.adapters.values()]

@@ -1,0 +1,467 @@
+"""The recipe's schema: one TOML file holds a run. What passes here is trusted everywhere else.
+
+Every field is documented directly beneath itself. Unknown keys are errors that suggest the nearest key.
+"""
+
+import csv
+import difflib
+import re
+import tomllib
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from avignon.errors import RecipeError
+from avignon.records import Decision, Verdict
+
+NGA_TABLES = "https://raw.githubusercontent.com/NationalGalleryOfArt/opendata/main/data"
+
+
+def slug(name: str) -> str:
+    """A name as a folder: lower case ASCII letters, digits and hyphens; `Léger, Fernand` gives `leger-fernand`."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
+
+
+class Section(BaseModel):
+    """A table of the recipe: frozen, strictly typed, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+class NgaMuseum(Section):
+    """The National Gallery of Art's open data, or any museum that publishes the same tables."""
+
+    kind: Literal["nga"] = "nga"
+    tables: str = NGA_TABLES
+    """URL of the folder of CSV tables, or `embedded` for the procedural museum inside the package."""
+
+
+class FolderMuseum(Section):
+    """A directory of one's own scans, with or without an `index.csv`."""
+
+    kind: Literal["folder"]
+    path: str
+    """The directory; relative paths are relative to the recipe."""
+
+
+Museum = Annotated[NgaMuseum | FolderMuseum, Field(discriminator="kind")]
+
+
+class Artist(Section):
+    """One voice of the dialogue."""
+
+    name: str = Field(min_length=1)
+    """As shown on the page; also names the adapter."""
+    find: tuple[int | str, ...] = Field(default=(), strict=False)
+    """Names or museum ids (National Gallery of Art: constituentid) to look up; the name itself by default."""
+    works: int = Field(ge=1, le=10_000)
+    """How many works to train on. Fewer is an error, never a silent change."""
+    classification: tuple[str, ...] = Field(default=(), strict=False)
+    """Only works that the museum classes so, e.g. `["Painting"]`; empty takes all."""
+    trigger: str = Field(min_length=1)
+    """The phrase in every caption, by which prompts call the style."""
+    rights: Literal["open-only", "acknowledge-restricted"] = "open-only"
+    """`open-only` takes works whose images are open. `acknowledge-restricted` also takes images that are restricted or
+    of unknown rights: you state that you may use them, and everything made from them says so."""
+    decisions: str = ""
+    """A CSV file with columns object_id, decision (`keep` or `drop`) and reason: a curator's word, above measures."""
+    museum: Museum | None = None
+    """Where this artist's works are, if not in the recipe's `museum`."""
+
+    @property
+    def slug(self) -> str:
+        """The artist's folder and adapter name."""
+        return slug(self.name)
+
+
+class Base(Section):
+    """The Stable Diffusion that stays frozen."""
+
+    model: str = Field(min_length=1)
+    """A Hugging Face repository, a local directory in diffusers' format, or `embedded` (the package's miniature)."""
+    mirrors: tuple[str, ...] = Field(default=(), strict=False)
+    """Repositories to try, in order, where `model` is gone."""
+    revision: str = "main"
+    """Branch, tag or commit; a commit makes a run reproducible."""
+    variant: Literal["", "fp16"] = ""
+    """Which weight files to load, where a repository offers several."""
+    resolution: int = Field(ge=32, le=2048, multiple_of=8)
+    """Pixels of a square image, on each side: what the base was trained at (Stable Diffusion 2.1-base: 512)."""
+
+
+class Collect(Section):
+    """How works are fetched."""
+
+    reserve: int = Field(default=8, ge=0)
+    """Images fetched beyond the number wanted, so that curation can reject some."""
+    max_edge: int = Field(default=2048, ge=64, le=4096)
+    """Longest side asked for, in pixels; never more than the true size."""
+    pause: float = Field(default=0.2, ge=0, le=60)
+    """Least seconds between two requests to one host."""
+    timeout: float = Field(default=30.0, gt=0, le=600)
+    """Seconds to wait for a connection or for the next bytes."""
+    max_megabytes: int = Field(default=200, ge=1, le=4096)
+    """Largest image accepted."""
+
+
+class Curate(Section):
+    """What a training image must be."""
+
+    min_edge: int = Field(default=0, ge=0)
+    """Least pixels on the short side; 0 takes the base's resolution."""
+    duplicate_bits: int = Field(default=6, ge=0, le=64)
+    """Two pictures whose 64-bit difference hashes differ in at most this many bits are one picture."""
+    min_sharpness: float = Field(default=12.0, ge=0)
+    """Least standard deviation of the Laplacian, in grey levels at 512 pixels on the long side; below it is blurred."""
+
+
+class Prepare(Section):
+    """How originals become training images."""
+
+    captions: int = Field(default=4, ge=1, le=8)
+    """Captions per image; one shared caption invites copying."""
+    crops: int = Field(default=1, ge=1, le=4)
+    """Square crops per work, evenly placed along its long side."""
+
+
+class Ranks(Section):
+    """LoRA rank per kind of UNet layer; 0 leaves the kind frozen."""
+
+    attention: int = Field(default=16, ge=0, le=256)
+    """to_q, to_k, to_v and to_out of every attention."""
+    projection: int = Field(default=16, ge=0, le=256)
+    """proj_in and proj_out of every transformer block."""
+    convolution: int = Field(default=2, ge=0, le=256)
+    """conv1 and conv2 of every residual block."""
+
+    @model_validator(mode="after")
+    def _some_layer(self) -> "Ranks":
+        if not (self.attention or self.projection or self.convolution):
+            raise ValueError("all ranks are 0: nothing would be trained")
+        return self
+
+
+class Train(Section):
+    """How adapters learn."""
+
+    mode: Literal["separate", "joint"] = "separate"
+    """`separate`: one adapter per artist, which can be mixed. `joint`: one for all, as the original project had."""
+    steps: int = Field(default=1200, ge=1)
+    """Optimizer steps per adapter."""
+    batch: int = Field(default=4, ge=1, le=256)
+    """Images per optimizer step."""
+    micro_batch: int = Field(default=0, ge=0, le=256)
+    """Images per pass, for small cards: gradients add up to `batch`, which it must divide; 0: all at once."""
+    learning_rate: float = Field(default=1e-4, gt=0, le=1)
+    schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+    warmup: int = Field(default=0, ge=0)
+    """Steps over which the learning rate rises from 0."""
+    weight_decay: float = Field(default=0.01, ge=0, le=1)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    caption_dropout: float = Field(default=0.05, ge=0, lt=1)
+    """Share of samples trained with the empty prompt, which keeps classifier-free guidance at work."""
+    flip: bool = False
+    """Mirror half of the samples; only where left and right do not matter."""
+    ranks: Ranks = Ranks()
+    alpha: float = Field(default=0.0, ge=0)
+    """LoRA alpha for all layers; 0 sets it to each layer's rank, a scale of 1."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: about half the memory, a third more time."""
+    attention: Literal["auto", "sdpa", "xformers"] = "auto"
+    """`auto` takes xFormers where it is installed and a CUDA device is there, else PyTorch's own."""
+    checkpoint_every: int = Field(default=100, ge=1)
+    """Steps between checkpoints, at which an interrupted run goes on."""
+
+    @model_validator(mode="after")
+    def _whole_passes(self) -> "Train":
+        if self.micro_batch and self.batch % self.micro_batch:
+            raise ValueError(f"micro_batch {self.micro_batch} does not divide batch {self.batch}")
+        return self
+
+
+class Scene(Section):
+    """One row of the series: the same prompt and seed at every stop."""
+
+    prompt: str
+    seed: int = Field(default=-1, ge=-1, lt=2**63)
+    """-1 derives one from the recipe's seed and the scene's place."""
+
+
+SCHEDULERS = Literal["ddim", "pndm", "euler", "dpm++"]
+
+
+class Generate(Section):
+    """How the series is made."""
+
+    scenes: tuple[Scene, ...] = Field(min_length=1, max_length=1000, strict=False)
+    stops: int = Field(default=7, ge=2, le=1000)
+    """Pictures from the first voice to the last, both included."""
+    path: Literal["linear", "arc"] = "arc"
+    """How weights change: `linear` (1-t, t), or `arc` (cos, sin), which keeps both styles strong in the middle."""
+    weights: tuple[dict[str, float], ...] = Field(default=(), strict=False)
+    """Stops by hand instead of `stops` and `path`: one table of adapter = weight each."""
+    adapters: dict[str, str] = {}
+    """Further adapters to mix in by `weights`: name = folder that holds pytorch_lora_weights.safetensors."""
+    strength: float = Field(default=1.0, gt=0, le=4)
+    """Factor on every weight of the path."""
+    steps: int = Field(default=30, ge=1, le=1000)
+    """Denoising steps."""
+    guidance: float = Field(default=7.5, ge=1, le=50)
+    """Classifier-free guidance scale (Ho & Salimans, arXiv:2207.12598); 1 is none."""
+    negative_prompt: str = ""
+    scheduler: SCHEDULERS = "ddim"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    batch: int = Field(default=4, ge=1, le=256)
+    """Scenes denoised at once."""
+
+
+class Exhibit(Section):
+    """The words on the page."""
+
+    title: str = "A dialogue of eras"
+    introduction: str = ""
+
+
+class Recipe(Section):
+    """A dialogue between two or more artists, from the museum to the page."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    """Names the run's folder; the file's name by default."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Everything random in the run follows from it."""
+    museum: Museum = NgaMuseum()
+    artists: tuple[Artist, ...] = Field(min_length=2, strict=False)
+    base: Base
+    collect: Collect = Collect()
+    curate: Curate = Curate()
+    prepare: Prepare = Prepare()
+    train: Train = Train()
+    generate: Generate
+    exhibit: Exhibit = Exhibit()
+
+    @field_validator("artists")
+    @classmethod
+    def _names_differ(cls, artists: tuple[Artist, ...]) -> tuple[Artist, ...]:
+        seen: dict[str, str] = {}
+        for artist in artists:
+            if not artist.slug:
+                raise ValueError(f"{artist.name!r} has no letter or digit to name a folder with")
+            if artist.slug in seen:
+                raise ValueError(f"two artists have one name: {seen[artist.slug]!r} and {artist.name!r}")
+            seen[artist.slug] = artist.name
+        return artists
+
+    @model_validator(mode="after")
+    def _weights_name_adapters(self) -> "Recipe":
+        known = {*self.adapter_names, *self.generate.adapters}
+        for stop in self.generate.weights:
+            for name in stop:
+                if name not in known:
+                    raise ValueError(f"generate.weights: no adapter {name!r}; there are {', '.join(sorted(known))}")
+        return self
+
+    @property
+    def adapter_names(self) -> tuple[str, ...]:
+        """The adapters that the recipe trains, in order."""
+        return ("joint",) if self.train.mode == "joint" else tuple(artist.slug for artist in self.artists)
+
+    def museum_of(self, artist: Artist) -> NgaMuseum | FolderMuseum:
+        """Where to look for this artist's works."""
+        return artist.museum or self.museum
+
+    def to_toml(self) -> str:
+        """The recipe with all defaults filled in."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe; `overrides` are `section.key=value` strings checked by the same schema.
+
+    Raises:
+        RecipeError: naming the file, the field, the value and what is allowed.
+    """
+    fields = _read_toml(path)
+    for override in overrides:
+        _override(fields, override)
+    fields.setdefault("name", slug(path.stem))
+    _museum_kinds(fields)
+    try:
+        recipe = Recipe.model_validate(fields)
+    except ValidationError as invalid:
+        raise RecipeError(f"{path}: {_explain(invalid)}") from None
+    return _anchor(recipe, path.resolve().parent)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such recipe{_other_recipes(path)}") from None
+    except (OSError, UnicodeDecodeError) as unreadable:
+        raise RecipeError(f"{path}: cannot be read as a recipe: {unreadable}") from None
+    except tomllib.TOMLDecodeError as invalid:
+        raise RecipeError(f"{path}: not TOML: {invalid}") from None
+
+
+def _other_recipes(path: Path) -> str:
+    names = sorted(p.name for p in path.parent.glob("*.toml")) if path.parent.is_dir() else []
+    return f"; {path.parent} has {', '.join(names)}" if names else ""
+
+
+def _override(fields: dict[str, Any], text: str) -> None:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError(f"--set {text}: expected section.key=value, such as train.steps=50")
+    *parents, last = key.strip().split(".")
+    table: Any = fields
+    for name in parents:
+        table = _descend(table, name, text)
+    if isinstance(table, list):
+        table[_index(table, last, text)] = _toml_value(value)
+    else:
+        table[last] = _toml_value(value)
+
+
+def _descend(table: Any, name: str, text: str) -> Any:
+    child = table[_index(table, name, text)] if isinstance(table, list) else table.setdefault(name, {})
+    if not isinstance(child, dict | list):
+        raise RecipeError(f"--set {text}: {name} is a value, not a table")
+    return child
+
+
+def _index(table: list[Any], name: str, text: str) -> int:
+    if not name.isdecimal() or int(name) >= len(table):
+        raise RecipeError(f"--set {text}: {name} is not a place in the list; allowed are 0 to {len(table) - 1}")
+    return int(name)
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()  # A bare word, so that --set base.model=embedded needs no quotes inside quotes.
+
+
+def _museum_kinds(fields: dict[str, Any]) -> None:
+    """Fill in the kind, so that `[museum]` with `tables` alone is understood."""
+    artists = fields.get("artists")
+    for owner in (fields, *(artists if isinstance(artists, list) else ())):
+        if isinstance(owner, dict) and isinstance(owner.get("museum"), dict):
+            owner["museum"].setdefault("kind", "folder" if "path" in owner["museum"] else "nga")
+
+
+def _explain(invalid: ValidationError) -> str:
+    """The first error in one line, with how many more there are."""
+    errors = invalid.errors(include_url=False)
+    unknown = [error for error in errors if error["type"] == "extra_forbidden"]
+    error = (unknown or errors)[0]  # A misspelt key explains the field that seems to be missing.
+    place = [part for part in error["loc"] if part not in ("nga", "folder")]
+    field = ".".join(str(part) for part in place)
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 and not unknown else ""
+    return f"{field or 'recipe'}: {_complaint(error, place)}{more}"
+
+
+def _complaint(error: Mapping[str, Any], place: Sequence[int | str]) -> str:
+    if error["type"] == "extra_forbidden":
+        return _unknown_key(place)
+    message = str(error["msg"]).removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    if error["type"] == "union_tag_invalid":
+        return f"kind {error['ctx']['tag']!r} is not allowed; it is {error['ctx']['expected_tags']}"
+    if error["type"] in ("missing", "value_error"):
+        return message
+    return f"{error['input']!r} is not allowed; {message.removeprefix('input ')}"
+
+
+def _unknown_key(place: Sequence[int | str]) -> str:
+    known = _keys_at(place[:-1])
+    nearest = difflib.get_close_matches(str(place[-1]), known, n=1, cutoff=0.5)
+    return f"no such key; did you mean {nearest[0]!r}?" if nearest else f"no such key; allowed are {', '.join(known)}"
+
+
+def _keys_at(place: Sequence[int | str]) -> list[str]:
+    """The keys of the section at a place such as `("artists", 0, "museum")`."""
+    sections: list[type[Section]] = [Recipe]
+    for part in place:
+        if isinstance(part, str):
+            sections = [child for s in sections if part in s.model_fields for child in _sections_in(s, part)]
+    return list(dict.fromkeys(key for section in sections for key in section.model_fields))
+
+
+def _sections_in(section: type[Section], key: str) -> Iterable[type[Section]]:
+    pending = [section.model_fields[key].annotation]
+    while pending:
+        annotation = pending.pop()
+        if isinstance(annotation, type) and issubclass(annotation, Section):
+            yield annotation
+        pending.extend(get_args(annotation))
+
+
+def _anchor(recipe: Recipe, folder: Path) -> Recipe:
+    """Relative paths in a recipe are relative to the recipe; from here on they are absolute."""
+
+    def anchored(museum: NgaMuseum | FolderMuseum) -> NgaMuseum | FolderMuseum:
+        if isinstance(museum, NgaMuseum):
+            return museum
+        return museum.model_copy(update={"path": str((folder / museum.path).resolve())})
+
+    artists = tuple(
+        artist.model_copy(
+            update={
+                "museum": artist.museum and anchored(artist.museum),
+                "decisions": artist.decisions and str((folder / artist.decisions).resolve()),
+            }
+        )
+        for artist in recipe.artists
+    )
+    base = recipe.base
+    if base.model.startswith((".", "/", "~")):
+        base = base.model_copy(update={"model": str((folder / Path(base.model).expanduser()).resolve())})
+    adapters = {name: str((folder / place).resolve()) for name, place in recipe.generate.adapters.items()}
+    return recipe.model_copy(
+        update={
+            "museum": anchored(recipe.museum),
+            "artists": artists,
+            "base": base,
+            "generate": recipe.generate.model_copy(update={"adapters": adapters}),
+        }
+    )
+
+
+def load_decisions(artist: Artist) -> dict[str, Decision]:
+    """A curator's decisions by object id; empty where the recipe names no file.
+
+    Raises:
+        RecipeError: naming the file, the line, and what is allowed.
+    """
+    if not artist.decisions:
+        return {}
+    path = Path(artist.decisions)
+    words = {"keep": Verdict.KEPT, "kept": Verdict.KEPT, "drop": Verdict.REJECTED, "rejected": Verdict.REJECTED}
+    decisions: dict[str, Decision] = {}
+    for line, row in _decision_rows(path):
+        word = (row["decision"] or "").strip().lower()
+        if word not in words:
+            raise RecipeError(f"{path}: line {line}: decision: {word!r} is not allowed; it is keep or drop")
+        decisions[(row["object_id"] or "").strip()] = Decision(words[word], (row.get("reason") or "").strip())
+    return decisions
+
+
+def _decision_rows(path: Path) -> Iterable[tuple[int, dict[str, str | None]]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            missing = {"object_id", "decision"} - set(reader.fieldnames or ())
+            if missing:
+                raise RecipeError(f"{path}: column {', '.join(sorted(missing))} is missing")
+            for row in reader:
+                yield reader.line_num, row
+    except (OSError, UnicodeDecodeError, csv.Error) as unreadable:
+        raise RecipeError(f"{path}: cannot be read as decisions: {unreadable}") from None

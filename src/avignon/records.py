@@ -1,0 +1,233 @@
+"""The nouns: frozen, no I/O. What each stage hands to the next is made of these."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Access(StrEnum):
+    """What may be done with the image of a work, as far as the evidence goes."""
+
+    OPEN = "open"
+    RESTRICTED = "restricted"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Rights:
+    """Access, and what it rests on. Never set from hope: no evidence means unknown."""
+
+    access: Access
+    evidence: str
+    """Field values and reasoning in one line, e.g. `openaccess=0; maxpixels=900; artist died 1973`."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One museum object with one image."""
+
+    museum: str
+    object_id: str
+    artist: str
+    """The name in the recipe, so that a work found under a spelling of the museum's still joins its artist."""
+    title: str
+    image_url: str
+    """Where the pixels come from: a IIIF image's base URI, or a path inside the user's folder."""
+    rights: Rights
+    attributed: str = ""
+    """The artist as the museum names them."""
+    accession: str = ""
+    date: str = ""
+    """As displayed, e.g. `1873-1876`."""
+    medium: str = ""
+    classification: str = ""
+    terms: tuple[str, ...] = ()
+    credit: str = ""
+    width: int = 0
+    """True width in pixels as the museum states it; 0 where it does not."""
+    height: int = 0
+    page: str = ""
+    """The object's page for people, where the museum has one."""
+
+
+class Verdict(StrEnum):
+    """Kept or rejected; there is no third."""
+
+    KEPT = "kept"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Why a work is in the training set, or is not."""
+
+    verdict: Verdict
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Original:
+    """An image as received: its place in the run, its true size and its SHA-256."""
+
+    file: str
+    width: int
+    height: int
+    sha256: str
+    capped: bool = False
+    """The museum sent a smaller image than it has (National Gallery of Art: a redirect to `…__900`)."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A work that was considered: rejected on its record alone, or with its original."""
+
+    work: Work
+    decision: Decision | None = None
+    """Set when the record alone (rights, role, size) rejected the work, and no image was fetched."""
+    original: Original | None = None
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prepared training image with its captions and the work it came from."""
+
+    file: str
+    captions: tuple[str, ...]
+    sha256: str
+    """Of the prepared PNG."""
+    object_id: str
+    accession: str
+    title: str
+    museum: str
+    box: tuple[int, int, int, int]
+    """The crop: left, upper, right, lower, in pixels of the original turned upright."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What an adapter is and where it comes from; `card.json` beside the weights."""
+
+    name: str
+    artists: tuple[str, ...]
+    triggers: tuple[str, ...]
+    base: Mapping[str, Any]
+    """Model, revision and fingerprint of the base the adapter belongs to."""
+    trainable: Mapping[str, Any]
+    """Parameters trained, parameters of the UNet, their share, rank per kind of layer."""
+    dataset: Mapping[str, Any]
+    """Images, works, and a hash over the prepared images and captions."""
+    rights: Mapping[str, Any]
+    """Counts of works per access, whose restricted works were acknowledged, and the sentence that follows."""
+    recipe: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    """Steps, final loss (mean of the last 50 steps), seconds, and the identity of the training job."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One generated image's full description: the same frame always gives the same picture."""
+
+    scene: str
+    stop: str
+    prompt: str
+    negative_prompt: str
+    seed: int
+    steps: int
+    guidance: float
+    scheduler: str
+    width: int
+    height: int
+    weights: Mapping[str, float]
+    """Weight of every adapter; empty for the base alone."""
+    base: str
+    """Fingerprint of the base model."""
+    adapters: Mapping[str, str]
+    """SHA-256 of each adapter's weights file."""
+    precision: str
+
+
+@dataclass(frozen=True)
+class Series:
+    """An ordered grid: scenes down, stops across. Frame files are relative to the series folder."""
+
+    name: str
+    scenes: tuple[str, ...]
+    stops: tuple[str, ...]
+    frames: tuple[tuple[str, Frame], ...]
+    """Pairs of a file name and the frame it shows."""
+    base_stop: str = "base"
+    """The stop at which every adapter is off."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a stage says while it works; the command line and programs listen."""
+
+    stage: str
+    kind: str
+    """`start`, `progress`, `note`, `warning`, `done` or `skipped`."""
+    text: str = ""
+    done: int = 0
+    total: int = 0
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Voice:
+    """How a stage speaks: bound to its name, so that stages say only what happened."""
+
+    stage: str
+    listener: Callable[[Event], None]
+
+    def note(self, text: str) -> None:
+        """A fact worth a line."""
+        self.listener(Event(self.stage, "note", text))
+
+    def warn(self, text: str) -> None:
+        """Something the user should look at, though work goes on."""
+        self.listener(Event(self.stage, "warning", text))
+
+    def progress(self, done: int, total: int, text: str = "", **data: Any) -> None:
+        """`done` of `total` pieces of work are finished."""
+        self.listener(Event(self.stage, "progress", text, done, total, data))
+
+
+def plain(record: Any) -> dict[str, Any]:
+    """A record as JSON-ready dictionaries and lists."""
+    return dataclasses.asdict(record)
+
+
+def work_from(fields: Mapping[str, Any]) -> Work:
+    """The inverse of `plain` for a work."""
+    rights = Rights(Access(fields["rights"]["access"]), fields["rights"]["evidence"])
+    return Work(**{**fields, "rights": rights, "terms": tuple(fields["terms"])})
+
+
+def found_from(fields: Mapping[str, Any]) -> Found:
+    """The inverse of `plain` for a found work."""
+    decision, original = fields["decision"], fields["original"]
+    return Found(
+        work=work_from(fields["work"]),
+        decision=decision and Decision(Verdict(decision["verdict"]), decision["reason"]),
+        original=original and Original(**original),
+    )
+
+
+def frame_from(fields: Mapping[str, Any]) -> Frame:
+    """The inverse of `plain` for a frame."""
+    return Frame(**fields)
+
+
+def series_from(fields: Mapping[str, Any]) -> Series:
+    """The inverse of `plain` for a series."""
+    frames = tuple((file, frame_from(frame)) for file, frame in fields["frames"])
+    return Series(
+        name=fields["name"],
+        scenes=tuple(fields["scenes"]),
+        stops=tuple(fields["stops"]),
+        frames=frames,
+        base_stop=fields["base_stop"],
+    )

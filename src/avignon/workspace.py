@@ -1,0 +1,210 @@
+"""The only module that knows how a run's files are laid out, and the only way to write one.
+
+Writes go to a temporary name, are flushed to disk, then renamed: a file is either whole or not there.
+`manifest.json` is written last by each stage (inputs' hash → outputs' hashes), so a run killed anywhere goes on
+from what is on disk.
+"""
+
+import csv
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from avignon.errors import WorkspaceError
+from avignon.records import Found, found_from
+
+_SCRATCH = ".part-"
+"""Begins the name of every file that is being written; the ending stays, because libraries judge files by it."""
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON-ready value, independent of key order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+@contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Turn what the disk refuses into one clear line about `path`."""
+    reasons = {
+        errno.ENOSPC: "the disk is full; what was done so far is kept: free some space and run again",
+        errno.EDQUOT: "the disk quota is used up; what was done so far is kept: free some space and run again",
+        errno.EROFS: "the file system is read-only; choose another folder with --workspace",
+        errno.EACCES: "permission denied; choose another folder with --workspace",
+        errno.EPERM: "not permitted; choose another folder with --workspace",
+        errno.ENOTDIR: "a file stands where a folder is needed; choose another folder with --workspace",
+        errno.EEXIST: "a file stands where a folder is needed; choose another folder with --workspace",
+        errno.EFBIG: "the file is larger than is allowed here",
+    }
+    try:
+        yield
+    except OSError as refused:
+        if refused.errno not in reasons:
+            raise
+        raise WorkspaceError(f"{refused.filename or path}: {reasons[refused.errno]}") from refused
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path`; when the block ends well, flush it and rename it to `path`."""
+    scratch = path.with_name(_SCRATCH + path.name)
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield scratch
+            with scratch.open("rb") as file:
+                os.fsync(file.fileno())
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a whole file or none."""
+    with replacing(path) as scratch:
+        scratch.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole UTF-8 file or none."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a whole JSON file or none."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of the run.
+
+    Raises:
+        WorkspaceError: where it is damaged, with what to do.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise WorkspaceError(f"{path}: damaged; delete it (or its folder) and run again") from None
+
+
+class Workspace:
+    """The folder of one run: `<workspace>/<recipe name>`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.recipe = root / "recipe.toml"
+        self.works = root / "works"
+        self.found = self.works / "found.jsonl"
+        self.ledger = self.works / "ledger.csv"
+        self.dataset = root / "dataset"
+        self.adapters = root / "adapters"
+        self.series = root / "series"
+        self.series_index = self.series / "series.json"
+        self.report = root / "report.json"
+        self.exhibition = root / "exhibition"
+        self.page = self.exhibition / "index.html"
+        self.manifest = root / "manifest.json"
+
+    def read_found(self) -> list[Found]:
+        """Every work that `collect` considered; empty before its first run."""
+        if not self.found.exists():
+            return []
+        return [found_from(json.loads(line)) for line in self.found.read_text(encoding="utf-8").splitlines()]
+
+    def read_ledger(self) -> list[dict[str, str]]:
+        """The rows of the ledger, as `curate` wrote them."""
+        with self.ledger.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+    def read_metadata(self, artist: str) -> list[dict[str, Any]]:
+        """An artist's prepared images."""
+        return [json.loads(line) for line in self.metadata(artist).read_text(encoding="utf-8").splitlines()]
+
+    def metadata(self, artist: str) -> Path:
+        """The list of an artist's prepared images, as Hugging Face's ImageFolder reads it."""
+        return self.dataset / artist / "metadata.jsonl"
+
+    def adapter(self, name: str) -> Path:
+        """The folder of a trained adapter."""
+        return self.adapters / name
+
+    def relative(self, path: Path) -> str:
+        """A path as it is written inside the run's files: relative to the run, with forward slashes."""
+        return path.relative_to(self.root).as_posix()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs out of this folder.
+
+        Raises:
+            WorkspaceError: the folder cannot be written, or another run is using it.
+        """
+        with storing(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.root / ".lock", timeout=0)
+            try:
+                lock.acquire()
+            except Timeout:
+                raise WorkspaceError(
+                    f"{self.root}: in use by another avignon; wait for it or choose --workspace"
+                ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def outputs(self, stage: str) -> dict[str, str]:
+        """SHA-256 of every file that a stage has written, by path."""
+        return {self.relative(path): sha256_of(path) for path in sorted(self._files_of(stage))}
+
+    def _files_of(self, stage: str) -> Iterator[Path]:
+        folders: Mapping[str, Callable[[], Iterator[Path]]] = {
+            "collect": lambda: (p for p in self.works.rglob("*") if p != self.ledger),
+            "curate": lambda: self.works.glob(self.ledger.name),
+            "prepare": lambda: self.dataset.rglob("*"),
+            "train": lambda: self.adapters.rglob("*"),
+            "generate": lambda: self.series.rglob("*"),
+            "evaluate": lambda: self.root.glob(self.report.name),
+            "exhibit": lambda: self.exhibition.rglob("*"),
+        }
+        return (path for path in folders[stage]() if path.is_file() and not path.name.startswith(_SCRATCH))
+
+    def is_current(self, stage: str, inputs: str) -> bool:
+        """Whether the stage's outputs are there, whole, and made from these inputs."""
+        entry = self._entries().get(stage)
+        return entry is not None and entry["inputs"] == inputs and entry["outputs"] == self.outputs(stage)
+
+    def record(self, stage: str, inputs: str) -> None:
+        """Note that a stage is done: the last thing it writes."""
+        entries = self._entries()
+        entries[stage] = {"inputs": inputs, "outputs": self.outputs(stage)}
+        write_json(self.manifest, entries)
+
+    def made_by(self, stage: str) -> str:
+        """One hash over a finished stage's outputs; what its children depend on. Empty before it is done."""
+        entry = self._entries().get(stage)
+        return digest(entry["outputs"]) if entry else ""
+
+    def _entries(self) -> dict[str, Any]:
+        entries: dict[str, Any] = read_json(self.manifest) if self.manifest.exists() else {}
+        return entries
+
+    def sweep(self, folder: Path, keep: set[Path]) -> None:
+        """Delete the files below `folder` that an earlier recipe left, and folders left empty."""
+        for path in sorted(folder.rglob("*"), reverse=True):
+            if path.is_file() and path not in keep:
+                path.unlink()
+            elif path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
