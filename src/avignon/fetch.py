@@ -20,6 +20,9 @@ from avignon.workspace import read_json, replacing, write_json
 T = TypeVar("T")
 
 ATTEMPTS = 4
+BACK_OFF = 0.5
+"""Seconds before the second attempt; doubled before each further one."""
+
 MAX_REDIRECTS = 5
 MAX_WAIT = 120.0
 """Seconds; a server that asks for more patience gets an error that says so."""
@@ -101,7 +104,7 @@ class Fetcher:
             try:
                 return once()
             except _TryAgain as failed:
-                wait = failed.wait if failed.wait is not None else 0.5 * 2**attempt
+                wait = failed.wait if failed.wait is not None else BACK_OFF * 2**attempt
                 if attempt == ATTEMPTS - 1 or wait > MAX_WAIT:
                     raise FetchError(f"{url}: {failed}; check the network or the address, then run again") from None
                 time.sleep(wait)

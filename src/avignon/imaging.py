@@ -14,10 +14,10 @@ from PIL.PngImagePlugin import PngInfo
 
 from avignon.errors import ImageError
 
-FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "MPO")
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "MPO")
 """What museums and scanners deliver. Formats with a history of decoder faults stay out."""
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".gif")
 
 MAX_PIXELS = 200_000_000
 """Larger pictures are refused before a pixel is decoded (a decompression bomb of a few kB can ask for gigabytes)."""

@@ -1,0 +1,35 @@
+"""Fixtures shared by the tests: small bases, museums and recipes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.museum import LocalMuseum, fill
+from tests.support.tiny_sd import make_tiny_sd
+
+SHARED_ART = Path(__file__).parents[2] / "shared" / "art"
+"""Real paintings in the public domain, where the workplace has them; users do not."""
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's caches, and none waits for back-off."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    monkeypatch.setattr("avignon.fetch.BACK_OFF", 0.01)
+
+
+@pytest.fixture(scope="session")
+def tiny_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete Stable Diffusion of 0.1 M parameters with random weights, 64×64 pixels."""
+    return make_tiny_sd(tmp_path_factory.mktemp("bases") / "tiny-sd")
+
+
+@pytest.fixture(scope="session")
+def museum() -> Iterator[LocalMuseum]:
+    """The National Gallery's tables and images on 127.0.0.1: Homer, Picasso, Gris and some others."""
+    with LocalMuseum() as server:
+        fill(server)
+        yield server
