@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from avignon.errors import ImageError
 
-FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "MPO")
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF")
 """What museums and scanners deliver. Formats with a history of decoder faults stay out."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".gif")
@@ -50,7 +50,7 @@ def load(source: Path | bytes) -> Image.Image:
     """
     with _opened(source) as image:
         frames = getattr(image, "n_frames", 1)
-        if frames > 1 and image.format != "MPO":  # An MPO's second frame is a thumbnail or a depth map.
+        if frames > 1 and image.format != "MPO":  # A camera's JPEG whose second frame is a preview.
             raise ImageError(f"{_name(source)}: animated or of several pages ({frames}); one picture is needed")
         try:
             image.load()
@@ -70,7 +70,7 @@ def _opened(source: Path | bytes) -> Image.Image:
             finally:
                 Image.MAX_IMAGE_PIXELS = limit
     except UnidentifiedImageError:
-        raise ImageError(f"{_name(source)}: not a picture; allowed are {', '.join(FORMATS[:-1])}") from None
+        raise ImageError(f"{_name(source)}: not a picture; allowed are {', '.join(FORMATS)}") from None
     except (OSError, SyntaxError, ValueError) as broken:
         raise ImageError(f"{_name(source)}: cannot be opened: {broken}") from None
     width, height = image.size

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from avignon import __version__
 from avignon.curate import least_edge
 from avignon.recipe import FolderMuseum, Recipe
 from avignon.records import Event, Voice
@@ -43,7 +44,7 @@ STAGES = (
     Stage(
         "exhibit",
         ("curate", "prepare", "train", "generate", "evaluate"),
-        lambda r: _dump(r, "exhibit", "artists", "name"),
+        lambda r: [_dump(r, "exhibit", "artists", "name"), __version__],
     ),
 )
 

@@ -160,7 +160,7 @@ class Job:
                 drawn = draw(
                     data, settings, noise_schedule.config.num_train_timesteps, _seed(self.recipe.seed, self.name), step
                 )
-                loss = _step(accelerator, unet, optimizer, parameters, noise_schedule, drawn, settings)
+                loss = optimizer_step(accelerator, unet, optimizer, parameters, noise_schedule, drawn, settings)
                 _check_loss(loss, self.name, step, drawn, data, state.path)
                 log.write(step + 1, loss, rate)
                 done = step + 1
@@ -274,7 +274,7 @@ def learning_rate(settings: Train, step: int) -> float:
     return settings.learning_rate * factor
 
 
-def _step(
+def optimizer_step(
     accelerator: Accelerator,
     unet: Any,
     optimizer: Any,

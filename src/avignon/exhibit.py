@@ -1,0 +1,488 @@
+"""exhibit: everything the run has made → one page that opens from disk, with no network.
+
+Reads all the stages' folders; writes `exhibition/index.html`. This module says what hangs where; how it looks is
+said in `templates/exhibition.html`.
+"""
+
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from avignon import __version__, imaging
+from avignon.errors import ImageError
+from avignon.recipe import Artist, Recipe
+from avignon.records import Access, Frame, Series, Verdict, Voice, series_from
+from avignon.workspace import Workspace, read_json, write_text
+
+WALL_EDGE = 640
+"""Longest side in pixels at which an open work is shown."""
+
+STUDY_EDGE = 256
+"""The same for a work whose image is not open: enough to recognise it by, no substitute for it."""
+
+STORE_EDGE = 128
+"""The same for a work that was considered and not hung."""
+
+GRID_EDGE = 320
+"""The same for a picture in the grid; its large copy follows `_large_edge`."""
+
+RIBBON = 7
+"""Pictures above the title, at most."""
+
+TONES = 6
+"""Colours by which the template tells adapters apart; a seventh adapter begins again."""
+
+MUSEUMS = {"nga": "National Gallery of Art, Washington"}
+"""Names for people, where the ledger has a short one."""
+
+Row = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image inside the page."""
+
+    source: str
+    """A data URI."""
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One training image: what the model saw of a work, and the words it read beside it."""
+
+    box: tuple[int, int, int, int]
+    captions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Label:
+    """A work's wall label; also its line among the works that were not hung."""
+
+    id: str
+    """The anchor on the page."""
+    row: Row
+    """As the ledger has it."""
+    museum: str
+    page: str
+    """The museum's page of the object; empty where there is none that a browser may open."""
+    picture: Picture | None
+    lessons: tuple[Lesson, ...]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the image may be used freely, as far as the evidence goes."""
+        return self.row["rights"] == Access.OPEN
+
+
+@dataclass(frozen=True)
+class Voicing:
+    """One artist's wall in the first room."""
+
+    name: str
+    slug: str
+    tone: int
+    hung: tuple[Label, ...]
+    not_hung: tuple[Label, ...]
+    acknowledgement: str
+    """What the user stated about works that are not open; empty where nothing was acknowledged."""
+
+    @property
+    def not_open(self) -> int:
+        """How many of the works that hang are restricted or of unknown rights."""
+        return sum(not label.is_open for label in self.hung)
+
+    @property
+    def reasons(self) -> list[tuple[str, int]]:
+        """Why works were not hung, the commonest first; what follows a colon differs from work to work."""
+        return Counter(label.row["reason"].partition(":")[0] for label in self.not_hung).most_common()
+
+
+@dataclass(frozen=True)
+class Part:
+    """An adapter that the series mixes."""
+
+    name: str
+    title: str
+    """The artists it learned from, or its own name."""
+    tone: int
+    sha256: str
+    """Of the weights; empty for an adapter that no picture was made with."""
+    card: Mapping[str, Any] | None
+    """None for an adapter from outside the run: nothing is known of its training."""
+    works: tuple[Label, ...]
+
+
+@dataclass(frozen=True)
+class Dose:
+    """How much of one adapter is in a picture."""
+
+    part: Part
+    weight: float
+    share: float
+    """Of all weights in the picture, 0 to 1, for the bar."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A column of the grid; all its pictures have the same weights."""
+
+    id: str
+    number: int
+    """From 1; 0 for the base alone."""
+    title: str
+    """The one adapter at work; empty where several are, or where the series has no other."""
+    doses: tuple[Dose, ...]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One picture of the dialogue, and everything that is known of it."""
+
+    id: str
+    stop: Stop
+    scene: int
+    """From 1."""
+    frame: Frame
+    file: str
+    href: str
+    """The full PNG, relative to the page."""
+    small: Picture
+    large: Picture
+    doses: tuple[Dose, ...]
+    change: float | None
+    """Root mean square difference of grey levels from the base's picture; None for the base itself."""
+    distances: tuple[tuple[str, float], ...]
+    """Distance in colour from each artist's works."""
+    before: str
+    after: str
+    above: str
+    below: str
+    """Anchors of the neighbours in the grid; empty at its edge."""
+
+    @property
+    def alt(self) -> str:
+        """What the picture is, for those who do not see it."""
+        mix = ", ".join(f"{d.part.title} at {d.weight:.2f}" for d in self.doses) or "the base model, without adapters"
+        return f"Picture made by a trained model, not by a painter. Prompt: {self.frame.prompt}. Mixed from: {mix}"
+
+
+@dataclass(frozen=True)
+class SceneRow:
+    """A row of the grid: one prompt and one seed at every stop."""
+
+    id: str
+    number: int
+    prompt: str
+    seed: int
+    cells: tuple[Cell, ...]
+    changes: tuple[float, ...]
+    """Root mean square difference of grey levels between neighbouring stops."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that the template shows."""
+
+    title: str
+    introduction: tuple[str, ...]
+    name: str
+    version: str
+    walls: tuple[Voicing, ...]
+    stops: tuple[Stop, ...]
+    scenes: tuple[SceneRow, ...]
+    parts: tuple[Part, ...]
+    cards: tuple[Mapping[str, Any], ...]
+    notes: tuple[str, ...]
+    native: int
+    """True width in pixels of the pictures of the dialogue."""
+
+    @property
+    def ribbon(self) -> list[Cell]:
+        """The first scene at a glance, without the base."""
+        cells = [cell for cell in self.scenes[0].cells if cell.stop.number]
+        count = min(RIBBON, len(cells))
+        return [cells[round(i * (len(cells) - 1) / max(count - 1, 1))] for i in range(count)]
+
+    @property
+    def picture_count(self) -> int:
+        """Pictures in the dialogue, those without adapters included."""
+        return sum(len(scene.cells) for scene in self.scenes)
+
+
+def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
+    """Hang the exhibition: one self-contained page.
+
+    Raises:
+        ImageError: a picture of the series, or a work that was trained on, cannot be read.
+    """
+    page = _page(recipe, space, voice)
+    write_text(space.page, render(page))
+    voice.note(f"{page.picture_count} pictures and {sum(len(wall.hung) for wall in page.walls)} works hang")
+
+
+def render(page: Page) -> str:
+    """The page as HTML. Whatever comes from tables and prompts is escaped by the template engine."""
+    environment = Environment(
+        loader=PackageLoader("avignon"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["fingerprint"] = _script_fingerprint
+    return environment.get_template("exhibition.html").render(page=page) + "\n"
+
+
+def _script_fingerprint(script: str) -> str:
+    """A script as the content security policy names it (https://www.w3.org/TR/CSP3/#grammardef-hash-source)."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _page(recipe: Recipe, space: Workspace, voice: Voice) -> Page:
+    series = series_from(read_json(space.series_index))
+    report = read_json(space.report)
+    rows = space.read_ledger()
+    progress = _Progress(voice, len(rows) + len(series.frames))
+    cards = _cards(recipe, space)
+    labels = _labels(recipe, space, rows, progress)
+    parts = _parts(recipe, series, cards, labels)
+    stops = _stops(series, parts)
+    dialogue = _Dialogue(
+        space=space,
+        scenes=series.scenes,
+        stops=stops,
+        parts=parts,
+        artists={artist.slug: artist.name for artist in recipe.artists},
+        frames={(frame.scene, frame.stop): (file, frame) for file, frame in series.frames},
+        measured={entry["file"]: entry for entry in report["frames"]},
+        changes={entry["scene"]: tuple(entry["neighbour_change"]) for entry in report["scenes"]},
+        edge=_large_edge(len(series.frames)),
+    )
+    return Page(
+        title=recipe.exhibit.title,
+        introduction=tuple(text for text in recipe.exhibit.introduction.split("\n\n") if text.strip()),
+        name=recipe.name,
+        version=__version__,
+        walls=tuple(_wall(artist, tone, labels, cards) for tone, artist in enumerate(recipe.artists)),
+        stops=stops,
+        scenes=dialogue.rows(progress),
+        parts=parts,
+        cards=tuple(cards.values()),
+        notes=tuple(report["notes"]),
+        native=series.frames[0][1].width,
+    )
+
+
+class _Progress:
+    """Counts pictures as they are brought onto the page."""
+
+    def __init__(self, voice: Voice, total: int) -> None:
+        self._voice = voice
+        self._total = total
+        self._done = 0
+
+    def step(self, text: str) -> None:
+        """One more is done."""
+        self._done += 1
+        self._voice.progress(self._done, self._total, text)
+
+
+# The works ------------------------------------------------------------------------------------------------------------
+
+
+def _labels(recipe: Recipe, space: Workspace, rows: Sequence[Row], progress: _Progress) -> list[Label]:
+    lessons = {artist.name: _lessons(space, artist) for artist in recipe.artists}
+    labels = []
+    for number, row in enumerate(rows, start=1):
+        learned = lessons[row["artist"]].get(row["object_id"], ())
+        labels.append(_label(f"work-{number}", row, _image(space, row), tuple(learned)))
+        progress.step(row["title"])
+    return labels
+
+
+def _label(anchor: str, row: Row, picture: Picture | None, lessons: tuple[Lesson, ...]) -> Label:
+    return Label(
+        id=anchor,
+        row=row,
+        museum=MUSEUMS.get(row["museum"], row["museum"]),
+        # A table may hold anything; only addresses that a browser opens as a page become links.
+        page=row["page"] if urlsplit(row["page"]).scheme in ("http", "https") else "",
+        picture=picture,
+        lessons=lessons,
+    )
+
+
+def _image(space: Workspace, row: Row) -> Picture | None:
+    """The work's picture in the size it may be shown; None where none was fetched, or a rejected one is damaged."""
+    if not row["file"]:
+        return None
+    kept = row["decision"] == Verdict.KEPT
+    edge = STORE_EDGE if not kept else WALL_EDGE if row["rights"] == Access.OPEN else STUDY_EDGE
+    try:
+        return _pictures(space.root / row["file"], edge)[0]
+    except ImageError:
+        if kept:
+            raise
+        return None
+
+
+def _lessons(space: Workspace, artist: Artist) -> dict[str, list[Lesson]]:
+    """An artist's training images by object id."""
+    lessons: dict[str, list[Lesson]] = {}
+    for fields in space.read_metadata(artist.slug):
+        left, upper, right, lower = fields["box"]
+        lesson = Lesson((left, upper, right, lower), tuple(fields["captions"]))
+        lessons.setdefault(fields["object_id"], []).append(lesson)
+    return lessons
+
+
+def _wall(artist: Artist, tone: int, labels: list[Label], cards: Mapping[str, Mapping[str, Any]]) -> Voicing:
+    own = [label for label in labels if label.row["artist"] == artist.name]
+    statements = [
+        card["rights"]["statement"] for card in cards.values() if artist.name in card["rights"]["acknowledged"]
+    ]
+    return Voicing(
+        name=artist.name,
+        slug=artist.slug,
+        tone=tone % TONES,
+        hung=tuple(label for label in own if label.row["decision"] == Verdict.KEPT),
+        not_hung=tuple(label for label in own if label.row["decision"] != Verdict.KEPT),
+        acknowledgement=statements[0] if statements else "",
+    )
+
+
+# The adapters ---------------------------------------------------------------------------------------------------------
+
+
+def _cards(recipe: Recipe, space: Workspace) -> dict[str, Mapping[str, Any]]:
+    """The cards of the adapters that this run trained."""
+    return {name: read_json(space.adapter(name) / "card.json") for name in recipe.adapter_names}
+
+
+def _parts(
+    recipe: Recipe, series: Series, cards: Mapping[str, Mapping[str, Any]], labels: list[Label]
+) -> tuple[Part, ...]:
+    """Every adapter of the run, then those from outside that the series mixes in."""
+    sums = {name: sha for _, frame in series.frames for name, sha in frame.adapters.items()}
+    names = dict.fromkeys([*recipe.adapter_names, *sums])
+    return tuple(
+        _part(name, tone % TONES, sums.get(name, ""), cards.get(name), labels) for tone, name in enumerate(names)
+    )
+
+
+def _part(name: str, tone: int, sha256: str, card: Mapping[str, Any] | None, labels: list[Label]) -> Part:
+    artists = card["artists"] if card else ()
+    works = (label for label in labels if label.row["artist"] in artists and label.row["decision"] == Verdict.KEPT)
+    return Part(name, " and ".join(artists) or name, tone, sha256, card, tuple(works))
+
+
+def _doses(weights: Mapping[str, float], parts: Iterable[Part]) -> tuple[Dose, ...]:
+    """The weight of every adapter of the series in one picture, 0 where it is not named; none for the base alone."""
+    if not weights:
+        return ()
+    total = sum(abs(weight) for weight in weights.values()) or 1.0
+    mixed = ((part, weights.get(part.name, 0.0)) for part in parts if part.sha256)
+    return tuple(Dose(part, weight, abs(weight) / total) for part, weight in mixed)
+
+
+# The dialogue ---------------------------------------------------------------------------------------------------------
+
+
+def _stops(series: Series, parts: tuple[Part, ...]) -> tuple[Stop, ...]:
+    """The columns, the base alone first."""
+    weights = {frame.stop: frame.weights for _, frame in series.frames}
+    ids = [series.base_stop, *(stop for stop in series.stops if stop != series.base_stop)]
+    return tuple(
+        _stop(stop, number, _doses(weights[stop], parts)) for number, stop in enumerate(ids) if stop in weights
+    )
+
+
+def _stop(stop: str, number: int, doses: tuple[Dose, ...]) -> Stop:
+    active = [dose.part.title for dose in doses if dose.weight]
+    return Stop(stop, number, active[0] if len(active) == 1 < len(doses) else "", doses)
+
+
+@dataclass(frozen=True)
+class _Dialogue:
+    """What the pictures of the grid are made of, looked up by place."""
+
+    space: Workspace
+    scenes: tuple[str, ...]
+    stops: tuple[Stop, ...]
+    parts: tuple[Part, ...]
+    artists: Mapping[str, str]
+    """Names by slug."""
+    frames: Mapping[tuple[str, str], tuple[str, Frame]]
+    """File and frame by scene and stop."""
+    measured: Mapping[str, Mapping[str, Any]]
+    """The report's entry by file."""
+    changes: Mapping[str, tuple[float, ...]]
+    edge: int
+    """Longest side of the large copies."""
+
+    def rows(self, progress: _Progress) -> tuple[SceneRow, ...]:
+        """All scenes, in order."""
+        return tuple(self._row(place, progress) for place in range(len(self.scenes)))
+
+    def _row(self, scene: int, progress: _Progress) -> SceneRow:
+        cells = []
+        for stop in range(len(self.stops)):
+            cells.append(self._cell(scene, stop))
+            progress.step(cells[-1].file)
+        frame = cells[0].frame
+        changes = self.changes.get(frame.scene, ())
+        return SceneRow(f"scene-{scene + 1}", scene + 1, frame.prompt, frame.seed, tuple(cells), changes)
+
+    def _cell(self, scene: int, stop: int) -> Cell:
+        column = self.stops[stop]
+        file, frame = self.frames[self.scenes[scene], column.id]
+        entry = self.measured.get(file, {})
+        small, large = _pictures(self.space.series / file, GRID_EDGE, self.edge)
+        return Cell(
+            id=self._anchor(scene, stop),
+            stop=column,
+            scene=scene + 1,
+            frame=frame,
+            file=file,
+            href="../series/" + quote(file),
+            small=small,
+            large=large,
+            doses=_doses(frame.weights, self.parts),
+            change=entry.get("change_from_base") if column.number else None,
+            distances=tuple((self.artists.get(k, k), v) for k, v in entry.get("colour_distance", {}).items()),
+            before=self._anchor(scene, stop - 1),
+            after=self._anchor(scene, stop + 1),
+            above=self._anchor(scene - 1, stop),
+            below=self._anchor(scene + 1, stop),
+        )
+
+    def _anchor(self, scene: int, stop: int) -> str:
+        """The anchor of a place in the grid; empty beyond its edge."""
+        inside = 0 <= scene < len(self.scenes) and 0 <= stop < len(self.stops)
+        return f"picture-{scene + 1}-{self.stops[stop].number}" if inside else ""
+
+
+def _large_edge(frames: int) -> int:
+    """Longest side of the large copies: a long series is shown smaller, so that a browser can still hold the page."""
+    return 1024 if frames <= 150 else 512 if frames <= 600 else 256
+
+
+def _pictures(path: Path, *edges: int) -> tuple[Picture, ...]:
+    """A picture of the run, brought into the page in one or more sizes."""
+    image = imaging.load(path)
+    return tuple(_inlined(image, edge) for edge in edges)
+
+
+def _inlined(image: Image.Image, edge: int) -> Picture:
+    content = imaging.webp_bytes(image, edge)
+    return Picture("data:image/webp;base64," + base64.b64encode(content).decode(), *imaging.size_of(content))

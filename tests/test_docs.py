@@ -1,0 +1,79 @@
+"""What the documents say can be done, can be done."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from avignon.cli import cli
+from avignon.recipe import load
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+
+def _commands() -> list[str]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return [line.split("#")[0].strip() for line in text.splitlines() if line.startswith("    avignon ")]
+
+
+@pytest.mark.parametrize("command", _commands())
+def test_readme_commands_parse(command: str) -> None:
+    """Every avignon command in the README names a command and options that exist."""
+    _, name, *arguments = re.findall(r'"[^"]*"|\S+', command)
+    known = cli.commands[name]
+    with click.Context(cli) as context:
+        known.make_context(
+            name, [argument.strip('"') for argument in arguments], parent=context, resilient_parsing=False
+        )
+
+
+def test_readme_has_commands() -> None:
+    """The test above has something to hold."""
+    assert len(_commands()) >= 5
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link and picture in the documents exists."""
+    targets = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    missing = [t for t in targets if not t.startswith("http") and not (page.parent / t).exists()]
+    assert not missing
+
+
+def test_readme_folder_is_the_runs_folder() -> None:
+    """Each file that the README says a run leaves behind is one that the workspace knows."""
+    from avignon.workspace import Workspace
+
+    space = Workspace(Path("runs/demo"))
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for path in (space.ledger, space.report, space.page):
+        assert space.relative(path) in text
+
+
+def test_help_of_each_command() -> None:
+    """Every command explains itself in a sentence and names the options of a run."""
+    for name, command in cli.commands.items():
+        with click.Context(command, info_name=name) as context:
+            text = command.get_help(context)
+        assert (command.help or "").strip().endswith((".", "rights.", "reached."))
+        assert "--workspace" in text or name in ("works", "doctor")
+
+
+def test_library_example() -> None:
+    """The README's library example imports what it says."""
+    code = "from avignon import pipeline, recipe; assert callable(pipeline.run) and callable(recipe.load)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_recipes_open_with_what_they_do() -> None:
+    """Each recipe begins with what it does, what it costs and what it needs, and loads."""
+    for path in sorted((ROOT / "recipes").glob("*.toml")):
+        head = path.read_text(encoding="utf-8").split("\n\n")[0]
+        assert head.startswith("# ")
+        assert "# What it does" in head
+        assert "# Cost" in head
+        assert load(path).name == path.stem
