@@ -25,7 +25,7 @@ from avignon.imaging import pixels
 from avignon.records import Voice
 
 ROOT = Path(__file__).parents[1]
-SILENT = Voice("benchmark", lambda event: None)
+SILENT = Voice("benchmark", lambda _: None)
 
 
 def main() -> None:

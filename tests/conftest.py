@@ -1,6 +1,5 @@
 """Fixtures shared by the tests: small bases, museums and recipes."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,9 +7,6 @@ import pytest
 
 from tests.support.museum import LocalMuseum, fill
 from tests.support.tiny_sd import make_tiny_sd
-
-# Before torch is imported: on tensors this small, threads cost more than they give.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED_ART = Path(__file__).parents[2] / "shared" / "art"
 """Real paintings in the public domain, where the workplace has them; users do not."""

@@ -90,6 +90,20 @@ def save(unet: Any, name: str, path: Path) -> None:
 
 
 def _prove(unet: Any, name: str, weights: dict[str, torch.Tensor], path: Path) -> None:
+    try:
+        fresh = _read_back(unet, name, path)
+        back = weights_of(fresh, name)
+    except Exception as failed:
+        raise AvignonError(f"{path}: what was written did not come back: {failed}".splitlines()[0]) from failed
+    wrong = [key for key in weights.keys() | back.keys() if not _same(weights.get(key), back.get(key))]
+    if wrong:
+        raise AvignonError(f"{path}: {len(wrong)} of {len(weights)} tensors did not come back: {min(wrong)}")
+    if _scales(unet, name) != _scales(fresh, name):
+        raise AvignonError(f"{path}: the scales (alpha / rank) did not come back")
+
+
+def _read_back(unet: Any, name: str, path: Path) -> Any:
+    """A fresh UNet with the adapter that is in the file."""
     with torch.device("meta"):
         fresh = UNet2DConditionModel.from_config(unet.config)
     fresh.to_empty(device="cpu")  # Only the adapter's own tensors are ever written: the rest takes no memory.
@@ -97,12 +111,7 @@ def _prove(unet: Any, name: str, weights: dict[str, torch.Tensor], path: Path) -
         path.parent, weight_name=path.name, return_lora_metadata=True
     )
     fresh.load_lora_adapter(state, prefix="unet", metadata=metadata, adapter_name=name, low_cpu_mem_usage=True)
-    back = get_peft_model_state_dict(fresh, adapter_name=name)
-    wrong = [key for key in weights.keys() | back.keys() if not _same(weights.get(key), back.get(key))]
-    if wrong:
-        raise AvignonError(f"{path}: {len(wrong)} of {len(weights)} tensors did not come back: {min(wrong)}")
-    if _scales(unet, name) != _scales(fresh, name):
-        raise AvignonError(f"{path}: the scales (alpha / rank) did not come back")
+    return fresh
 
 
 def _same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
@@ -122,10 +131,17 @@ def load(base: Base, name: str, folder: Path) -> None:
     path = folder / WEIGHTS_FILE
     _check_card(base, folder)
     _check_shapes(base.pipeline.unet, path)
+    try:
+        _put_on(base.pipeline, name, folder)
+    except Exception as failed:
+        raise AdapterError(f"{path}: damaged: {failed}".splitlines()[0]) from failed
+
+
+def _put_on(pipeline: Any, name: str, folder: Path) -> None:
     with warnings.catch_warnings():
         # Several adapters on one UNet are the very thing that is wanted.
         warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")
-        base.pipeline.load_lora_weights(folder, weight_name=WEIGHTS_FILE, adapter_name=name)
+        pipeline.load_lora_weights(folder, weight_name=WEIGHTS_FILE, adapter_name=name)
 
 
 def _check_card(base: Base, folder: Path) -> None:
@@ -152,7 +168,9 @@ def _check_shapes(unet: Any, path: Path) -> None:
         shape = layers.get(layer) or layers.get(f"{layer}.base_layer")
         if shape is None:
             raise AdapterError(f"{path}: made for another base: the UNet has no layer {layer}")
-        if factors["lora_A"][1] != shape[1] or factors["lora_B"][0] != shape[0]:
+        # A is (rank, in, …) and B (out, rank, …); of a convolution, A has the kernel's shape as well.
+        down, up = factors["lora_A"], factors["lora_B"]
+        if down[1:] != list(shape[1:]) or up[:2] != [shape[0], down[0]]:
             raise AdapterError(f"{path}: made for another base: {layer} is {tuple(shape)} here")
 
 
@@ -163,8 +181,9 @@ def _factors(path: Path) -> dict[str, dict[str, list[int]]]:
         with safetensors.safe_open(path, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118 - the file object is no mapping
                 match = re.fullmatch(r"unet\.(.+)\.(lora_[AB])\.weight", key)
-                if match:
-                    shapes.setdefault(match[1], {})[match[2]] = file.get_slice(key).get_shape()
+                if not match:  # Of a text encoder, say: it would be on in every picture, whatever its weight.
+                    raise AdapterError(f"{path}: {key} is no part of a plain LoRA for a UNet in diffusers' format")
+                shapes.setdefault(match[1], {})[match[2]] = file.get_slice(key).get_shape()
     except FileNotFoundError:
         raise AdapterError(f"{path}: no such file; an adapter's folder holds {WEIGHTS_FILE}") from None
     except (OSError, safetensors.SafetensorError) as broken:

@@ -20,7 +20,8 @@ def path(
         kind: how weights change.
         strength: factor on every weight.
     """
-    return [_at(names, stop / (stops - 1) * (len(names) - 1), kind, strength) for stop in range(stops)]
+    # Multiplied first: a stop that falls on a name then does so exactly.
+    return [_at(names, stop * (len(names) - 1) / (stops - 1), kind, strength) for stop in range(stops)]
 
 
 def _at(names: Sequence[str], place: float, kind: Literal["linear", "arc"], strength: float) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """What an adapter says of itself: `card.json` for programs, `README.md` (a Hugging Face model card) for people."""
 
+import json
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -16,7 +17,7 @@ MODEL_CARD = """\
 library_name: diffusers
 base_model: {model}
 tags: [lora, stable-diffusion, text-to-image, avignon]
-instance_prompt: "{trigger}"
+instance_prompt: {prompt}
 ---
 # {name}
 
@@ -99,12 +100,14 @@ def environment(device: str, precision: str) -> dict[str, str]:
 def model_card(card: Card, ledger: Sequence[Row]) -> str:
     """The card as a page in Markdown, with every training work named."""
     facts = {**card.dataset, **card.trainable, **card.metrics, **card.base}
+    triggers = ", ".join(card.triggers)
     ranks = ", ".join(f"{kind} {rank}" for kind, rank in card.trainable["ranks"].items())
     return MODEL_CARD.format(
         **{**facts, "ranks": ranks, "revision": card.base["revision"] or "-"},
         name=card.name,
         artists=" and ".join(card.artists),
-        trigger=", ".join(card.triggers).replace('"', "'"),
+        trigger=triggers,
+        prompt=json.dumps(triggers, ensure_ascii=False),  # A JSON string is a YAML string, whatever it holds.
         statement=card.rights["statement"],
         table="\n".join(_line(row) for row in works_of(card.artists, ledger)),
     )

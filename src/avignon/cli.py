@@ -104,6 +104,8 @@ def works(artist: str, tables: str | None, folder: Path | None, as_json: bool) -
     from avignon.recipe import Artist, Collect, FolderMuseum, NgaMuseum
     from avignon.records import plain
 
+    if not artist.strip():
+        raise InputError("ARTIST is empty; a name is needed")
     nga = NgaMuseum(tables=tables) if tables else NgaMuseum()
     museum = FolderMuseum(kind="folder", path=str(folder.resolve())) if folder else nga
     with opened(museum, Collect()) as opened_museum:
@@ -293,10 +295,10 @@ def main(arguments: list[str] | None = None) -> None:
         misused.show()
         sys.exit(2)
     except InputError as fault:
-        click.echo(f"avignon: {fault}", err=True)
+        _complain(fault)
         sys.exit(2)
     except AvignonError as failed:
-        click.echo(f"avignon: {failed}", err=True)
+        _complain(failed)
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
         click.echo("avignon: interrupted; what was done is kept, the same command goes on from there", err=True)
@@ -304,5 +306,10 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as unforeseen:
         if os.environ.get("AVIGNON_DEBUG"):
             raise
-        click.echo(f"avignon: {type(unforeseen).__name__}: {unforeseen} (AVIGNON_DEBUG=1 shows where)", err=True)
+        _complain(f"{type(unforeseen).__name__}: {unforeseen} (AVIGNON_DEBUG=1 shows where)")
         sys.exit(1)
+
+
+def _complain(what: object) -> None:
+    """One line, whatever line breaks a file's name or a library's message holds."""
+    click.echo(f"avignon: {' '.join(str(what).split())}", err=True)

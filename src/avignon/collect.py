@@ -13,7 +13,7 @@ from avignon.errors import FetchError, ImageError, RightsError
 from avignon.imaging import SUFFIXES, size_of
 from avignon.museums import opened
 from avignon.museums.protocol import Museum
-from avignon.recipe import Artist, Recipe, load_decisions, slug
+from avignon.recipe import Artist, Recipe, load_decisions, stem
 from avignon.records import Access, Decision, Found, Original, Verdict, Voice, Work, plain
 from avignon.workspace import Workspace, sha256_of, write_bytes, write_text
 
@@ -25,15 +25,32 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
         RightsError: the recipe's `rights` leave an artist with too few works.
         InputError: a museum or folder that cannot be read, an artist nobody knows.
     """
-    had = {_key(f.work): f.original for f in space.read_found() if f.original}
+    earlier = [f for f in space.read_found() if f.original]
     found: list[Found] = []
     for artist in recipe.artists:
         with opened(recipe.museum_of(artist), recipe.collect) as museum:
             voice.note(f"looking for {artist.name}")
-            considered = _ranked(artist, _gated(artist, museum.find(artist)), recipe.collect.reserve)
-            found += _fetched(artist, considered, museum, had, space, voice)
-            write_text(space.found, _lines(found))
+            words = load_decisions(artist)
+            considered = _gated(artist, museum.find(artist))
+            _tell_strangers(artist, words, considered, voice)
+            ranked = _ranked(artist, considered, words, recipe.collect.reserve)
+            try:
+                found.extend(_fetched(artist, ranked, museum, earlier, space, voice))
+            finally:  # What came before an interruption is known to the next run.
+                write_text(space.found, _lines([*found, *_not_in(found, earlier)]))
+    write_text(space.found, _lines(found))
     space.sweep(space.works, {space.found, space.ledger, *(space.root / f.original.file for f in found if f.original)})
+
+
+def _not_in(found: list[Found], earlier: list[Found]) -> list[Found]:
+    known = {_key(f.work) for f in found}
+    return [f for f in earlier if _key(f.work) not in known]
+
+
+def _tell_strangers(artist: Artist, words: Mapping[str, Decision], found: list[Found], voice: Voice) -> None:
+    strangers = sorted(words.keys() - {f.work.object_id for f in found})
+    if strangers:
+        voice.warn(f"{artist.decisions}: no work of {artist.name} has object_id {', '.join(strangers)}")
 
 
 def _lines(found: list[Found]) -> str:
@@ -72,11 +89,10 @@ def _rejected(found: Found, reason: str) -> Found:
     return replace(found, decision=Decision(Verdict.REJECTED, reason))
 
 
-def _ranked(artist: Artist, found: list[Found], reserve: int) -> list[Found]:
-    """A curator's keeps first, drops never fetched; nor is what lies beyond the number wanted and the reserve."""
-    words = load_decisions(artist)
+def _ranked(artist: Artist, found: list[Found], words: Mapping[str, Decision], reserve: int) -> list[Found]:
+    """A curator's keeps first, then open works; drops and what lies beyond the number wanted and the reserve last."""
     judged = [_with_word(artist, each, words.get(each.work.object_id)) for each in found]
-    judged.sort(key=lambda each: (each.decision is not None, each.work.object_id not in words))
+    judged.sort(key=lambda each: (each.work.object_id not in words, each.work.rights.access is not Access.OPEN))
     candidates = [f for f in judged if f.decision is None]
     limit = artist.works + reserve
     beyond = [_rejected(f, f"not needed: {artist.works} wanted, {reserve} in reserve") for f in candidates[limit:]]
@@ -94,22 +110,39 @@ def _with_word(artist: Artist, found: Found, word: Decision | None) -> Found:
 
 
 def _fetched(
-    artist: Artist,
-    considered: list[Found],
-    museum: Museum,
-    had: Mapping[tuple[str, str], Original],
-    space: Workspace,
-    voice: Voice,
+    artist: Artist, considered: list[Found], museum: Museum, earlier: list[Found], space: Workspace, voice: Voice
 ) -> Iterator[Found]:
+    """Every considered work, the candidates with their originals; what an earlier run has is not received again.
+
+    Raises:
+        FetchError: so many images cannot be had that too few are left; the next run tries them again.
+    """
+    had = {_key(f.work): f.original for f in earlier}
     candidates = [f for f in considered if f.decision is None]
+    lost: list[str] = []
     for done, found in enumerate(candidates, start=1):
-        original = had.get(_key(found.work))
-        if original and _is_whole(space.root / original.file, original):
-            yield replace(found, original=original)
-        else:
-            yield _received(artist, found, museum, space)
+        each = _kept(found, museum, had.get(_key(found.work)), space) or _received(artist, found, museum, space)
+        yield each
         voice.progress(done, len(candidates), f"{artist.name}: {found.work.title}")
+        if each.decision:
+            lost.append(f"{found.work.title!r}: {each.decision.reason}")
+            _check_losses(artist, lost, len(candidates))
     yield from (f for f in considered if f.decision is not None)
+
+
+def _check_losses(artist: Artist, lost: list[str], candidates: int) -> None:
+    if candidates - len(lost) < artist.works <= candidates:
+        raise FetchError(
+            f"{artist.name}: {artist.works} works are wanted, but of {candidates} images {len(lost)} could not be had "
+            f"(first: {lost[0]}); what came is kept: run again, raise collect.reserve, or lower works"
+        )
+
+
+def _kept(found: Found, museum: Museum, original: Original | None, space: Workspace) -> Found | None:
+    """The work with the original that an earlier run received, if that is whole and still what would be asked for."""
+    if original is None or original.source != museum.source(found.work):
+        return None
+    return replace(found, original=original) if _is_whole(space.root / original.file, original) else None
 
 
 def _received(artist: Artist, found: Found, museum: Museum, space: Workspace) -> Found:
@@ -118,16 +151,17 @@ def _received(artist: Artist, found: Found, museum: Museum, space: Workspace) ->
         received = museum.receive(found.work)
         width, height = size_of(received.content)
     except (FetchError, ImageError) as failed:
-        return _rejected(found, f"image: {failed}")
+        return _rejected(found, f"image: {str(failed).removeprefix('image: ')}")
     suffix = received.suffix if received.suffix in SUFFIXES else ".img"
-    path = space.works / artist.slug / f"{slug(found.work.object_id)}{suffix}"
+    path = space.works / artist.slug / f"{stem(found.work.object_id)}{suffix}"
     write_bytes(path, received.content)
     digest = hashlib.sha256(received.content).hexdigest()
-    return replace(found, original=Original(space.relative(path), width, height, digest, received.capped))
+    source = museum.source(found.work)
+    return replace(found, original=Original(space.relative(path), width, height, digest, received.capped, source))
 
 
 def _key(work: Work) -> tuple[str, str]:
-    return work.image_url, f"{work.artist}/{work.object_id}"
+    return work.artist, work.object_id
 
 
 def _is_whole(path: Path, original: Original) -> bool:

@@ -58,15 +58,15 @@ class _Gate:
         words = load_decisions(artist)
         kept = 0
         for each in found:
-            decision = each.decision or self._measured(each, words.get(each.work.object_id))
-            if decision.verdict is Verdict.KEPT:
-                kept += 1
-                if kept > artist.works:
-                    decision = Decision(Verdict.REJECTED, f"passed, but {artist.works} were wanted")
+            decision = each.decision or self._measured(each, words.get(each.work.object_id), artist.works - kept)
+            kept += decision.verdict is Verdict.KEPT
             yield each, decision
 
-    def _measured(self, found: Found, word: Decision | None) -> Decision:
-        """What the picture itself says. A curator's `keep` stands above every measure, but not above a broken file."""
+    def _measured(self, found: Found, word: Decision | None, wanted: int) -> Decision:
+        """What the picture itself says, and whether it is still wanted.
+
+        A curator's `keep` stands above every measure, but not above a broken file.
+        """
         original = found.original
         assert original is not None, "collect decides on every work that it has no image of"
         try:
@@ -77,6 +77,8 @@ class _Gate:
         reason = "" if word else self._fault(image, original, look)
         if reason:
             return Decision(Verdict.REJECTED, reason)
+        if wanted <= 0:
+            return Decision(Verdict.REJECTED, "passed, but enough others did before it")
         self.by_bytes[original.sha256] = self.by_look[look] = found.work.object_id
         return Decision(Verdict.KEPT, f"kept by the curator: {word.reason}" if word else "")
 
@@ -140,7 +142,9 @@ def _check_number(artist: Artist, decided: list[Decided], space: Workspace) -> N
     kept = sum(decision.verdict is Verdict.KEPT for _, decision in decided)
     if kept >= artist.works:
         return
-    reasons = Counter(decision.reason.partition(":")[0] for _, decision in decided if decision.reason)
+    reasons = Counter(
+        decision.reason.partition(":")[0] for _, decision in decided if decision.verdict is Verdict.REJECTED
+    )
     counted = ", ".join(f"{count} × {reason}" for reason, count in reasons.most_common(4))
     first = next((f"; first: {f.work.title!r}: {d.reason}" for f, d in decided if d.verdict is Verdict.REJECTED), "")
     raise InputError(

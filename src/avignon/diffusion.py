@@ -15,15 +15,18 @@ from typing import Any, Literal
 
 import torch
 from diffusers import (
+    AutoencoderKL,
     DDIMScheduler,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     PNDMScheduler,
     StableDiffusionPipeline,
+    UNet2DConditionModel,
 )
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+from transformers import CLIPTextModel
 from transformers.utils import logging as transformers_logging
 
 from avignon.errors import BaseError, RecipeError
@@ -34,8 +37,14 @@ from avignon.workspace import sha256_of
 
 EMBEDDED = "embedded"
 
+TIMEOUT = 8
+"""Seconds to wait for a hub to say whether it has a model."""
+
 WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 """The parts that hold weights, and the stem of their files in diffusers' format."""
+
+TEXTS = 32
+"""How many texts go through the text encoder at once: all captions of a set would not fit a small card."""
 
 SCHEDULERS = {
     "ddim": DDIMScheduler,
@@ -43,6 +52,8 @@ SCHEDULERS = {
     "euler": EulerDiscreteScheduler,
     "dpm++": DPMSolverMultistepScheduler,
 }
+
+_CLASSES = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
 
 _NOT_NEEDED = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
 
@@ -148,12 +159,12 @@ def _download(model: str, settings: BaseSettings) -> Path:
 
 
 def _why_offline(model: str, revision: str, where: str, hub: str) -> str:
-    """Ask the hub once, with one time-out, whether it has the model; why it cannot be asked, empty if it can.
+    """Ask the hub once, with a short time-out, whether it has the model; why it cannot be asked, empty if it can.
 
     The client's own downloads wait for half a minute before they give up on a hub that is not there.
     """
     try:
-        HfApi().model_info(model, revision=revision, timeout=15)
+        HfApi().model_info(model, revision=revision, timeout=TIMEOUT)
     except GatedRepoError:
         return ""
     except RevisionNotFoundError:
@@ -209,18 +220,34 @@ def _check_weights(folder: Path, stem: str, variant: str) -> None:
 
 
 def _read(folder: Path, variant: str, dtype: torch.dtype) -> Any:
+    parts = {part: _read_part(folder / part, variant, dtype) for part in WEIGHTS}
     try:
         return StableDiffusionPipeline.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, **parts, **_NOT_NEEDED, requires_safety_checker=False
+        )
+    except Exception as failed:
+        raise BaseError(f"{folder}: cannot be loaded as Stable Diffusion: {_first_line(failed)}") from failed
+
+
+def _read_part(folder: Path, variant: str, dtype: torch.dtype) -> Any:
+    """One part with weights. The libraries fill in what a file lacks with random numbers; here that is an error."""
+    try:
+        part, info = _CLASSES[folder.name].from_pretrained(
             folder,
             dtype=dtype,
             variant=variant or None,
             use_safetensors=True,
             local_files_only=True,
-            **_NOT_NEEDED,
-            requires_safety_checker=False,
+            output_loading_info=True,
         )
     except Exception as failed:
-        raise BaseError(f"{folder}: cannot be loaded as Stable Diffusion: {_first_line(failed)}") from failed
+        raise BaseError(
+            f"{folder}: damaged, or not of the shape that config.json says: {_first_line(failed)}"
+        ) from failed
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise BaseError(f"{folder}: incomplete: {len(missing)} tensors are missing, the first is {missing[0]}")
+    return part
 
 
 def _quiet_libraries() -> None:
@@ -293,7 +320,7 @@ def scheduler(base: Base, name: str) -> Any:
 def text_embeddings(base: Base, texts: Sequence[str], on: torch.device, voice: Voice) -> torch.Tensor:
     """Embeddings of `texts`, shaped (texts, tokens, width); a text the tokenizer must cut is named in a warning."""
     tokenizer = base.pipeline.tokenizer
-    for text in texts:
+    for text in dict.fromkeys(texts):
         tokens = tokenizer(text, truncation=False, verbose=False).input_ids
         if len(tokens) > tokenizer.model_max_length:
             # The first and the last token are the markers of start and end.
@@ -303,6 +330,6 @@ def text_embeddings(base: Base, texts: Sequence[str], on: torch.device, voice: V
         list(texts), padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
     )
     encoder = base.pipeline.text_encoder.to(on)
-    mask = encoded.attention_mask.to(on) if getattr(encoder.config, "use_attention_mask", False) else None
-    embeddings: torch.Tensor = encoder(encoded.input_ids.to(on), attention_mask=mask)[0]
-    return embeddings
+    masked = getattr(encoder.config, "use_attention_mask", False)
+    parts = zip(encoded.input_ids.to(on).split(TEXTS), encoded.attention_mask.to(on).split(TEXTS), strict=True)
+    return torch.cat([encoder(ids, attention_mask=mask if masked else None)[0] for ids, mask in parts])

@@ -18,10 +18,10 @@ from avignon.workspace import Workspace, read_json, write_json
 SCHEMA = 1
 
 NOTES = (
-    "Change from the base is the root mean square difference from the base's own picture of the same prompt and seed, in "
-    "grey levels 0–255. It says how much the adapters changed, not how well.",
-    "Distance in colour is the sliced Wasserstein distance of a picture's palette from that of all an artist's training "
-    "images, in CIE L*a*b*. It sees colour alone, neither brushwork nor composition.",
+    "Change from the base is the root mean square difference from the base's own picture of the same prompt and seed, "
+    "in grey levels 0–255. It says how much the adapters changed, not how well.",
+    "Distance in colour is the sliced Wasserstein distance of a picture's palette from that of all an artist's "
+    "training images, in CIE L*a*b*. It sees colour alone, neither brushwork nor composition.",
     "Nothing here says whether a picture copies a training image.",
 )
 

@@ -19,6 +19,8 @@ from avignon.workspace import read_json, replacing, write_json
 
 T = TypeVar("T")
 
+ELSEWHERE = "choose another cache with the environment variable XDG_CACHE_HOME"
+
 ATTEMPTS = 4
 BACK_OFF = 0.5
 """Seconds before the second attempt; doubled before each further one."""
@@ -106,7 +108,10 @@ class Fetcher:
             except _TryAgain as failed:
                 wait = failed.wait if failed.wait is not None else BACK_OFF * 2**attempt
                 if attempt == ATTEMPTS - 1 or wait > MAX_WAIT:
-                    raise FetchError(f"{url}: {failed}; check the network or the address, then run again") from None
+                    asked = f" and asks to wait {wait:.0f} s" if wait > MAX_WAIT else ""
+                    raise FetchError(
+                        f"{url}: {failed}{asked}; check the network or the address, then run again"
+                    ) from None
                 time.sleep(wait)
         raise AssertionError("unreachable")
 
@@ -119,7 +124,7 @@ class Fetcher:
         with self._opened(url, {"If-None-Match": etag} if etag else {}) as response:
             if response.status_code == 304:
                 return
-            with replacing(path) as scratch, scratch.open("wb") as file:
+            with replacing(path, ELSEWHERE) as scratch, scratch.open("wb") as file:
                 for chunk in self._chunks(response, limit):
                     file.write(chunk)
             write_json(notes, {"url": url, "etag": response.headers.get("ETag", ""), "fetched": time.strftime("%F")})
@@ -127,21 +132,21 @@ class Fetcher:
     @contextmanager
     def _opened(self, url: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
         """The response at the end of the redirects, body unread; passing faults become `_TryAgain`."""
-        target = httpx.URL(url)
         try:
+            target = httpx.URL(url)
             for _ in range(MAX_REDIRECTS + 1):
                 self._wait_turn(target.host)
                 with self._client.stream("GET", target, headers=headers) as response:
-                    if not response.is_redirect:
+                    if not response.has_redirect_location:
                         self._check(response)
                         yield response
                         return
                     target = self._next(target, response)
         except httpx.TimeoutException as late:
             raise _TryAgain(f"no answer in time ({type(late).__name__})") from None
-        except httpx.UnsupportedProtocol:
+        except (httpx.UnsupportedProtocol, httpx.InvalidURL):
             raise FetchError(f"{url}: not an address that can be fetched; allowed are http and https") from None
-        except httpx.TransportError as broken:
+        except httpx.RequestError as broken:
             raise _TryAgain(f"could not be reached ({broken or type(broken).__name__})") from None
         raise FetchError(f"{url}: more than {MAX_REDIRECTS} redirects")
 
@@ -156,7 +161,7 @@ class Fetcher:
         status = response.status_code
         if status in _PASSING:
             raise _TryAgain(f"the server answers {status}", _retry_after(response.headers.get("Retry-After", "")))
-        if status >= 400:
+        if status >= 300 and status != httpx.codes.NOT_MODIFIED:
             raise FetchError(f"{response.url}: the server answers {status} {response.reason_phrase}".rstrip())
 
     def _chunks(self, response: httpx.Response, limit: int) -> Iterator[bytes]:

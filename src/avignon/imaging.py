@@ -2,8 +2,11 @@
 
 import io
 import json
+import struct
 import warnings
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,19 @@ MAX_PIXELS = 200_000_000
 
 _SRGB = ImageCms.createProfile("sRGB")
 
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow's decoders raise at damaged files; found by damaging files."""
+
 XMP_TRAINED = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
     '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
@@ -35,10 +51,15 @@ XMP_TRAINED = (
 
 
 def size_of(source: Path | bytes) -> tuple[int, int]:
-    """True (width, height) in pixels, read from the header and turned upright; nothing is decoded."""
+    """True (width, height) in pixels, turned upright; of most formats only the header is read.
+
+    Raises:
+        ImageError: a picture that is too large, or none at all.
+    """
     with _opened(source) as image:
         width, height = image.size
-        sideways = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation 5–8 exchange the axes.
+        # EXIF orientation 5–8 exchange the axes; Pillow has done so already where it opens a TIFF.
+        sideways = image.format != "TIFF" and _orientation(image) >= 5
     return (height, width) if sideways else (width, height)
 
 
@@ -50,34 +71,49 @@ def load(source: Path | bytes) -> Image.Image:
     """
     with _opened(source) as image:
         frames = getattr(image, "n_frames", 1)
-        if frames > 1 and image.format != "MPO":  # A camera's JPEG whose second frame is a preview.
+        if frames > 1 and image.format != "MPO":  # An MPO's second frame is a thumbnail or a depth map.
             raise ImageError(f"{_name(source)}: animated or of several pages ({frames}); one picture is needed")
-        try:
-            image.load()
-        except (OSError, SyntaxError, ValueError) as broken:
-            raise ImageError(f"{_name(source)}: truncated or damaged: {broken}") from None
-        upright = ImageOps.exif_transpose(image)
+        image.load()
+        upright = ImageOps.exif_transpose(image) if _orientation(image) > 1 else image.copy()
         return _to_srgb(_eight_bit(upright), upright.info.get("icc_profile"))
 
 
-def _opened(source: Path | bytes) -> Image.Image:
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; damaged EXIF data says nothing, and the picture is taken as it lies."""
+    try:
+        value = image.getexif().get(0x0112, 1)
+    except _BROKEN:
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+@contextmanager
+def _opened(source: Path | bytes) -> Iterator[Image.Image]:
+    """The opened picture; whatever its decoder trips over within the block becomes one `ImageError`."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own size warning; the limit below is the stricter one.
-            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            warnings.simplefilter("ignore")  # Pillow's own size warning, and its remarks on damaged metadata.
+            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # The limit below is the stricter one.
             try:
                 image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
             finally:
                 Image.MAX_IMAGE_PIXELS = limit
+            with image:
+                width, height = image.size
+                if width * height > MAX_PIXELS:
+                    raise ImageError(f"{_name(source)}: {width}×{height} pixels; at most {MAX_PIXELS:,} are decoded")
+                yield image
     except UnidentifiedImageError:
         raise ImageError(f"{_name(source)}: not a picture; allowed are {', '.join(FORMATS)}") from None
-    except (OSError, SyntaxError, ValueError) as broken:
-        raise ImageError(f"{_name(source)}: cannot be opened: {broken}") from None
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        image.close()
-        raise ImageError(f"{_name(source)}: {width}×{height} pixels; at most {MAX_PIXELS:,} are decoded")
-    return image
+    except OSError as refused:
+        raise ImageError(f"{_name(source)}: {_refusal(refused)}") from None
+    except _BROKEN as broken:
+        raise ImageError(f"{_name(source)}: truncated or damaged: {broken}") from None
+
+
+def _refusal(refused: OSError) -> str:
+    """What the disk says has a number (no such file, permission denied); what a decoder says has none."""
+    return f"cannot be opened: {refused.strerror}" if refused.errno else f"truncated or damaged: {refused}"
 
 
 def _name(source: Path | bytes) -> str:
@@ -99,11 +135,13 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     if "A" in image.getbands() or "transparency" in image.info:
         image = _on_white(image.convert("RGBA"))
-    if profile and image.mode in ("RGB", "CMYK", "L"):
+    elif image.mode not in ("RGB", "CMYK", "L"):
+        image = image.convert("RGB")
+    if profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             converted = ImageCms.profileToProfile(image, source, _SRGB, outputMode="RGB")
-        except ImageCms.PyCMSError:
+        except (ImageCms.PyCMSError, OSError):
             converted = None  # A damaged or mismatched profile says nothing; the values are taken as they are.
         if converted is not None:
             return converted
@@ -183,7 +221,7 @@ def png_fields(path: Path) -> Any:
         with Image.open(path, formats=("PNG",)) as image:
             image.load()
             return json.loads(str(getattr(image, "text", {}).get("avignon", "null")))
-    except (OSError, SyntaxError, ValueError):
+    except _BROKEN:
         return None
 
 

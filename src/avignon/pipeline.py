@@ -39,7 +39,11 @@ STAGES = (
     Stage("curate", ("collect",), lambda r: [_dump(r, "curate", "artists"), least_edge(r), _decisions(r)]),
     Stage("prepare", ("curate",), lambda r: [_dump(r, "prepare", "artists"), r.base.resolution]),
     Stage("train", ("prepare",), lambda r: [_dump(r, "train", "artists", "base", "seed"), _base(r)]),
-    Stage("generate", ("train",), lambda r: [_dump(r, "generate", "base", "seed", "name"), _base(r), _external(r)]),
+    Stage(
+        "generate",
+        ("train",),
+        lambda r: [_dump(r, "generate", "base", "seed", "name"), r.adapter_names, _base(r), _external(r)],
+    ),
     Stage("evaluate", ("prepare", "generate"), lambda r: _dump(r, "artists")),
     Stage(
         "exhibit",

@@ -7,9 +7,10 @@ Layout: https://huggingface.co/docs/datasets/image_dataset#imagefolder
 import hashlib
 import json
 from pathlib import Path
+from textwrap import shorten
 
 from avignon import imaging
-from avignon.recipe import Artist, Recipe, slug
+from avignon.recipe import Artist, Recipe, stem
 from avignon.records import Example, Verdict, Voice, plain
 from avignon.workspace import Workspace, write_bytes, write_text
 
@@ -20,11 +21,13 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
     """Crop, resample and caption every kept work."""
     kept = [row for row in space.read_ledger() if row["decision"] == Verdict.KEPT]
     written: set[Path] = set()
+    pictures = 0
     for artist in recipe.artists:
         examples: list[Example] = []
         for row in (row for row in kept if row["artist"] == artist.name):
             examples += _examples(artist, row, recipe, space)
-            voice.progress(len(written) + len(examples), len(kept) * recipe.prepare.crops, row["title"])
+            pictures += 1
+            voice.progress(pictures, len(kept), row["title"])
         write_text(space.metadata(artist.slug), "".join(_line(example) for example in examples))
         folder = space.metadata(artist.slug).parent
         written |= {space.metadata(artist.slug), *(folder / example.file for example in examples)}
@@ -37,7 +40,7 @@ def _examples(artist: Artist, row: Row, recipe: Recipe, space: Workspace) -> lis
     examples = []
     for place, box in enumerate(imaging.square_crops(image.size, recipe.prepare.crops), start=1):
         content = imaging.png_bytes(imaging.fit(image, box, recipe.base.resolution))
-        name = f"{slug(row['object_id'])}-{place}.png"
+        name = f"{stem(row['object_id'])}-{place}.png"
         write_bytes(space.metadata(artist.slug).with_name(name), content)
         digest = hashlib.sha256(content).hexdigest()
         identity = (row["object_id"], row["accession"], row["title"], row["museum"])
@@ -46,10 +49,14 @@ def _examples(artist: Artist, row: Row, recipe: Recipe, space: Workspace) -> lis
 
 
 def captions_of(row: Row, trigger: str, count: int) -> tuple[str, ...]:
-    """Up to `count` captions from the museum's own title, medium and terms; each holds the trigger phrase."""
-    title, medium = row["title"], row["medium"].lower()
-    kind = (row["classification"] or "picture").lower()
-    terms = ", ".join(term.lower() for term in row["terms"].split("; ") if term)
+    """Up to `count` captions from the museum's own title, medium and terms; each holds the trigger phrase.
+
+    Long texts are shortened: CLIP reads 77 tokens, and a trigger behind the last of them would not be learned.
+    """
+    title = shorten(row["title"], 120, placeholder=" …") or "untitled"
+    medium = shorten(row["medium"].lower(), 60, placeholder=" …")
+    kind = shorten((row["classification"] or "picture").lower(), 40, placeholder=" …")
+    terms = shorten(", ".join(term.lower() for term in row["terms"].split("; ") if term), 80, placeholder=" …")
     candidates = [
         f"{title}, {trigger}",
         f"a {kind} of {terms}, {trigger}" if terms else f"a {kind}, {trigger}",

@@ -5,11 +5,13 @@ Every field is documented directly beneath itself. Unknown keys are errors that 
 
 import csv
 import difflib
+import hashlib
 import re
 import tomllib
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Annotated, Any, Literal, get_args
 
 import tomli_w
@@ -27,10 +29,20 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
 
 
+def stem(object_id: str) -> str:
+    """An object id as a file's name, which no other id has: what is not its own slug gets a mark of its own."""
+    plain = slug(object_id)
+    if plain == object_id and len(plain) <= 80:
+        return plain
+    return f"{plain[:80]}-{hashlib.sha256(object_id.encode()).hexdigest()[:8]}".strip("-")
+
+
 class Section(BaseModel):
     """A table of the recipe: frozen, strictly typed, no unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class NgaMuseum(Section):
@@ -260,6 +272,9 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _weights_name_adapters(self) -> "Recipe":
+        for name in self.generate.adapters:
+            if name in self.adapter_names:
+                raise ValueError(f"generate.adapters: {name!r} is the name of an adapter that this recipe trains")
         known = {*self.adapter_names, *self.generate.adapters}
         for stop in self.generate.weights:
             for name in stop:
@@ -296,16 +311,21 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         recipe = Recipe.model_validate(fields)
     except ValidationError as invalid:
         raise RecipeError(f"{path}: {_explain(invalid)}") from None
-    return _anchor(recipe, path.resolve().parent)
+    recipe = _anchor(recipe, path.resolve().parent)
+    for artist in recipe.artists:
+        load_decisions(artist)  # A slip in them is told before anything is fetched.
+    return recipe
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such recipe{_other_recipes(path)}") from None
-    except (OSError, UnicodeDecodeError) as unreadable:
-        raise RecipeError(f"{path}: cannot be read as a recipe: {unreadable}") from None
+    except OSError as unreadable:
+        raise RecipeError(f"{path}: cannot be read: {unreadable.strerror}") from None
+    except UnicodeDecodeError:
+        raise RecipeError(f"{path}: not a recipe: not UTF-8 text") from None
     except tomllib.TOMLDecodeError as invalid:
         raise RecipeError(f"{path}: not TOML: {invalid}") from None
 
@@ -359,13 +379,19 @@ def _museum_kinds(fields: dict[str, Any]) -> None:
 
 def _explain(invalid: ValidationError) -> str:
     """The first error in one line, with how many more there are."""
-    errors = invalid.errors(include_url=False)
+    told = invalid.errors(include_url=False)
+    # A list with a faulty item also counts as too short: what is wrong inside it says more.
+    errors = [error for error in told if not any(_is_inside(other["loc"], error["loc"]) for other in told)]
     unknown = [error for error in errors if error["type"] == "extra_forbidden"]
     error = (unknown or errors)[0]  # A misspelt key explains the field that seems to be missing.
     place = [part for part in error["loc"] if part not in ("nga", "folder")]
     field = ".".join(str(part) for part in place)
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 and not unknown else ""
     return f"{field or 'recipe'}: {_complaint(error, place)}{more}"
+
+
+def _is_inside(place: tuple[int | str, ...], outer: tuple[int | str, ...]) -> bool:
+    return len(place) > len(outer) and place[: len(outer)] == outer
 
 
 def _complaint(error: Mapping[str, Any], place: Sequence[int | str]) -> str:
@@ -377,7 +403,20 @@ def _complaint(error: Mapping[str, Any], place: Sequence[int | str]) -> str:
         return f"kind {error['ctx']['tag']!r} is not allowed; it is {error['ctx']['expected_tags']}"
     if error["type"] in ("missing", "value_error"):
         return message
+    if error["type"] == "too_short":
+        return f"{error['ctx']['actual_length']} given, at least {error['ctx']['min_length']} are needed"
+    if error["type"] in _SHAPES:
+        return f"{shorten(repr(error['input']), 80)} is not allowed; should be {_SHAPES[error['type']]}"
     return f"{error['input']!r} is not allowed; {message.removeprefix('input ')}"
+
+
+_SHAPES = {
+    "model_type": "a table",
+    "model_attributes_type": "a table",
+    "dict_type": "a table",
+    "tuple_type": "a list (a list of tables is written with double brackets, as [[artists]])",
+}
+"""What the schema's own words for a wrong shape mean in TOML."""
 
 
 def _unknown_key(place: Sequence[int | str]) -> str:
@@ -407,24 +446,27 @@ def _sections_in(section: type[Section], key: str) -> Iterable[type[Section]]:
 def _anchor(recipe: Recipe, folder: Path) -> Recipe:
     """Relative paths in a recipe are relative to the recipe; from here on they are absolute."""
 
+    def placed(path: str) -> str:
+        return str((folder / Path(path).expanduser()).resolve())
+
     def anchored(museum: NgaMuseum | FolderMuseum) -> NgaMuseum | FolderMuseum:
         if isinstance(museum, NgaMuseum):
             return museum
-        return museum.model_copy(update={"path": str((folder / museum.path).resolve())})
+        return museum.model_copy(update={"path": placed(museum.path)})
 
     artists = tuple(
         artist.model_copy(
             update={
                 "museum": artist.museum and anchored(artist.museum),
-                "decisions": artist.decisions and str((folder / artist.decisions).resolve()),
+                "decisions": artist.decisions and placed(artist.decisions),
             }
         )
         for artist in recipe.artists
     )
     base = recipe.base
     if base.model.startswith((".", "/", "~")):
-        base = base.model_copy(update={"model": str((folder / Path(base.model).expanduser()).resolve())})
-    adapters = {name: str((folder / place).resolve()) for name, place in recipe.generate.adapters.items()}
+        base = base.model_copy(update={"model": placed(base.model)})
+    adapters = {name: placed(place) for name, place in recipe.generate.adapters.items()}
     return recipe.model_copy(
         update={
             "museum": anchored(recipe.museum),
@@ -450,18 +492,29 @@ def load_decisions(artist: Artist) -> dict[str, Decision]:
         word = (row["decision"] or "").strip().lower()
         if word not in words:
             raise RecipeError(f"{path}: line {line}: decision: {word!r} is not allowed; it is keep or drop")
-        decisions[(row["object_id"] or "").strip()] = Decision(words[word], (row.get("reason") or "").strip())
+        number = (row["object_id"] or "").strip()
+        if not number:
+            raise RecipeError(f"{path}: line {line}: object_id is empty")
+        if number in decisions:
+            raise RecipeError(f"{path}: line {line}: object_id {number!r} is decided on twice")
+        decisions[number] = Decision(words[word], (row.get("reason") or "").strip())
     return decisions
 
 
 def _decision_rows(path: Path) -> Iterable[tuple[int, dict[str, str | None]]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
+            line = 1
             reader = csv.DictReader(file, strict=True)
             missing = {"object_id", "decision"} - set(reader.fieldnames or ())
             if missing:
                 raise RecipeError(f"{path}: column {', '.join(sorted(missing))} is missing")
             for row in reader:
                 yield reader.line_num, row
-    except (OSError, UnicodeDecodeError, csv.Error) as unreadable:
-        raise RecipeError(f"{path}: cannot be read as decisions: {unreadable}") from None
+                line = reader.line_num
+    except OSError as unreadable:
+        raise RecipeError(f"{path}: decisions cannot be read: {unreadable.strerror}") from None
+    except UnicodeDecodeError:
+        raise RecipeError(f"{path}: decisions cannot be read: not UTF-8 text") from None
+    except csv.Error as broken:
+        raise RecipeError(f"{path}: line {line + 1}: not CSV: {broken}") from None

@@ -77,6 +77,8 @@ class Original:
     sha256: str
     capped: bool = False
     """The museum sent a smaller image than it has (National Gallery of Art: a redirect to `…__900`)."""
+    source: str = ""
+    """What was asked for; while that stays the same, the image is not received again."""
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,22 @@ import hashlib
 import itertools
 import json
 import math
+import shutil
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from types import FrameType
 from typing import Any
 
 import torch
 import torch.nn.functional as nn
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from diffusers import DDPMScheduler
 from torch.utils.tensorboard import SummaryWriter
 
@@ -28,7 +32,7 @@ from avignon import adapters, cards, diffusion, imaging
 from avignon.errors import AvignonError
 from avignon.recipe import Artist, Recipe, Train
 from avignon.records import Voice, plain
-from avignon.workspace import Workspace, digest, read_json, replacing, write_json, write_text
+from avignon.workspace import Workspace, digest, read_json, replacing, sha256_of, write_json, write_text
 
 
 def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
@@ -63,6 +67,7 @@ def _jobs(recipe: Recipe) -> dict[str, tuple[Artist, ...]]:
 def _accelerator(settings: Train, precision: diffusion.Precision, device: torch.device) -> Accelerator:
     passes = settings.batch // (settings.micro_batch or settings.batch)
     mixed = "no" if precision == "fp32" else precision
+    AcceleratorState._reset_state()  # It is the process's: without this a second run could not change the precision.
     return Accelerator(mixed_precision=mixed, gradient_accumulation_steps=passes, cpu=device.type == "cpu")
 
 
@@ -99,8 +104,11 @@ class Job:
 
     def is_done(self, base: diffusion.Base) -> bool:
         """Whether this very adapter was finished by an earlier run that was interrupted later on."""
-        card = self.folder / "card.json"
-        return card.exists() and read_json(card)["metrics"]["identity"] == self.identity(base)
+        card, weights = self.folder / "card.json", self.folder / adapters.WEIGHTS_FILE
+        if not (card.exists() and weights.exists()):
+            return False
+        metrics = read_json(card)["metrics"]
+        return bool(metrics["identity"] == self.identity(base) and metrics["weights"] == sha256_of(weights))
 
     def train(self, base: diffusion.Base, accelerator: Accelerator, attention: Any) -> None:
         """Learn, save, prove, and write the cards; `card.json` comes last."""
@@ -118,7 +126,8 @@ class Job:
             f"({share['share']:.3%}), {len(data.mean)} images"
         )
         metrics = self._fit(base, accelerator, data, parameters, identity)
-        adapters.save(unet, self.name, self.folder / adapters.WEIGHTS_FILE)
+        weights = self.folder / adapters.WEIGHTS_FILE
+        adapters.save(unet, self.name, weights)
         ledger = self.space.read_ledger()
         card = cards.card(
             self.name,
@@ -129,7 +138,7 @@ class Job:
             base=base.card,
             trainable=share,
             environment=cards.environment(accelerator.device.type, self.precision),
-            metrics={**metrics, "identity": identity},
+            metrics={**metrics, "identity": identity, "weights": sha256_of(weights)},
         )
         write_text(self.folder / "README.md", cards.model_card(card, ledger))
         write_json(self.folder / "card.json", plain(card))
@@ -161,14 +170,15 @@ class Job:
                     data, settings, noise_schedule.config.num_train_timesteps, _seed(self.recipe.seed, self.name), step
                 )
                 loss = optimizer_step(accelerator, unet, optimizer, parameters, noise_schedule, drawn, settings)
-                _check_loss(loss, self.name, step, drawn, data, state.path)
+                _check_finite(loss, parameters, f"{self.name}: at step {step + 1}", drawn, data)
                 log.write(step + 1, loss, rate)
                 done = step + 1
-                if done == settings.steps or done % settings.checkpoint_every == 0 or interrupted():
-                    state.save(done)
                 self.voice.progress(done, settings.steps, f"{self.name}: loss {log.recent:.4f}", loss=loss)
-                if interrupted():
-                    raise KeyboardInterrupt
+                stop = interrupted()
+                if done == settings.steps or done % settings.checkpoint_every == 0 or stop:
+                    state.save(done)
+                if stop:
+                    break
         accelerator.free_memory()
         return {"steps": settings.steps, "final_loss": log.recent, "seconds": round(log.seconds, 1)}
 
@@ -316,13 +326,16 @@ def denoising_loss(unet: Any, noise_schedule: Any, drawn: Draw) -> torch.Tensor:
     return nn.mse_loss(predicted.float(), target.float())
 
 
-def _check_loss(loss: float, name: str, step: int, drawn: Draw, data: Data, checkpoint: Path) -> None:
-    if math.isfinite(loss):
+@torch.no_grad()
+def _check_finite(loss: float, parameters: list[torch.nn.Parameter], where: str, drawn: Draw, data: Data) -> None:
+    """Stop before ruined weights are saved. A sound loss may have had gradients that are not."""
+    if math.isfinite(loss) and math.isfinite(float(torch.nn.utils.get_total_norm(parameters))):
         return
+    what = "the weights are no longer finite" if math.isfinite(loss) else f"the loss is {loss}"
     images = ", ".join(data.files[i] for i in drawn.index.tolist())
     raise AvignonError(
-        f"{name}: the loss is {loss} at step {step + 1} (images {images}; timesteps {drawn.timesteps.tolist()}); "
-        f"lower train.learning_rate or set train.precision to bf16 or fp32, then run again from {checkpoint}"
+        f"{where} {what} (images {images}; timesteps {drawn.timesteps.tolist()}); the last checkpoint is kept; "
+        "lower train.learning_rate, or set train.precision to bf16 or fp32, and run again: the adapter starts afresh"
     )
 
 
@@ -352,9 +365,9 @@ class State:
         """Go back to the checkpoint if it belongs to this very job; returns the steps done, 0 without one."""
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError):
+        except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError):
             return 0  # None there, or cut short by a dying disk: start afresh.
-        if state["identity"] != self.identity:
+        if not isinstance(state, dict) or state.get("identity") != self.identity:
             return 0
         with torch.no_grad():
             for parameter, value in zip(self.parameters, state["parameters"], strict=True):
@@ -370,6 +383,8 @@ class Log:
 
     def __init__(self, folder: Path, first: int) -> None:
         self._path = folder / "metrics.jsonl"
+        if not first:
+            shutil.rmtree(folder / "tensorboard", ignore_errors=True)
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first + 1)
         lines = self._path.read_text(encoding="utf-8").splitlines() if first and self._path.exists() else []
         self._losses = [json.loads(line)["loss"] for line in lines[:first]]
@@ -397,7 +412,7 @@ class Log:
         now = time.monotonic()
         self.seconds, self._clock = self.seconds + now - self._clock, now
         self._losses.append(loss)
-        line = {"step": step, "loss": round(loss, 6), "learning_rate": rate, "seconds": round(self.seconds, 3)}
+        line = {"step": step, "loss": loss, "learning_rate": rate, "seconds": round(self.seconds, 3)}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         self._board.add_scalar("loss", loss, step)
@@ -406,7 +421,10 @@ class Log:
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Any]:
-    """Hold back the first Ctrl-C until the step is whole; the value says whether one came. A second acts at once."""
+    """Hold back the first Ctrl-C until the block is left; the value says whether one came. A second acts at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False  # Signals are the main thread's.
+        return
     came: list[int] = []
 
     def remember(number: int, _frame: FrameType | None) -> None:
@@ -419,3 +437,5 @@ def deferred_interrupt() -> Iterator[Any]:
         yield lambda: bool(came)
     finally:
         signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt

@@ -35,17 +35,22 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
+ELSEWHERE = "choose another folder with --workspace"
+
+
 @contextmanager
-def storing(path: Path) -> Iterator[None]:
-    """Turn what the disk refuses into one clear line about `path`."""
+def storing(path: Path, elsewhere: str = ELSEWHERE) -> Iterator[None]:
+    """Turn what the disk refuses into one clear line about `path`; `elsewhere` says how to choose another place."""
     reasons = {
         errno.ENOSPC: "the disk is full; what was done so far is kept: free some space and run again",
         errno.EDQUOT: "the disk quota is used up; what was done so far is kept: free some space and run again",
-        errno.EROFS: "the file system is read-only; choose another folder with --workspace",
-        errno.EACCES: "permission denied; choose another folder with --workspace",
-        errno.EPERM: "not permitted; choose another folder with --workspace",
-        errno.ENOTDIR: "a file stands where a folder is needed; choose another folder with --workspace",
-        errno.EEXIST: "a file stands where a folder is needed; choose another folder with --workspace",
+        errno.EROFS: f"the file system is read-only; {elsewhere}",
+        errno.EACCES: f"permission denied; {elsewhere}",
+        errno.EPERM: f"not permitted; {elsewhere}",
+        errno.ENOTDIR: f"a file stands where a folder is needed; {elsewhere}",
+        errno.EEXIST: f"a file stands where a folder is needed; {elsewhere}",
+        errno.EISDIR: f"a folder stands where a file is needed; {elsewhere}",
+        errno.ENAMETOOLONG: f"the name is too long; {elsewhere}",
         errno.EFBIG: "the file is larger than is allowed here",
     }
     try:
@@ -57,14 +62,14 @@ def storing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, elsewhere: str = ELSEWHERE) -> Iterator[Path]:
     """Give a temporary name beside `path`; when the block ends well, flush it and rename it to `path`."""
     scratch = path.with_name(_SCRATCH + path.name)
-    with storing(path):
+    with storing(path, elsewhere):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield scratch
-            with scratch.open("rb") as file:
+            with scratch.open("r+b") as file:  # Windows flushes only what is open for writing.
                 os.fsync(file.fileno())
             scratch.replace(path)
         finally:
@@ -93,8 +98,17 @@ def read_json(path: Path) -> Any:
     Raises:
         WorkspaceError: where it is damaged, with what to do.
     """
+    return _parsed(path, [path.read_bytes()])[0]
+
+
+def _json_lines(path: Path) -> list[Any]:
+    """The records of a JSON Lines file. Only a line feed ends one: titles may hold Unicode's other line ends."""
+    return _parsed(path, path.read_bytes().splitlines())
+
+
+def _parsed(path: Path, texts: list[bytes]) -> list[Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return [json.loads(text) for text in texts]
     except ValueError:
         raise WorkspaceError(f"{path}: damaged; delete it (or its folder) and run again") from None
 
@@ -119,9 +133,7 @@ class Workspace:
 
     def read_found(self) -> list[Found]:
         """Every work that `collect` considered; empty before its first run."""
-        if not self.found.exists():
-            return []
-        return [found_from(json.loads(line)) for line in self.found.read_text(encoding="utf-8").splitlines()]
+        return [found_from(fields) for fields in _json_lines(self.found)] if self.found.exists() else []
 
     def read_ledger(self) -> list[dict[str, str]]:
         """The rows of the ledger, as `curate` wrote them."""
@@ -130,7 +142,7 @@ class Workspace:
 
     def read_metadata(self, artist: str) -> list[dict[str, Any]]:
         """An artist's prepared images."""
-        return [json.loads(line) for line in self.metadata(artist).read_text(encoding="utf-8").splitlines()]
+        return _json_lines(self.metadata(artist))
 
     def metadata(self, artist: str) -> Path:
         """The list of an artist's prepared images, as Hugging Face's ImageFolder reads it."""

@@ -5,22 +5,20 @@ semicolons), rights, artist_died, credit, object_id, accession and source are un
 below a subfolder named after the artist are theirs, or all pictures of the folder where it has no subfolders.
 """
 
-import csv
 import time
-from collections.abc import Iterable
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from avignon.errors import ImageError, InputError
 from avignon.imaging import SUFFIXES, size_of
-from avignon.museums import names, rights
-from avignon.museums.protocol import Received
-from avignon.recipe import Artist, slug
+from avignon.museums import names, rights, tables
+from avignon.museums.protocol import Received, one_line, outside
+from avignon.museums.tables import Row
+from avignon.recipe import Artist, slug, stem
 from avignon.records import Decision, Found, Verdict, Work
 
 INDEX = "index.csv"
-
-Row = dict[str, str]
 
 
 @dataclass
@@ -35,73 +33,79 @@ class Folder:
         if not self.path.is_dir():
             raise InputError(f"{self.path}: no such folder")
         index = self.path / INDEX
-        rows = _indexed(index) if index.exists() else self._unindexed(artist)
-        wanted = [str(name) for name in artist.find or (artist.name,)]
-        works = [self._found(artist, row) for name in wanted for row in self._of(name, rows)]
+        rows = self._of(artist, _indexed(index) if index.exists() else self._unindexed())
+        works = [self._found(artist, row) for row in rows]
         return sorted(works, key=lambda found: (found.decision is not None, found.work.object_id))
+
+    def source(self, work: Work) -> str:
+        """The file's place, size and time."""
+        path = self.path / work.image_url
+        state = path.stat()
+        return f"{path}; {state.st_size} bytes; {state.st_mtime_ns}"
 
     def receive(self, work: Work) -> Received:
         """The file's bytes as they are."""
         path = self.path / work.image_url
         return Received(path.read_bytes(), path.suffix.lower())
 
-    def _of(self, name: str, rows: list[Row]) -> Iterable[Row]:
-        matches = [row for row in rows if not row["artist"] or names.key(row["artist"]) == names.key(name)]
-        if not matches:
-            raise InputError(f"{self.path}: {names.unknown(name, (row['artist'] for row in rows))}")
-        return matches
+    def _of(self, artist: Artist, rows: list[Row]) -> list[Row]:
+        """The rows of the artist; where a row names nobody, it is theirs."""
+        known = {names.key(row["artist"]) for row in rows}
+        wanted = {names.key(str(name)): str(name) for name in artist.find or (artist.name,)}
+        for key, name in wanted.items():
+            if key not in known and "" not in known:
+                raise InputError(f"{self.path}: {names.unknown(name, (row['artist'] for row in rows))}")
+        return [row for row in rows if not row["artist"] or names.key(row["artist"]) in wanted]
 
-    def _unindexed(self, artist: Artist) -> list[Row]:
-        folders = {slug(p.name): p for p in self.path.iterdir() if p.is_dir() and _pictures(p)}
-        wanted = [str(name) for name in artist.find or (artist.name,)]
-        if folders:
-            rows = [
-                {"file": str(p.relative_to(self.path)), "artist": name}
-                for name in wanted
-                for p in _pictures(folders.get(slug(name)))
-            ]
-            known: Iterable[str] = (p.name for p in folders.values())
-            if not rows:
-                raise InputError(f"{self.path}: {names.unknown(artist.name, known)}")
-            return rows
-        rows = [{"file": p.name, "artist": ""} for p in _pictures(self.path)]
-        if not rows:
+    def _unindexed(self) -> list[Row]:
+        """A row for each picture: of the artist whose subfolder it is in; of nobody where there are no subfolders."""
+        folders = [p for p in self.path.iterdir() if p.is_dir() and _pictures(p)]
+        pictures = [(p, folder.name) for folder in folders for p in _pictures(folder)]
+        pictures = pictures or [(p, "") for p in _pictures(self.path)]
+        if not pictures:
             raise InputError(f"{self.path}: no pictures here; allowed are {', '.join(SUFFIXES)}")
+        rows = [{"file": p.relative_to(self.path).as_posix(), "artist": name} for p, name in pictures]
+        ids = Counter(_id_of(row["file"]) for row in rows)
+        for row in rows:
+            plain = _id_of(row["file"])
+            row["object_id"] = plain if plain and ids[plain] == 1 else stem(row["file"])
         return rows
 
     def _found(self, artist: Artist, row: Row) -> Found:
         path = self.path / row["file"]
         width = height = 0
-        decision = None
+        reason = outside(artist, row.get("classification", ""))
         try:
             width, height = size_of(path)
         except ImageError as unusable:
-            decision = Decision(Verdict.REJECTED, str(unusable).removeprefix(f"{path}: "))
+            reason = str(unusable).removeprefix(f"{path}: ")
         title = row.get("title") or path.stem.replace("_", " ").replace("-", " ")
         work = Work(
             museum=self.path.name,
-            object_id=row.get("object_id") or slug(Path(row["file"]).with_suffix("").as_posix()),
+            object_id=row["object_id"],
             artist=artist.name,
-            title=title,
+            title=one_line(title),
             image_url=row["file"],
             rights=rights.from_statement(row.get("rights", ""), _number(row.get("artist_died", "")), self.year),
             attributed=row["artist"] or artist.name,
             accession=row.get("accession", ""),
-            date=row.get("date") or row.get("year", ""),
-            medium=row.get("medium", ""),
+            date=one_line(row.get("date") or row.get("year", "")),
+            medium=one_line(row.get("medium", "")),
             classification=row.get("classification", ""),
             terms=tuple(term.strip() for term in row.get("terms", "").split(";") if term.strip()),
-            credit=row.get("credit") or row.get("source", ""),
+            credit=one_line(row.get("credit") or row.get("source", "")),
             width=width,
             height=height,
         )
-        return Found(work, decision)
+        return Found(work, Decision(Verdict.REJECTED, reason) if reason else None)
 
 
-def _pictures(folder: Path | None) -> list[Path]:
-    if folder is None:
-        return []
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+
+
+def _id_of(file: str) -> str:
+    return slug(Path(file).with_suffix("").as_posix())
 
 
 def _indexed(index: Path) -> list[Row]:
@@ -111,20 +115,17 @@ def _indexed(index: Path) -> list[Row]:
         InputError: naming the file, the line, the field and the value.
     """
     rows: list[Row] = []
-    try:
-        with index.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True, restval="")
-            if "file" not in (reader.fieldnames or ()):
-                raise InputError(f"{index}: column file is missing; it names the picture of each row")
-            for row in reader:
-                if None in row:
-                    raise InputError(f"{index}: line {reader.line_num}: more fields than columns")
-                _check_file(index, reader.line_num, row["file"])
-                rows.append({"artist": "", **row})
-    except UnicodeDecodeError as wrong:
-        raise InputError(f"{index}: not UTF-8 ({wrong.reason} near byte {wrong.start})") from None
-    except csv.Error as broken:
-        raise InputError(f"{index}: line {reader.line_num}: not CSV: {broken}") from None
+    seen: set[tuple[str, str]] = set()
+    for line, row in tables.rows(index, ("file",), ragged=True):
+        _check_file(index, line, row["file"])
+        row = {"artist": "", **row, "object_id": row.get("object_id") or _id_of(row["file"]) or stem(row["file"])}
+        identity = (names.key(row["artist"]), row["object_id"])
+        if identity in seen:
+            raise InputError(
+                f"{index}: line {line}: object_id {row['object_id']!r} is there twice; each work needs its own"
+            )
+        seen.add(identity)
+        rows.append(row)
     if not rows:
         raise InputError(f"{index}: names no picture")
     return rows

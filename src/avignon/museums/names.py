@@ -10,15 +10,18 @@ def key(name: str) -> str:
     """A name for comparison: `Homer, Winslow` and `Winslow HOMER` have one key; accents fall away."""
     plain = unicodedata.normalize("NFKD", name)
     plain = "".join(c for c in plain if not unicodedata.combining(c)).casefold()
-    return " ".join(sorted(re.findall(r"\w+", plain)))
+    return " ".join(sorted(re.findall(r"[^\W_]+", plain)))
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
-    """The known names most like `name`, best first."""
+    """The known names that have all words of `name`, as a bare surname has, then those most like it."""
     by_key: dict[str, str] = {}
     for each in known:
         by_key.setdefault(key(each), each)
-    return [by_key[k] for k in difflib.get_close_matches(key(name), by_key, n=count, cutoff=0.5)]
+    words = set(key(name).split())
+    fuller = sorted((k for k in by_key if words and words <= set(k.split())), key=len)
+    alike = difflib.get_close_matches(key(name), by_key, n=count, cutoff=0.5)
+    return [by_key[k] for k in dict.fromkeys([*fuller, *alike])][:count]
 
 
 def unknown(name: str, known: Iterable[str]) -> str:

@@ -5,7 +5,6 @@ serve). Images: IIIF Image API 2.1, https://iiif.io/api/image/2.1/. The data is 
 grant, so each image's rights are read from its own row (`rights.from_museum`).
 """
 
-import csv
 import json
 import time
 from collections.abc import Iterable, Iterator
@@ -14,8 +13,9 @@ from dataclasses import dataclass, field
 from avignon.errors import FetchError, ImageError, InputError
 from avignon.fetch import Fetcher
 from avignon.imaging import size_of
-from avignon.museums import names, rights
-from avignon.museums.protocol import Received
+from avignon.museums import names, rights, tables
+from avignon.museums.protocol import Received, one_line, outside
+from avignon.museums.tables import Row
 from avignon.recipe import Artist
 from avignon.records import Decision, Found, Verdict, Work
 
@@ -35,10 +35,6 @@ JOINING_PREFIXES = frozenset({"", "and", ",", "with"})
 
 SUBJECT_TERMS = frozenset({"Theme", "Keyword"})
 """Kinds of terms that say what is to be seen; the others name schools, places and catalogues."""
-
-Row = dict[str, str]
-
-csv.field_size_limit(2**24)  # Provenance texts pass the module's default of 128 kB.
 
 
 @dataclass
@@ -64,6 +60,10 @@ class Nga:
         ]
         return sorted(found, key=_preference)
 
+    def source(self, work: Work) -> str:
+        """The image's address and the size asked for at most."""
+        return f"{work.image_url}/full/!{self.max_edge},{self.max_edge}"
+
     def receive(self, work: Work) -> Received:
         """The image, at most `max_edge` pixels on its long side and never more than its true size."""
         width, height = self._true_size(work.image_url)
@@ -80,9 +80,12 @@ class Nga:
         answer = self.fetcher.get(f"{image}/info.json", limit=1_000_000)
         try:
             info = json.loads(answer.content)
-            return int(info["width"]), int(info["height"])
-        except (ValueError, KeyError, TypeError):
+            width, height = int(info["width"]), int(info["height"])
+            if min(width, height) < 1:
+                raise ValueError("no pixels")
+        except (ValueError, KeyError, TypeError, OverflowError):
             raise FetchError(f"{image}/info.json: not a IIIF description with width and height") from None
+        return width, height
 
     def _people(self, artist: Artist) -> dict[str, Row]:
         """The constituents that the recipe's artist stands for, by id."""
@@ -97,6 +100,9 @@ class Nga:
             if not matches:
                 all_names = (row["forwarddisplayname"] or row["preferreddisplayname"] for row in known.values())
                 raise InputError(f"{self.tables}: {names.unknown(str(wanted), all_names)}")
+            if len(matches) > 1:
+                who = ", ".join(f"{number} ({row['displaydate']})" for number, row in matches.items())
+                raise InputError(f"{self.tables}: {wanted!r} names {len(matches)} artists: {who}; put the id into find")
             people |= matches
         return people
 
@@ -138,50 +144,40 @@ class Nga:
             museum="nga" if self.tables != EMBEDDED else "procedural museum",
             object_id=number,
             artist=artist.name,
-            title=" ".join(row["title"].split()),
+            title=one_line(row["title"]),
             image_url=image.get("iiifurl", ""),
             rights=rights.from_museum(image.get("openaccess"), image.get("maxpixels", ""), died, self.year),
             attributed=person["forwarddisplayname"] or person["preferreddisplayname"],
             accession=row["accessionnum"],
-            date=row["displaydate"],
-            medium=row["medium"],
+            date=one_line(row["displaydate"]),
+            medium=one_line(row["medium"]),
             classification=row["classification"],
             terms=tuple(terms),
-            credit=row["creditline"],
+            credit=one_line(row["creditline"]),
             width=_year(image.get("width", "")) or 0,
             height=_year(image.get("height", "")) or 0,
             page=OBJECT_PAGE.format(number) if self.tables != EMBEDDED else "",
         )
-        reason = _doubt(role) or _outside(artist, row) or ("" if image else "no image published")
+        reason = _doubt(role) or outside(artist, row["classification"]) or ("" if image else "no image published")
         return Found(work, Decision(Verdict.REJECTED, reason) if reason else None)
 
     def _rows(self, table: str, columns: tuple[str, ...]) -> Iterator[Row]:
         """The rows of a table by column name.
 
         Raises:
-            FetchError: the table cannot be had, or is not the CSV that it should be (file, line, what is missing).
+            InputError: the table cannot be had, or is not the CSV that it should be (file, line, what is missing).
         """
         root = _EMBEDDED_TABLES if self.tables == EMBEDDED else self.tables.rstrip("/")
         url = f"{root}/{table}.csv"
         path, _ = self.fetcher.table(url)
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            try:
-                missing = [name for name in columns if name not in (reader.fieldnames or ())]
-                if missing:
-                    raise FetchError(f"{url}: column {', '.join(missing)} is missing")
-                for row in reader:
-                    if None in row or None in row.values():
-                        raise FetchError(f"{url}: line {reader.line_num}: as many fields as columns are needed")
-                    yield row
-            except UnicodeDecodeError as wrong:
-                raise FetchError(f"{url}: not UTF-8 ({wrong.reason} near byte {wrong.start})") from None
-            except csv.Error as broken:
-                raise FetchError(f"{url}: line {reader.line_num}: not CSV: {broken}") from None
+        return (row for _, row in tables.rows(path, columns, url))
 
 
 _OBJECTS = ("objectid", "accessionnum", "title", "displaydate", "medium", "classification", "creditline")
-_CONSTITUENTS = ("constituentid", "preferreddisplayname", "forwarddisplayname", "endyear", "artistofngaobject")
+_CONSTITUENTS = (
+    *("constituentid", "preferreddisplayname", "forwarddisplayname", "displaydate", "endyear"),
+    "artistofngaobject",
+)
 _OBJECTS_CONSTITUENTS = ("objectid", "constituentid", "roletype", "role", "prefix")
 _PUBLISHED_IMAGES = ("iiifurl", "viewtype", "sequence", "width", "height", "maxpixels", "depictstmsobjectid")
 _OBJECTS_TERMS = ("objectid", "termtype", "term")
@@ -207,16 +203,10 @@ def _doubt(role: Row) -> str:
     return ""
 
 
-def _outside(artist: Artist, row: Row) -> str:
-    if artist.classification and row["classification"] not in artist.classification:
-        return f"classification is {row['classification'] or 'empty'}; wanted {', '.join(artist.classification)}"
-    return ""
-
-
-def _preference(found: Found) -> tuple[bool, bool, int]:
+def _preference(found: Found) -> tuple[bool, bool, int, str]:
     """Paintings before works on paper and the rest; then by object id, which is stable from export to export."""
     work = found.work
-    return (found.decision is not None, work.classification != "Painting", int(work.object_id))
+    return (found.decision is not None, work.classification != "Painting", len(work.object_id), work.object_id)
 
 
 def _sequence(row: Row) -> tuple[bool, float]:

@@ -17,6 +17,18 @@ class Received:
     """The museum sent a smaller image than it has."""
 
 
+def one_line(text: str) -> str:
+    """Text as a record holds it: line breaks and runs of blanks become one space."""
+    return " ".join(text.split())
+
+
+def outside(artist: Artist, classification: str) -> str:
+    """Why the recipe's `classification` leaves a work out; empty if it does not."""
+    if artist.classification and classification not in artist.classification:
+        return f"classification is {classification or 'empty'}; wanted {', '.join(artist.classification)}"
+    return ""
+
+
 class Museum(Protocol):
     """A museum turns its records into works or reasons, and a work into the bytes of its image."""
 
@@ -26,6 +38,9 @@ class Museum(Protocol):
         Raises:
             InputError: the artist is unknown (with the nearest names), or the museum's data cannot be read.
         """
+
+    def source(self, work: Work) -> str:
+        """What `receive` would read, so exactly that the same answer means the same bytes; nothing is fetched."""
 
     def receive(self, work: Work) -> Received:
         """The image of one work.

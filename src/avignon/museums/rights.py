@@ -4,18 +4,25 @@ Sources: the National Gallery of Art's open-access policy and data dictionary (`
 protection: Directive 2006/116/EC, art. 1 and 8 (life + 70, running to the end of the calendar year).
 """
 
+import re
+
 from avignon.records import Access, Rights
 
 LIFE_PLUS = 70
 """Years of protection after the author's death in most countries."""
 
-_OPEN_WORDS = ("public domain", "cc0", "cc-0", "creative commons zero", "no known copyright", "pdm")
-_CLOSED_WORDS = ("in copyright", "copyrighted", "all rights reserved", "restricted", "©", "in-copyright")
+_OPEN_WORDS = re.compile(r"public domain|publicdomain/|\bcc-?0\b|creative commons zero|no known copyright|\bpdm\b")
+_CLOSED_WORDS = re.compile(
+    r"in.copyright|copyrighted|all rights reserved|\brestricted|©|/inc\b|\bby-n[cd]|non-?commercial|permission|fair use"
+    r"|\bnot\b.*(public domain|cc-?0)"
+)
+_DOUBTS = re.compile(r"\?|\b(unknown|perhaps|probably|possibly|maybe|may be|unclear|unsure)\b")
 
 
 def term_is_over(died: int | None, year: int) -> bool:
     """Whether life + 70 has run out in `year`; without a year of death nothing is known."""
-    return died is not None and died + LIFE_PLUS < year
+    # There is no year 0: in a table, 0 stands for an unknown one.
+    return died is not None and died != 0 and died + LIFE_PLUS < year
 
 
 def from_museum(openaccess: str | None, maxpixels: str, died: int | None, year: int) -> Rights:
@@ -46,12 +53,9 @@ def from_statement(statement: str, died: int | None, year: int) -> Rights:
     ]
     evidence = "; ".join(facts)
     words = statement.lower()
-    if (
-        any(word in words for word in _CLOSED_WORDS)
-        or "not public domain" in words
-        or "not in the public domain" in words
-    ):
+    if _CLOSED_WORDS.search(words):
         return Rights(Access.RESTRICTED, evidence)
-    if any(word in words for word in _OPEN_WORDS) or term_is_over(died, year):
+    stated = _OPEN_WORDS.search(words) and not _DOUBTS.search(words)
+    if stated or term_is_over(died, year):
         return Rights(Access.OPEN, evidence)
     return Rights(Access.UNKNOWN, evidence)

@@ -1,0 +1,56 @@
+"""CSV tables: read by column name, and what is wrong with one is said by file and line."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import shorten
+
+from avignon.errors import InputError
+
+Row = dict[str, str]
+
+csv.field_size_limit(2**24)  # Provenance texts pass the module's default of 128 kB.
+
+
+def rows(path: Path, columns: tuple[str, ...], name: str = "", *, ragged: bool = False) -> Iterator[tuple[int, Row]]:
+    """The rows of a UTF-8 table with the line on which each ends.
+
+    Args:
+        path: the file.
+        columns: those that must be there; further ones are kept, too.
+        name: what the table is called in errors, if not by its path.
+        ragged: whether a row may have fewer fields than there are columns; those missing are empty.
+
+    Raises:
+        InputError: naming the table, and the column or the line.
+    """
+    name = name or str(path)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True, restval="" if ragged else None)
+        begins = 1
+        try:
+            missing = [column for column in columns if column not in (reader.fieldnames or ())]
+            if missing:
+                there = shorten(", ".join(reader.fieldnames or ()), 200) or "none"
+                raise InputError(f"{name}: column {', '.join(missing)} is missing; there are: {there}")
+            begins = reader.line_num + 1
+            for row in reader:
+                if None in row or None in row.values():
+                    raise InputError(f"{name}: line {reader.line_num}: as many fields as columns are needed")
+                yield reader.line_num, row
+                begins = reader.line_num + 1
+        except UnicodeDecodeError as wrong:
+            raise InputError(f"{name}: line {_undecodable(path)}: not UTF-8 ({wrong.reason})") from None
+        except csv.Error as broken:
+            raise InputError(f"{name}: line {begins}: not CSV: {broken}") from None
+
+
+def _undecodable(path: Path) -> int:
+    """The first line that is not UTF-8; the decoder itself reads ahead, and knows only its own block."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    raise AssertionError("all lines are UTF-8")

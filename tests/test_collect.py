@@ -1,0 +1,339 @@
+"""collect: every work that was considered is on the list, and only what may be used is fetched."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from avignon import collect, pipeline
+from avignon.errors import FetchError, InputError, RightsError
+from avignon.imaging import size_of
+from avignon.recipe import Recipe, load
+from avignon.records import Event, Found, Voice
+from avignon.workspace import Workspace, sha256_of
+from tests.support import scans
+from tests.support.museum import Fault, LocalMuseum, draw, fill
+
+PAIR = """
+[museum]
+tables = "{tables}"
+
+[[artists]]
+name = "Winslow Homer"
+find = [1401]
+works = 4
+trigger = "in the style of winslow homer"
+
+[[artists]]
+name = "Juan Gris"
+find = [1359]
+works = 3
+trigger = "in the style of juan gris"
+
+[base]
+model = "embedded"
+resolution = 64
+
+[collect]
+pause = 0
+reserve = 2
+max_edge = 128
+timeout = 5
+
+[generate]
+scenes = [{{ prompt = "a boat" }}]
+"""
+
+
+@pytest.fixture
+def stocked() -> Iterator[LocalMuseum]:
+    """A stocked museum of this test's own, to break."""
+    with LocalMuseum() as server:
+        fill(server)
+        yield server
+
+
+def pair(folder: Path, server: LocalMuseum, *overrides: str) -> Recipe:
+    """Homer and Gris, small."""
+    path = folder / "pair.toml"
+    path.write_text(PAIR.format(tables=f"{server.url}/data"), encoding="utf-8")
+    return load(path, overrides)
+
+
+class Run:
+    """A run in a folder, stage by stage or as far as asked, and what was said on the way."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.space = Workspace(folder / "runs" / "pair")
+        self.events: list[Event] = []
+
+    def collect(self, recipe: Recipe) -> list[Found]:
+        """The stage alone."""
+        collect.run(recipe, self.space, Voice("collect", self.events.append))
+        return self.space.read_found()
+
+    def carry(self, recipe: Recipe, until: str = "curate") -> list[str]:
+        """The pipeline; which stages were not up to date."""
+        heard: list[Event] = []
+        pipeline.run(recipe, self.folder / "runs", heard.append, until=until)
+        self.events += heard
+        return [event.stage for event in heard if event.kind == "done"]
+
+    def warnings(self) -> list[str]:
+        """Everything that was warned of."""
+        return [event.text for event in self.events if event.kind == "warning"]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """A run with nothing done."""
+    return Run(tmp_path)
+
+
+def originals(found: list[Found], artist: str) -> list[str]:
+    """Ids of an artist's works that have an image."""
+    return [f.work.object_id for f in found if f.original and f.work.artist == artist]
+
+
+def reasons(found: list[Found], artist: str) -> Counter[str]:
+    """How often each reason, up to its first colon, ruled out a work of an artist."""
+    return Counter(f.decision.reason.partition(":")[0] for f in found if f.decision and f.work.artist == artist)
+
+
+def test_every_work_is_on_the_list(run: Run, museum: LocalMuseum, tmp_path: Path) -> None:
+    """All works of each artist are listed: with an original or a reason, and nothing between."""
+    found = run.collect(pair(tmp_path, museum))
+    assert Counter(f.work.artist for f in found) == {"Winslow Homer": 18, "Juan Gris": 17}
+    assert all((f.original is None) is (f.decision is not None) for f in found)
+    assert reasons(found, "Winslow Homer") == {
+        "role is 'artist after', not the artist's own hand": 3,
+        "not needed": 9,
+    }
+    assert len(originals(found, "Winslow Homer")) == 4 + 2
+
+
+def test_originals_are_kept_as_they_came(run: Run, museum: LocalMuseum, tmp_path: Path) -> None:
+    """An original is the bytes received, with their true size and hash, and nothing else lies beside."""
+    found = run.collect(pair(tmp_path, museum))
+    files = set()
+    for each in found:
+        if each.original:
+            path = run.space.root / each.original.file
+            assert sha256_of(path) == each.original.sha256
+            assert size_of(path) == (each.original.width, each.original.height)
+            assert max(size_of(path)) == 128
+            files.add(path)
+    assert {path for path in run.space.works.rglob("*") if path.is_file()} == {*files, run.space.found}
+
+
+def test_reserve_limits_what_is_fetched(run: Run, stocked: LocalMuseum, tmp_path: Path) -> None:
+    """No more images are asked for than wanted and in reserve."""
+    run.collect(pair(tmp_path, stocked, "collect.reserve=0"))
+    assert stocked.asked_for("default.jpg") == 4 + 3
+
+
+def test_rights_stop_the_run(run: Run, museum: LocalMuseum, tmp_path: Path) -> None:
+    """Restricted works are not taken unasked: the line names the artist, the count and how to acknowledge."""
+    recipe = pair(tmp_path, museum, "artists.1.name=Pablo Picasso", "artists.1.find=[1783]", "artists.1.works=17")
+    with pytest.raises(RightsError) as caught:
+        run.collect(recipe)
+    text = str(caught.value)
+    assert text.startswith("Pablo Picasso: 17 works are wanted, but only 0 of 17 images are open; ")
+    assert "openaccess=0; maxpixels=900; artist died 1973" in text
+    assert 'rights = "acknowledge-restricted" under this artist' in text
+    assert "\n" not in text
+    assert originals(run.space.read_found(), "Pablo Picasso") == []
+
+
+def test_acknowledged_rights_pass_and_stay_named(run: Run, museum: LocalMuseum, tmp_path: Path) -> None:
+    """With the user's word restricted works are taken; the ledger says what they are."""
+    recipe = pair(
+        tmp_path,
+        museum,
+        *("artists.1.name=Pablo Picasso", "artists.1.find=[1783]", "artists.1.rights=acknowledge-restricted"),
+        "curate.min_sharpness=0.0",
+    )
+    run.carry(recipe)
+    rows = [row for row in run.space.read_ledger() if row["artist"] == "Pablo Picasso"]
+    assert len(rows) == 17
+    assert {row["rights"] for row in rows} == {"restricted"}
+    kept = [row for row in rows if row["decision"] == "kept"]
+    assert len(kept) == 3
+    assert {row["capped"] for row in kept} == {"true"}
+
+
+def test_open_works_go_first(run: Run, stocked: LocalMuseum, tmp_path: Path) -> None:
+    """Where open works are enough, an acknowledgement takes no restricted one."""
+    for number in range(5):
+        stocked.add_work(10 + number, 1359, "Restricted", openaccess=0)
+    found = run.collect(pair(tmp_path, stocked, "artists.1.rights=acknowledge-restricted"))
+    assert all(int(number) > 900000 for number in originals(found, "Juan Gris"))
+    found = run.collect(pair(tmp_path, stocked))
+    assert reasons(found, "Juan Gris")["rights are restricted"] == 5
+
+
+def test_nothing_is_fetched_twice(run: Run, stocked: LocalMuseum, tmp_path: Path) -> None:
+    """A second run is up to date; even collected anew, no image is asked for again, nor any table sent."""
+    recipe = pair(tmp_path, stocked)
+    assert run.carry(recipe) == ["collect", "curate"]
+    before = len(stocked.requests)
+    assert run.carry(recipe) == []
+    assert len(stocked.requests) == before
+    first = run.space.read_found()
+    assert run.collect(recipe) == first
+    assert [path for _, path in stocked.requests[before:] if "/iiif/" in path] == []
+
+
+def test_larger_wish_is_fetched_anew(run: Run, stocked: LocalMuseum, tmp_path: Path) -> None:
+    """Another max_edge is another image: what an earlier run has at another size does not serve."""
+    run.carry(pair(tmp_path, stocked), "collect")
+    found_again = pair(tmp_path, stocked, "collect.max_edge=256")
+    assert run.carry(found_again, "collect") == ["collect"]
+    assert {max(f.original.width, f.original.height) for f in run.space.read_found() if f.original} == {256}
+
+
+def test_damaged_original_is_fetched_again(run: Run, stocked: LocalMuseum, tmp_path: Path) -> None:
+    """An original that was changed on disk is replaced, and only that one."""
+    recipe = pair(tmp_path, stocked)
+    run.carry(recipe)
+    first = next(f.original for f in run.space.read_found() if f.original)
+    (run.space.root / first.file).write_bytes(b"scribble")
+    before = stocked.asked_for("default.jpg")
+    run.carry(recipe)
+    assert stocked.asked_for("default.jpg") == before + 1
+    assert sha256_of(run.space.root / first.file) == first.sha256
+
+
+@pytest.mark.parametrize(
+    ("spoil", "times", "expected"),
+    [
+        (Fault.status(500), 4, "the server answers 500"),
+        (Fault.status(404), 1, "the server answers 404"),
+        (Fault.truncate(300), 4, "could not be reached"),
+        (Fault.reset(300), 4, "could not be reached"),
+        (Fault.html(), 1, "image: not a picture; allowed are"),
+        (Fault(body=b""), 1, "image: not a picture; allowed are"),
+    ],
+)
+def test_image_that_cannot_be_had(
+    run: Run, stocked: LocalMuseum, tmp_path: Path, spoil: Fault, times: int, expected: str
+) -> None:
+    """An image that does not come is rejected with the reason, and the reserve fills in."""
+    stocked.fault("full/!", spoil, times=times)
+    found = run.collect(pair(tmp_path, stocked, "curate.min_sharpness=0.0"))
+    (lost,) = (f for f in found if f.decision and f.decision.reason.startswith("image: "))
+    assert lost.work.object_id == "30228"
+    assert expected in lost.decision.reason if lost.decision else False
+    assert "image: image" not in str(lost.decision)
+    run.carry(pair(tmp_path, stocked, "curate.min_sharpness=0.0"))
+    rows = run.space.read_ledger()
+    assert Counter(row["artist"] for row in rows if row["decision"] == "kept") == {"Winslow Homer": 4, "Juan Gris": 3}
+
+
+def test_passing_trouble_is_not_for_ever(run: Run, stocked: LocalMuseum, tmp_path: Path) -> None:
+    """Where too many images fail, the stage ends with the reason, is not done, and goes on from what came."""
+    recipe = pair(tmp_path, stocked, "curate.min_sharpness=0.0")
+    uuids = [f.work.image_url.rpartition("/")[2] for f in run.collect(recipe) if f.original]
+    run.space.found.unlink()
+    for name in uuids[2:5]:
+        stocked.fault(f"{name}/full", Fault.status(404))
+    with pytest.raises(FetchError) as caught:
+        run.carry(recipe)
+    text = str(caught.value)
+    assert text.startswith("Winslow Homer: 4 works are wanted, but of 6 images 3 could not be had (first: 'The Boat")
+    assert "404" in text
+    assert text.endswith("what came is kept: run again, raise collect.reserve, or lower works")
+    before = stocked.asked_for("default.jpg")
+    assert run.carry(recipe) == ["collect", "curate"]
+    assert stocked.asked_for("default.jpg") - before == 4 + 5
+
+
+def test_interrupted_run_goes_on(run: Run, stocked: LocalMuseum, tmp_path: Path) -> None:
+    """Ctrl-C in the middle of fetching loses nothing: the next run asks only for what has not come."""
+    recipe = pair(tmp_path, stocked)
+
+    def interrupt(event: Event) -> None:
+        if event.kind == "progress" and event.text.startswith("Juan Gris") and event.done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(recipe, tmp_path / "runs", interrupt, until="collect")
+    assert stocked.asked_for("default.jpg") == 6 + 3
+    run.carry(recipe)
+    assert stocked.asked_for("default.jpg") == 6 + 5
+
+
+def words(folder: Path, *lines: str) -> str:
+    """A decisions file, as an override for Homer."""
+    (folder / "words.csv").write_text("object_id,decision,reason\n" + "".join(f"{line}\n" for line in lines))
+    return "artists.0.decisions=words.csv"
+
+
+def test_curators_words_decide(run: Run, museum: LocalMuseum, tmp_path: Path) -> None:
+    """A keep comes first, even against a doubtful role; a drop is not fetched; both say whose word it was."""
+    said = words(tmp_path, "900151,keep,I know better", "900114,keep,", "30228,drop,too well known", "900101,drop,")
+    recipe = pair(tmp_path, museum, said, "curate.min_sharpness=0.0")
+    run.carry(recipe)
+    ids = originals(run.space.read_found(), "Winslow Homer")
+    assert set(ids[:2]) == {"900151", "900114"}
+    assert not {"30228", "900101"} & set(ids)
+    rows = {row["object_id"]: row for row in run.space.read_ledger()}
+    assert (rows["900151"]["decision"], rows["900151"]["reason"]) == ("kept", "kept by the curator: I know better")
+    assert rows["30228"]["reason"] == "dropped by the curator: too well known"
+    assert rows["900101"]["reason"] == "dropped by the curator: no reason given"
+    assert run.warnings() == []
+
+
+def test_keep_is_no_licence(run: Run, stocked: LocalMuseum, tmp_path: Path) -> None:
+    """A curator's keep opens no restricted work and finds no missing image."""
+    stocked.add_work(1, 1401, "Restricted", openaccess=0)
+    stocked.add_work(2, 1401, "Unseen", viewtype="alternate")
+    found = run.collect(pair(tmp_path, stocked, words(tmp_path, "1,keep,", "2,keep,")))
+    ruled = {f.work.object_id: f.decision.reason for f in found if f.decision}
+    assert ruled["1"].startswith("rights are restricted: ")
+    assert ruled["2"] == "no image published"
+
+
+def test_words_on_strangers_are_told(run: Run, museum: LocalMuseum, tmp_path: Path) -> None:
+    """A decision on an object that the artist does not have is warned of, not passed over."""
+    run.collect(pair(tmp_path, museum, words(tmp_path, "12345,keep,", "30228,keep,")))
+    assert run.warnings() == [f"{tmp_path / 'words.csv'}: no work of Winslow Homer has object_id 12345"]
+
+
+def test_changed_words_are_heeded(run: Run, museum: LocalMuseum, tmp_path: Path) -> None:
+    """When the decisions file changes, so does the choice, without being asked to."""
+    recipe = pair(tmp_path, museum, words(tmp_path), "curate.min_sharpness=0.0")
+    run.carry(recipe)
+    words(tmp_path, "30228,drop,")
+    assert run.carry(recipe) == ["collect", "curate"]
+    assert not (run.space.works / "winslow-homer" / "30228.jpg").exists()
+
+
+def test_dropped_artist_leaves_nothing(run: Run, museum: LocalMuseum, tmp_path: Path) -> None:
+    """Works of an artist who is no longer in the recipe are swept away."""
+    run.carry(pair(tmp_path, museum), "collect")
+    other: Any = ("artists.1.name=Homer Martin", "artists.1.find=[2647]", "artists.1.works=1")
+    run.carry(pair(tmp_path, museum, *other), "collect")
+    assert sorted(p.name for p in run.space.works.iterdir() if p.is_dir()) == ["homer-martin", "winslow-homer"]
+
+
+def test_replaced_scan_is_taken(run: Run, tmp_path: Path) -> None:
+    """A scan that the user replaced under its old name is read anew."""
+    scans.scans(tmp_path / "scans")
+    recipe = load(scans.recipe(tmp_path))
+    run.carry(recipe, "prepare")
+    draw(777, 120, 100).save(tmp_path / "scans" / "ann" / "work-0.png")
+    assert run.carry(recipe, "prepare") == ["collect", "curate", "prepare"]
+    row = next(row for row in run.space.read_ledger() if row["object_id"] == "ann-work-0")
+    assert (row["width"], row["height"]) == ("120", "100")
+    assert sha256_of(run.space.root / row["file"]) == sha256_of(tmp_path / "scans" / "ann" / "work-0.png")
+
+
+def test_museum_offline(run: Run, stocked: LocalMuseum, tmp_path: Path) -> None:
+    """Without the museum there is one line that names the table."""
+    stocked.offline = True
+    with pytest.raises(InputError, match=r"/data/constituents\.csv: could not be reached"):
+        run.collect(pair(tmp_path, stocked))

@@ -1,0 +1,252 @@
+"""The series: what each picture is made from, what it carries, and what is kept of an interrupted one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from avignon import adapters, generate, imaging
+from avignon.errors import AdapterError
+from avignon.recipe import Recipe
+from avignon.records import Event, Series, Voice, plain, series_from
+from avignon.workspace import Workspace
+from tests.support.runs import carried, small_recipe
+
+HOMER, PICASSO = "winslow-homer", "pablo-picasso"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path) -> tuple[Recipe, Path]:
+    """A recipe, and the adapters it has trained: strong ones, so that they show."""
+    folder = tmp_path_factory.mktemp("trained")
+    recipe = small_recipe(folder, tiny_sd, train={"learning_rate": 0.1, "schedule": "constant"})
+    space, _ = carried(recipe, folder / "runs", "train")
+    return recipe, space.adapters
+
+
+@pytest.fixture
+def make(trained: tuple[Recipe, Path], tmp_path: Path) -> "Maker":
+    """Makes series with the trained adapters."""
+    return Maker(*trained, tmp_path)
+
+
+class Maker:
+    """Runs the stage by itself, in one workspace, with values replaced in `generate`."""
+
+    def __init__(self, recipe: Recipe, adapters: Path, folder: Path) -> None:
+        self.recipe, self.space = recipe, Workspace(folder / "run")
+        self.space.root.mkdir()
+        self.space.adapters.symlink_to(adapters)
+        self.heard: list[Event] = []
+
+    def __call__(self, **settings: Any) -> Series:
+        """The series of a recipe with these settings, as it is on disk."""
+        self.heard.clear()
+        settings = self.recipe.generate.model_dump() | settings
+        recipe = Recipe.model_validate(self.recipe.model_dump() | {"generate": settings})
+        generate.run(recipe, self.space, Voice("generate", self.heard.append))
+        return series_from(json.loads(self.space.series_index.read_text(encoding="utf-8")))
+
+    def pixels(self, file: str) -> NDArray[np.int16]:
+        """A picture's values."""
+        return np.asarray(Image.open(self.space.series / file), np.int16)
+
+    @property
+    def made(self) -> int:
+        """How many pictures the last run said it made or found, beyond those it had."""
+        steps = [event.done for event in self.heard if event.kind == "progress"]
+        return len(steps)
+
+    def bytes(self) -> dict[str, bytes]:
+        """Every picture of the series."""
+        root = self.space.series
+        return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*.png"))}
+
+
+def test_series_is_complete(make: Maker) -> None:
+    """For each scene the base alone and every stop are there, in order, and the index tells them as they are."""
+    series = make()
+    assert series.scenes == ("scene-1", "scene-2")
+    assert series.stops == ("stop-1", "stop-2", "stop-3")
+    assert [file for file, _ in series.frames] == [
+        f"{scene}/{stop}.png" for scene in series.scenes for stop in ("base", *series.stops)
+    ]
+    assert set(make.bytes()) == {file for file, _ in series.frames}
+    assert [frame.seed for _, frame in series.frames] == [8] * 4 + [9] * 4
+    assert series_from(json.loads(json.dumps(plain(series)))) == series
+
+
+def test_pictures_are_deterministic(make: Maker) -> None:
+    """Made twice, every picture has the same bytes; the stops differ from each other and from the base."""
+    make()
+    first = make.bytes()
+    for path in make.space.series.rglob("*.png"):
+        path.unlink()
+    make()
+    assert make.bytes() == first
+    assert len(set(first.values())) == 8
+
+
+def test_batch_equals_each_alone(make: Maker) -> None:
+    """Scenes made together are those made one by one, within 1/255."""
+    scenes = [{"prompt": "a boat on the sea"}, {"prompt": "a guitar"}, {"prompt": "the house", "seed": 5}]
+    make(scenes=scenes, batch=1, negative_prompt="red")
+    alone = {file: make.pixels(file) for file in make.bytes()}
+    for path in make.space.series.rglob("*.png"):
+        path.unlink()
+    make(scenes=scenes, batch=3, negative_prompt="red")
+    assert len(alone) == 12
+    assert max(int(np.abs(make.pixels(file) - picture).max()) for file, picture in alone.items()) <= 1
+
+
+def test_interrupted_series_goes_on(make: Maker) -> None:
+    """Pictures that are whole are left untouched; damaged, lost, foreign and bare ones are made again, to the byte."""
+    make()
+    whole = make.bytes()
+    paths = {file: make.space.series / file for file in whole}
+    lost, cut, foreign, bare = "scene-1/stop-1.png", "scene-1/stop-2.png", "scene-2/base.png", "scene-2/stop-3.png"
+    paths[lost].unlink()
+    paths[cut].write_bytes(whole[cut][:-200])
+    paths[foreign].write_bytes(whole[lost])
+    Image.new("RGB", (64, 64)).save(paths[bare])
+    untouched = {file: path.stat().st_mtime_ns for file, path in paths.items() if file not in (lost, cut, foreign, bare)}
+    (make.space.series / "scene-9").mkdir()
+    (make.space.series / "scene-9" / "old.png").write_bytes(b"")
+    make()
+    assert make.bytes() == whole
+    assert untouched == {file: paths[file].stat().st_mtime_ns for file in untouched}
+    assert make.made == 4
+    assert not (make.space.series / "scene-9").exists()
+
+
+def test_only_what_changed_is_made_again(make: Maker) -> None:
+    """Another prompt in one scene makes that scene's pictures again, and no other."""
+    make()
+    before = make.bytes()
+    make(scenes=[{"prompt": "a boat on the sea"}, {"prompt": "a bottle"}])
+    changed = {file for file, content in make.bytes().items() if content != before[file]}
+    assert changed == {file for file in before if file.startswith("scene-2")}
+    assert make.heard[0].done == 4 + 1
+
+
+def test_pictures_carry_their_frame(make: Maker) -> None:
+    """Each PNG carries its parameters as text, its frame as JSON, and the mark of a trained model's work."""
+    series = make(negative_prompt="red")
+    for file, frame in series.frames:
+        path = make.space.series / file
+        assert imaging.png_fields(path) == plain(frame)
+        with Image.open(path) as image:
+            texts: dict[str, str] = image.text  # type: ignore[attr-defined]
+        lines = texts["parameters"].splitlines()
+        assert lines[:2] == [frame.prompt, "Negative prompt: red"]
+        assert f"Steps: 2, Sampler: ddim, CFG scale: 7.5, Seed: {frame.seed}, Size: 64x64" in lines[2]
+        assert "digitalsourcetype/trainedAlgorithmicMedia" in texts["XML:com.adobe.xmp"]
+        assert frame.adapters.keys() == frame.weights.keys()
+    assert dict(series.frames[1][1].weights) == {HOMER: 1.0, PICASSO: 0.0}
+
+
+def test_weights_by_hand(make: Maker) -> None:
+    """Stops by hand replace the path, may name some adapters only, and all off is bit for bit the base's picture."""
+    series = make(weights=[{HOMER: 0.5}, {HOMER: 0.0, PICASSO: 0.0}, {PICASSO: -0.5, HOMER: 1.5}])
+    assert [dict(frame.weights) for _, frame in series.frames[1:4]] == [
+        {HOMER: 0.5},
+        {HOMER: 0.0, PICASSO: 0.0},
+        {PICASSO: -0.5, HOMER: 1.5},
+    ]
+    base = make.pixels("scene-1/base.png")
+    assert np.array_equal(make.pixels("scene-1/stop-2.png"), base)
+    assert not np.array_equal(make.pixels("scene-1/stop-1.png"), base)
+    assert not np.array_equal(make.pixels("scene-1/stop-3.png"), make.pixels("scene-1/stop-1.png"))
+
+
+def test_half_strength_is_half_the_weight(make: Maker) -> None:
+    """`strength` is the same as weights by hand times that factor."""
+    make(strength=0.5, path="linear")
+    by_path = make.pixels("scene-1/stop-1.png"), make.pixels("scene-1/stop-2.png")
+    make(weights=[{HOMER: 0.5, PICASSO: 0.0}, {HOMER: 0.25, PICASSO: 0.25}])
+    assert np.array_equal(by_path[0], make.pixels("scene-1/stop-1.png"))
+    assert np.array_equal(by_path[1], make.pixels("scene-1/stop-2.png"))
+
+
+def test_external_adapter(make: Maker) -> None:
+    """A folder named in `adapters` is mixed in by its name, exactly as if it had been trained here."""
+    folder = str(make.space.adapter(PICASSO).resolve())
+    series = make(adapters={"guest": folder}, weights=[{"guest": 0.7}, {PICASSO: 0.7}])
+    guest, own = series.frames[1][1], series.frames[2][1]
+    assert guest.adapters["guest"] == own.adapters[PICASSO]
+    assert np.array_equal(make.pixels("scene-1/stop-1.png"), make.pixels("scene-1/stop-2.png"))
+
+
+def test_missing_external_adapter(make: Maker, tmp_path: Path) -> None:
+    """An adapter's folder that is not there is named before a picture is made."""
+    with pytest.raises(AdapterError, match="nowhere"):
+        make(adapters={"guest": str(tmp_path / "nowhere")}, weights=[{"guest": 1.0}])
+    assert not make.space.series.exists()
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "pndm", "euler", "dpm++"])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_every_scheduler_works(make: Maker, scheduler: str, steps: int) -> None:
+    """Each scheduler makes a picture in few steps and in several, each its own, and the same one again."""
+    one = {"scenes": [{"prompt": "the sea"}], "stops": 2, "scheduler": scheduler, "steps": steps}
+    make(**one)
+    first = make.bytes()
+    values = make.pixels("scene-1/base.png")
+    assert values.std() > 5, "neither black nor flat"
+    (make.space.series / "scene-1/base.png").unlink()
+    make(**one)
+    assert make.bytes() == first
+
+
+def test_guidance(make: Maker) -> None:
+    """Guidance 1 is none (the negative prompt has no part in it); more guidance is another picture."""
+    def pictures(**settings: Any) -> NDArray[np.int16]:
+        make(scenes=[{"prompt": "the sea"}], stops=2, **settings)
+        return make.pixels("scene-1/stop-1.png")
+
+    none = pictures(guidance=1.0)
+    assert np.array_equal(none, pictures(guidance=1.0, negative_prompt="red"))
+    assert not np.array_equal(none, pictures(guidance=5.0))
+    assert not np.array_equal(pictures(guidance=5.0), pictures(guidance=5.0, negative_prompt="red"))
+
+
+def test_long_prompt_is_warned_of_and_painted(make: Maker) -> None:
+    """A prompt that is too long is warned of once, and its pictures are made."""
+    make(scenes=[{"prompt": "the sea " * 40 + "lighthouse"}])
+    assert [event.kind for event in make.heard].count("warning") == 1
+    assert len(make.bytes()) == 4
+
+
+def test_order_of_the_artists_is_the_order_of_the_stops(tmp_path: Path, tiny_sd: Path) -> None:
+    """Exchanging the artists turns the series round, though no adapter has to be trained again."""
+    recipe = small_recipe(tmp_path, tiny_sd, train={"steps": 1})
+    carried(recipe, tmp_path / "runs", "generate")
+    turned = recipe.model_copy(update={"artists": recipe.artists[::-1]})
+    space, heard = carried(turned, tmp_path / "runs", "generate")
+    series = series_from(json.loads(space.series_index.read_text(encoding="utf-8")))
+    assert dict(series.frames[1][1].weights) == {PICASSO: 1.0, HOMER: 0.0}
+    assert not [event for event in heard if event.stage == "train" and event.kind == "progress"]
+
+
+def test_joint_adapter_has_its_full_weight(tmp_path: Path, tiny_sd: Path) -> None:
+    """In joint mode every stop has the one adapter at full weight."""
+    recipe = small_recipe(tmp_path, tiny_sd, train={"mode": "joint", "steps": 1})
+    space, _ = carried(recipe, tmp_path / "runs", "generate")
+    series = series_from(json.loads(space.series_index.read_text(encoding="utf-8")))
+    assert [dict(frame.weights) for _, frame in series.frames[:4]] == [{}, *[{"joint": 1.0}] * 3]
+
+
+def test_damaged_adapter_is_named(tmp_path: Path, tiny_sd: Path) -> None:
+    """An adapter damaged after its training stops the stage by name, and the whole run mends it."""
+    recipe = small_recipe(tmp_path, tiny_sd, train={"steps": 1})
+    space, _ = carried(recipe, tmp_path / "runs", "train")
+    path = space.adapter(HOMER) / adapters.WEIGHTS_FILE
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(AdapterError, match=f"{HOMER}.*damaged"):
+        generate.run(recipe, space, Voice("generate", lambda _: None))
+    carried(recipe, tmp_path / "runs", "generate")
+    assert path.stat().st_size > 1000

@@ -1,0 +1,260 @@
+"""Whole runs as a user starts them: `python -m avignon run`, killed, interrupted, offline, with and without rights."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from avignon.pipeline import NAMES
+from avignon.workspace import sha256_of
+from tests.support.hub import LocalHub
+from tests.support.museum import LocalMuseum
+from tests.support.runs import write_recipe
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+MODEL = "someone/tiny-sd"
+
+
+@dataclass
+class Runner:
+    """Starts avignon in processes of its own, with fresh caches."""
+
+    home: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def command(self, recipe: Path, *options: str) -> list[str]:
+        """The command line."""
+        return [sys.executable, "-m", "avignon", "run", str(recipe), "--workspace", str(self.home / "runs"), *options]
+
+    def variables(self) -> dict[str, str]:
+        """The process's environment: no one else's caches, nothing but the local servers."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        caches = {"HOME": str(self.home), "XDG_CACHE_HOME": str(self.home / "cache"), "HF_HOME": str(self.home / "hf")}
+        return {**inherited, **caches, "PYTHONUNBUFFERED": "1", **self.environment}
+
+    def __call__(self, recipe: Path, *options: str) -> subprocess.CompletedProcess[str]:
+        """Run to the end."""
+        return subprocess.run(
+            self.command(recipe, *options), env=self.variables(), cwd=self.home, text=True, capture_output=True
+        )
+
+    def until(self, recipe: Path, stage: str, kind: str, number: signal.Signals) -> tuple[int, str]:
+        """Run until a stage's event of this kind, then send the signal to the process group; exit code and complaint."""
+        process = subprocess.Popen(
+            self.command(recipe, "--json"),
+            env=self.variables(),
+            cwd=self.home,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            event = json.loads(line)
+            if (event["stage"], event["kind"]) == (stage, kind):
+                os.killpg(process.pid, number)
+                break
+        _, complaint = process.communicate(timeout=60)
+        return process.returncode, complaint
+
+
+@pytest.fixture
+def avignon(tmp_path: Path) -> Runner:
+    """avignon, with a home of its own."""
+    (tmp_path / "home").mkdir()
+    return Runner(tmp_path / "home")
+
+
+@pytest.fixture
+def hub(tiny_sd: Path, avignon: Runner) -> Iterator[LocalHub]:
+    """A hub with the tiny base, which the runs take for Hugging Face's."""
+    with LocalHub() as hub:
+        hub.add(MODEL, tiny_sd)
+        avignon.environment = hub.environment(avignon.home / "hf")
+        yield hub
+
+
+def small(museum: LocalMuseum) -> list[str]:
+    """Overrides that make a real recipe small, and point it at the local museum and hub."""
+    settings = {
+        "museum.tables": f"{museum.url}/data",
+        "base.model": MODEL,
+        "base.resolution": "64",
+        "collect.pause": "0",
+        "collect.max_edge": "128",
+        "collect.reserve": "1",
+        "train.steps": "3",
+        "train.warmup": "0",
+        "train.precision": "fp32",
+        "train.ranks.attention": "4",
+        "train.ranks.projection": "4",
+        "generate.stops": "2",
+        "generate.steps": "2",
+    }
+    return [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+
+
+def lines(text: str) -> list[str]:
+    """The lines that avignon itself said last: what failed."""
+    return [line for line in text.splitlines() if line.startswith("avignon: ")]
+
+
+@pytest.mark.slow
+def test_original_pair_stops_at_the_rights_gate(avignon: Runner, museum: LocalMuseum, hub: LocalHub) -> None:
+    """As it stands, the original recipe exits 2 with one line that names Pablo Picasso and what to write, and fetches
+    nothing of his."""
+    ran = avignon(RECIPES / "atlantic-to-avignon.toml", *small(museum))
+    assert ran.returncode == 2
+    assert len(lines(ran.stderr)) == len(ran.stderr.strip().splitlines()) == 1
+    assert "Pablo Picasso: 17 works are wanted, but only 0 of 17 images are open" in ran.stderr
+    assert 'rights = "acknowledge-restricted"' in ran.stderr
+    assert not (avignon.home / "runs/atlantic-to-avignon/works/pablo-picasso").exists()
+
+
+@pytest.mark.slow
+def test_original_pair_with_the_word_given(avignon: Runner, museum: LocalMuseum, hub: LocalHub) -> None:
+    """With the word given it runs to the page; ledger, adapter and page say restricted; again, it does nothing."""
+    recipe = RECIPES / "atlantic-to-avignon.toml"
+    options = [*small(museum), "--set", "artists.1.rights=acknowledge-restricted"]
+    ran = avignon(recipe, *options)
+    assert ran.returncode == 0, ran.stderr
+    root = avignon.home / "runs/atlantic-to-avignon"
+    assert Path(ran.stdout.splitlines()[-1]) == root / "exhibition/index.html"
+    with (root / "works/ledger.csv").open(encoding="utf-8", newline="") as file:
+        kept = [row for row in csv.DictReader(file) if row["decision"] == "kept"]
+    rights = {artist: {row["rights"] for row in kept if row["artist"] == artist} for artist in {r["artist"] for r in kept}}
+    assert rights == {"Winslow Homer": {"open"}, "Pablo Picasso": {"restricted"}}
+    assert len(kept) == 31
+    cards = {name: json.loads((root / "adapters" / name / "card.json").read_text(encoding="utf-8"))
+             for name in ("winslow-homer", "pablo-picasso")}  # fmt: skip
+    assert cards["pablo-picasso"]["rights"]["restricted"] == 17
+    assert cards["winslow-homer"]["rights"]["restricted"] == 0
+    assert cards["pablo-picasso"]["base"]["revision"] == hub.commit(MODEL)
+    assert "restricted" in (root / "exhibition/index.html").read_text(encoding="utf-8")
+    asked = len(museum.requests), len(hub.requests)
+    again = avignon(recipe, *options, "--json")
+    assert again.returncode == 0, again.stderr
+    events = [json.loads(line) for line in again.stdout.splitlines()]
+    assert [(event["stage"], event["kind"]) for event in events] == [(name, "skipped") for name in NAMES]
+    assert asked == (len(museum.requests), len(hub.requests))
+
+
+@pytest.mark.slow
+def test_open_pair_runs_through(avignon: Runner, museum: LocalMuseum, hub: LocalHub) -> None:
+    """The pair that is open on both sides needs no word, and its page and ledger keep no restricted work."""
+    ran = avignon(RECIPES / "atlantic-to-gris.toml", *small(museum))
+    assert ran.returncode == 0, ran.stderr
+    root = avignon.home / "runs/atlantic-to-gris"
+    with (root / "works/ledger.csv").open(encoding="utf-8", newline="") as file:
+        assert {row["rights"] for row in csv.DictReader(file) if row["decision"] == "kept"} == {"open"}
+    assert (root / "exhibition/index.html").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_offline_museum(avignon: Runner) -> None:
+    """Without museum and cache: exit 2 within seconds, in one line that says what was not reached and what to do."""
+    with LocalMuseum() as closed:
+        overrides = small(closed)
+    start = time.monotonic()
+    ran = avignon(RECIPES / "atlantic-to-avignon.toml", *overrides)
+    assert time.monotonic() - start < 30
+    assert ran.returncode == 2
+    assert len(ran.stderr.strip().splitlines()) == 1
+    assert f"{closed.url}/data/" in ran.stderr
+    assert "check the network" in ran.stderr
+
+
+@pytest.mark.slow
+def test_offline_hub(avignon: Runner, tmp_path: Path) -> None:
+    """Without hub and cache: exit 2 in one line, the stages before training kept."""
+    with LocalHub() as closed:
+        avignon.environment = closed.environment(avignon.home / "hf")
+    ran = avignon(write_recipe(tmp_path / "recipe", MODEL))
+    assert ran.returncode == 2
+    assert len(ran.stderr.strip().splitlines()) == 1
+    assert closed.url in ran.stderr
+    assert "name a local directory in base.model" in ran.stderr
+    assert set(json.loads((avignon.home / "runs/small/manifest.json").read_text(encoding="utf-8"))) == set(NAMES[:3])
+
+
+def outputs(root: Path) -> dict[str, str]:
+    """What a run is for: the ledger, the training images, the adapters' weights, the pictures and the report."""
+    wanted = (".csv", ".png", ".safetensors")
+    files = [path for path in root.rglob("*") if path.suffix in wanted or path.name in ("report.json", "metadata.jsonl")]
+    return {path.relative_to(root).as_posix(): sha256_of(path) for path in files}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path) -> tuple[Path, dict[str, str]]:
+    """A recipe, and the outputs of a run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    recipe = write_recipe(folder / "recipe", tiny_sd)
+    runner = Runner(folder)
+    ran = runner(recipe)
+    assert ran.returncode == 0, ran.stderr
+    return recipe, outputs(folder / "runs/small")
+
+
+EVENTS = {name: "start" if name in ("curate", "prepare") else "progress" for name in NAMES}
+"""Where each stage is struck: in the middle of its work, and two of them before it."""
+
+
+def finished(avignon: Runner, recipe: Path, expected: Mapping[str, str]) -> None:
+    """The run goes on to the end, with the outputs of one that nothing disturbed, and nothing half-written."""
+    ran = avignon(recipe)
+    assert ran.returncode == 0, ran.stderr
+    root = avignon.home / "runs/small"
+    assert outputs(root) == expected
+    assert not [path for path in root.rglob(".part-*") if path.is_file()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", NAMES)
+def test_killed_run_goes_on(avignon: Runner, uninterrupted: tuple[Path, dict[str, str]], stage: str) -> None:
+    """SIGKILL in any stage loses nothing but the work at hand: the same command ends in the same bytes."""
+    recipe, expected = uninterrupted
+    code, _ = avignon.until(recipe, stage, EVENTS[stage], signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    finished(avignon, recipe, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", NAMES)
+def test_interrupted_run_goes_on(avignon: Runner, uninterrupted: tuple[Path, dict[str, str]], stage: str) -> None:
+    """Ctrl-C in any stage exits 130 with one line; the same command ends in the same bytes."""
+    recipe, expected = uninterrupted
+    code, complaint = avignon.until(recipe, stage, "start", signal.SIGINT)
+    assert code == 130, complaint
+    assert lines(complaint) == [
+        "avignon: interrupted; what was done is kept, the same command goes on from there"
+    ], complaint
+    assert len(complaint.strip().splitlines()) == 1
+    finished(avignon, recipe, expected)
+
+
+@pytest.mark.slow
+def test_finished_run_does_nothing(uninterrupted: tuple[Path, dict[str, str]], avignon: Runner) -> None:
+    """A second run skips all seven stages and touches no output; with one picture lost, it makes that one again."""
+    recipe, expected = uninterrupted
+    root = avignon.home / "runs/small"
+    shutil.copytree(recipe.parent.parent / "runs", avignon.home / "runs")
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*.*") if path.name not in ("recipe.toml", ".lock")}
+    ran = avignon(recipe, "--json")
+    events = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [(event["stage"], event["kind"]) for event in events] == [(name, "skipped") for name in NAMES]
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    (root / "series/scene-1/stop-2.png").unlink()
+    ran = avignon(recipe, "--json")
+    events = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [event["stage"] for event in events if event["kind"] == "skipped"] == [n for n in NAMES if n != "generate"]
+    assert outputs(root) == expected

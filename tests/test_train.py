@@ -1,0 +1,535 @@
+"""Training: targets, draws, schedules, interruption, and what is left on the disk."""
+
+import itertools
+import json
+import math
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from diffusers import DDPMScheduler
+
+from avignon import adapters, diffusion, train
+from avignon.errors import AvignonError
+from avignon.recipe import Recipe, Train
+from avignon.records import Event, Voice
+from avignon.workspace import Workspace, sha256_of
+from tests.support.runs import carried, small_recipe
+from tests.support.tiny_sd import make_tiny_sd
+
+HOMER, PICASSO = "winslow-homer", "pablo-picasso"
+SILENT = Voice("train", lambda _: None)
+
+
+class Stop(Exception):  # noqa: N818 - it stops a training, nothing is wrong
+    """Raised from a listener: the process dies between two steps."""
+
+
+def run(recipe: Recipe, space: Workspace, listener: Callable[[Event], None] = lambda _: None) -> None:
+    """The stage alone."""
+    train.run(recipe, space, Voice("train", listener))
+
+
+def prepared(folder: Path, base: Path, **settings: Any) -> tuple[Recipe, Workspace]:
+    """A recipe with these values in `train`, and its run up to the prepared images."""
+    recipe = small_recipe(folder, base, train=settings)
+    return recipe, carried(recipe, folder / "runs")[0]
+
+
+def weights(space: Workspace, name: str = HOMER) -> dict[str, torch.Tensor]:
+    """A trained adapter's tensors."""
+    return safetensors.torch.load((space.adapter(name) / adapters.WEIGHTS_FILE).read_bytes())
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    """Whether two adapters are bit for bit equal."""
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def metrics(space: Workspace, name: str = HOMER) -> list[dict[str, Any]]:
+    """The lines of an adapter's log."""
+    text = (space.adapter(name) / "metrics.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def card(space: Workspace, name: str = HOMER) -> dict[str, Any]:
+    """An adapter's card."""
+    fields: dict[str, Any] = json.loads((space.adapter(name) / "card.json").read_text(encoding="utf-8"))
+    return fields
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path) -> tuple[Recipe, Workspace]:
+    """A training that was never interrupted."""
+    recipe, space = prepared(tmp_path_factory.mktemp("whole"), tiny_sd)
+    run(recipe, space)
+    return recipe, space
+
+
+def test_learning_works(tmp_path: Path, tiny_sd: Path) -> None:
+    """One image learned by heart: on the very same draws the loss ends well below where it began."""
+    settings = Train(steps=60, batch=4, precision="fp32", learning_rate=2e-2, schedule="constant", caption_dropout=0)
+    recipe, space = prepared(tmp_path, tiny_sd, **settings.model_dump(exclude={"ranks"}))
+    base = diffusion.load(recipe, torch.float32, SILENT)
+    job = train.Job(HOMER, recipe.artists[:1], recipe, space, SILENT, "fp32")
+    data = train.encode(base, job.examples()[:1], settings, torch.device("cpu"), SILENT)
+    parameters = adapters.add(base.pipeline.unet, HOMER, settings.ranks, 0, seed=1)
+    schedule = DDPMScheduler.from_config(base.pipeline.scheduler.config)
+    fixed = [train.draw(data, settings, 1000, seed=99, step=step) for step in range(4)]
+
+    def loss() -> float:
+        with torch.no_grad():
+            return sum(float(train.denoising_loss(base.pipeline.unet, schedule, drawn)) for drawn in fixed) / len(fixed)
+
+    before = loss()
+    accelerator = train._accelerator(settings, "fp32", torch.device("cpu"))
+    unet, optimizer = accelerator.prepare(base.pipeline.unet, torch.optim.AdamW(parameters, lr=2e-2))
+    for step in range(settings.steps):
+        drawn = train.draw(data, settings, 1000, 1, step)
+        train.optimizer_step(accelerator, unet, optimizer, parameters, schedule, drawn, settings)
+    assert loss() < 0.9 * before
+
+
+def target(kind: str, latents: torch.Tensor, noise: torch.Tensor, alphas: torch.Tensor) -> torch.Tensor:
+    """What the UNet should predict: epsilon is the noise, v = √ᾱ·ε − √(1−ᾱ)·x, sample is x."""
+    root, rest = alphas.sqrt().view(-1, 1, 1, 1), (1 - alphas).sqrt().view(-1, 1, 1, 1)
+    return {"epsilon": noise, "v_prediction": root * noise - rest * latents, "sample": latents}[kind]
+
+
+class Perfect:
+    """A UNet that predicts what it is told to, and remembers what it was shown."""
+
+    def __init__(self, answer: torch.Tensor) -> None:
+        self.answer = answer
+        self.shown: list[torch.Tensor] = []
+
+    def __call__(self, noisy: torch.Tensor, times: torch.Tensor, text: torch.Tensor) -> Any:
+        self.shown.append(noisy)
+        return type("Output", (), {"sample": self.answer})
+
+
+def some_draw() -> train.Draw:
+    """Latents, noise and times at random."""
+    random = torch.Generator().manual_seed(1)
+    latents, noise = torch.randn(3, 4, 8, 8, generator=random), torch.randn(3, 4, 8, 8, generator=random)
+    return train.Draw(torch.arange(3), latents, noise, torch.tensor([0, 400, 999]), torch.zeros(3, 77, 16))
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_targets_are_the_formulas(kind: str) -> None:
+    """A UNet that predicts by the formula has loss 0, by any other formula not; it is shown √ᾱ·x + √(1−ᾱ)·ε."""
+    drawn = some_draw()
+    schedule = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type=kind)
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+    alphas = torch.cumprod(1 - betas, 0)[drawn.timesteps]
+    for other in ("epsilon", "v_prediction", "sample"):
+        unet = Perfect(target(other, drawn.latents, drawn.noise, alphas))
+        loss = float(train.denoising_loss(unet, schedule, drawn))
+        assert (loss < 1e-9) == (other == kind)
+    root, rest = alphas.sqrt().view(-1, 1, 1, 1), (1 - alphas).sqrt().view(-1, 1, 1, 1)
+    assert torch.allclose(unet.shown[0], root * drawn.latents + rest * drawn.noise, atol=1e-5)
+
+
+def test_unknown_target_is_refused() -> None:
+    """A prediction type that is not understood stops the training instead of guessing."""
+    schedule = DDPMScheduler(prediction_type="flow_prediction")
+    with pytest.raises(AvignonError, match="predicts 'flow_prediction'; epsilon, v_prediction and sample"):
+        train.denoising_loss(Perfect(torch.zeros(3, 4, 8, 8)), schedule, some_draw())
+
+
+@pytest.mark.parametrize("kind", ["v_prediction", "sample"])
+def test_other_bases_train(tmp_path: Path, kind: str) -> None:
+    """A base of another prediction type trains by the type that its scheduler says."""
+    recipe, space = prepared(tmp_path, make_tiny_sd(tmp_path / "base", prediction_type=kind), steps=1)
+    run(recipe, space)
+    assert all(math.isfinite(line["loss"]) for line in metrics(space))
+
+
+def some_data(images: int = 5, views: int = 2, captions: int = 3) -> train.Data:
+    """Data in which every image, view and caption can be told from its numbers."""
+    number = torch.arange(images * views, dtype=torch.float32).view(images, views, 1, 1, 1)
+    text = 1 + torch.arange(images * captions, dtype=torch.float32).view(images, captions, 1, 1)
+    mean = number.expand(images, views, 4, 8, 8)
+    files = tuple(f"{i}.png" for i in range(images))
+    return train.Data(mean, torch.zeros_like(mean), text.expand(images, captions, 77, 2), torch.zeros(77, 2), files)
+
+
+def test_draws_follow_from_seed_and_step() -> None:
+    """A step's draw is the same whatever was drawn before and whatever the global seed; another seed or step is not."""
+    settings, data = Train(batch=4), some_data()
+    first = train.draw(data, settings, 1000, seed=3, step=17)
+    torch.manual_seed(123)
+    torch.rand(5)
+    for step in (0, 40):
+        train.draw(data, settings, 1000, seed=3, step=step)
+    again = train.draw(data, settings, 1000, seed=3, step=17)
+    for name in ("index", "latents", "noise", "timesteps", "text"):
+        assert torch.equal(getattr(first, name), getattr(again, name))
+    assert not torch.equal(first.noise, train.draw(data, settings, 1000, seed=4, step=17).noise)
+    assert not torch.equal(first.noise, train.draw(data, settings, 1000, seed=3, step=18).noise)
+
+
+def test_draws_pair_images_with_their_own_texts() -> None:
+    """Latents are of the image drawn, captions are its own or the empty one, and every view and caption comes up."""
+    settings, data = Train(batch=4, caption_dropout=0.2), some_data()
+    views, captions = set(), set()
+    for step in range(60):
+        drawn = train.draw(data, settings, 1000, seed=0, step=step)
+        for image, latent, text in zip(drawn.index.tolist(), drawn.latents, drawn.text, strict=True):
+            shown, said = int(latent[0, 0, 0]), int(text[0, 0]) - 1
+            assert shown // 2 == image
+            assert said == -1 or said // 3 == image
+            views.add(shown)
+            captions.add(said)
+    assert views == set(range(10))
+    assert captions == set(range(-1, 15))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5, 7])
+def test_every_image_once_per_epoch(batch: int) -> None:
+    """Whatever the batch, each image comes once before any comes again, and each epoch has an order of its own."""
+    settings, data = Train(batch=batch), some_data()
+    steps = (train.draw(data, settings, 1000, seed=0, step=step).index.tolist() for step in range(15))
+    order = list(itertools.chain.from_iterable(steps))
+    epochs = [tuple(order[i : i + 5]) for i in range(0, len(order) - 4, 5)]
+    assert all(sorted(epoch) == [0, 1, 2, 3, 4] for epoch in epochs)
+    assert len(set(epochs)) > 1
+
+
+def test_share_of_dropped_captions() -> None:
+    """The share of empty prompts is that of the recipe, within chance; 0 drops none."""
+    data = some_data()
+    for share in (0.0, 0.3):
+        settings = Train(batch=16, caption_dropout=share)
+        draws = [train.draw(data, settings, 1000, seed=0, step=step) for step in range(100)]
+        dropped = sum(int((drawn.text[:, 0, 0] == 0).sum()) for drawn in draws) / 1600
+        assert dropped == pytest.approx(share, abs=0.04)
+        assert bool(dropped) is bool(share)
+
+
+def test_timesteps_cover_the_schedule() -> None:
+    """Timesteps are spread evenly over the whole noise schedule."""
+    settings, data = Train(batch=16), some_data()
+    times = torch.cat([train.draw(data, settings, 1000, seed=0, step=step).timesteps for step in range(100)])
+    assert 0 <= times.min() < 10
+    assert 990 <= times.max() < 1000
+    assert Counter((times // 250).tolist()).most_common()[-1][1] > 320
+
+
+def test_learning_rates() -> None:
+    """Warm-up rises by even steps to the full rate; then constant, a line, or half a cosine, towards 0."""
+    rates = {
+        kind: [train.learning_rate(Train(steps=10, warmup=2, learning_rate=0.9, schedule=kind), s) for s in range(10)]  # type: ignore[arg-type]
+        for kind in ("constant", "linear", "cosine")
+    }
+    for curve in rates.values():
+        assert curve[:3] == pytest.approx([0.3, 0.6, 0.9])
+    assert rates["constant"][2:] == [0.9] * 8
+    assert rates["linear"][2:] == pytest.approx([0.9 * (1 - i / 8) for i in range(8)])
+    assert rates["cosine"][2:] == pytest.approx([0.45 * (1 + math.cos(math.pi * i / 8)) for i in range(8)])
+    assert train.learning_rate(Train(steps=1, warmup=1), 0) > 0
+
+
+@pytest.mark.parametrize("settings", [{"micro_batch": 1}, {"micro_batch": 2}, {"gradient_checkpointing": True}])
+def test_small_cards_learn_the_same(
+    tmp_path: Path, tiny_sd: Path, settings: dict[str, Any]
+) -> None:
+    """Micro-batches and gradient checkpointing give the weights of the full batch within 1e-5."""
+    results = []
+    for place, changes in enumerate(({}, settings)):
+        common = {"batch": 4, "steps": 3, "learning_rate": 1e-4}
+        recipe, space = prepared(tmp_path / str(place), tiny_sd, **common, **changes)
+        run(recipe, space)
+        results.append(weights(space))
+    start, end = results
+    assert max(float((start[key] - end[key]).abs().max()) for key in start) < 1e-5
+    assert max(float(start[key].abs().max()) for key in start if "lora_B" in key) > 1e-4, "B began at 0: it has moved"
+
+
+def stopped(recipe: Recipe, space: Workspace, after: int, name: str = HOMER) -> None:
+    """Train, and die after so many steps of one adapter."""
+
+    def listen(event: Event) -> None:
+        if event.kind == "progress" and event.text.startswith(name) and event.done == after:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(recipe, space, listen)
+
+
+@pytest.mark.parametrize(("after", "name"), [(1, HOMER), (2, HOMER), (3, HOMER), (4, HOMER), (3, PICASSO)])
+def test_killed_training_goes_on(
+    whole: tuple[Recipe, Workspace], tmp_path: Path, tiny_sd: Path, after: int, name: str
+) -> None:
+    """Stopped after any step and run again: both adapters bit-identical, each step once in the log, no checkpoint left."""
+    recipe, space = prepared(tmp_path, tiny_sd)
+    stopped(recipe, space, after, name)
+    notes: list[str] = []
+    run(recipe, space, lambda event: notes.append(event.text) if event.kind == "note" else None)
+    resumed = (after - 1) // 2 * 2  # a checkpoint every two steps, and the last thing of a step
+    assert [note for note in notes if "going on" in note] == (
+        [f"{name}: going on at step {resumed} of 4"] if resumed else []
+    )
+    for adapter in (HOMER, PICASSO):
+        assert same(weights(space, adapter), weights(whole[1], adapter))
+        lines = metrics(space, adapter)
+        assert [line["step"] for line in lines] == [1, 2, 3, 4]
+        assert [line["loss"] for line in lines] == [line["loss"] for line in metrics(whole[1], adapter)]
+        assert card(space, adapter)["metrics"]["final_loss"] == card(whole[1], adapter)["metrics"]["final_loss"]
+        assert not (space.adapter(adapter) / "checkpoint.pt").exists()
+
+
+def test_interrupt_is_kept_to_the_end_of_the_step(
+    whole: tuple[Recipe, Workspace], tmp_path: Path, tiny_sd: Path
+) -> None:
+    """Ctrl-C stops after the step at hand with a checkpoint of that very step; the end is bit-identical."""
+    recipe, space = prepared(tmp_path, tiny_sd, checkpoint_every=100)
+
+    def listen(event: Event) -> None:
+        if event.kind == "progress" and event.done == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, space, listen)
+    notes: list[str] = []
+    run(recipe, space, lambda event: notes.append(event.text))
+    assert f"{HOMER}: going on at step 1 of 4" in notes
+    assert same(weights(space), weights(whole[1]))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_late_interrupt_is_not_lost() -> None:
+    """Ctrl-C that comes after the last look still interrupts when the block is left; a second one acts at once."""
+    with pytest.raises(KeyboardInterrupt), train.deferred_interrupt() as interrupted:
+        assert not interrupted()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupted()
+    reached = []
+    with pytest.raises(KeyboardInterrupt), train.deferred_interrupt():
+        os.kill(os.getpid(), signal.SIGINT)
+        reached.append("first")
+        os.kill(os.getpid(), signal.SIGINT)
+        reached.append("second")
+    assert reached == ["first"]
+
+
+def test_training_in_a_thread(tmp_path: Path, tiny_sd: Path) -> None:
+    """Training works from a thread other than the main one, where no signal can be handled."""
+    recipe, space = prepared(tmp_path, tiny_sd, steps=1)
+    thread = threading.Thread(target=run, args=(recipe, space))
+    thread.start()
+    thread.join()
+    assert weights(space)
+
+
+SPOILED: dict[str, Callable[[Path], Any]] = {
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[:500]),
+    "no checkpoint at all": lambda path: path.write_bytes(b"not a checkpoint"),
+    "empty": lambda path: path.write_bytes(b""),
+    "someone else's": lambda path: torch.save({"step": 2}, path),
+    "a tensor": lambda path: torch.save(torch.zeros(3), path),
+    "of another job": lambda path: torch.save({**torch.load(path), "identity": "other"}, path),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED.keys())
+def test_unusable_checkpoint_is_not_continued(
+    whole: tuple[Recipe, Workspace], tmp_path: Path, tiny_sd: Path, spoil: Callable[[Path], Any]
+) -> None:
+    """A damaged or foreign checkpoint is left aside and the training starts afresh, to the same end."""
+    recipe, space = prepared(tmp_path, tiny_sd)
+    stopped(recipe, space, 3)
+    spoil(space.adapter(HOMER) / "checkpoint.pt")
+    notes: list[str] = []
+    run(recipe, space, lambda event: notes.append(event.text))
+    assert not any("going on" in note for note in notes)
+    assert same(weights(space), weights(whole[1]))
+    assert [line["step"] for line in metrics(space)] == [1, 2, 3, 4]
+
+
+def test_checkpoint_of_other_settings_is_not_continued(tmp_path: Path, tiny_sd: Path) -> None:
+    """Another learning rate starts afresh: the weights are those of a run that always had it."""
+    recipe, space = prepared(tmp_path / "a", tiny_sd)
+    stopped(recipe, space, 3)
+    slower = recipe.model_copy(update={"train": recipe.train.model_copy(update={"learning_rate": 1e-3})})
+    run(slower, space)
+    fresh = carried(slower, tmp_path / "b")[0]
+    run(slower, fresh)
+    assert same(weights(space), weights(fresh))
+
+
+def test_finished_adapter_is_not_trained_again(tmp_path: Path, tiny_sd: Path) -> None:
+    """An adapter that is finished is left as it is; one whose weights were damaged since is trained again."""
+    recipe, space = prepared(tmp_path, tiny_sd)
+    run(recipe, space)
+    steps: list[str] = []
+
+    def listen(event: Event) -> None:
+        if event.kind == "progress":
+            steps.append(event.text.partition(":")[0])
+
+    run(recipe, space, listen)
+    assert steps == []
+    good = weights(space, PICASSO)
+    path = space.adapter(PICASSO) / adapters.WEIGHTS_FILE
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    run(recipe, space, listen)
+    assert set(steps) == {PICASSO}
+    assert same(weights(space, PICASSO), good)
+
+
+def test_loss_that_is_no_number_stops(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NaN stops with the step, the images and the timesteps named; the checkpoint before it is kept, no adapter made."""
+    recipe, space = prepared(tmp_path, tiny_sd)
+    sound, calls = train.denoising_loss, iter(range(100))
+
+    def failing(*arguments: Any) -> torch.Tensor:
+        return sound(*arguments) * (math.nan if next(calls) == 2 else 1)
+
+    monkeypatch.setattr(train, "denoising_loss", failing)
+    with pytest.raises(AvignonError) as stopped:
+        run(recipe, space)
+    said = str(stopped.value)
+    assert said.startswith(f"{HOMER}: at step 3 the loss is nan (images ")
+    assert all(part in said for part in (".png", "timesteps [", "train.learning_rate", "train.precision"))
+    state = torch.load(space.adapter(HOMER) / "checkpoint.pt")
+    assert state["step"] == 2
+    assert all(bool(value.isfinite().all()) for value in state["parameters"])
+    assert not (space.adapter(HOMER) / adapters.WEIGHTS_FILE).exists()
+
+
+def test_ruined_weights_are_never_saved(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients that ruin the weights under a sound loss, in the very step that is saved, stop before the checkpoint."""
+    recipe, space = prepared(tmp_path, tiny_sd)
+    sound, calls = train.optimizer_step, iter(range(100))
+
+    def ruining(*arguments: Any) -> float:
+        loss = sound(*arguments)
+        if next(calls) == 3:
+            with torch.no_grad():
+                arguments[3][0].fill_(math.nan)
+        return loss
+
+    monkeypatch.setattr(train, "optimizer_step", ruining)
+    with pytest.raises(AvignonError, match="at step 4 the weights are no longer finite"):
+        run(recipe, space)
+    assert torch.load(space.adapter(HOMER) / "checkpoint.pt")["step"] == 2
+    assert not (space.adapter(HOMER) / adapters.WEIGHTS_FILE).exists()
+
+
+def test_joint_mode(tmp_path: Path, tiny_sd: Path) -> None:
+    """`joint` trains one adapter on the images of all artists, and its card names them all."""
+    recipe, space = prepared(tmp_path, tiny_sd, mode="joint", steps=2)
+    run(recipe, space)
+    assert [path.name for path in space.adapters.iterdir()] == ["joint"]
+    assert card(space, "joint")["artists"] == ["Winslow Homer", "Pablo Picasso"]
+    assert card(space, "joint")["dataset"]["images"] == 6
+
+
+def test_adapters_that_are_no_longer_wanted_go(tmp_path: Path, tiny_sd: Path) -> None:
+    """Changing the mode leaves only the adapters of the new one."""
+    recipe, space = prepared(tmp_path, tiny_sd, steps=1)
+    run(recipe, space)
+    run(recipe.model_copy(update={"train": recipe.train.model_copy(update={"mode": "joint"})}), space)
+    assert [path.name for path in space.adapters.iterdir()] == ["joint"]
+
+
+def test_precision_may_change_within_a_process(tmp_path: Path, tiny_sd: Path) -> None:
+    """A second run in one process may have another precision, and its weights are kept in full precision."""
+    for place, precision in enumerate(("fp32", "bf16", "fp32")):
+        recipe, space = prepared(tmp_path / str(place), tiny_sd, steps=1, precision=precision)
+        run(recipe, space)
+        assert card(space)["environment"]["precision"] == precision
+        assert {tensor.dtype for tensor in weights(space).values()} == {torch.float32}
+
+
+def test_base_stays_frozen(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training leaves every weight of the base as it was, bit for bit, in memory and on disk."""
+    recipe, space = prepared(tmp_path, tiny_sd)
+    loaded: list[diffusion.Base] = []
+    load = diffusion.load
+
+    def remembered(*arguments: Any) -> diffusion.Base:
+        loaded.append(load(*arguments))
+        return loaded[-1]
+
+    files = {path: sha256_of(path) for path in tiny_sd.rglob("*") if path.is_file()}
+    monkeypatch.setattr(diffusion, "load", remembered)
+    run(recipe, space)
+    fresh = load(recipe, torch.float32, SILENT).pipeline
+    for base in loaded:
+        for part in ("unet", "vae", "text_encoder"):
+            after = {name.replace(".base_layer", ""): tensor
+                     for name, tensor in getattr(base.pipeline, part).state_dict().items()}  # fmt: skip
+            for name, tensor in getattr(fresh, part).state_dict().items():
+                assert torch.equal(after[name], tensor), name
+    assert files == {path: sha256_of(path) for path in tiny_sd.rglob("*") if path.is_file()}
+
+
+def test_card_and_page_are_complete(whole: tuple[Recipe, Workspace]) -> None:
+    """The card tells base, share, data, rights, recipe, environment and metrics; the page names every work."""
+    recipe, space = whole
+    fields = card(space)
+    assert set(fields["base"]) == {"model", "revision", "fingerprint", "resolution"}
+    trainable = fields["trainable"]
+    assert trainable["share"] == trainable["parameters"] / trainable["unet_parameters"]
+    assert trainable["unet_parameters"] == 141_156
+    assert fields["dataset"] | {"hash": ""} == {"images": 3, "works": 3, "hash": ""}
+    assert len(fields["dataset"]["hash"]) == 64
+    assert fields["dataset"]["hash"] != card(space, PICASSO)["dataset"]["hash"]
+    assert fields["rights"]["open"] == 3
+    assert "All 3 training images are open" in fields["rights"]["statement"]
+    assert fields["recipe"]["train"]["steps"] == 4
+    assert {"avignon", "torch", "diffusers", "peft", "python", "device", "precision"} <= set(fields["environment"])
+    assert fields["metrics"]["steps"] == 4
+    assert fields["metrics"]["final_loss"] == pytest.approx(sum(line["loss"] for line in metrics(space)) / 4)
+    assert fields["metrics"]["weights"] == sha256_of(space.adapter(HOMER) / adapters.WEIGHTS_FILE)
+    page = (space.adapter(HOMER) / "README.md").read_text(encoding="utf-8")
+    for part in ("Winslow Homer", "in the style of homer", "A.0", "A.2", "A.4", "| open |", fields["base"]["fingerprint"]):
+        assert part in page
+    assert "A.1" not in page
+
+
+def test_restricted_works_are_stated(tmp_path: Path, tiny_sd: Path) -> None:
+    """What was learned from acknowledged restricted works says so, in the card and on its page."""
+    recipe = small_recipe(tmp_path, tiny_sd, rights="in copyright", train={"steps": 1})
+    artists = tuple(artist.model_copy(update={"rights": "acknowledge-restricted"}) for artist in recipe.artists)
+    recipe = recipe.model_copy(update={"artists": artists})
+    space, _ = carried(recipe, tmp_path / "runs")
+    run(recipe, space)
+    rights = card(space)["rights"]
+    assert (rights["restricted"], rights["open"], rights["acknowledged"]) == (3, 0, ["Winslow Homer"])
+    assert "3 of 3 training images are not known to be free to use" in rights["statement"]
+    page = (space.adapter(HOMER) / "README.md").read_text(encoding="utf-8")
+    assert rights["statement"] in page
+    assert page.count("| restricted |") == 3
+
+
+def test_tensorboard_has_every_step_once(tmp_path: Path, tiny_sd: Path) -> None:
+    """TensorBoard's events hold each step's loss and rate; a training started afresh leaves none of the earlier."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    recipe, space = prepared(tmp_path, tiny_sd)
+    stopped(recipe, space, 3)
+    for changed in (recipe, recipe.model_copy(update={"seed": 8})):
+        run(changed, space)
+        events = EventAccumulator(str(space.adapter(HOMER) / "tensorboard")).Reload()
+        for name in ("loss", "learning_rate"):
+            assert [event.step for event in events.Scalars(name)] == [1, 2, 3, 4]
+
+
+def test_events_tell_the_loss(tmp_path: Path, tiny_sd: Path) -> None:
+    """Each step is told with its place, its adapter and its loss."""
+    recipe, space = prepared(tmp_path, tiny_sd, steps=2)
+    heard: list[Event] = []
+    run(recipe, space, heard.append)
+    steps = [event for event in heard if event.kind == "progress"]
+    assert [(event.done, event.total) for event in steps] == [(1, 2), (2, 2)] * 2
+    assert [event.data["loss"] for event in steps[:2]] == [line["loss"] for line in metrics(space)]
