@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.museum import LocalMuseum, fill
-from tests.support.tiny_sd import make_tiny_sd
 
 SHARED_ART = Path(__file__).parents[2] / "shared" / "art"
-"""Real paintings in the public domain, where the workplace has them; users do not."""
+"""Real paintings in the public domain, where they lie beside the checkout; few have them."""
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +23,8 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 @pytest.fixture(scope="session")
 def tiny_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete Stable Diffusion of 0.1 M parameters with random weights, 64×64 pixels."""
+    from tests.support.tiny_sd import make_tiny_sd  # Here, so that tests without a base do not wait for torch.
+
     return make_tiny_sd(tmp_path_factory.mktemp("bases") / "tiny-sd")
 
 

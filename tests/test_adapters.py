@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,7 @@ def test_rank_zero_leaves_a_kind_out(base: diffusion.Base, kind: str) -> None:
 
 
 def test_a_new_adapter_changes_nothing_yet(base: diffusion.Base) -> None:
-    """A fresh adapter's change is exactly zero, its seed alone sets its A factors, and the global seed is left alone."""
+    """A fresh adapter changes nothing; its own seed alone sets its A factors, and the global one is left alone."""
     before = output(base.pipeline.unet)
     torch.manual_seed(5)
     adapters.add(base.pipeline.unet, "new", RANKS, 0.0, seed=1)
@@ -153,6 +153,32 @@ def test_saved_adapter_comes_back(base: diffusion.Base, recipe: Recipe, tmp_path
     adapters.set_weights(fresh.pipeline.unet, {"new": 1.0})
     assert adapters._scales(fresh.pipeline.unet, "new") == scales
     assert torch.equal(output(fresh.pipeline.unet), output(base.pipeline.unet))
+
+
+SAVE_AGAIN = """
+import sys
+from pathlib import Path
+import torch
+from avignon import adapters, diffusion
+from avignon.recipe import Ranks, load
+from avignon.records import Voice
+
+base = diffusion.load(load(Path(sys.argv[1])), torch.float32, Voice("test", lambda _: None))
+adapters.add(base.pipeline.unet, "new", Ranks(attention=4, projection=3, convolution=2), 0.0, seed=1)
+adapters.save(base.pipeline.unet, "new", Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.slow
+def test_equal_adapters_are_equal_files(base: diffusion.Base, recipe: Recipe, tmp_path: Path) -> None:
+    """The same adapter is the same bytes, saved often or in processes that hash strings differently."""
+    adapters.add(base.pipeline.unet, "new", RANKS, 0.0, seed=1)
+    for number in range(6):  # The library's own order of the header is another every second time.
+        adapters.save(base.pipeline.unet, "new", tmp_path / f"{number}.safetensors")
+    arguments = [str(tmp_path / "recipe/small.toml"), str(tmp_path / "other.safetensors")]
+    environment = {**os.environ, "PYTHONHASHSEED": "5"}
+    subprocess.run([sys.executable, "-c", SAVE_AGAIN, *arguments], check=True, env=environment)
+    assert len({path.read_bytes() for path in tmp_path.glob("*.safetensors")}) == 1
 
 
 def lose_one(layers: dict[str, torch.Tensor]) -> None:
@@ -252,10 +278,11 @@ def frame_of(base: diffusion.Base, weights: dict[str, float], **changes: Any) ->
     return Frame(**{**fields, **changes})
 
 
+@pytest.mark.slow
 def test_plain_diffusers_draws_the_same(
     base: diffusion.Base, recipe: Recipe, saved: Path, tiny_sd: Path, tmp_path: Path
 ) -> None:
-    """diffusers alone, in a process without avignon, loads the folder and draws the same picture within 2/255."""
+    """With diffusers alone, a process without avignon loads the folder and draws the same picture within 2/255."""
     frame = frame_of(base, {"winslow-homer": 1.0}, negative_prompt="red")
     arguments = [str(tiny_sd), str(saved), str(tmp_path / "theirs.png"), json.dumps(frame.__dict__)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -337,7 +364,7 @@ def test_damaged_card_is_refused(base: diffusion.Base, saved: Path, text: str) -
 
 
 @pytest.fixture
-def spoilt(saved: Path) -> Iterator[Callable[[Callable[[dict[str, torch.Tensor]], None]], Path]]:
+def spoilt(saved: Path) -> Callable[[Callable[[dict[str, torch.Tensor]], None]], Path]:
     """Rewrites the saved adapter's tensors."""
 
     def rewrite(change: Callable[[dict[str, torch.Tensor]], None]) -> Path:

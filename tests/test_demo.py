@@ -74,12 +74,11 @@ def _picture_outside(demo: Workspace, fields: Mapping[str, Any], out: Path) -> I
 @pytest.mark.slow
 def test_run_has_all_files(demo: Workspace) -> None:
     """A finished run has every file that the architecture lists."""
-    fixed = (demo.recipe, demo.found, demo.ledger, demo.series_index, demo.report, demo.page, demo.manifest)
+    files = [demo.recipe, demo.found, demo.ledger, demo.series_index, demo.report, demo.page, demo.manifest]
     for name in ("the-atlantic-painter", "the-avignon-painter"):
-        adapter = demo.adapter(name)
         parts = ("pytorch_lora_weights.safetensors", "card.json", "README.md", "metrics.jsonl")
-        fixed += (demo.metadata(name), *(adapter / part for part in parts))
-    assert [path for path in fixed if not path.is_file()] == []
+        files += [demo.metadata(name), *(demo.adapter(name) / part for part in parts)]
+    assert [path for path in files if not path.is_file()] == []
     assert not [path for path in demo.root.rglob("*") if path.name.startswith(".part-")]
 
 

@@ -113,7 +113,9 @@ def test_interrupted_series_goes_on(make: Maker) -> None:
     paths[cut].write_bytes(whole[cut][:-200])
     paths[foreign].write_bytes(whole[lost])
     Image.new("RGB", (64, 64)).save(paths[bare])
-    untouched = {file: path.stat().st_mtime_ns for file, path in paths.items() if file not in (lost, cut, foreign, bare)}
+    untouched = {
+        file: path.stat().st_mtime_ns for file, path in paths.items() if file not in (lost, cut, foreign, bare)
+    }
     (make.space.series / "scene-9").mkdir()
     (make.space.series / "scene-9" / "old.png").write_bytes(b"")
     make()
@@ -189,7 +191,7 @@ def test_missing_external_adapter(make: Maker, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "pndm", "euler", "dpm++"])
-@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("steps", [1, 4])
 def test_every_scheduler_works(make: Maker, scheduler: str, steps: int) -> None:
     """Each scheduler makes a picture in few steps and in several, each its own, and the same one again."""
     one = {"scenes": [{"prompt": "the sea"}], "stops": 2, "scheduler": scheduler, "steps": steps}
@@ -204,6 +206,7 @@ def test_every_scheduler_works(make: Maker, scheduler: str, steps: int) -> None:
 
 def test_guidance(make: Maker) -> None:
     """Guidance 1 is none (the negative prompt has no part in it); more guidance is another picture."""
+
     def pictures(**settings: Any) -> NDArray[np.int16]:
         make(scenes=[{"prompt": "the sea"}], stops=2, **settings)
         return make.pixels("scene-1/stop-1.png")
@@ -232,12 +235,14 @@ def test_order_of_the_artists_is_the_order_of_the_stops(tmp_path: Path, tiny_sd:
     assert not [event for event in heard if event.stage == "train" and event.kind == "progress"]
 
 
-def test_joint_adapter_has_its_full_weight(tmp_path: Path, tiny_sd: Path) -> None:
-    """In joint mode every stop has the one adapter at full weight."""
-    recipe = small_recipe(tmp_path, tiny_sd, train={"mode": "joint", "steps": 1})
+def test_joint_adapter_comes_from_the_base(tmp_path: Path, tiny_sd: Path) -> None:
+    """In joint mode the way leads from the base, whose picture the first stop is, to the one adapter at full weight."""
+    recipe = small_recipe(tmp_path, tiny_sd, train={"mode": "joint", "steps": 1}, generate={"path": "linear"})
     space, _ = carried(recipe, tmp_path / "runs", "generate")
     series = series_from(json.loads(space.series_index.read_text(encoding="utf-8")))
-    assert [dict(frame.weights) for _, frame in series.frames[:4]] == [{}, *[{"joint": 1.0}] * 3]
+    assert [dict(frame.weights) for _, frame in series.frames[:4]] == [{}, {"joint": 0}, {"joint": 0.5}, {"joint": 1}]
+    pictures = [imaging.load(space.series / "scene-1" / f"{stop}.png") for stop in ("base", "stop-1", "stop-3")]
+    assert pictures[0].tobytes() == pictures[1].tobytes() != pictures[2].tobytes()
 
 
 def test_damaged_adapter_is_named(tmp_path: Path, tiny_sd: Path) -> None:

@@ -48,7 +48,7 @@ class Runner:
         )
 
     def until(self, recipe: Path, stage: str, kind: str, number: signal.Signals) -> tuple[int, str]:
-        """Run until a stage's event of this kind, then send the signal to the process group; exit code and complaint."""
+        """Run until a stage's event of this kind, then signal the process group; the exit code and complaint."""
         process = subprocess.Popen(
             self.command(recipe, "--json"),
             env=self.variables(),
@@ -93,6 +93,7 @@ def small(museum: LocalMuseum) -> list[str]:
         "collect.pause": "0",
         "collect.max_edge": "128",
         "collect.reserve": "1",
+        "curate.min_sharpness": "5",
         "train.steps": "3",
         "train.warmup": "0",
         "train.precision": "fp32",
@@ -111,8 +112,7 @@ def lines(text: str) -> list[str]:
 
 @pytest.mark.slow
 def test_original_pair_stops_at_the_rights_gate(avignon: Runner, museum: LocalMuseum, hub: LocalHub) -> None:
-    """As it stands, the original recipe exits 2 with one line that names Pablo Picasso and what to write, and fetches
-    nothing of his."""
+    """As it stands the original recipe exits 2: one line names Pablo Picasso and what to write; nothing is fetched."""
     ran = avignon(RECIPES / "atlantic-to-avignon.toml", *small(museum))
     assert ran.returncode == 2
     assert len(lines(ran.stderr)) == len(ran.stderr.strip().splitlines()) == 1
@@ -132,7 +132,9 @@ def test_original_pair_with_the_word_given(avignon: Runner, museum: LocalMuseum,
     assert Path(ran.stdout.splitlines()[-1]) == root / "exhibition/index.html"
     with (root / "works/ledger.csv").open(encoding="utf-8", newline="") as file:
         kept = [row for row in csv.DictReader(file) if row["decision"] == "kept"]
-    rights = {artist: {row["rights"] for row in kept if row["artist"] == artist} for artist in {r["artist"] for r in kept}}
+    rights = {
+        artist: {row["rights"] for row in kept if row["artist"] == artist} for artist in {r["artist"] for r in kept}
+    }
     assert rights == {"Winslow Homer": {"open"}, "Pablo Picasso": {"restricted"}}
     assert len(kept) == 31
     cards = {name: json.loads((root / "adapters" / name / "card.json").read_text(encoding="utf-8"))
@@ -190,7 +192,9 @@ def test_offline_hub(avignon: Runner, tmp_path: Path) -> None:
 def outputs(root: Path) -> dict[str, str]:
     """What a run is for: the ledger, the training images, the adapters' weights, the pictures and the report."""
     wanted = (".csv", ".png", ".safetensors")
-    files = [path for path in root.rglob("*") if path.suffix in wanted or path.name in ("report.json", "metadata.jsonl")]
+    files = [
+        path for path in root.rglob("*") if path.suffix in wanted or path.name in ("report.json", "metadata.jsonl")
+    ]
     return {path.relative_to(root).as_posix(): sha256_of(path) for path in files}
 
 
@@ -235,9 +239,9 @@ def test_interrupted_run_goes_on(avignon: Runner, uninterrupted: tuple[Path, dic
     recipe, expected = uninterrupted
     code, complaint = avignon.until(recipe, stage, "start", signal.SIGINT)
     assert code == 130, complaint
-    assert lines(complaint) == [
-        "avignon: interrupted; what was done is kept, the same command goes on from there"
-    ], complaint
+    assert lines(complaint) == ["avignon: interrupted; what was done is kept, the same command goes on from there"], (
+        complaint
+    )
     assert len(complaint.strip().splitlines()) == 1
     finished(avignon, recipe, expected)
 

@@ -111,6 +111,7 @@ class Perfect:
         self.shown: list[torch.Tensor] = []
 
     def __call__(self, noisy: torch.Tensor, times: torch.Tensor, text: torch.Tensor) -> Any:
+        """Predict."""
         self.shown.append(noisy)
         return type("Output", (), {"sample": self.answer})
 
@@ -226,7 +227,7 @@ def test_timesteps_cover_the_schedule() -> None:
 def test_learning_rates() -> None:
     """Warm-up rises by even steps to the full rate; then constant, a line, or half a cosine, towards 0."""
     rates = {
-        kind: [train.learning_rate(Train(steps=10, warmup=2, learning_rate=0.9, schedule=kind), s) for s in range(10)]  # type: ignore[arg-type]
+        kind: [train.learning_rate(Train(steps=10, warmup=2, learning_rate=0.9, schedule=kind), s) for s in range(10)]
         for kind in ("constant", "linear", "cosine")
     }
     for curve in rates.values():
@@ -237,17 +238,16 @@ def test_learning_rates() -> None:
     assert train.learning_rate(Train(steps=1, warmup=1), 0) > 0
 
 
-@pytest.mark.parametrize("settings", [{"micro_batch": 1}, {"micro_batch": 2}, {"gradient_checkpointing": True}])
-def test_small_cards_learn_the_same(
-    tmp_path: Path, tiny_sd: Path, settings: dict[str, Any]
-) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [{"micro_batch": 1}, {"gradient_checkpointing": True}])
+def test_small_cards_learn_the_same(tmp_path: Path, tiny_sd: Path, settings: dict[str, Any]) -> None:
     """Micro-batches and gradient checkpointing give the weights of the full batch within 1e-5."""
     results = []
     for place, changes in enumerate(({}, settings)):
-        common = {"batch": 4, "steps": 3, "learning_rate": 1e-4}
+        common = {"mode": "joint", "batch": 4, "steps": 3, "learning_rate": 1e-4}
         recipe, space = prepared(tmp_path / str(place), tiny_sd, **common, **changes)
         run(recipe, space)
-        results.append(weights(space))
+        results.append(weights(space, "joint"))
     start, end = results
     assert max(float((start[key] - end[key]).abs().max()) for key in start) < 1e-5
     assert max(float(start[key].abs().max()) for key in start if "lora_B" in key) > 1e-4, "B began at 0: it has moved"
@@ -264,11 +264,11 @@ def stopped(recipe: Recipe, space: Workspace, after: int, name: str = HOMER) -> 
         run(recipe, space, listen)
 
 
-@pytest.mark.parametrize(("after", "name"), [(1, HOMER), (2, HOMER), (3, HOMER), (4, HOMER), (3, PICASSO)])
+@pytest.mark.parametrize(("after", "name"), [(1, HOMER), (4, HOMER), (3, PICASSO)])
 def test_killed_training_goes_on(
     whole: tuple[Recipe, Workspace], tmp_path: Path, tiny_sd: Path, after: int, name: str
 ) -> None:
-    """Stopped after any step and run again: both adapters bit-identical, each step once in the log, no checkpoint left."""
+    """Stopped after any step and run again: the same bits, each step once in the log, no checkpoint left."""
     recipe, space = prepared(tmp_path, tiny_sd)
     stopped(recipe, space, after, name)
     notes: list[str] = []
@@ -305,19 +305,22 @@ def test_interrupt_is_kept_to_the_end_of_the_step(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_late_interrupt_is_not_lost() -> None:
+def interrupted_block(times: int, reached: list[str]) -> None:
+    """Get Ctrl-C so many times inside the block, and note how far it came."""
+    with train.deferred_interrupt() as interrupted:
+        for number in range(times):
+            os.kill(os.getpid(), signal.SIGINT)
+            reached.append(f"{number + 1}: {interrupted()}")
+    reached.append("beyond")
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_late_interrupt_is_not_lost(times: int) -> None:
     """Ctrl-C that comes after the last look still interrupts when the block is left; a second one acts at once."""
-    with pytest.raises(KeyboardInterrupt), train.deferred_interrupt() as interrupted:
-        assert not interrupted()
-        os.kill(os.getpid(), signal.SIGINT)
-        assert interrupted()
-    reached = []
-    with pytest.raises(KeyboardInterrupt), train.deferred_interrupt():
-        os.kill(os.getpid(), signal.SIGINT)
-        reached.append("first")
-        os.kill(os.getpid(), signal.SIGINT)
-        reached.append("second")
-    assert reached == ["first"]
+    reached: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_block(times, reached)
+    assert reached == ["1: True"]
 
 
 def test_training_in_a_thread(tmp_path: Path, tiny_sd: Path) -> None:
@@ -339,14 +342,35 @@ SPOILED: dict[str, Callable[[Path], Any]] = {
 }
 
 
+def some_state(path: Path, value: float) -> train.State:
+    """The state of a tiny job, after one step from this value."""
+    parameter = torch.nn.Parameter(torch.full((3,), value))
+    optimizer = torch.optim.AdamW([parameter])
+    parameter.grad = torch.ones(3)
+    optimizer.step()
+    return train.State(path, "mine", [parameter], optimizer, None)
+
+
 @pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED.keys())
-def test_unusable_checkpoint_is_not_continued(
-    whole: tuple[Recipe, Workspace], tmp_path: Path, tiny_sd: Path, spoil: Callable[[Path], Any]
-) -> None:
-    """A damaged or foreign checkpoint is left aside and the training starts afresh, to the same end."""
+def test_unusable_checkpoint_is_not_continued(tmp_path: Path, spoil: Callable[[Path], Any]) -> None:
+    """A sound checkpoint brings all back; a damaged or foreign one is left aside, and nothing of it is taken."""
+    some_state(tmp_path / "checkpoint.pt", 1.0).save(7)
+    saved, other = some_state(tmp_path / "checkpoint.pt", 1.0), some_state(tmp_path / "checkpoint.pt", 2.0)
+    assert other.restore() == 7
+    assert torch.equal(other.parameters[0], saved.parameters[0])
+    spoil(tmp_path / "checkpoint.pt")
+    fresh = some_state(tmp_path / "checkpoint.pt", 3.0)
+    before = fresh.parameters[0].detach().clone()
+    assert fresh.restore() == 0
+    assert torch.equal(fresh.parameters[0], before)
+
+
+@pytest.mark.slow
+def test_damaged_checkpoint_means_a_fresh_start(whole: tuple[Recipe, Workspace], tmp_path: Path, tiny_sd: Path) -> None:
+    """A checkpoint cut short is not continued: the training starts afresh, to the same end and with a whole log."""
     recipe, space = prepared(tmp_path, tiny_sd)
     stopped(recipe, space, 3)
-    spoil(space.adapter(HOMER) / "checkpoint.pt")
+    SPOILED["cut short"](space.adapter(HOMER) / "checkpoint.pt")
     notes: list[str] = []
     run(recipe, space, lambda event: notes.append(event.text))
     assert not any("going on" in note for note in notes)
@@ -354,6 +378,7 @@ def test_unusable_checkpoint_is_not_continued(
     assert [line["step"] for line in metrics(space)] == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_checkpoint_of_other_settings_is_not_continued(tmp_path: Path, tiny_sd: Path) -> None:
     """Another learning rate starts afresh: the weights are those of a run that always had it."""
     recipe, space = prepared(tmp_path / "a", tiny_sd)
@@ -386,7 +411,7 @@ def test_finished_adapter_is_not_trained_again(tmp_path: Path, tiny_sd: Path) ->
 
 
 def test_loss_that_is_no_number_stops(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """NaN stops with the step, the images and the timesteps named; the checkpoint before it is kept, no adapter made."""
+    """NaN stops with step, images and timesteps named; the checkpoint before it is kept, no adapter made."""
     recipe, space = prepared(tmp_path, tiny_sd)
     sound, calls = train.denoising_loss, iter(range(100))
 
@@ -406,7 +431,7 @@ def test_loss_that_is_no_number_stops(tmp_path: Path, tiny_sd: Path, monkeypatch
 
 
 def test_ruined_weights_are_never_saved(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gradients that ruin the weights under a sound loss, in the very step that is saved, stop before the checkpoint."""
+    """Weights ruined under a sound loss, in the very step that would be saved, stop before the checkpoint."""
     recipe, space = prepared(tmp_path, tiny_sd)
     sound, calls = train.optimizer_step, iter(range(100))
 
@@ -433,6 +458,7 @@ def test_joint_mode(tmp_path: Path, tiny_sd: Path) -> None:
     assert card(space, "joint")["dataset"]["images"] == 6
 
 
+@pytest.mark.slow
 def test_adapters_that_are_no_longer_wanted_go(tmp_path: Path, tiny_sd: Path) -> None:
     """Changing the mode leaves only the adapters of the new one."""
     recipe, space = prepared(tmp_path, tiny_sd, steps=1)
@@ -443,11 +469,11 @@ def test_adapters_that_are_no_longer_wanted_go(tmp_path: Path, tiny_sd: Path) ->
 
 def test_precision_may_change_within_a_process(tmp_path: Path, tiny_sd: Path) -> None:
     """A second run in one process may have another precision, and its weights are kept in full precision."""
-    for place, precision in enumerate(("fp32", "bf16", "fp32")):
-        recipe, space = prepared(tmp_path / str(place), tiny_sd, steps=1, precision=precision)
+    for place, precision in enumerate(("fp32", "bf16")):
+        recipe, space = prepared(tmp_path / str(place), tiny_sd, mode="joint", steps=1, precision=precision)
         run(recipe, space)
-        assert card(space)["environment"]["precision"] == precision
-        assert {tensor.dtype for tensor in weights(space).values()} == {torch.float32}
+        assert card(space, "joint")["environment"]["precision"] == precision
+        assert {tensor.dtype for tensor in weights(space, "joint").values()} == {torch.float32}
 
 
 def test_base_stays_frozen(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -475,7 +501,7 @@ def test_base_stays_frozen(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.Mo
 
 def test_card_and_page_are_complete(whole: tuple[Recipe, Workspace]) -> None:
     """The card tells base, share, data, rights, recipe, environment and metrics; the page names every work."""
-    recipe, space = whole
+    _, space = whole
     fields = card(space)
     assert set(fields["base"]) == {"model", "revision", "fingerprint", "resolution"}
     trainable = fields["trainable"]
@@ -492,7 +518,15 @@ def test_card_and_page_are_complete(whole: tuple[Recipe, Workspace]) -> None:
     assert fields["metrics"]["final_loss"] == pytest.approx(sum(line["loss"] for line in metrics(space)) / 4)
     assert fields["metrics"]["weights"] == sha256_of(space.adapter(HOMER) / adapters.WEIGHTS_FILE)
     page = (space.adapter(HOMER) / "README.md").read_text(encoding="utf-8")
-    for part in ("Winslow Homer", "in the style of homer", "A.0", "A.2", "A.4", "| open |", fields["base"]["fingerprint"]):
+    for part in (
+        "Winslow Homer",
+        "in the style of homer",
+        "A.0",
+        "A.2",
+        "A.4",
+        "| open |",
+        fields["base"]["fingerprint"],
+    ):
         assert part in page
     assert "A.1" not in page
 
@@ -512,15 +546,17 @@ def test_restricted_works_are_stated(tmp_path: Path, tiny_sd: Path) -> None:
     assert page.count("| restricted |") == 3
 
 
+@pytest.mark.slow
 def test_tensorboard_has_every_step_once(tmp_path: Path, tiny_sd: Path) -> None:
     """TensorBoard's events hold each step's loss and rate; a training started afresh leaves none of the earlier."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    recipe, space = prepared(tmp_path, tiny_sd)
-    stopped(recipe, space, 3)
-    for changed in (recipe, recipe.model_copy(update={"seed": 8})):
+    recipe, space = prepared(tmp_path, tiny_sd, mode="joint")
+    stopped(recipe, space, 3, "joint")
+    for changed, files in ((recipe, 2), (recipe.model_copy(update={"seed": 8}), 1)):
         run(changed, space)
-        events = EventAccumulator(str(space.adapter(HOMER) / "tensorboard")).Reload()
+        assert len(list((space.adapter("joint") / "tensorboard").iterdir())) == files
+        events = EventAccumulator(str(space.adapter("joint") / "tensorboard")).Reload()
         for name in ("loss", "learning_rate"):
             assert [event.step for event in events.Scalars(name)] == [1, 2, 3, 4]
 

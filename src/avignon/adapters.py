@@ -84,9 +84,27 @@ def save(unet: Any, name: str, path: Path) -> None:
             scratch.parent,
             weight_name=scratch.name,
             unet_lora_layers=dict(weights),
-            unet_lora_adapter_metadata=unet.peft_config[name].to_dict(),
+            unet_lora_adapter_metadata=_sorted(unet.peft_config[name].to_dict()),
         )
+        _sort_header(scratch)
         _prove(unet, name, weights, scratch)
+
+
+def _sorted(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The names of layers, which peft keeps in a set, in an order that is the same in every process."""
+    return {key: sorted(value) if isinstance(value, set) else value for key, value in metadata.items()}
+
+
+def _sort_header(path: Path) -> None:
+    """Sort a safetensors file's header, whose metadata is in random order, so that equal adapters are equal files.
+
+    Format: eight bytes of length (little-endian), the header in JSON, the tensors.
+    """
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # The tensors stay aligned.
+    path.write_bytes(len(header).to_bytes(8, "little") + header + content[start:])
 
 
 def _prove(unet: Any, name: str, weights: dict[str, torch.Tensor], path: Path) -> None:

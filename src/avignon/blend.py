@@ -4,6 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+BASE = ""
+"""Stands for the base, which is there without any weight."""
+
 
 def path(
     names: Sequence[str], stops: int, kind: Literal["linear", "arc"], strength: float = 1.0
@@ -15,22 +18,24 @@ def path(
     keeps all of it.
 
     Args:
-        names: adapters in order; one name gives its full weight at every stop.
+        names: adapters in order; for a single one the way leads from the base without it.
         stops: how many, both ends included; at least 2.
         kind: how weights change.
         strength: factor on every weight.
     """
+    way = names if len(names) > 1 else (BASE, *names)
     # Multiplied first: a stop that falls on a name then does so exactly.
-    return [_at(names, stop * (len(names) - 1) / (stops - 1), kind, strength) for stop in range(stops)]
+    mixes = [_at(way, stop * (len(way) - 1) / (stops - 1), kind, strength) for stop in range(stops)]
+    return [{name: mix[name] for name in names} for mix in mixes]
 
 
 def _at(names: Sequence[str], place: float, kind: Literal["linear", "arc"], strength: float) -> dict[str, float]:
     """Weights at `place`: 0 is the first name, 1 the second, and so on."""
-    before = min(int(place), max(len(names) - 2, 0))
+    before = min(int(place), len(names) - 2)
     t = place - before
     pair = (1 - t, t) if kind == "linear" else (_exact(math.cos(math.pi * t / 2)), _exact(math.sin(math.pi * t / 2)))
     weights = dict.fromkeys(names, 0.0)
-    for name, weight in zip(names[before : before + 2], pair, strict=False):
+    for name, weight in zip(names[before : before + 2], pair, strict=True):
         weights[name] = weight * strength
     return weights
 

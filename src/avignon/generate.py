@@ -1,10 +1,11 @@
 """generate: adapters → a series of pictures on the way from one voice to the next.
 
 Reads `adapters/`; writes `series/<scene>/<stop>.png` and `series/series.json`. A frame is a full description: a picture
-that carries the very frame that is asked for is kept, so an interrupted series goes on where it stopped.
+that carries the very frame that is asked for is kept, so an interrupted series goes on where it stopped. Pictures made
+in one batch differ in the last bit from those made alone, so what is missing is made again in its own batch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +35,18 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
         adapters.load(base, name, folder)
     hashes = {name: sha256_of(folder / adapters.WEIGHTS_FILE) for name, folder in folders.items()}
     series = plan(recipe, base.fingerprint, hashes, precision)
-    missing = [
-        (file, frame) for file, frame in series.frames if imaging.png_fields(space.series / file) != plain(frame)
-    ]
+    missing = {file for file, frame in series.frames if imaging.png_fields(space.series / file) != plain(frame)}
     done = len(series.frames) - len(missing)
     painter = Painter(base, recipe, device, voice)
-    for group in _groups(missing, recipe.generate.batch):
+    for group in _groups(series.frames, recipe.generate.batch):
+        wanted = missing.intersection(file for file, _ in group)
+        if not wanted:
+            continue
         for (file, frame), image in zip(group, painter.paint([frame for _, frame in group]), strict=True):
-            write_bytes(space.series / file, imaging.png_bytes(image, parameters_text(frame, base.model), plain(frame)))
-        done += len(group)
+            if file in wanted:
+                content = imaging.png_bytes(image, parameters_text(frame, base.model), plain(frame))
+                write_bytes(space.series / file, content)
+        done += len(wanted)
         voice.progress(done, len(series.frames), group[-1][0])
     write_json(space.series_index, plain(series))
     space.sweep(space.series, {space.series_index, *(space.series / file for file, _ in series.frames)})
@@ -81,7 +85,7 @@ def plan(recipe: Recipe, base: str, hashes: Mapping[str, str], precision: str) -
     return Series(recipe.name, scenes, tuple(weights)[1:], tuple(frames), BASE)
 
 
-def _groups(frames: list[tuple[str, Frame]], size: int) -> list[list[tuple[str, Frame]]]:
+def _groups(frames: Sequence[tuple[str, Frame]], size: int) -> list[list[tuple[str, Frame]]]:
     """Frames that share their weights, at most `size` together: they can go through the UNet in one batch."""
     by_stop: dict[str, list[tuple[str, Frame]]] = {}
     for file, frame in frames:
