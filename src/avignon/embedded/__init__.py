@@ -1,0 +1,1 @@
+"""The embedded world: a museum, its painters and a miniature Stable Diffusion that need no network."""
