@@ -20,7 +20,7 @@ from avignon.records import Access, Found
 from tests.support.museum import COLUMNS, Fault, LocalMuseum, fill
 
 REAL_TABLES = Path(__file__).parents[2] / "shared" / "nga"
-"""Tables of the real museum, where the workplace has them; users do not."""
+"""Tables of the real museum, where they lie beside the checkout; few have them."""
 
 
 @pytest.fixture
