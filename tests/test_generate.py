@@ -125,6 +125,7 @@ def test_interrupted_series_goes_on(make: Maker) -> None:
     assert not (make.space.series / "scene-9").exists()
 
 
+@pytest.mark.slow
 def test_only_what_changed_is_made_again(make: Maker) -> None:
     """Another prompt in one scene makes that scene's pictures again, and no other."""
     make()
@@ -191,7 +192,7 @@ def test_missing_external_adapter(make: Maker, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "pndm", "euler", "dpm++"])
-@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("steps", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_every_scheduler_works(make: Maker, scheduler: str, steps: int) -> None:
     """Each scheduler makes a picture in few steps and in several, each its own, and the same one again."""
     one = {"scenes": [{"prompt": "the sea"}], "stops": 2, "scheduler": scheduler, "steps": steps}
@@ -204,6 +205,7 @@ def test_every_scheduler_works(make: Maker, scheduler: str, steps: int) -> None:
     assert make.bytes() == first
 
 
+@pytest.mark.slow
 def test_guidance(make: Maker) -> None:
     """Guidance 1 is none (the negative prompt has no part in it); more guidance is another picture."""
 
@@ -224,6 +226,7 @@ def test_long_prompt_is_warned_of_and_painted(make: Maker) -> None:
     assert len(make.bytes()) == 4
 
 
+@pytest.mark.slow
 def test_order_of_the_artists_is_the_order_of_the_stops(tmp_path: Path, tiny_sd: Path) -> None:
     """Exchanging the artists turns the series round, though no adapter has to be trained again."""
     recipe = small_recipe(tmp_path, tiny_sd, train={"steps": 1})
@@ -235,6 +238,7 @@ def test_order_of_the_artists_is_the_order_of_the_stops(tmp_path: Path, tiny_sd:
     assert not [event for event in heard if event.stage == "train" and event.kind == "progress"]
 
 
+@pytest.mark.slow
 def test_joint_adapter_comes_from_the_base(tmp_path: Path, tiny_sd: Path) -> None:
     """In joint mode the way leads from the base, whose picture the first stop is, to the one adapter at full weight."""
     recipe = small_recipe(tmp_path, tiny_sd, train={"mode": "joint", "steps": 1}, generate={"path": "linear"})
@@ -245,6 +249,7 @@ def test_joint_adapter_comes_from_the_base(tmp_path: Path, tiny_sd: Path) -> Non
     assert pictures[0].tobytes() == pictures[1].tobytes() != pictures[2].tobytes()
 
 
+@pytest.mark.slow
 def test_damaged_adapter_is_named(tmp_path: Path, tiny_sd: Path) -> None:
     """An adapter damaged after its training stops the stage by name, and the whole run mends it."""
     recipe = small_recipe(tmp_path, tiny_sd, train={"steps": 1})

@@ -145,6 +145,7 @@ def test_unknown_target_is_refused() -> None:
         train.denoising_loss(Perfect(torch.zeros(3, 4, 8, 8)), schedule, some_draw())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["v_prediction", "sample"])
 def test_other_bases_train(tmp_path: Path, kind: str) -> None:
     """A base of another prediction type trains by the type that its scheduler says."""
@@ -264,7 +265,10 @@ def stopped(recipe: Recipe, space: Workspace, after: int, name: str = HOMER) -> 
         run(recipe, space, listen)
 
 
-@pytest.mark.parametrize(("after", "name"), [(1, HOMER), (4, HOMER), (3, PICASSO)])
+@pytest.mark.parametrize(
+    ("after", "name"),
+    [(3, HOMER), *(pytest.param(*place, marks=pytest.mark.slow) for place in ((1, HOMER), (4, HOMER), (3, PICASSO)))],
+)
 def test_killed_training_goes_on(
     whole: tuple[Recipe, Workspace], tmp_path: Path, tiny_sd: Path, after: int, name: str
 ) -> None:
@@ -390,6 +394,7 @@ def test_checkpoint_of_other_settings_is_not_continued(tmp_path: Path, tiny_sd: 
     assert same(weights(space), weights(fresh))
 
 
+@pytest.mark.slow
 def test_finished_adapter_is_not_trained_again(tmp_path: Path, tiny_sd: Path) -> None:
     """An adapter that is finished is left as it is; one whose weights were damaged since is trained again."""
     recipe, space = prepared(tmp_path, tiny_sd)
@@ -476,6 +481,7 @@ def test_precision_may_change_within_a_process(tmp_path: Path, tiny_sd: Path) ->
         assert {tensor.dtype for tensor in weights(space, "joint").values()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_base_stays_frozen(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Training leaves every weight of the base as it was, bit for bit, in memory and on disk."""
     recipe, space = prepared(tmp_path, tiny_sd)
