@@ -30,12 +30,10 @@ from transformers import CLIPTextModel
 from transformers.utils import logging as transformers_logging
 
 from avignon.errors import BaseError, RecipeError
+from avignon.recipe import EMBEDDED, Recipe
 from avignon.recipe import Base as BaseSettings
-from avignon.recipe import Recipe
 from avignon.records import Voice
 from avignon.workspace import sha256_of
-
-EMBEDDED = "embedded"
 
 TIMEOUT = 8
 """Seconds to wait for a hub to say whether it has a model."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from avignon import __version__
 from avignon.curate import least_edge
-from avignon.recipe import FolderMuseum, Recipe
+from avignon.recipe import EMBEDDED, FolderMuseum, Recipe
 from avignon.records import Event, Voice
 from avignon.workspace import Workspace, digest, sha256_of, storing, write_text
 
@@ -105,7 +105,7 @@ def _state(root: Path) -> list[Any]:
 
 def _base(recipe: Recipe) -> list[Any]:
     """A local base's files; a model on a hub is told apart by its name and revision."""
-    if recipe.base.model == "embedded":
+    if recipe.base.model == EMBEDDED:
         return _state(Path(__file__).with_name("embedded") / "base")
     return _state(Path(recipe.base.model)) if Path(recipe.base.model).is_absolute() else []
 

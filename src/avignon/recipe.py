@@ -20,6 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from avignon.errors import RecipeError
 from avignon.records import Decision, Verdict
 
+EMBEDDED = "embedded"
+"""The word in a recipe for the museum, and for the base, inside the package."""
+
 NGA_TABLES = "https://raw.githubusercontent.com/NationalGalleryOfArt/opendata/main/data"
 
 

@@ -8,9 +8,9 @@ from httpx import BaseTransport
 
 from avignon.fetch import Fetcher
 from avignon.museums.folder import Folder
-from avignon.museums.nga import EMBEDDED, Nga
+from avignon.museums.nga import Nga
 from avignon.museums.protocol import Museum
-from avignon.recipe import Collect, FolderMuseum, NgaMuseum
+from avignon.recipe import EMBEDDED, Collect, FolderMuseum, NgaMuseum
 
 
 @contextmanager

@@ -16,10 +16,9 @@ from avignon.imaging import size_of
 from avignon.museums import names, rights, tables
 from avignon.museums.protocol import Received, one_line, outside
 from avignon.museums.tables import Row
-from avignon.recipe import Artist
+from avignon.recipe import EMBEDDED, Artist
 from avignon.records import Decision, Found, Verdict, Work
 
-EMBEDDED = "embedded"
 _EMBEDDED_TABLES = "embedded://museum/data"
 
 OBJECT_PAGE = "https://www.nga.gov/collection/art-object-page.{}.html"
