@@ -3,13 +3,14 @@
     python tools/train_miniature.py all            every stage; goes on from the newest checkpoint if there is one
     python tools/train_miniature.py vae --steps N  one stage, another number of steps
 
-    python tools/train_miniature.py unet --warm    no checkpoint here: go on from the weights that ship
+    python tools/train_miniature.py vae --warm     no checkpoint here: go on from the weights that ship
 
 Stages: `scenes` renders the training pictures once, `vae` trains the autoencoder on neutral and painted ones,
-`latents` encodes the neutral ones, `unet` trains UNet and text encoder together on them, `export` writes the newest
-averaged weights as a diffusers directory. Work files lie in .cache/miniature, curves and samples in docs/miniature.
+`latents` encodes the neutral ones, `words` teaches the text encoder what captions mean, `unet` trains the denoiser on
+both, `export` writes the newest averaged weights as a diffusers directory, `report` draws curves and samples. Work
+files lie in .cache/miniature, curves and samples in docs/miniature.
 
-The sizes below make a model of 128 pixels for two CPU cores; for a larger one change the constants and run `all` again.
+The numbers of steps below are what two CPU cores can do in an hour and a half; with a GPU or a night, raise them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
-import json
 import math
 import random
 import re
@@ -47,7 +47,7 @@ DOCS = ROOT / "docs" / "miniature"
 BASE = ROOT / "src" / "avignon" / "embedded" / "base"
 
 SEED = 1907
-SIZE = 128
+SIZE = 192
 """Pixels of a side; the autoencoder reduces by 8."""
 NEUTRAL = 24_000
 PAINTED = 3_000
@@ -61,20 +61,22 @@ VAE_GROUPS = 8
 VAE_STEPS = 2_400
 VAE_BATCH = 16
 VAE_CROP = 64
-VAE_RATE = 1.5e-3
+VAE_RATE = 6e-4
 KL = 1e-6
 
-UNET_CHANNELS = (64, 128, 192)
-UNET_HEADS = (2, 4, 6)
+UNET_CHANNELS = (64, 128, 256)
+UNET_HEADS = (2, 4, 8)
+UNET_BLOCKS = ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D")
+"""No attention at the finest level: it costs a third of the time there, and subjects are larger than that."""
 TEXT_WIDTH = 128
 TEXT_LAYERS = 4
 VOCABULARY = 1_024
-UNET_STEPS = 6_500
-WIDE_STEPS = 2_500
-"""So many steps see every training scene, the others only plain ones (`is_plain`): what two cores can learn in an hour.
-With more time, or a GPU, set both numbers higher, and this one to `UNET_STEPS`."""
-UNET_BATCH = 16
-UNET_RATE = 7e-4
+WORD_STEPS = 500
+WORD_BATCH = 64
+WORD_RATE = 1e-3
+UNET_STEPS = 4_200
+UNET_BATCH = 32
+UNET_RATE = 1e-3
 EMPTY = 0.12
 """Share of captions replaced by the empty prompt, for classifier-free guidance (Ho & Salimans 2022)."""
 SNR_CAP = 5.0
@@ -89,11 +91,11 @@ Batch = Iterator[Tensor]
 
 
 def scene_of(kind: str, index: int) -> world.Scene:
-    """The index-th training scene of a kind; held-out combinations never occur."""
+    """The index-th training scene of a kind, every second one plain; held-out combinations never occur."""
     rng = random.Random(f"{SEED}/{kind}/{index}")
     while True:
         scene = world.sample(rng)
-        if not world.held_out(scene):
+        if not world.held_out(scene) and (index % 2 == 0 or is_plain(scene)):
             return scene
 
 
@@ -215,6 +217,49 @@ def log(stage: str, step: int, **values: float) -> None:
     print(stage, step, " ".join(f"{k} {v:.5g}" for k, v in values.items()), flush=True)
 
 
+class Optimiser:
+    """Muon for matrices and convolutions (Jordan et al. 2024), AdamW for the rest.
+
+    Muon's steps are scaled to AdamW's (Liu et al. 2025, arXiv:2502.16982), so that one rate serves both.
+    """
+
+    def __init__(self, module: torch.nn.Module, peak: float) -> None:
+        tables = {id(m.weight) for m in module.modules() if isinstance(m, torch.nn.Embedding)}
+        weights = [p for p in module.parameters() if p.requires_grad]
+        self.wide = [p for p in weights if p.ndim > 1 and min(p.shape[:2]) >= 16 and id(p) not in tables]
+        chosen = {id(p) for p in self.wide}
+        self.flat = [torch.nn.Parameter(as_matrix(p.detach())) for p in self.wide]  # views: the same memory
+        self.muon = torch.optim.Muon(self.flat, lr=peak, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+        rest = [p for p in weights if id(p) not in chosen]
+        self.adam = torch.optim.AdamW(rest, lr=peak, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+
+    def step(self, lr: float) -> None:
+        """One step of both at the rate `lr`; gradients are used up."""
+        for flat, wide in zip(self.flat, self.wide, strict=True):
+            flat.grad = None if wide.grad is None else as_matrix(wide.grad)
+        for part in (self.muon, self.adam):
+            for group in part.param_groups:
+                group["lr"] = lr
+            part.step()  # type: ignore[no-untyped-call]
+        for weight in self.wide:
+            weight.grad = None
+        self.adam.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both states."""
+        return {"muon": self.muon.state_dict(), "adam": self.adam.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Both states, as `state_dict` gave them."""
+        self.muon.load_state_dict(state["muon"])
+        self.adam.load_state_dict(state["adam"])
+
+
+def as_matrix(weight: Tensor) -> Tensor:
+    """A linear layer's weight as it is; a convolution's (O, I, h, w) as (O, h·w·I), which is how it lies in memory."""
+    return weight if weight.ndim == 2 else weight.permute(0, 2, 3, 1).flatten(1)
+
+
 def train(
     stage: str,
     module: torch.nn.Module,
@@ -222,10 +267,10 @@ def train(
     steps: int,
     peak: float,
     measure: Callable[[], dict[str, float]],
-) -> Average:
+) -> None:
     """The training loop: resumes, averages, logs and checkpoints. `loss_of(step)` must depend on seed and step only."""
     path = CACHE / f"{stage}.pt"
-    optimiser = torch.optim.AdamW(module.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    optimiser = Optimiser(module, peak)
     average, first, seconds = Average(module), 0, 0.0
     if path.exists():
         state = torch.load(path, weights_only=True)
@@ -234,15 +279,12 @@ def train(
         average.weights, first, seconds = state["average"], state["step"], state["seconds"]
     began, losses = time.monotonic() - seconds, []
     for step in range(first, steps):
-        for group in optimiser.param_groups:
-            group["lr"] = rate(step, steps, peak)
         loss = loss_of(step)
         if not torch.isfinite(loss):
             raise SystemExit(f"{stage}: the loss is {loss.item()} at step {step}; the last checkpoint is kept")
-        optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-        optimiser.step()
+        optimiser.step(rate(step, steps, peak))
         average.update(module, step)
         losses.append(loss.item())
         if (step + 1) % 100 == 0 or step + 1 == steps:
@@ -259,8 +301,8 @@ def train(
                     "seconds": time.monotonic() - began,
                 },
             )
-            print(stage, step + 1, measure(), flush=True)
-    return average
+            with torch.compiler.set_stance("force_eager"):  # other shapes: not worth a compilation
+                print(stage, step + 1, measure(), flush=True)
 
 
 # --- The autoencoder --------------------------------------------------------------------------------------------------
@@ -285,15 +327,15 @@ def new_vae() -> Any:
     ).to(memory_format=torch.channels_last)
 
 
-def pyramid_loss(made: Tensor, true: Tensor) -> Tensor:
-    """L1 of the pictures and of their Laplacian pyramids: without the latter fine edges are bought last."""
-    loss = (made - true).abs().mean()
+def picture_loss(made: Tensor, true: Tensor) -> Tensor:
+    """Root mean square error of each picture, and an L1 of its Laplacian pyramid, lest fine edges be bought last."""
     error = made - true  # the pyramid is linear
-    for _ in range(3):
+    loss = 2 * error.square().mean((1, 2, 3)).sqrt().mean()
+    for _ in range(2):
         small = F.avg_pool2d(error, 2)
-        loss = loss + 1.2 * (error - F.interpolate(small, scale_factor=2.0, mode="nearest")).abs().mean()
+        loss = loss + 0.3 * (error - F.interpolate(small, scale_factor=2.0, mode="nearest")).abs().mean()
         error = small
-    return loss + (error).abs().mean()
+    return loss
 
 
 def crops(step: int) -> Tensor:
@@ -315,7 +357,7 @@ def vae_loss(vae: Any, step: int) -> Tensor:
     with torch.autocast("cpu", torch.bfloat16):
         posterior = vae.encode(true).latent_dist
         made = vae.decode(posterior.sample()).sample
-    loss: Tensor = pyramid_loss(made.float(), true) + KL * posterior.kl().mean()
+    loss: Tensor = picture_loss(made.float(), true) + KL * posterior.kl().mean()
     return loss
 
 
@@ -336,6 +378,8 @@ def psnr(vae: Any, count: int = CHECKS) -> dict[str, float]:
 def stage_vae(args: argparse.Namespace) -> None:
     """Train the autoencoder."""
     vae = new_vae()
+    if args.warm:
+        vae.load_state_dict(shipped("vae/diffusion_pytorch_model.safetensors"))
     train("vae", vae, lambda step: vae_loss(vae, step), args.steps or VAE_STEPS, VAE_RATE, lambda: psnr(vae, 32))
 
 
@@ -357,6 +401,19 @@ def trained_vae() -> Any:
     return vae.eval()
 
 
+def standardise(vae: Any, mean: Tensor, std: Tensor) -> None:
+    """Shift and scale the latents by (4,) each, inside the 1 × 1 convolutions on either side of them.
+
+    The diffusers format knows one scaling factor for all channels; this way each has mean 0 and deviation 1.
+    """
+    into, out = vae.quant_conv, vae.post_quant_conv  # moments (mean, log variance), latents
+    out.bias += out.weight[:, :, 0, 0] @ mean
+    out.weight *= std[:, None, None]
+    into.bias[:4] = (into.bias[:4] - mean) / std
+    into.bias[4:] -= 2 * std.log()
+    into.weight[:4] /= std[:, None, None, None]
+
+
 @torch.no_grad()
 def stage_latents(_: argparse.Namespace) -> None:
     """Encode the neutral pictures once: mean and deviation of the posterior, float16, (N, 8, SIZE/8, SIZE/8)."""
@@ -365,11 +422,15 @@ def stage_latents(_: argparse.Namespace) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             posterior = vae.encode(to_tensor(source[start : start + 64])).latent_dist
         parts.append(torch.cat([posterior.mean, posterior.std], 1).half().numpy())
-    moments = np.concatenate(parts)
-    np.save(CACHE / "latents.npy", moments)
-    deviation = float(moments[:, :4].astype(np.float32).std())
-    (CACHE / "latents.json").write_text(json.dumps({"scaling_factor": 1 / deviation}))
-    print("latents: standard deviation", deviation, "of the mean;", float(moments[:, 4:].mean()), "of the posterior")
+    moments = np.concatenate(parts).astype(np.float32)
+    mean, std = moments[:, :4].mean((0, 2, 3)), moments[:, :4].std((0, 2, 3))
+    moments[:, :4] = (moments[:, :4] - mean[:, None, None]) / std[:, None, None]
+    moments[:, 4:] /= std[:, None, None]
+    np.save(CACHE / "latents.npy", moments.astype(np.float16))
+    standardise(vae, torch.from_numpy(mean), torch.from_numpy(std))
+    vae.register_to_config(scaling_factor=1.0)
+    vae.save_pretrained(CACHE / "vae")
+    print("latents: mean", mean, "and deviation", std, "before; deviation of the posterior", moments[:, 4:].mean())
 
 
 # --- Words ------------------------------------------------------------------------------------------------------------
@@ -462,27 +523,96 @@ def token_ids(tokenizer: Any, texts: list[str]) -> Tensor:
     return ids
 
 
+def attributes(scene: world.Scene) -> list[int]:
+    """What a caption says, as the index of each value among its attribute's."""
+    return [
+        list(values).index(value)
+        for values, value in (
+            (world.SUBJECTS, scene.subject),
+            (world.COLOURS, scene.colour),
+            ((1, 2, 3), scene.number),
+            (world.TIMES, scene.time),
+            (world.WEATHERS, scene.weather),
+            (world.SIDES, scene.side),
+            (world.DISTANCES, scene.distance),
+        )
+    ]
+
+
+ATTRIBUTES = (len(world.SUBJECTS), len(world.COLOURS), 3, len(world.TIMES), len(world.WEATHERS), 3, 2)
+"""How many values each has."""
+
+
+class Words:
+    """The text encoder's own lesson: from the end of a caption, and from any padding after it, tell what it said.
+
+    Denoising alone teaches it the same, but many times slower.
+    """
+
+    def __init__(self, text: Any, tokenizer: Any) -> None:
+        self.text, self.tokenizer = text, tokenizer
+        self.heads = torch.nn.Linear(TEXT_WIDTH, sum(ATTRIBUTES))
+        self.both = torch.nn.ModuleDict({"text": text, "heads": self.heads})
+
+    def loss(self, step: int) -> Tensor:
+        """Cross-entropy over all attributes, at the end of the caption and at one place after it."""
+        rng = random.Random(f"{SEED}/words/{step}")
+        scenes = [world.sample(rng) for _ in range(WORD_BATCH)]
+        texts = [training_caption(scene, rng) for scene in scenes]
+        wanted = torch.tensor([attributes(scene) for scene in scenes])  # (B, 7)
+        ids = token_ids(self.tokenizer, texts)
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = self.text(ids).last_hidden_state  # (B, 77, C)
+        end = (ids == self.tokenizer.eos_token_id).int().argmax(1)
+        after = torch.tensor([rng.randint(min(int(k) + 1, 76), 76) for k in end])
+        row = torch.arange(WORD_BATCH)
+        told = torch.stack([hidden[row, end], hidden[row, after]]).float()  # (2, B, C)
+        parts = self.heads(told).flatten(0, 1).split(ATTRIBUTES, -1)
+        errors = [F.cross_entropy(part, wanted[:, k].repeat(2)) for k, part in enumerate(parts)]
+        return torch.stack(errors).sum()
+
+
+def stage_words(args: argparse.Namespace) -> None:
+    """Train the text encoder."""
+    tokenizer = tokenizer_of_run()
+    lesson = Words(new_text_encoder(tokenizer), tokenizer)
+    train("words", lesson.both, lesson.loss, args.steps or WORD_STEPS, WORD_RATE, dict)
+
+
+def trained_text_encoder(tokenizer: Any) -> Any:
+    """The text encoder with its averaged weights; from here on it does not change."""
+    text = new_text_encoder(tokenizer)
+    state = torch.load(CACHE / "words.pt", weights_only=True)["average"]
+    text.load_state_dict({k.removeprefix("text."): v for k, v in state.items() if k.startswith("text.")})
+    return text.eval().requires_grad_(False)
+
+
 # --- The denoiser -----------------------------------------------------------------------------------------------------
 
 
 def new_unet() -> Any:
-    """UNet2DConditionModel in the manner of Stable Diffusion 2: linear projections, cross-attention at every level."""
+    """UNet2DConditionModel in the manner of Stable Diffusion 2: linear projections, cross-attention but at one end.
+
+    Stable Diffusion leaves attention out at its coarsest level, this one at its finest.
+    """
     from diffusers import UNet2DConditionModel
+    from diffusers.models.attention_processor import AttnProcessor
 
     torch.manual_seed(SEED + 2)
-    levels = len(UNET_CHANNELS)
-    return UNet2DConditionModel(
+    unet = UNet2DConditionModel(
         sample_size=SIZE // 8,
         in_channels=4,
         out_channels=4,
         layers_per_block=1,
         block_out_channels=UNET_CHANNELS,
-        down_block_types=("CrossAttnDownBlock2D",) * levels,
-        up_block_types=("CrossAttnUpBlock2D",) * levels,
+        down_block_types=UNET_BLOCKS,
+        up_block_types=tuple(name.replace("Down", "Up") for name in reversed(UNET_BLOCKS)),
         cross_attention_dim=TEXT_WIDTH,
         attention_head_dim=UNET_HEADS,
         use_linear_projection=True,
     ).to(memory_format=torch.channels_last)
+    unet.set_attn_processor(AttnProcessor())  # torch's fused attention is far slower backwards on CPUs
+    return unet
 
 
 def new_scheduler() -> Any:
@@ -504,26 +634,22 @@ def new_scheduler() -> Any:
 class Denoising:
     """What one step of the denoiser's training needs: latents, words, noise schedule."""
 
-    def __init__(self, both: torch.nn.ModuleDict, tokenizer: Any) -> None:
-        self.both, self.tokenizer = both, tokenizer
+    def __init__(self, unet: Any, text: Any, tokenizer: Any) -> None:
+        self.unet, self.text, self.tokenizer = unet, text, tokenizer
         self.moments = np.load(CACHE / "latents.npy", mmap_mode="r")
-        self.scale: float = json.loads((CACHE / "latents.json").read_text())["scaling_factor"]
         self.kept: Tensor = new_scheduler().alphas_cumprod
-        every = range(len(self.moments) - CHECKS)
-        self.wide = np.array(every)
-        self.plain = np.array([k for k in every if is_plain(scene_of("neutral", k))])
 
     def loss(self, step: int) -> Tensor:
         """Min-SNR-weighted error of the predicted noise."""
         rng = np.random.default_rng((SEED, step))
         words = random.Random(f"{SEED}/{step}")
-        chosen = rng.choice(self.wide if step < WIDE_STEPS else self.plain, size=UNET_BATCH)
-        moments = torch.from_numpy(self.moments[np.sort(chosen)]).float()  # (B, 8, h, w)
-        texts = [training_caption(scene_of("neutral", int(k)), words) for k in np.sort(chosen)]
+        chosen = np.sort(rng.choice(len(self.moments) - CHECKS, size=UNET_BATCH))
+        moments = torch.from_numpy(self.moments[chosen]).float()  # (B, 8, h, w)
+        texts = [training_caption(scene_of("neutral", int(k)), words) for k in chosen]
         torch.manual_seed(SEED + step)
-        clean = (moments[:, :4] + moments[:, 4:] * torch.randn_like(moments[:, 4:])) * self.scale
-        times = torch.randint(0, 1000, (UNET_BATCH,))
-        return self.error(clean, times, texts).mean()
+        clean = moments[:, :4] + moments[:, 4:] * torch.randn_like(moments[:, 4:])
+        times = (torch.arange(UNET_BATCH) + torch.rand(UNET_BATCH)) * (1000 / UNET_BATCH)  # one from each stratum
+        return self.error(clean, times.long(), texts).mean()
 
     def error(self, clean: Tensor, times: Tensor, texts: list[str]) -> Tensor:
         """Weighted squared error of each sample, (B,)."""
@@ -531,8 +657,9 @@ class Denoising:
         noise = torch.randn_like(clean)
         noisy = (kept.sqrt() * clean + (1 - kept).sqrt() * noise).to(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
-            words = self.both["text"](token_ids(self.tokenizer, texts)).last_hidden_state  # (B, 77, C)
-            made = self.both["unet"](noisy, times, words).sample
+            with torch.no_grad():
+                words = self.text(token_ids(self.tokenizer, texts)).last_hidden_state  # (B, 77, C)
+            made = self.unet(noisy, times, words).sample
         snr = (kept / (1 - kept)).flatten()
         weight = snr.clamp(max=SNR_CAP) / snr
         error: Tensor = (made.float() - noise).square().mean((1, 2, 3)) * weight
@@ -546,18 +673,17 @@ class Denoising:
         times = torch.arange(CHECKS) * 1000 // CHECKS
         first = len(self.moments) - CHECKS
         texts = [world.caption(scene_of("neutral", first + k)) for k in range(CHECKS)]
-        return {"held": float(self.error(moments[:, :4] * self.scale, times, texts).mean())}
+        return {"held": float(self.error(moments[:, :4], times, texts).mean())}
 
 
 def stage_unet(args: argparse.Namespace) -> None:
-    """Train UNet and text encoder together."""
-    tokenizer = tokenizer_of_run()
-    both = torch.nn.ModuleDict({"unet": new_unet(), "text": new_text_encoder(tokenizer)})
+    """Train the denoiser."""
+    tokenizer, unet = tokenizer_of_run(), new_unet()
     if args.warm:
-        both["unet"].load_state_dict(shipped("unet/diffusion_pytorch_model.safetensors"))
-        both["text"].load_state_dict(shipped("text_encoder/model.safetensors"))
-    work = Denoising(both, tokenizer)
-    train("unet", both, work.loss, args.steps or UNET_STEPS, UNET_RATE, work.measure)
+        unet.load_state_dict(shipped("unet/diffusion_pytorch_model.safetensors"))
+    work = Denoising(unet, trained_text_encoder(tokenizer), tokenizer)
+    unet.compile(dynamic=False)
+    train("unet", unet, work.loss, args.steps or UNET_STEPS, UNET_RATE, work.measure)
 
 
 # --- Export -----------------------------------------------------------------------------------------------------------
@@ -569,19 +695,15 @@ def stage_export(_: argparse.Namespace) -> None:
     The text encoder stays in float32: transformers loads it as it was stored, and plain `from_pretrained` gives
     float32 for the rest.
     """
-    from diffusers import StableDiffusionPipeline
+    from diffusers import AutoencoderKL, StableDiffusionPipeline
 
-    vae, tokenizer = trained_vae(), tokenizer_of_run()
-    if (CACHE / "latents.json").exists():
-        vae.register_to_config(**json.loads((CACHE / "latents.json").read_text()))
-    both = torch.nn.ModuleDict({"unet": new_unet(), "text": new_text_encoder(tokenizer)})
-    if (CACHE / "unet.pt").exists():
-        both.load_state_dict(torch.load(CACHE / "unet.pt", weights_only=True)["average"])
+    tokenizer, unet = tokenizer_of_run(), new_unet()
+    unet.load_state_dict(torch.load(CACHE / "unet.pt", weights_only=True)["average"])
     pipeline = StableDiffusionPipeline(
-        vae=vae.half(),
-        text_encoder=both["text"].float(),
+        vae=AutoencoderKL.from_pretrained(CACHE / "vae").half(),
+        text_encoder=trained_text_encoder(tokenizer),
         tokenizer=tokenizer,
-        unet=both["unet"].half(),
+        unet=unet.half(),
         scheduler=new_scheduler(),
         safety_checker=None,
         feature_extractor=None,
@@ -653,6 +775,7 @@ STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
     "scenes": stage_scenes,
     "vae": stage_vae,
     "latents": stage_latents,
+    "words": stage_words,
     "unet": stage_unet,
     "export": stage_export,
     "report": stage_report,
@@ -664,7 +787,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the miniature Stable Diffusion.")
     parser.add_argument("stage", choices=[*STAGES, "all"])
     parser.add_argument("--steps", type=int, help="steps of training of this stage, instead of the constant's")
-    parser.add_argument("--warm", action="store_true", help="begin UNet and text encoder from the shipped weights")
+    parser.add_argument("--warm", action="store_true", help="begin from the shipped weights")
     args = parser.parse_args()
     DOCS.mkdir(parents=True, exist_ok=True)
     CACHE.mkdir(parents=True, exist_ok=True)
