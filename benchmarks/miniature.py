@@ -1,6 +1,6 @@
 """The miniature against its ground truth: since programs paint the embedded world, any scene has its true pictures.
 
-    python benchmarks/miniature.py [obedience vae style dialogue] [--samples 1000] [--works 1000] [--scenes 24]
+    python benchmarks/miniature.py [obedience vae style dialogue] [--samples 320] [--works 1000] [--scenes 24]
 
 Each figure is printed beside its goal. Two small networks judge, trained here on true pictures and never on samples:
 the first, on neutral drawings alone, names the subjects of the base's samples; the second, on all three hands, names
@@ -223,7 +223,7 @@ def obedience(arguments: argparse.Namespace) -> None:
     """How often the base paints the subject it was asked for."""
     judge, sampler = neutral_judge(), Sampler(demo(), {})
     for name, held, goal in (("seen combinations", False, ">= 90 %"), ("unseen combinations", True, ">= 80 %")):
-        what = scenes(f"obedience, {name}", min(arguments.samples, 320), held_out=held)
+        what = scenes(f"obedience, {name}", arguments.samples, held_out=held)
         named = judge.look(sampler.paint(what, {}))[1]
         row(f"base obeys, {name} ({len(what)} samples)", right(named, what), goal)
         for distance in world.DISTANCES:
@@ -238,7 +238,7 @@ def autoencoder(_: argparse.Namespace) -> None:
     what = scenes("autoencoder", 96)
     for hand in HANDS:
         true = tensor(true_pictures(hand, what, first=60_000))
-        made = torch.cat([vae.decode(vae.encode(part).latent_dist.mode()).sample for part in true.split(16)])
+        made = torch.cat([vae.decode(vae.encode(part).latent_dist.mode()).sample for part in torch.split(true, 16)])
         errors = ((made.clamp(-1, 1) - true) / 2).square().mean((1, 2, 3))
         row(f"autoencoder, {hand}", float((-10 * errors.log10()).mean()), ">= 28 dB", "dB")
 

@@ -24,7 +24,7 @@ works = 7
 trigger = "in the style of the cubists"
 [base]
 model = "embedded"
-resolution = 128
+resolution = 192
 [train]
 steps = 3
 [generate]

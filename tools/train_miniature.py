@@ -10,7 +10,7 @@ Stages: `scenes` renders the training pictures once, `vae` trains the autoencode
 both, `export` writes the newest averaged weights as a diffusers directory, `report` draws curves and samples. Work
 files lie in .cache/miniature, curves and samples in docs/miniature.
 
-The numbers of steps below are what two CPU cores can do in an hour and a half; with a GPU or a night, raise them.
+The numbers of steps below are what two CPU cores can do in an hour; with a night, or more cores, raise them.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ KINDS = ("neutral", *PAINTERS)
 
 VAE_CHANNELS = (24, 48, 96, 128)
 VAE_GROUPS = 8
-VAE_STEPS = 2_400
+VAE_STEPS = 2_600
 VAE_BATCH = 16
 VAE_CROP = 64
 VAE_RATE = 6e-4
@@ -74,7 +74,7 @@ VOCABULARY = 1_024
 WORD_STEPS = 500
 WORD_BATCH = 64
 WORD_RATE = 1e-3
-UNET_STEPS = 4_200
+UNET_STEPS = 3_600
 UNET_BATCH = 32
 UNET_RATE = 1e-3
 EMPTY = 0.12
@@ -728,12 +728,12 @@ def stage_report(_: argparse.Namespace) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(BASE, torch_dtype=torch.float32, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     print("PSNR", psnr(pipeline.vae))
-    sheet(pipeline).save(DOCS / "samples.png", optimize=True)
+    sheet(pipeline).save(DOCS / "samples.jpg", quality=88)
     curves().save(DOCS / "curves.png", optimize=True)
 
 
 def sheet(pipeline: Any, guidance: float = 5.0, steps: int = 30) -> Image.Image:
-    """Two samples of each subject, in sixteen columns of two, below the neutral drawing of the first."""
+    """Two samples of each subject below the neutral drawing of its caption, in two bands of eight columns."""
     columns, rng = 8, random.Random(SEED)
     out = Image.new("RGB", (columns * (SIZE + 2), 6 * (SIZE + 2)))
     for k, name in enumerate(world.SUBJECTS):
@@ -750,22 +750,22 @@ def sheet(pipeline: Any, guidance: float = 5.0, steps: int = 30) -> Image.Image:
         x, y = k % columns * (SIZE + 2), k // columns * 3 * (SIZE + 2)
         for row, image in enumerate([world.render(scene, SIZE), *made]):
             out.paste(image, (x, y + row * (SIZE + 2)))
-    return out.quantize(200)
+    return out
 
 
-def curves(size: tuple[int, int] = (640, 300)) -> Image.Image:
-    """The losses of both trainings over their steps, on a logarithmic scale."""
+def curves(size: tuple[int, int] = (960, 300)) -> Image.Image:
+    """The losses of the three trainings over their steps, on a logarithmic scale."""
     out = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(out)
-    for column, stage in enumerate(("vae", "unet")):
+    for column, stage in enumerate(("vae", "words", "unet")):
         with (DOCS / f"{stage}.csv").open() as file:
             rows = [(int(r["step"]), math.log10(float(r["loss"]))) for r in csv.DictReader(file)]
         steps, levels = [r[0] for r in rows], [r[1] for r in rows]
-        left, wide, high = column * size[0] // 2 + 30, size[0] // 2 - 50, size[1] - 70
+        left, wide, high = column * size[0] // 3 + 30, size[0] // 3 - 50, size[1] - 70
         span = max(levels) - min(levels) or 1.0
         line = [(left + wide * s / max(steps), 40 + high * (max(levels) - v) / span) for s, v in rows]
         pen.rectangle([left, 40, left + wide, 40 + high], outline="#999999")
-        pen.line(line, fill="#1f6f78" if column == 0 else "#a0522d", width=2)
+        pen.line(line, fill=("#1f6f78", "#6b6b2f", "#a0522d")[column], width=2)
         pen.text((left, 12), f"{stage}: loss {10 ** levels[0]:.3g} to {10 ** levels[-1]:.3g}", fill="black")
         pen.text((left, 46 + high), f"{max(steps)} steps", fill="black")
     return out
