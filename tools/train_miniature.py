@@ -24,7 +24,7 @@ import re
 import string
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -83,9 +83,6 @@ SNR_CAP = 5.0
 """Gamma of min-SNR weighting (Hang et al. 2023)."""
 EVERY = 500
 """Steps between checkpoints."""
-
-Batch = Iterator[Tensor]
-
 
 # --- Pictures and words -----------------------------------------------------------------------------------------------
 
@@ -546,7 +543,7 @@ ATTRIBUTES = (len(world.SUBJECTS), len(world.COLOURS), 3, len(world.TIMES), len(
 class Words:
     """The text encoder's own lesson: from the end of a caption, and from any padding after it, tell what it said.
 
-    Denoising alone teaches it the same, but many times slower.
+    Denoising alone would teach it the same in the end, by a longer way.
     """
 
     def __init__(self, text: Any, tokenizer: Any) -> None:
@@ -557,7 +554,7 @@ class Words:
     def loss(self, step: int) -> Tensor:
         """Cross-entropy over all attributes, at the end of the caption and at one place after it."""
         rng = random.Random(f"{SEED}/words/{step}")
-        scenes = [world.sample(rng) for _ in range(WORD_BATCH)]
+        scenes = [scene_of("words", step * WORD_BATCH + k) for k in range(WORD_BATCH)]
         texts = [training_caption(scene, rng) for scene in scenes]
         wanted = torch.tensor([attributes(scene) for scene in scenes])  # (B, 7)
         ids = token_ids(self.tokenizer, texts)
@@ -580,10 +577,13 @@ def stage_words(args: argparse.Namespace) -> None:
 
 
 def trained_text_encoder(tokenizer: Any) -> Any:
-    """The text encoder with its averaged weights; from here on it does not change."""
+    """The text encoder with its averaged weights, or the shipped ones if none was trained here; it changes no more."""
     text = new_text_encoder(tokenizer)
-    state = torch.load(CACHE / "words.pt", weights_only=True)["average"]
-    text.load_state_dict({k.removeprefix("text."): v for k, v in state.items() if k.startswith("text.")})
+    if (CACHE / "words.pt").exists():
+        state = torch.load(CACHE / "words.pt", weights_only=True)["average"]
+        text.load_state_dict({k.removeprefix("text."): v for k, v in state.items() if k.startswith("text.")})
+    else:
+        text.load_state_dict(shipped("text_encoder/model.safetensors"))
     return text.eval().requires_grad_(False)
 
 
