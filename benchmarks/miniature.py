@@ -28,6 +28,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 (the name torch's own documentation uses)
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from avignon import adapters, blend, diffusion, generate, pipeline, recipe
@@ -63,10 +64,12 @@ def scenes(purpose: str, count: int, *, held_out: bool = False) -> list[world.Sc
 
 
 def true_picture(task: tuple[str, world.Scene, int]) -> Pictures:
-    """One scene by one hand, (SIZE, SIZE, 3)."""
+    """One scene by one hand, (SIZE, SIZE, 3); a painter's is reduced from a larger one, as a museum's pictures are."""
     hand, scene, seed = task
-    image = world.render(scene, SIZE) if hand == "neutral" else PAINTERS[hand](scene, (SIZE, SIZE), seed)
-    return np.asarray(image)
+    if hand == "neutral":
+        return np.asarray(world.render(scene, SIZE))
+    large = PAINTERS[hand](scene, (2 * SIZE, 2 * SIZE), seed)
+    return np.asarray(large.resize((SIZE, SIZE), Image.Resampling.LANCZOS))
 
 
 def true_pictures(hand: str, what: Sequence[world.Scene], first: int = 0) -> Pictures:
