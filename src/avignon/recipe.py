@@ -172,6 +172,9 @@ class Train(Section):
     """Images per optimizer step."""
     micro_batch: int = Field(default=0, ge=0, le=256)
     """Images per pass, for small cards: gradients add up to `batch`, which it must divide; 0: all at once."""
+    optimizer: Literal["adamw", "adamw-8bit", "prodigy"] = "adamw"
+    """`adamw-8bit` keeps its state in a quarter of the memory; `prodigy` finds the rate itself (set learning_rate = 1).
+    Both need `pip install avignon[optimizers]`."""
     learning_rate: float = Field(default=1e-4, gt=0, le=1)
     schedule: Literal["constant", "cosine", "linear"] = "cosine"
     """How the learning rate falls after the warm-up."""
@@ -181,6 +184,16 @@ class Train(Section):
     max_grad_norm: float = Field(default=1.0, gt=0)
     caption_dropout: float = Field(default=0.05, ge=0, lt=1)
     """Share of samples trained with the empty prompt, which keeps classifier-free guidance at work."""
+    min_snr_gamma: float = Field(default=0.0, ge=0, le=100)
+    """Weigh timesteps by min(SNR, γ), 5 in the paper (Hang et al., arXiv:2303.09556); 0 weighs all alike."""
+    noise_offset: float = Field(default=0.0, ge=0, le=1)
+    """Noise shared by all pixels of a channel, which lets very dark and very light pictures be learned."""
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    """Decay of an exponential moving average of the weights, which is then what is saved; 0 saves the last weights."""
+    held_out: int = Field(default=0, ge=0)
+    """Works of each adapter that are not learned from, to measure the loss on."""
+    watch_every: int = Field(default=0, ge=0)
+    """Steps between measurements on the works held out; 0 measures at the end only."""
     flip: bool = False
     """Mirror half of the samples; only where left and right do not matter."""
     ranks: Ranks = Ranks()
@@ -189,10 +202,17 @@ class Train(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about half the memory, a third more time."""
-    attention: Literal["auto", "sdpa", "xformers"] = "auto"
-    """`auto` takes xFormers where it is installed and a CUDA device is there, else PyTorch's own."""
+    attention: Literal["auto", "sdpa", "xformers", "plain"] = "auto"
+    """`sdpa` is PyTorch's own, `plain` two matrix products. `auto` takes xFormers where it is installed and a CUDA
+    device is there, plain to train on a CPU where pictures are small, else PyTorch's own."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the UNet's repeated blocks (torch.compile); `auto` does on a CUDA device."""
+    deterministic: bool = False
+    """Only algorithms that give the same bits on every run; a GPU is slower with them, a CPU gives them anyway."""
     checkpoint_every: int = Field(default=100, ge=1)
     """Steps between checkpoints, at which an interrupted run goes on."""
+    keep_checkpoints: int = Field(default=2, ge=1, le=1000)
+    """How many of the newest are kept while an adapter trains."""
 
     @model_validator(mode="after")
     def _whole_passes(self) -> "Train":

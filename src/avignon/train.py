@@ -1,60 +1,79 @@
 """train: prepared images → LoRA adapters on a frozen Stable Diffusion.
 
-Reads `dataset/`; writes `adapters/<name>/`: weights, card, model card, metrics. What does not change is computed once:
-the latents (as mean and standard deviation, so that they are still resampled at each step) and the text embeddings.
-Everything random in step n follows from the seed and n alone, so a resumed run draws what the first one would have.
+Reads `dataset/`; writes `adapters/<name>/`: weights, card, model card, metrics. What does not change is computed once
+(`batches`); the loop then asks the device for nothing until it reports. `accelerate launch -m avignon train RECIPE`
+spreads each batch over several processes, of which the first one alone writes.
 """
 
-import hashlib
-import itertools
+import gc
 import json
 import math
+import os
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from types import FrameType
 from typing import Any
 
 import torch
-import torch.nn.functional as nn
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from diffusers import DDPMScheduler
 from torch.utils.tensorboard import SummaryWriter
 
-from avignon import adapters, cards, diffusion, imaging
-from avignon.errors import AvignonError
+from avignon import adapters, cards, diffusion
+from avignon.batches import Data, Draw, draw, encode, held_out_draws, seed_of
+from avignon.checkpoints import Checkpoints
+from avignon.errors import AvignonError, RecipeError
+from avignon.objective import denoising_losses, min_snr_weights
 from avignon.recipe import Artist, Recipe, Train
 from avignon.records import Voice, plain
-from avignon.workspace import Workspace, digest, read_json, replacing, sha256_of, write_json, write_text
+from avignon.updates import GRADIENT, LOSS, Factors, Fault, Updates
+from avignon.workspace import Workspace, digest, read_json, sha256_of, write_json, write_text
+
+REPORT_EVERY = 20
+"""Steps between two looks at what a device has computed; on a CPU looking costs nothing, so it is every step there."""
+
+NOT_IDENTITY = {
+    "attention",
+    "checkpoint_every",
+    "compile",
+    "gradient_checkpointing",
+    "keep_checkpoints",
+    "micro_batch",
+    "watch_every",
+}
+"""Settings that change how a training is carried out but not what it learns, except in the last digits."""
 
 
 def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
     """Train every adapter of the recipe that is not finished yet.
 
     Raises:
-        InputError: a base, precision or attention backend that cannot be had here.
-        AvignonError: the loss is no longer a number; the last checkpoint is kept.
+        InputError: a base, precision, optimizer or attention backend that cannot be had here.
+        AvignonError: the loss or a gradient is no longer a number; the last good weights are kept.
     """
-    device = diffusion.device()
-    precision = diffusion.precision_for(recipe.train.precision, "train", device)
-    attention = diffusion.attention_for(recipe.train.attention, device)
-    accelerator = _accelerator(recipe.train, precision, device)
-    voice.note(f"training on {device}, {precision}, attention {attention}")
+    settings = recipe.train
+    company = Accelerator(mixed_precision="no", cpu=diffusion.device().type == "cpu")
+    if settings.batch % company.num_processes:
+        raise RecipeError(f"train.batch: {settings.batch} cannot be shared evenly by {company.num_processes} processes")
+    machine = Machine.of(recipe, company.device)
+    voice.note(f"training on {machine.describe(company.num_processes)}")
     jobs = _jobs(recipe)
-    for name, artists in jobs.items():
-        # Loaded afresh for each adapter: accelerate wraps a model for good when it prepares it.
-        base = diffusion.load(recipe, torch.float32, voice)
-        job = Job(name, artists, recipe, space, voice, precision)
-        if not job.is_done(base):
-            job.train(base, accelerator, attention)
-    space.sweep(space.adapters, {p for name in jobs for p in space.adapter(name).rglob("*") if p.is_file()})
+    with _deterministic(settings.deterministic):
+        for name, artists in jobs.items():
+            base = diffusion.load(recipe, torch.float32, voice)
+            job = Job(name, artists, recipe, space, voice, machine, company)
+            done = job.is_done(base)
+            company.wait_for_everyone()  # All have read the card before the first process takes it away.
+            if not done:
+                job.train(base)
+    if company.is_main_process:
+        space.sweep(space.adapters, {p for name in jobs for p in space.adapter(name).rglob("*") if p.is_file()})
 
 
 def _jobs(recipe: Recipe) -> dict[str, tuple[Artist, ...]]:
@@ -64,11 +83,48 @@ def _jobs(recipe: Recipe) -> dict[str, tuple[Artist, ...]]:
     return {artist.slug: (artist,) for artist in recipe.artists}
 
 
-def _accelerator(settings: Train, precision: diffusion.Precision, device: torch.device) -> Accelerator:
-    passes = settings.batch // (settings.micro_batch or settings.batch)
-    mixed = "no" if precision == "fp32" else precision
-    AcceleratorState._reset_state()  # It is the process's: without this a second run could not change the precision.
-    return Accelerator(mixed_precision=mixed, gradient_accumulation_steps=passes, cpu=device.type == "cpu")
+@contextmanager
+def _deterministic(wanted: bool) -> Iterator[None]:
+    """Only algorithms that give the same bits each time; a GPU is slower with them, a CPU is so anyway.
+
+    https://docs.pytorch.org/docs/stable/notes/randomness.html
+    """
+    before = torch.are_deterministic_algorithms_enabled()
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a training runs on, and what was chosen for it."""
+
+    device: torch.device
+    precision: diffusion.Precision
+    attention: diffusion.Attention
+    compiled: bool
+    why: tuple[str, ...]
+
+    @classmethod
+    def of(cls, recipe: Recipe, device: torch.device) -> "Machine":
+        """The recipe's choices, with every `auto` decided for this device."""
+        settings = recipe.train
+        precision = diffusion.precision_for(settings.precision, "train", device)
+        attention = diffusion.attention_for(settings.attention, device, recipe.base.resolution)
+        compiled = settings.compile == "on" or (settings.compile == "auto" and device.type == "cuda")
+        automatic = [name for name in ("precision", "attention", "compile") if getattr(settings, name) == "auto"]
+        return cls(device, precision, attention, compiled, tuple(automatic))
+
+    def describe(self, processes: int) -> str:
+        """In one line: what was picked, and which of it by the program itself."""
+        parts = [str(self.device), self.precision, f"attention {self.attention}"]
+        parts += ["compiled blocks"] if self.compiled else []
+        parts += [f"{processes} processes"] if processes > 1 else []
+        return ", ".join(parts) + (f" (chosen for this machine: {', '.join(self.why)})" if self.why else "")
 
 
 @dataclass(frozen=True)
@@ -80,7 +136,8 @@ class Job:
     recipe: Recipe
     space: Workspace
     voice: Voice
-    precision: diffusion.Precision
+    machine: Machine
+    company: Accelerator
 
     @property
     def folder(self) -> Path:
@@ -95,12 +152,16 @@ class Job:
             for row in self.space.read_metadata(artist.slug)
         ]
 
-    def identity(self, base: diffusion.Base) -> str:
-        """Hash of all that the weights depend on; a checkpoint of another identity is not continued."""
-        data = [[row["sha256"], row["captions"]] for _, row in self.examples()]
-        settings = self.recipe.train.model_dump(exclude={"checkpoint_every"})
+    def identity(self, base: diffusion.Base) -> dict[str, str]:
+        """All that the weights depend on, by names that a user knows; a checkpoint of another job is not continued."""
+        settings = self.recipe.train.model_dump(mode="json", exclude=NOT_IDENTITY)
         artists = [[artist.name, artist.trigger, artist.rights] for artist in self.artists]
-        return digest([self.name, artists, self.recipe.seed, settings, self.precision, base.fingerprint, data])
+        return {
+            "settings": digest([self.name, self.recipe.seed, settings, self.machine.precision]),
+            "artists": digest(artists),
+            "base": base.fingerprint,
+            "dataset": digest([[row["sha256"], row["captions"]] for _, row in self.examples()]),
+        }
 
     def is_done(self, base: diffusion.Base) -> bool:
         """Whether this very adapter was finished by an earlier run that was interrupted later on."""
@@ -108,26 +169,45 @@ class Job:
         if not (card.exists() and weights.exists()):
             return False
         metrics = read_json(card)["metrics"]
-        return bool(metrics["identity"] == self.identity(base) and metrics["weights"] == sha256_of(weights))
+        return bool(metrics["identity"] == digest(self.identity(base)) and metrics["weights"] == sha256_of(weights))
 
-    def train(self, base: diffusion.Base, accelerator: Accelerator, attention: Any) -> None:
+    def train(self, base: diffusion.Base) -> None:
         """Learn, save, prove, and write the cards; `card.json` comes last."""
-        settings, identity = self.recipe.train, self.identity(base)
-        (self.folder / "card.json").unlink(missing_ok=True)
-        data = encode(base, self.examples(), settings, accelerator.device, self.voice)
-        unet = base.pipeline.unet.to(accelerator.device, diffusion.DTYPES[self.precision])
-        if settings.gradient_checkpointing:
-            unet.enable_gradient_checkpointing()
-        diffusion.use_attention(unet, attention)
-        parameters = adapters.add(unet, self.name, settings.ranks, settings.alpha, _seed(self.recipe.seed, self.name))
+        settings, unet = self.recipe.train, base.pipeline.unet
+        if self.company.is_main_process:
+            (self.folder / "card.json").unlink(missing_ok=True)
+        kept, held = self._split()
+        data = encode(base, kept, settings, self.machine.device, self.voice)
+        unseen = encode(base, held, settings, self.machine.device, self.voice) if held else None
+        parameters = prepare_unet(unet, self.name, self.recipe, self.machine)
         share = adapters.trainable(unet, parameters, settings.ranks)
         self.voice.note(
             f"{self.name}: {share['parameters']:,} of {share['unet_parameters']:,} parameters are trained "
             f"({share['share']:.3%}), {len(data.mean)} images"
         )
-        metrics = self._fit(base, accelerator, data, parameters, identity)
+        metrics = Training(self, base, data, unseen, parameters).run()
+        if self.company.is_main_process:
+            self._finish(base, share, metrics)
+        self.company.wait_for_everyone()
+
+    def _split(self) -> tuple[list[Any], list[Any]]:
+        """Examples to learn from, and those of the works that are held out to measure on."""
+        examples, count = self.examples(), self.recipe.train.held_out
+        works = list(dict.fromkeys(row["object_id"] for _, row in examples))
+        if count >= len(works):
+            raise RecipeError(f"train.held_out: {count} of {self.name}'s {len(works)} works leave none to learn from")
+        order = torch.randperm(
+            len(works), generator=torch.Generator().manual_seed(seed_of(self.recipe.seed, self.name))
+        )
+        held = {works[int(k)] for k in order[:count]}
+        parts: tuple[list[Any], list[Any]] = ([], [])
+        for example in examples:
+            parts[example[1]["object_id"] in held].append(example)
+        return parts
+
+    def _finish(self, base: diffusion.Base, share: dict[str, Any], metrics: dict[str, Any]) -> None:
         weights = self.folder / adapters.WEIGHTS_FILE
-        adapters.save(unet, self.name, weights)
+        adapters.save(base.pipeline.unet, self.name, weights)
         ledger = self.space.read_ledger()
         card = cards.card(
             self.name,
@@ -137,142 +217,266 @@ class Job:
             ledger,
             base=base.card,
             trainable=share,
-            environment=cards.environment(accelerator.device.type, self.precision),
-            metrics={**metrics, "identity": identity, "weights": sha256_of(weights)},
+            environment=cards.environment(self.machine.device.type, self.machine.precision),
+            metrics={**metrics, "identity": digest(self.identity(base)), "weights": sha256_of(weights)},
         )
         write_text(self.folder / "README.md", cards.model_card(card, ledger))
         write_json(self.folder / "card.json", plain(card))
-        (self.folder / "checkpoint.pt").unlink(missing_ok=True)
+        Checkpoints(self.folder / "checkpoints", {}, 0).clear()
 
-    def _fit(
-        self,
-        base: diffusion.Base,
-        accelerator: Accelerator,
-        data: "Data",
-        parameters: list[torch.nn.Parameter],
-        identity: str,
-    ) -> dict[str, Any]:
-        settings = self.recipe.train
-        optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-        unet, optimizer = accelerator.prepare(base.pipeline.unet, optimizer)
-        noise_schedule = DDPMScheduler.from_config(base.pipeline.scheduler.config)
-        state = State(self.folder / "checkpoint.pt", identity, parameters, optimizer, accelerator.scaler)
-        first = state.restore()
-        if first:
-            self.voice.note(f"{self.name}: going on at step {first} of {settings.steps}")
-        unet.train()
-        with Log(self.folder, first) as log, deferred_interrupt() as interrupted:
-            for step in range(first, settings.steps):
-                rate = learning_rate(settings, step)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                drawn = draw(
-                    data, settings, noise_schedule.config.num_train_timesteps, _seed(self.recipe.seed, self.name), step
-                )
-                loss = optimizer_step(accelerator, unet, optimizer, parameters, noise_schedule, drawn, settings)
-                _check_finite(loss, parameters, f"{self.name}: at step {step + 1}", drawn, data)
-                log.write(step + 1, loss, rate)
-                done = step + 1
-                self.voice.progress(done, settings.steps, f"{self.name}: loss {log.recent:.4f}", loss=loss)
-                stop = interrupted()
-                if done == settings.steps or done % settings.checkpoint_every == 0 or stop:
-                    state.save(done)
+
+def prepare_unet(unet: Any, name: str, recipe: Recipe, machine: Machine) -> list[torch.nn.Parameter]:
+    """Put a new adapter on the UNet and make it ready to train on this machine; returns what is to be trained."""
+    settings = recipe.train
+    dtype = diffusion.DTYPES[machine.precision]
+    diffusion.place(unet, machine.device, dtype, memory_format=torch.channels_last)
+    diffusion.use_attention(unet, machine.attention)
+    parameters = adapters.add(unet, name, settings.ranks, settings.alpha, seed_of(recipe.seed, name))
+    unet.train()
+    if settings.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    if machine.compiled:
+        unet.compile_repeated_blocks()
+    return parameters
+
+
+class Training:
+    """The loop of one job: draws, passes, updates; checkpoints, reports, and the way down when memory runs out."""
+
+    def __init__(
+        self, job: Job, base: diffusion.Base, data: Data, unseen: Data | None, parameters: list[torch.nn.Parameter]
+    ) -> None:
+        self._job, self._data, self._unseen = job, data, unseen
+        self._settings, self._company, self._voice = job.recipe.train, job.company, job.voice
+        self._unet = base.pipeline.unet
+        self._schedule = DDPMScheduler.from_config(base.pipeline.scheduler.config)
+        self._seed = seed_of(job.recipe.seed, job.name)
+        self._factors = Factors(parameters, diffusion.DTYPES[job.machine.precision])
+        self._updates = Updates(self._factors, self._settings, scaled=job.machine.precision == "fp16")
+        self._checkpoints = Checkpoints(job.folder / "checkpoints", job.identity(base), self._settings.keep_checkpoints)
+        self._ladder = Ladder(self._unet, self._settings, self._settings.batch // self._company.num_processes)
+
+    def run(self) -> dict[str, Any]:
+        """Train to the last step, and leave the result in the adapter's parameters; returns what to say of it."""
+        settings, first = self._settings, self._restore()
+        beat = 1 if self._factors.master.device.type == "cpu" else REPORT_EVERY
+        pending: list[Step] = []
+        with (
+            Log(self._job.folder, first, writes=self._company.is_main_process) as log,
+            deferred_interrupt() as stopping,
+        ):
+            for number in range(first, settings.steps):
+                pending.append(self._step(number))
+                done = number + 1
+                watched = bool(settings.watch_every and done % settings.watch_every == 0) or done == settings.steps
+                saving = done == settings.steps or done % settings.checkpoint_every == 0
+                if len(pending) == beat or saving or watched:
+                    self._report(pending, log, self._watch() if watched else {})
+                stop = stopping()
+                if saving or stop:
+                    self._report(pending, log, {})
+                    self._save(done)
                 if stop:
                     break
-        accelerator.free_memory()
-        return {"steps": settings.steps, "final_loss": log.recent, "seconds": round(log.seconds, 1)}
+        self._factors.release(self._updates.result)
+        return {"steps": settings.steps, "final_loss": log.recent, "seconds": round(log.seconds, 1), **log.last_watched}
+
+    def _restore(self) -> int:
+        """Go back to the newest sound checkpoint of this very job; returns the steps done, 0 without one."""
+        state, told = self._checkpoints.newest() if self._company.is_main_process else (None, [])
+        state = self._told(state)
+        for line in told:
+            self._voice.warn(line)
+        if state is None:
+            return 0
+        if state["software"] != _software():
+            self._voice.warn(
+                f"{self._job.name}: going on from {state['software']} with {_software()}: the end may differ"
+            )
+        self._updates.load_state_dict(state["updates"])
+        self._voice.note(f"{self._job.name}: going on at step {state['step']} of {self._settings.steps}")
+        return int(state["step"])
+
+    def _told(self, state: dict[str, Any] | None) -> dict[str, Any] | None:
+        """The main process's word, which all others take."""
+        if self._company.num_processes == 1:
+            return state
+        from accelerate.utils import broadcast_object_list
+
+        word = [state]
+        broadcast_object_list(word)
+        return word[0]
+
+    def _save(self, step: int) -> None:
+        if self._company.is_main_process:
+            self._checkpoints.save(step, {"updates": self._updates.state_dict(), "software": _software()})
+
+    def _draw(self, number: int) -> Draw:
+        return draw(self._data, self._settings, self._schedule.config.num_train_timesteps, self._seed, number)
+
+    def _step(self, number: int) -> "Step":
+        """One optimizer step; nothing here waits for the device."""
+        loss = self._ladder.climb(lambda size: self._passes(number, size), self._start_over)
+        if self._company.num_processes > 1:
+            loss = self._company.reduce(loss, "sum")
+            gradient = self._factors.gather()
+            gradient.copy_(self._company.reduce(gradient, "sum"))
+        rate = learning_rate(self._settings, number)
+        norm = self._updates.apply(number, loss, rate)
+        return Step(number + 1, rate, loss, norm)
+
+    def _passes(self, number: int, size: int) -> torch.Tensor:
+        """Losses and gradients of this process's share of a batch, in passes of `size` images; the loss's sum."""
+        share = self._settings.batch // self._company.num_processes
+        total = torch.zeros((), device=self._factors.master.device)
+        shares = list(self._draw(number).parts(share))
+        for part in shares[self._company.process_index].parts(size):
+            loss = self._loss(part)
+            (loss * self._updates.scale).backward()  # type: ignore[no-untyped-call]
+            self._factors.gather()
+            total += loss.detach()
+        return total
+
+    def _loss(self, part: Draw) -> torch.Tensor:
+        losses = denoising_losses(self._unet, self._schedule, part)
+        if self._settings.min_snr_gamma:
+            losses = losses * min_snr_weights(self._schedule, part.timesteps, self._settings.min_snr_gamma)
+        return losses.sum() / self._settings.batch
+
+    def _start_over(self, line: str) -> None:
+        self._voice.warn(f"{self._job.name}: {line}")
+        self._factors.forget()
+
+    @torch.no_grad()
+    def _watch(self) -> dict[str, float]:
+        """Loss on the works held out, at fixed times and noises, so that two steps can be compared."""
+        if self._unseen is None:
+            return {}
+        draws = held_out_draws(self._unseen, self._schedule.config.num_train_timesteps)
+        losses = [denoising_losses(self._unet, self._schedule, part) for part in draws.parts(self._ladder.size)]
+        return {"held_out_loss": float(torch.cat(losses).mean())}
+
+    def _report(self, pending: list["Step"], log: "Log", watched: dict[str, float]) -> None:
+        """Look at what was computed; stop at the first step that failed."""
+        fault = self._updates.first_fault()
+        for step in pending:
+            if fault and step.number > fault.step:
+                self._save(fault.step)
+                raise AvignonError(self._explain(fault, float(step.loss)))
+            extra = watched if step is pending[-1] else {}
+            loss = log.write(step, extra)
+            self._voice.progress(
+                step.number, self._settings.steps, f"{self._job.name}: loss {log.recent:.4f}", loss=loss
+            )
+        pending.clear()
+        self._ladder.look(self._voice)
+
+    def _explain(self, fault: Fault, loss: float) -> str:
+        drawn = self._draw(fault.step)
+        images = [self._data.files[i] for i in drawn.index.tolist()]
+        captions = [
+            self._data.captions[i][c] if c >= 0 else ""
+            for i, c in zip(drawn.index.tolist(), drawn.caption.tolist(), strict=True)
+        ]
+        return (
+            f"{self._job.name}: at step {fault.step + 1} {_reason(fault, loss)} (images {', '.join(images)}; captions "
+            f"{'; '.join(map(repr, captions))}; timesteps {drawn.timesteps.tolist()}); the weights of step "
+            f"{fault.step} are kept in {self._job.folder / 'checkpoints'}; {_advice(fault)}"
+        )
 
 
-def _seed(seed: int, *names: str | int) -> int:
-    """A seed for one purpose, independent of all others: 63 bits of a hash."""
-    text = "/".join(map(str, (seed, *names)))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+def _reason(fault: Fault, loss: float) -> str:
+    if fault.reason == LOSS:
+        return f"the loss is {loss}"
+    if fault.reason == GRADIENT:
+        return "a gradient is not a finite number"
+    return "gradients overflow fp16 even at a loss scale of 1"
+
+
+def _advice(fault: Fault) -> str:
+    if fault.reason in (LOSS, GRADIENT):
+        return "lower train.learning_rate, or set train.precision to bf16 or fp32, and run again"
+    return "set train.precision to bf16 or fp32, and run again"
+
+
+def _software() -> str:
+    return f"torch {torch.__version__}"
 
 
 @dataclass(frozen=True)
-class Data:
-    """What training reads at every step, computed once. N images, F views (plain, mirrored), M captions."""
+class Step:
+    """What one step gave; loss and norm may still be on their way from the device."""
 
-    mean: torch.Tensor
-    """Of the VAE's posterior, scaled, shaped (N, F, C, H/8, W/8)."""
-    std: torch.Tensor
-    text: torch.Tensor
-    """Embeddings of the captions, shaped (N, M, tokens, width)."""
-    empty: torch.Tensor
-    """Embedding of the empty prompt, shaped (tokens, width)."""
-    files: tuple[str, ...]
+    number: int
+    """Steps done, this one included."""
+    rate: float
+    loss: torch.Tensor
+    norm: torch.Tensor
 
 
-@torch.no_grad()
-def encode(
-    base: diffusion.Base,
-    examples: list[tuple[Path, dict[str, Any]]],
-    settings: Train,
-    device: torch.device,
-    voice: Voice,
-) -> Data:
-    """Run the VAE over every image and the text encoder over every caption, in fp32, then let both go."""
-    pipeline = base.pipeline
-    vae = pipeline.vae.to(device, torch.float32)
-    means, stds = [], []
-    for path, _ in examples:
-        pixels = (
-            torch.from_numpy(imaging.pixels(imaging.load(path))).float().permute(2, 0, 1)[None] * 2 - 1
-        )  # (1, 3, H, W)
-        views = torch.cat([pixels, pixels.flip(-1)] if settings.flip else [pixels]).to(device)
-        posterior = vae.encode(views).latent_dist
-        means.append(posterior.mean * vae.config.scaling_factor)
-        stds.append(posterior.std * vae.config.scaling_factor)
-    count = max(len(row["captions"]) for _, row in examples)
-    captions = [list(itertools.islice(itertools.cycle(row["captions"]), count)) for _, row in examples]
-    every = diffusion.text_embeddings(base, [c for own in captions for c in own], device, voice)
-    empty = diffusion.text_embeddings(base, [""], device, voice)[0]
-    vae.to("cpu")
-    pipeline.text_encoder.to("cpu")
-    text = every.reshape(len(examples), count, *every.shape[1:])
-    return Data(torch.stack(means), torch.stack(stds), text, empty, tuple(path.name for path, _ in examples))
+@dataclass
+class Ladder:
+    """How a step is fitted into memory: whole, with checkpointing, then in ever smaller passes.
+
+    Checkpointing gives the same bits. Passes of another size differ in rounding only; as memory runs out at the first
+    step or never, a run that steps down there ends as if it had begun there.
+    """
+
+    unet: Any
+    settings: Train
+    share: int
+    """Images of a step that are this process's."""
+    size: int = field(init=False)
+    """Images per pass."""
+    warned: bool = False
+
+    def __post_init__(self) -> None:
+        self.size = min(self.settings.micro_batch or self.share, self.share)
+
+    def climb(self, passes: Callable[[int], torch.Tensor], start_over: Callable[[str], None]) -> torch.Tensor:
+        """Do a step's passes; where memory runs out, say so, step down and do them again."""
+        while True:
+            try:
+                return passes(self.size)
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as failed:
+                if not _is_out_of_memory(failed) or not self._has_a_rung():
+                    raise
+            start_over(self._down())  # Outside the handler: the error's traceback holds the tensors.
+
+    def _has_a_rung(self) -> bool:
+        return self.size > 1 or not self.unet.is_gradient_checkpointing
+
+    def _down(self) -> str:
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if not self.unet.is_gradient_checkpointing:
+            self.unet.enable_gradient_checkpointing()
+            return "out of memory: going on with gradient checkpointing (train.gradient_checkpointing = true)"
+        self.size = next(k for k in range(self.size // 2, 0, -1) if self.share % k == 0)
+        return f"out of memory: going on with {self.size} images per pass (train.micro_batch = {self.size})"
+
+    def look(self, voice: Voice) -> None:
+        """Warn once where a GPU's memory is so full that a driver would move it to the system's."""
+        if self.warned or not torch.cuda.is_available():
+            return
+        free, total = torch.cuda.mem_get_info()
+        if will_spill(free, total):
+            self.warned = True
+            voice.warn(
+                f"GPU memory is full ({free / 2**20:.0f} MiB of {total / 2**20:.0f} are free): some drivers now use "
+                "the system's, many times slower; set train.gradient_checkpointing or a smaller train.micro_batch"
+            )
 
 
-@dataclass(frozen=True)
-class Draw:
-    """The random choices of one step, for a batch of B images."""
-
-    index: torch.Tensor
-    latents: torch.Tensor
-    """(B, C, H/8, W/8)"""
-    noise: torch.Tensor
-    timesteps: torch.Tensor
-    text: torch.Tensor
-    """(B, tokens, width)"""
-
-    def parts(self, size: int) -> Iterator["Draw"]:
-        """The draw in micro-batches of `size`."""
-        fields = (self.index, self.latents, self.noise, self.timesteps, self.text)
-        return itertools.starmap(Draw, zip(*(torch.split(field, size) for field in fields), strict=True))
+def will_spill(free: int, total: int) -> bool:
+    """Whether so few bytes are free that the next allocation may go to system memory."""
+    return free < 0.02 * total
 
 
-def draw(data: Data, settings: Train, timesteps: int, seed: int, step: int) -> Draw:
-    """Step `step`'s images, captions, latents, noise and timesteps; on the CPU, so that every device draws the same."""
-    images, views = data.mean.shape[:2]
-    batch, device = settings.batch, data.mean.device
-    random = torch.Generator().manual_seed(_seed(seed, step))
-    index = torch.tensor([_nth_image(seed, images, step * batch + i) for i in range(batch)])
-    view = torch.randint(views, (batch,), generator=random)
-    caption = torch.randint(data.text.shape[1], (batch,), generator=random)
-    dropped = torch.rand(batch, generator=random) < settings.caption_dropout
-    shape = (batch, *data.mean.shape[2:])
-    spread = torch.randn(shape, generator=random).to(device)
-    noise = torch.randn(shape, generator=random).to(device)
-    times = torch.randint(timesteps, (batch,), generator=random).to(device)
-    text = torch.where(dropped.to(device)[:, None, None], data.empty, data.text[index, caption])
-    return Draw(index, data.mean[index, view] + data.std[index, view] * spread, noise, times, text)
-
-
-def _nth_image(seed: int, images: int, n: int) -> int:
-    """The n-th image of an endless order in which every image comes once per epoch, newly shuffled each time."""
-    epoch, place = divmod(n, images)
-    order = torch.randperm(images, generator=torch.Generator().manual_seed(_seed(seed, "epoch", epoch)))
-    return int(order[place])
+def _is_out_of_memory(failed: BaseException) -> bool:
+    """PyTorch has an error of its own for GPUs; on the CPU it says so in words."""
+    return isinstance(failed, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(failed)
 
 
 def learning_rate(settings: Train, step: int) -> float:
@@ -284,122 +488,32 @@ def learning_rate(settings: Train, step: int) -> float:
     return settings.learning_rate * factor
 
 
-def optimizer_step(
-    accelerator: Accelerator,
-    unet: Any,
-    optimizer: Any,
-    parameters: list[torch.nn.Parameter],
-    noise_schedule: Any,
-    drawn: Draw,
-    settings: Train,
-) -> float:
-    """One optimizer step over the batch in micro-batches; returns the mean loss."""
-    total = 0.0
-    for part in drawn.parts(settings.micro_batch or settings.batch):
-        with accelerator.accumulate(unet):
-            loss = denoising_loss(unet, noise_schedule, part)
-            accelerator.backward(loss)
-            if accelerator.sync_gradients:
-                accelerator.clip_grad_norm_(parameters, settings.max_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad()
-        total += float(loss.detach()) * len(part.index) / settings.batch
-    return total
-
-
-def denoising_loss(unet: Any, noise_schedule: Any, drawn: Draw) -> torch.Tensor:
-    """Mean squared error of the UNet's prediction, in what the base was trained to predict.
-
-    epsilon: Ho et al., arXiv:2006.11239, eq. 14. v: Salimans & Ho, arXiv:2202.00512, section 4.
-    """
-    noisy = noise_schedule.add_noise(drawn.latents, drawn.noise, drawn.timesteps)  # (B, C, H/8, W/8)
-    predicted = unet(noisy, drawn.timesteps, drawn.text).sample
-    kind = noise_schedule.config.prediction_type
-    if kind == "epsilon":
-        target = drawn.noise
-    elif kind == "v_prediction":
-        target = noise_schedule.get_velocity(drawn.latents, drawn.noise, drawn.timesteps)
-    elif kind == "sample":
-        target = drawn.latents
-    else:
-        raise AvignonError(f"the base's scheduler predicts {kind!r}; epsilon, v_prediction and sample are understood")
-    return nn.mse_loss(predicted.float(), target.float())
-
-
-@torch.no_grad()
-def _check_finite(loss: float, parameters: list[torch.nn.Parameter], where: str, drawn: Draw, data: Data) -> None:
-    """Stop before ruined weights are saved. A sound loss may have had gradients that are not."""
-    if math.isfinite(loss) and math.isfinite(float(torch.nn.utils.get_total_norm(parameters))):
-        return
-    what = "the weights are no longer finite" if math.isfinite(loss) else f"the loss is {loss}"
-    images = ", ".join(data.files[i] for i in drawn.index.tolist())
-    raise AvignonError(
-        f"{where} {what} (images {images}; timesteps {drawn.timesteps.tolist()}); the last checkpoint is kept; "
-        "lower train.learning_rate, or set train.precision to bf16 or fp32, and run again: the adapter starts afresh"
-    )
-
-
-@dataclass(frozen=True)
-class State:
-    """Checkpoints: everything that a run needs to go on as if it had never stopped."""
-
-    path: Path
-    identity: str
-    parameters: list[torch.nn.Parameter]
-    optimizer: Any
-    scaler: Any
-
-    def save(self, step: int) -> None:
-        """Replace the checkpoint by the present state, after `step` steps."""
-        state = {
-            "identity": self.identity,
-            "step": step,
-            "parameters": [parameter.detach().cpu() for parameter in self.parameters],
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict() if self.scaler else None,
-        }
-        with replacing(self.path) as scratch:
-            torch.save(state, scratch)
-
-    def restore(self) -> int:
-        """Go back to the checkpoint if it belongs to this very job; returns the steps done, 0 without one."""
-        try:
-            state = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError):
-            return 0  # None there, or cut short by a dying disk: start afresh.
-        if not isinstance(state, dict) or state.get("identity") != self.identity:
-            return 0
-        with torch.no_grad():
-            for parameter, value in zip(self.parameters, state["parameters"], strict=True):
-                parameter.copy_(value)
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.scaler:
-            self.scaler.load_state_dict(state["scaler"])
-        return int(state["step"])
-
-
 class Log:
     """`metrics.jsonl` and TensorBoard; a resumed run drops the lines that it is about to write again."""
 
-    def __init__(self, folder: Path, first: int) -> None:
-        self._path = folder / "metrics.jsonl"
-        if not first:
-            shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first + 1)
+    def __init__(self, folder: Path, first: int, *, writes: bool) -> None:
+        self._path, self._writes = folder / "metrics.jsonl", writes
         lines = self._path.read_text(encoding="utf-8").splitlines() if first and self._path.exists() else []
-        self._losses = [json.loads(line)["loss"] for line in lines[:first]]
-        before = [json.loads(line)["seconds"] for line in lines[:first]]
-        self.seconds = before[-1] if before else 0.0
-        write_text(self._path, "".join(line + "\n" for line in lines[:first]))
+        records = [json.loads(line) for line in lines[:first]]
+        self._losses = [record["loss"] for record in records]
+        self.seconds = records[-1]["seconds"] if records else 0.0
+        self.last_watched: dict[str, float] = {}
+        if writes:
+            if not first:
+                shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first + 1)
+            write_text(self._path, "".join(line + "\n" for line in lines[:first]))
         self._clock = time.monotonic()
 
     def __enter__(self) -> "Log":
-        self._file = self._path.open("a", encoding="utf-8")
+        if self._writes:
+            self._file = self._path.open("a", encoding="utf-8")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._board.close()
+        if self._writes:
+            self._file.close()
+            self._board.close()
 
     @property
     def recent(self) -> float:
@@ -407,16 +521,20 @@ class Log:
         window = self._losses[-50:]
         return sum(window) / len(window) if window else math.nan
 
-    def write(self, step: int, loss: float, rate: float) -> None:
-        """Note one step."""
+    def write(self, step: Step, watched: dict[str, float]) -> float:
+        """Note one step, and what was measured after it; returns its loss."""
         now = time.monotonic()
         self.seconds, self._clock = self.seconds + now - self._clock, now
+        loss = float(step.loss)
         self._losses.append(loss)
-        line = {"step": step, "loss": loss, "learning_rate": rate, "seconds": round(self.seconds, 3)}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-        self._board.add_scalar("loss", loss, step)
-        self._board.add_scalar("learning_rate", rate, step)
+        self.last_watched = watched or self.last_watched
+        values = {"loss": loss, "learning_rate": step.rate, "gradient_norm": float(step.norm), **watched}
+        if self._writes:
+            self._file.write(json.dumps({"step": step.number, **values, "seconds": round(self.seconds, 3)}) + "\n")
+            self._file.flush()
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step.number)
+        return loss
 
 
 @contextmanager

@@ -1,0 +1,79 @@
+"""Checkpoints of a training: whole or not there, the newest few kept, a damaged one passed over.
+
+A checkpoint is a zip file (torch's format), in which each part has a checksum.
+"""
+
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from avignon.workspace import replacing
+
+_NAME = re.compile(r"step-(\d{7})\.pt")
+
+
+class Checkpoints:
+    """The checkpoints of one job in one folder."""
+
+    def __init__(self, folder: Path, job: Mapping[str, str], keep: int) -> None:
+        self._folder, self._job, self._keep = folder, dict(job), keep
+
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
+        """Write the state after `step` steps, then let the oldest beyond the number kept go."""
+        with replacing(self._folder / f"step-{step:07}.pt") as scratch:
+            torch.save({"job": self._job, "step": step, **state}, scratch)
+        for old in self._newest_first()[self._keep :]:
+            old.unlink()
+
+    def newest(self) -> tuple[dict[str, Any] | None, list[str]]:
+        """The newest sound state, and a line about each file that was passed over.
+
+        Those of another job are set aside, not deleted: the lines say what differs.
+        """
+        told: list[str] = []
+        for path in self._newest_first():
+            state = _read(path)
+            if state is None:
+                told.append(f"{path}: damaged; the one before it is used if there is one")
+            elif differences := self._differences(state["job"]):
+                told.append(
+                    f"{self._set_aside(path)}: belongs to another job ({', '.join(differences)}) and was set aside"
+                )
+            else:
+                return state, told
+        return None, told
+
+    def clear(self) -> None:
+        """Delete this job's checkpoints, when it is done."""
+        for path in self._newest_first():
+            path.unlink()
+
+    def _newest_first(self) -> list[Path]:
+        return sorted((p for p in self._folder.glob("step-*.pt") if _NAME.fullmatch(p.name)), reverse=True)
+
+    def _differences(self, other: Mapping[str, str]) -> list[str]:
+        keys = [*self._job, *(key for key in other if key not in self._job)]
+        return [f"another {key}" for key in keys if self._job.get(key) != other.get(key)]
+
+    def _set_aside(self, path: Path) -> Path:
+        place = path.parent / "set-aside" / path.name
+        place.parent.mkdir(exist_ok=True)
+        return path.replace(place)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A checkpoint whose every part has the checksum that it was written with; None if it has not."""
+    try:
+        with zipfile.ZipFile(path) as parts:
+            if parts.testzip() is not None:
+                return None
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError, zipfile.BadZipFile):
+        return None
+    sound = isinstance(state, dict) and isinstance(state.get("job"), dict) and isinstance(state.get("step"), int)
+    return state if sound else None
