@@ -4,9 +4,10 @@
     python benchmarks/train.py miniature --rounds 9
     python benchmarks/train.py sd21 --batch 4 --checkpointing
 
-The common way is what the widely used example script does (diffusers' train_text_to_image_lora.py): a data loader gives
-pixels and token ids; at every step the VAE and the text encoder run; LoRA weights stay in fp32 under autocast, or all is
-fp32; the loss is read at every step. Both train the same LoRA (the recipe's ranks) on the same UNet. `sd21` is the architecture of Stable Diffusion 2.1 with random weights at 512×512.
+The common way is what the widely used example script does (diffusers' train_text_to_image_lora.py): a data loader
+gives pixels and token ids; at every step the VAE and the text encoder run; LoRA weights stay in fp32 under autocast, or
+all is fp32; the loss is read at every step. Both train the same LoRA (the recipe's ranks) on the same UNet. `sd21` is
+the architecture of Stable Diffusion 2.1 with random weights at 512×512.
 
 Each contestant lives in a process of its own, so that memory can be told apart, and they take turns, so that a busy
 machine troubles all alike. What counts is the median of the ratios. FLOPs are those that torch's counter finds in one
