@@ -5,12 +5,12 @@ that it reads, and the outputs of its parents. It runs when their hash, or a has
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avignon import __version__
+from avignon import __version__, processes
 from avignon.curate import least_edge
 from avignon.recipe import EMBEDDED, FolderMuseum, Recipe
 from avignon.records import Event, Voice
@@ -24,6 +24,8 @@ class Stage:
     name: str
     parents: tuple[str, ...]
     depends: Callable[[Recipe], object]
+    shared: bool = False
+    """Whether several processes do it together; the others are the first one's alone."""
 
     def inputs(self, recipe: Recipe, space: Workspace) -> str:
         """One hash over everything that the stage's outputs follow from."""
@@ -38,7 +40,7 @@ STAGES = (
     Stage("collect", (), lambda r: [_dump(r, "museum", "artists", "collect"), _decisions(r), _folders(r)]),
     Stage("curate", ("collect",), lambda r: [_dump(r, "curate", "artists"), least_edge(r), _decisions(r)]),
     Stage("prepare", ("curate",), lambda r: [_dump(r, "prepare", "artists"), r.base.resolution]),
-    Stage("train", ("prepare",), lambda r: [_dump(r, "train", "artists", "base", "seed"), _base(r)]),
+    Stage("train", ("prepare",), lambda r: [_dump(r, "train", "artists", "base", "seed"), _base(r)], shared=True),
     Stage(
         "generate",
         ("train",),
@@ -68,11 +70,18 @@ def run(recipe: Recipe, folder: Path, listener: Callable[[Event], None], *, unti
         InputError: the user's input or surroundings are at fault; everything done before is kept.
     """
     space = Workspace(folder / recipe.name)
+    wanted = STAGES[: NAMES.index(until) + 1]
+    if not processes.is_first():
+        _assist(recipe, space, wanted)
+        return space
     with space.locked():
         write_text(space.recipe, recipe.to_toml())
-        for stage in STAGES[: NAMES.index(until) + 1]:
+        for stage in wanted:
             inputs = stage.inputs(recipe, space)
-            if space.is_current(stage.name, inputs):
+            current = space.is_current(stage.name, inputs)
+            if stage.shared:
+                processes.agree(current)
+            if current:
                 listener(Event(stage.name, "skipped", "up to date"))
                 continue
             listener(Event(stage.name, "start"))
@@ -81,6 +90,13 @@ def run(recipe: Recipe, folder: Path, listener: Callable[[Event], None], *, unti
                 space.record(stage.name, inputs)
             listener(Event(stage.name, "done"))
     return space
+
+
+def _assist(recipe: Recipe, space: Workspace, wanted: Sequence[Stage]) -> None:
+    """Take part in the stages that several processes do together; what is up to date is the first one's word."""
+    for stage in wanted:
+        if stage.shared and not processes.agree(True):
+            stage.run(recipe, space, Voice(stage.name, lambda _: None))
 
 
 def _dump(recipe: Recipe, *sections: str) -> Any:

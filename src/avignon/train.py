@@ -25,7 +25,7 @@ from accelerate import Accelerator
 from diffusers import DDPMScheduler
 from torch.utils.tensorboard import SummaryWriter
 
-from avignon import adapters, cards, diffusion
+from avignon import adapters, cards, diffusion, processes
 from avignon.batches import Data, Draw, draw, encode, held_out_draws, seed_of
 from avignon.checkpoints import Checkpoints
 from avignon.errors import AvignonError, RecipeError
@@ -284,7 +284,7 @@ class Training:
     def _restore(self) -> int:
         """Go back to the newest sound checkpoint of this very job; returns the steps done, 0 without one."""
         state, told = self._checkpoints.newest() if self._company.is_main_process else (None, [])
-        state = self._told(state)
+        state = processes.agree(state)
         for line in told:
             self._voice.warn(line)
         if state is None:
@@ -296,16 +296,6 @@ class Training:
         self._updates.load_state_dict(state["updates"])
         self._voice.note(f"{self._job.name}: going on at step {state['step']} of {self._settings.steps}")
         return int(state["step"])
-
-    def _told(self, state: dict[str, Any] | None) -> dict[str, Any] | None:
-        """The main process's word, which all others take."""
-        if self._company.num_processes == 1:
-            return state
-        from accelerate.utils import broadcast_object_list
-
-        word = [state]
-        broadcast_object_list(word)
-        return word[0]
 
     def _save(self, step: int) -> None:
         if self._company.is_main_process:

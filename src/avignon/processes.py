@@ -1,0 +1,40 @@
+"""One run in several processes, as `accelerate launch` starts them: the first one decides and writes, all compute."""
+
+import os
+from datetime import timedelta
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(days=1)
+"""How long the others wait for the first, which may have a museum's images to fetch. One that dies ends all at once."""
+
+
+def count() -> int:
+    """How many processes carry out this run together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first() -> bool:
+    """Whether this process decides and writes."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def agree(value: T) -> T:
+    """The first process's value, in all of them."""
+    if count() == 1:
+        return value
+    from accelerate import PartialState  # with torch, which a run in one process may not need
+    from accelerate.utils import broadcast_object_list
+
+    joined: Any = PartialState(cpu=not _has_gpu(), timeout=PATIENCE)
+    del joined
+    word = [value]
+    broadcast_object_list(word)
+    return word[0]
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
