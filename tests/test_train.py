@@ -1,10 +1,12 @@
 """Training: targets, draws, schedules, interruption, and what is left on the disk."""
 
+import errno
 import itertools
 import json
 import math
 import os
 import signal
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -18,11 +20,11 @@ from diffusers import DDPMScheduler
 
 from avignon import adapters, batches, diffusion, train
 from avignon.checkpoints import Checkpoints
-from avignon.errors import AvignonError
-from avignon.objective import denoising_losses
+from avignon.errors import AvignonError, RecipeError, WorkspaceError
+from avignon.objective import denoising_losses, min_snr_weights
 from avignon.recipe import Recipe, Train
 from avignon.records import Event, Voice
-from avignon.updates import LOSS, SCALE, Factors, Fault, Updates
+from avignon.updates import LOSS, SCALE, Factors, Fault, Updates, new_optimizer
 from avignon.workspace import Workspace, sha256_of
 from tests.support.runs import carried, small_recipe
 from tests.support.tiny_sd import make_tiny_sd
@@ -722,3 +724,273 @@ def test_events_tell_the_loss(tmp_path: Path, tiny_sd: Path) -> None:
     steps = [event for event in heard if event.kind == "progress"]
     assert [(event.done, event.total) for event in steps] == [(1, 2), (2, 2)] * 2
     assert [event.data["loss"] for event in steps[:2]] == [line["loss"] for line in metrics(space)]
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_min_snr_weights_are_the_papers(kind: str) -> None:
+    """On an error of the clean sample, whatever the target, the weight is min(SNR, γ); no weight is not a number."""
+    schedule = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type=kind)
+    times = torch.tensor([0, 1, 300, 700, 999])
+    alphas = schedule.alphas_cumprod[times]
+    snr = alphas / (1 - alphas)
+    # An error e of the clean sample is one of √SNR·e of the noise, and one of e / √(1−ᾱ) of v.
+    as_target = {"epsilon": snr, "v_prediction": 1 / (1 - alphas), "sample": torch.ones(5)}[kind]
+    assert torch.allclose(min_snr_weights(schedule, times, 5.0) * as_target, snr.clamp(max=5.0), rtol=1e-4)
+
+
+def test_zero_terminal_snr_is_the_schedulers(tmp_path: Path) -> None:
+    """With `rescale_betas_zero_snr` in the base's scheduler the last step is pure noise, and every weight is finite."""
+    schedule = DDPMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+    )
+    drawn, unet = some_draw(), Perfect(torch.zeros(3, 4, 8, 8))
+    losses = denoising_losses(unet, schedule, drawn)
+    assert torch.allclose(unet.shown[0][2], drawn.noise[2], atol=1e-3), "timestep 999 is noise alone"
+    assert torch.allclose(losses[2], drawn.latents[2].square().mean(), rtol=1e-2), "and v is −x there"
+    for kind in ("epsilon", "v_prediction", "sample"):
+        schedule.register_to_config(prediction_type=kind)
+        assert bool(min_snr_weights(schedule, drawn.timesteps, 5.0).isfinite().all())
+
+
+def test_noise_offset_is_shared_by_a_channels_pixels() -> None:
+    """The offset adds one number to each channel of the noise, of the deviation asked for; without it nothing."""
+    data = some_data()
+    plain = [batches.draw(data, Train(batch=16), 1000, seed=0, step=step) for step in range(40)]
+    offset = [batches.draw(data, Train(batch=16, noise_offset=0.3), 1000, seed=0, step=step) for step in range(40)]
+    added = torch.cat([b.noise - a.noise for a, b in zip(plain, offset, strict=True)])
+    assert float(added.std((2, 3)).max()) < 1e-6
+    assert float(added[:, :, 0, 0].std()) == pytest.approx(0.3, rel=0.05)
+
+
+def test_averaged_weights_are_saved(tmp_path: Path, tiny_sd: Path) -> None:
+    """With `ema` the adapter is the moving average of the weights after each step, not the last ones."""
+    states: list[torch.Tensor] = []
+
+    class Watched(Updates):
+        """Notes the weights after each step."""
+
+        def apply(self, *arguments: Any) -> torch.Tensor:
+            """Note them."""
+            norm = super().apply(*arguments)
+            states.append(self._factors.master.detach().clone())
+            return norm
+
+    recipe, space = prepared(tmp_path, tiny_sd, mode="joint", ema=0.5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "Updates", Watched)
+        run(recipe, space)
+    base = diffusion.load(recipe, torch.float32, SILENT)
+    begun = adapters.add(base.pipeline.unet, "joint", recipe.train.ranks, 0, batches.seed_of(recipe.seed, "joint"))
+    average = Factors(begun, torch.float32).master.detach().clone()
+    for step, state in enumerate(states):
+        average.lerp_(state, 1 - min(0.5, (1 + step) / (10 + step)))
+    fresh = diffusion.load(recipe, torch.float32, SILENT)
+    adapters.load(fresh, "joint", space.adapter("joint"))
+    loaded = Factors(
+        [p for p in fresh.pipeline.unet.parameters() if p.requires_grad] or _factors_of(fresh), torch.float32
+    )
+    assert torch.allclose(loaded.master, average, atol=1e-7)
+    assert not torch.allclose(loaded.master, states[-1], atol=1e-5)
+
+
+def _factors_of(base: diffusion.Base) -> list[torch.nn.Parameter]:
+    return [p for name, p in base.pipeline.unet.named_parameters() if ".lora_" in name]
+
+
+def test_prodigy_learns(tmp_path: Path, tiny_sd: Path) -> None:
+    """Prodigy trains, goes on exactly after a stop, and finds a rate of its own."""
+    settings = {"mode": "joint", "optimizer": "prodigy", "learning_rate": 1.0}
+    recipe, space = prepared(tmp_path / "a", tiny_sd, **settings)
+    run(recipe, space)
+    other, broken = prepared(tmp_path / "b", tiny_sd, **settings)
+    stopped(other, broken, 3, "joint")
+    run(other, broken)
+    assert same(weights(space, "joint"), weights(broken, "joint"))
+    assert max(float(t.abs().max()) for key, t in weights(space, "joint").items() if "lora_B" in key) > 0
+
+
+def test_adamw_of_8_bits(tmp_path: Path, tiny_sd: Path) -> None:
+    """The 8-bit optimizer ends near the full one, where its package is installed."""
+    pytest.importorskip("bitsandbytes")
+    ends = []
+    for optimizer in ("adamw", "adamw-8bit"):
+        recipe, space = prepared(tmp_path / optimizer, tiny_sd, mode="joint", optimizer=optimizer, learning_rate=1e-3)
+        run(recipe, space)
+        ends.append(torch.cat([t.flatten() for t in weights(space, "joint").values()]))
+    assert float((ends[0] - ends[1]).norm() / ends[0].norm()) < 0.02
+
+
+def test_optimizer_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line says what to install."""
+    monkeypatch.setitem(sys.modules, "prodigyopt", None)
+    with pytest.raises(RecipeError, match=r"train.optimizer: 'prodigy' needs `pip install avignon\[optimizers\]`"):
+        new_optimizer(torch.nn.Parameter(torch.ones(3)), Train(optimizer="prodigy"))
+
+
+def test_held_out_works(tmp_path: Path, tiny_sd: Path) -> None:
+    """Works held out are never learned from, whole works at a time; their loss is the same for the same weights."""
+    recipe, space = prepared(tmp_path, tiny_sd, held_out=1, watch_every=2)
+    seen: set[str] = set()
+    with pytest.MonkeyPatch.context() as patch:
+        encode = batches.encode
+
+        def remembered(base: Any, examples: Any, *rest: Any) -> batches.Data:
+            seen.update(row["object_id"] for _, row in examples) if len(examples) > 1 else None
+            return encode(base, examples, *rest)
+
+        patch.setattr(train, "encode", remembered)
+        run(recipe, space)
+    assert len(seen) == 4, "two of three works of each artist"
+    watched = [line.get("held_out_loss") for line in metrics(space)]
+    assert [value is not None for value in watched] == [False, True, False, True]
+    assert card(space)["metrics"]["held_out_loss"] == watched[-1]
+    again, other = prepared(tmp_path / "again", tiny_sd, held_out=1)
+    run(again, other)
+    assert card(other)["metrics"]["held_out_loss"] == watched[-1]
+
+
+def test_all_works_cannot_be_held_out(tmp_path: Path, tiny_sd: Path) -> None:
+    """Holding out all is refused with the numbers."""
+    recipe, space = prepared(tmp_path, tiny_sd, held_out=3)
+    with pytest.raises(RecipeError, match=r"train.held_out: 3 of winslow-homer's 3 works leave none"):
+        run(recipe, space)
+
+
+class OutOfMemory:
+    """Passes of more than so many images at once, or without checkpointing, find no memory."""
+
+    def __init__(self, most: int, *, checkpointing: bool) -> None:
+        self.most, self.checkpointing = most, checkpointing
+
+    def __call__(self, unet: Any, schedule: Any, drawn: batches.Draw) -> torch.Tensor:
+        """The losses, or no memory."""
+        if len(drawn.index) > self.most or (self.checkpointing and not unet.is_gradient_checkpointing):
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried …")
+        return denoising_losses(unet, schedule, drawn)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("most", "rungs"), [(4, 1), (2, 2), (1, 3)])
+def test_out_of_memory_steps_down(
+    tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch, most: int, rungs: int
+) -> None:
+    """The engine steps down until it fits, says so, and ends with the bits of a run that started there."""
+    common = {"mode": "joint", "batch": 4, "steps": 2}
+    recipe, space = prepared(tmp_path / "a", tiny_sd, **common)
+    told: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "denoising_losses", OutOfMemory(most, checkpointing=True))
+        run(recipe, space, lambda event: told.append(event.text) if event.kind == "warning" else None)
+    assert len(told) == rungs
+    assert all("out of memory: going on with" in line for line in told)
+    started, other = prepared(tmp_path / "b", tiny_sd, **common, gradient_checkpointing=True, micro_batch=most % 4)
+    run(started, other)
+    assert same(weights(space, "joint"), weights(other, "joint"))
+
+
+def test_no_rung_left(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where even one image at a time finds no memory, the error is told and nothing is written."""
+    recipe, space = prepared(tmp_path, tiny_sd, mode="joint", batch=2)
+    monkeypatch.setattr(train, "denoising_losses", OutOfMemory(0, checkpointing=False))
+    with pytest.raises(RuntimeError, match="not enough memory"):
+        run(recipe, space)
+    assert not (space.adapter("joint") / adapters.WEIGHTS_FILE).exists()
+
+
+@pytest.mark.parametrize(("free", "expected"), [(0, True), (100, True), (2000, False), (8000, False)])
+def test_spill_is_foreseen(free: int, expected: bool) -> None:
+    """Less than 2 % of free memory is when a driver may turn to the system's."""
+    assert train.will_spill(free, 10_000) is expected
+
+
+@pytest.mark.slow
+def test_dora_comes_back(tmp_path: Path, tiny_sd: Path) -> None:
+    """DoRA trains, its magnitudes move, and a fresh load gives the trained UNet's predictions."""
+    recipe, space = prepared(tmp_path, tiny_sd, mode="joint", dora=True)
+    run(recipe, space)
+    trained = weights(space, "joint")
+    magnitudes = [key for key in trained if "lora_magnitude_vector" in key]
+    assert magnitudes
+    base = diffusion.load(recipe, torch.float32, SILENT)
+    adapters.load(base, "joint", space.adapter("joint"))
+    loaded = adapters.weights_of(base.pipeline.unet, "joint")
+    assert all(torch.equal(loaded[key.removeprefix("unet.")], value) for key, value in trained.items())
+    plain = small_recipe(tmp_path / "plain", tiny_sd, train={"mode": "joint"})
+    start = carried(plain, tmp_path / "plain" / "runs")[0]
+    run(plain, start)
+    assert not any("magnitude" in key for key in weights(start, "joint"))
+
+
+def test_ranks_of_single_blocks(tmp_path: Path, tiny_sd: Path) -> None:
+    """A block's own rank is that of all its layers, 0 leaves it frozen, a block that is not there is named."""
+    ranks = {"attention": 4, "projection": 3, "convolution": 2, "blocks": {"mid_block": 5, "down_blocks.0": 0}}
+    recipe, space = prepared(tmp_path, tiny_sd, mode="joint", steps=1, ranks=ranks)
+    run(recipe, space)
+    found = {key: len(value) for key, value in weights(space, "joint").items() if "lora_A" in key}
+    assert {rank for key, rank in found.items() if ".mid_block." in key} == {5}
+    assert not any(".down_blocks.0." in key for key in found)
+    assert {rank for key, rank in found.items() if ".up_blocks." in key} == {4, 3, 2}
+    wrong = small_recipe(tmp_path, tiny_sd, train={"ranks": {"attention": 4, "blocks": {"mid_blok": 1}}})
+    with pytest.raises(RecipeError, match=r"train.ranks.blocks: the UNet has no 'mid_blok'; there are down_blocks.0, "):
+        run(wrong, space)
+
+
+def test_machine_says_what_it_picked(tmp_path: Path, tiny_sd: Path) -> None:
+    """The line names device, precision and attention, and which of them the program chose itself."""
+    recipe = small_recipe(tmp_path, tiny_sd, train={"precision": "auto"})
+    machine = train.Machine.of(recipe, torch.device("cpu"))
+    assert machine.describe(1).startswith(f"cpu, {machine.precision}, attention plain (chosen for this machine: ")
+    assert "precision" in machine.describe(1)
+    fixed = small_recipe(tmp_path, tiny_sd, train={"precision": "fp32", "attention": "sdpa", "compile": "off"})
+    assert train.Machine.of(fixed, torch.device("cpu")).describe(2) == "cpu, fp32, attention sdpa, 2 processes"
+
+
+@pytest.mark.slow
+def test_attention_backends_agree(tmp_path: Path, tiny_sd: Path) -> None:
+    """Plain and fused attention learn the same within rounding."""
+    ends = []
+    for attention in ("plain", "sdpa"):
+        recipe, space = prepared(tmp_path / attention, tiny_sd, mode="joint", attention=attention, learning_rate=1e-4)
+        run(recipe, space)
+        ends.append(weights(space, "joint"))
+    assert max(float((ends[0][key] - ends[1][key]).abs().max()) for key in ends[0]) < 1e-5
+
+
+@pytest.mark.slow
+def test_same_seed_same_bits(whole: tuple[Recipe, Workspace], tmp_path: Path, tiny_sd: Path) -> None:
+    """The same recipe twice gives the same bits; with `deterministic` too, and another seed others."""
+    recipe, space = prepared(tmp_path, tiny_sd, deterministic=True)
+    run(recipe, space)
+    assert same(weights(space), weights(whole[1]))
+    assert not torch.are_deterministic_algorithms_enabled()
+    other = recipe.model_copy(update={"seed": 8})
+    run(other, space)
+    assert not same(weights(space), weights(whole[1]))
+
+
+def test_full_disk_loses_nothing(
+    whole: tuple[Recipe, Workspace], tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fills up within a checkpoint: one clear line, the checkpoint before it whole, and it goes on."""
+    recipe, space = prepared(tmp_path, tiny_sd)
+    save, calls = torch.save, iter(range(10))
+
+    def full(state: Any, path: Path) -> None:
+        if next(calls) == 1:
+            path.write_bytes(b"half of it")
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        save(state, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(WorkspaceError, match="the disk is full; what was done so far is kept: free some space and"):
+            run(recipe, space)
+    assert [p.name for p in (space.adapter(HOMER) / "checkpoints").iterdir()] == ["step-0000002.pt"]
+    notes: list[str] = []
+    run(recipe, space, lambda event: notes.append(event.text))
+    assert f"{HOMER}: going on at step 2 of 4" in notes
+    assert same(weights(space), weights(whole[1]))

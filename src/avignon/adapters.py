@@ -20,7 +20,7 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 
 from avignon.diffusion import Base
-from avignon.errors import AdapterError, AvignonError
+from avignon.errors import AdapterError, AvignonError, RecipeError
 from avignon.recipe import Ranks
 from avignon.workspace import replacing
 
@@ -34,13 +34,17 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
 """The UNet's layers of each kind, by the end of their names."""
 
 
-def lora_config(ranks: Ranks, alpha: float = 0.0) -> LoraConfig:
+def lora_config(ranks: Ranks, alpha: float = 0.0, *, dora: bool = False) -> LoraConfig:
     """Which layers are adapted, at which rank; `alpha` 0 is each layer's rank, a scale of 1."""
-    chosen = {kind: rank for kind, rank in ranks.model_dump().items() if rank}
-    pattern = {re.escape(layer): rank for kind, rank in chosen.items() for layer in LAYERS[kind]}
+    chosen = {kind: rank for kind in LAYERS if (rank := getattr(ranks, kind))}
+    blocks = {rf"{re.escape(block)}\..*": rank for block, rank in ranks.blocks.items()}
+    kinds = {re.escape(layer): rank for kind, rank in chosen.items() for layer in LAYERS[kind]}
+    pattern = {name: rank for name, rank in (blocks | kinds).items() if rank}  # peft takes the first that fits
     alphas = {layer: alpha or rank for layer, rank in pattern.items()}
     default = next(iter(chosen.values()))
     return LoraConfig(
+        use_dora=dora,
+        exclude_modules="|".join(name for name, rank in blocks.items() if not rank) or None,
         r=default,
         lora_alpha=alpha or default,
         rank_pattern=pattern,
@@ -50,11 +54,20 @@ def lora_config(ranks: Ranks, alpha: float = 0.0) -> LoraConfig:
     )
 
 
-def add(unet: Any, name: str, ranks: Ranks, alpha: float, seed: int) -> list[torch.nn.Parameter]:
-    """Put a new adapter on a frozen UNet and return its parameters, in fp32. The change it makes is still zero."""
+def add(unet: Any, name: str, ranks: Ranks, alpha: float, seed: int, *, dora: bool = False) -> list[torch.nn.Parameter]:
+    """Put a new adapter on a frozen UNet and return its parameters, in fp32. The change it makes is still zero.
+
+    Raises:
+        RecipeError: ranks for a block that the UNet has not.
+    """
+    blocks = {".".join(path.split(".")[:2]) if "blocks" in path else path.split(".")[0]
+              for path, _ in unet.named_modules() if "block" in path.split(".")[0]}  # fmt: skip
+    for block in ranks.blocks:
+        if block not in blocks:
+            raise RecipeError(f"train.ranks.blocks: the UNet has no {block!r}; there are {', '.join(sorted(blocks))}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        unet.add_adapter(lora_config(ranks, alpha), adapter_name=name)
+        unet.add_adapter(lora_config(ranks, alpha, dora=dora), adapter_name=name)
     cast_training_params(unet, torch.float32)
     return [parameter for parameter in unet.parameters() if parameter.requires_grad]
 
@@ -198,6 +211,8 @@ def _factors(path: Path) -> dict[str, dict[str, list[int]]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118 - the file object is no mapping
+                if re.fullmatch(r"unet\..+\.lora_magnitude_vector(\.weight)?", key):
+                    continue  # DoRA's; the factors beside it say whether the layer fits
                 match = re.fullmatch(r"unet\.(.+)\.(lora_[AB])\.weight", key)
                 if not match:  # Of a text encoder, say: it would be on in every picture, whatever its weight.
                     raise AdapterError(f"{path}: {key} is no part of a plain LoRA for a UNet in diffusers' format")

@@ -153,6 +153,9 @@ class Ranks(Section):
     """proj_in and proj_out of every transformer block."""
     convolution: int = Field(default=2, ge=0, le=256)
     """conv1 and conv2 of every residual block."""
+    blocks: dict[str, Annotated[int, Field(ge=0, le=256)]] = {}
+    """Rank of all these layers within single blocks, by the beginning of their names, such as `mid_block` or
+    `down_blocks.0`; 0 leaves the block frozen."""
 
     @model_validator(mode="after")
     def _some_layer(self) -> "Ranks":
@@ -199,6 +202,8 @@ class Train(Section):
     ranks: Ranks = Ranks()
     alpha: float = Field(default=0.0, ge=0)
     """LoRA alpha for all layers; 0 sets it to each layer's rank, a scale of 1."""
+    dora: bool = False
+    """Learn each layer's magnitude apart from its direction (Liu et al., arXiv:2402.09353); a third slower or more."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about half the memory, a third more time."""

@@ -231,7 +231,8 @@ def prepare_unet(unet: Any, name: str, recipe: Recipe, machine: Machine) -> list
     dtype = diffusion.DTYPES[machine.precision]
     diffusion.place(unet, machine.device, dtype, memory_format=torch.channels_last)
     diffusion.use_attention(unet, machine.attention)
-    parameters = adapters.add(unet, name, settings.ranks, settings.alpha, seed_of(recipe.seed, name))
+    seed = seed_of(recipe.seed, name)
+    parameters = adapters.add(unet, name, settings.ranks, settings.alpha, seed, dora=settings.dora)
     unet.train()
     if settings.gradient_checkpointing:
         unet.enable_gradient_checkpointing()

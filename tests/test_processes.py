@@ -1,0 +1,116 @@
+"""One training in several processes: same curve, same weights, one writer, and a killed process ends it cleanly."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from avignon import adapters, processes
+from avignon.workspace import Workspace
+from tests.support.runs import write_recipe
+
+pytestmark = pytest.mark.slow
+
+
+def launched(recipe: Path, folder: Path, count: int) -> subprocess.Popen[str]:
+    """`accelerate launch -m avignon train` in so many processes on the CPU."""
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_machines=1", "--mixed_precision=no"]
+    several = ["--multi_cpu"] if count > 1 else []
+    command = [*launch, *several, f"--num_processes={count}", "-m", "avignon", "train", str(recipe)]
+    return subprocess.Popen(
+        [*command, "--workspace", str(folder)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finished(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit code and output."""
+    output, _ = process.communicate(timeout=300)
+    return process.returncode, output
+
+
+def result(folder: Path) -> dict[str, torch.Tensor]:
+    """The first adapter's tensors."""
+    space = Workspace(folder / "small")
+    return safetensors.torch.load((space.adapter("winslow-homer") / adapters.WEIGHTS_FILE).read_bytes())
+
+
+def curve(folder: Path) -> list[float]:
+    """The first adapter's losses."""
+    import json
+
+    lines = (Workspace(folder / "small").adapter("winslow-homer") / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+def test_two_processes_train_as_one(tmp_path: Path, tiny_sd: Path) -> None:
+    """Two processes give the loss curve and the weights of one within 1e-5; and a second launch has nothing to do."""
+    recipe = write_recipe(tmp_path, tiny_sd, train={"batch": 4, "steps": 6, "learning_rate": 1e-3})
+    for count in (1, 2):
+        code, output = finished(launched(recipe, tmp_path / str(count), count))
+        assert code == 0, output
+    one, two = result(tmp_path / "1"), result(tmp_path / "2")
+    assert max(float((one[key] - two[key]).abs().max()) for key in one) < 1e-5
+    assert curve(tmp_path / "2") == pytest.approx(curve(tmp_path / "1"), abs=1e-5)
+    code, output = finished(launched(recipe, tmp_path / "2", 2))
+    assert code == 0, output
+    assert output.count("train: up to date") == 1, "one process speaks"
+
+
+def test_killed_process_ends_the_run_and_it_goes_on(tmp_path: Path, tiny_sd: Path) -> None:
+    """SIGKILL of the second process ends the launch with an error; run again, the end is that of an unbroken run."""
+    recipe = write_recipe(tmp_path, tiny_sd, train={"batch": 4, "steps": 60, "checkpoint_every": 1})
+    process = launched(recipe, tmp_path / "broken", 2)
+    folder = Workspace(tmp_path / "broken" / "small").adapter("winslow-homer") / "checkpoints"
+    deadline = time.monotonic() + 200
+    while not list(folder.glob("step-*.pt")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    os.kill(_second_of(process.pid), signal.SIGKILL)
+    code, _ = finished(process)
+    assert code != 0
+    for name in ("broken", "whole"):
+        code, output = finished(launched(recipe, tmp_path / name, 2))
+        assert code == 0, output
+    broken, whole = result(tmp_path / "broken"), result(tmp_path / "whole")
+    assert all(torch.equal(broken[key], whole[key]) for key in whole)
+
+
+def _second_of(launcher: int) -> int:
+    """The process of rank 1 among a launcher's children."""
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            of_parent = path.with_name("stat").read_text().rpartition(")")[2].split()[1] == str(launcher)
+            if of_parent and b"\0RANK=1\0" in path.read_bytes():
+                return int(path.parent.name)
+        except OSError:
+            continue
+    raise AssertionError("no second process")
+
+
+def test_batch_must_be_shared_evenly(tmp_path: Path, tiny_sd: Path) -> None:
+    """A batch that two processes cannot share is refused in one line, and nothing hangs."""
+    recipe = write_recipe(tmp_path, tiny_sd, train={"batch": 3})
+    code, output = finished(launched(recipe, tmp_path / "runs", 2))
+    assert code != 0
+    assert "train.batch: 3 cannot be shared evenly by 2 processes" in output
+
+
+def test_alone_is_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a launcher there is one process, and its word is its own."""
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert processes.is_first()
+    assert processes.count() == 1
+    assert processes.agree("word") == "word"
