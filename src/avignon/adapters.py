@@ -8,7 +8,7 @@ convolutions are adapted too, which is why `save` reloads what it wrote and comp
 import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,24 +34,34 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
 """The UNet's layers of each kind, by the end of their names."""
 
 
-def lora_config(ranks: Ranks, alpha: float = 0.0, *, dora: bool = False) -> LoraConfig:
-    """Which layers are adapted, at which rank; `alpha` 0 is each layer's rank, a scale of 1."""
-    chosen = {kind: rank for kind in LAYERS if (rank := getattr(ranks, kind))}
-    blocks = {rf"{re.escape(block)}\..*": rank for block, rank in ranks.blocks.items()}
-    kinds = {re.escape(layer): rank for kind, rank in chosen.items() for layer in LAYERS[kind]}
-    pattern = {name: rank for name, rank in (blocks | kinds).items() if rank}  # peft takes the first that fits
-    alphas = {layer: alpha or rank for layer, rank in pattern.items()}
-    default = next(iter(chosen.values()))
+def lora_config(ranks: Ranks, alpha: float = 0.0, *, dora: bool = False, paths: Iterable[str] = ()) -> LoraConfig:
+    """Which layers are adapted, at which rank; `alpha` 0 is each layer's rank, a scale of 1.
+
+    `paths` are all of the UNet's modules; they are needed only where single blocks have ranks of their own.
+    """
+    kinds = {layer: rank for kind, layers in LAYERS.items() if (rank := getattr(ranks, kind)) for layer in layers}
+    if (
+        ranks.blocks
+    ):  # layer by layer: of several patterns that fit peft takes the first, and files do not keep an order
+        kinds = {path: rank for path in paths if (rank := _rank_of(path, kinds, ranks.blocks))}
+    pattern = {re.escape(layer): rank for layer, rank in kinds.items()}
+    default = next(iter(kinds.values()))
     return LoraConfig(
         use_dora=dora,
-        exclude_modules="|".join(name for name, rank in blocks.items() if not rank) or None,
         r=default,
         lora_alpha=alpha or default,
         rank_pattern=pattern,
-        alpha_pattern=alphas,
-        target_modules=[layer for kind in chosen for layer in LAYERS[kind]],
+        alpha_pattern={layer: alpha or rank for layer, rank in pattern.items()},
+        target_modules=list(kinds),
         init_lora_weights="gaussian",
     )
+
+
+def _rank_of(path: str, kinds: Mapping[str, int], blocks: Mapping[str, int]) -> int:
+    """A module's rank: its block's where that has one, else its kind's; 0 where it is not adapted."""
+    own = [rank for kind, rank in kinds.items() if path.endswith(f".{kind}")]
+    of_block = [rank for block, rank in blocks.items() if path.startswith(f"{block}.")]
+    return (of_block or own)[0] if own else 0
 
 
 def add(unet: Any, name: str, ranks: Ranks, alpha: float, seed: int, *, dora: bool = False) -> list[torch.nn.Parameter]:
@@ -60,14 +70,14 @@ def add(unet: Any, name: str, ranks: Ranks, alpha: float, seed: int, *, dora: bo
     Raises:
         RecipeError: ranks for a block that the UNet has not.
     """
-    blocks = {".".join(path.split(".")[:2]) if "blocks" in path else path.split(".")[0]
-              for path, _ in unet.named_modules() if "block" in path.split(".")[0]}  # fmt: skip
+    paths = [path for path, _ in unet.named_modules()]
+    blocks = sorted(path for path in paths if re.fullmatch(r"(down|up)_blocks\.\d+|mid_block", path))
     for block in ranks.blocks:
         if block not in blocks:
-            raise RecipeError(f"train.ranks.blocks: the UNet has no {block!r}; there are {', '.join(sorted(blocks))}")
+            raise RecipeError(f"train.ranks.blocks: the UNet has no {block!r}; there are {', '.join(blocks)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        unet.add_adapter(lora_config(ranks, alpha, dora=dora), adapter_name=name)
+        unet.add_adapter(lora_config(ranks, alpha, dora=dora, paths=paths), adapter_name=name)
     cast_training_params(unet, torch.float32)
     return [parameter for parameter in unet.parameters() if parameter.requires_grad]
 
@@ -76,7 +86,8 @@ def trainable(unet: Any, parameters: list[torch.nn.Parameter], ranks: Ranks) -> 
     """How much is trained: the adapter's parameters, the UNet's without it, and their share."""
     adapter = sum(parameter.numel() for parameter in parameters)
     total = sum(parameter.numel() for parameter in unet.parameters()) - adapter
-    return {"parameters": adapter, "unet_parameters": total, "share": adapter / total, "ranks": ranks.model_dump()}
+    told = {**ranks.model_dump(exclude={"blocks"}), **ranks.blocks}
+    return {"parameters": adapter, "unet_parameters": total, "share": adapter / total, "ranks": told}
 
 
 def weights_of(unet: Any, name: str) -> dict[str, torch.Tensor]:
