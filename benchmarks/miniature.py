@@ -30,7 +30,7 @@ import torch.nn.functional as F  # noqa: N812 (the name torch's own documentatio
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from avignon import adapters, blend, diffusion, generate, pipeline, recipe
+from avignon import adapters, blend, diffusion, painting, pipeline, recipe
 from avignon.embedded import world
 from avignon.embedded.painters import PAINTERS
 from avignon.records import Frame, Voice
@@ -177,7 +177,7 @@ class Sampler:
         base = diffusion.load(settings, torch.bfloat16, SILENT)
         for name, folder in folders.items():
             adapters.load(base, name, folder)
-        self._painter = generate.Painter(base, settings, diffusion.device(), SILENT)
+        self._painter = painting.Painter(base, settings, diffusion.device(), SILENT)
 
     def paint(self, what: Sequence[world.Scene], weights: dict[str, float], first: int = 0) -> Pictures:
         """One sample of each scene's caption, (N, SIZE, SIZE, 3)."""

@@ -19,7 +19,7 @@ from PIL import Image
 
 from avignon import adapters, diffusion
 from avignon.errors import AdapterError, AvignonError
-from avignon.generate import Painter
+from avignon.painting import Painter
 from avignon.recipe import Ranks, Recipe
 from avignon.records import Frame, Voice
 from tests.support.runs import small_recipe
