@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 
 from avignon import evaluate, imaging, style
 from avignon.blend import path
-from avignon.generate import plan
+from avignon.generate import Easel, unmeasured
 from avignon.records import Event, Voice, plain
 from avignon.workspace import Workspace, write_bytes, write_json
 from tests.support.museum import draw
@@ -75,7 +75,7 @@ def test_report_measures_every_frame(tmp_path: Path) -> None:
     """The report has each frame once with its weights, change and distances, each scene's neighbours, and the notes."""
     recipe = small_recipe(tmp_path, tmp_path / "no-base-is-needed")
     space, _ = carried(recipe, tmp_path / "runs")
-    series = plan(recipe, "b" * 64, dict.fromkeys(recipe.adapter_names, "a" * 64), "fp32")
+    series = Easel(recipe, "b" * 64, dict.fromkeys(recipe.adapter_names, "a" * 64), "fp32").series(unmeasured(recipe))
     for number, (file, frame) in enumerate(series.frames):
         same = frame.stop == "stop-1"  # Shows the base's own picture: it did not change.
         picture = draw(number - same, 64, 64)
@@ -101,7 +101,7 @@ def test_training_images_are_nearest_to_their_own_artist(tmp_path: Path) -> None
     recipe = small_recipe(tmp_path, tmp_path / "no-base-is-needed", works=1)
     space, _ = carried(recipe, tmp_path / "runs")
     shown = _training_image(space, "pablo-picasso")
-    series = plan(recipe, "b" * 64, dict.fromkeys(recipe.adapter_names, "a" * 64), "fp32")
+    series = Easel(recipe, "b" * 64, dict.fromkeys(recipe.adapter_names, "a" * 64), "fp32").series(unmeasured(recipe))
     for file, frame in series.frames:
         write_bytes(space.series / file, imaging.png_bytes(shown, "", plain(frame)))
     write_json(space.series_index, plain(series))
