@@ -51,12 +51,12 @@ def planted(image: Image.Image, rng: random.Random) -> Image.Image:
 
 def report(name: str, true: Sequence[float], false: Sequence[float]) -> None:
     """One line of the table."""
-    found = np.mean(np.asarray(true) >= copies.THRESHOLD)
-    alarms = np.mean(np.asarray(false) >= copies.THRESHOLD)
-    strict = float(np.quantile(false, 0.99))
+    copied, other = np.asarray(true), np.asarray(false)
+    strict = float(np.quantile(other, 0.99))
+    found, alarms, left = (100 * float(np.mean(x)) for x in (copied >= copies.THRESHOLD, other >= copies.THRESHOLD,
+                                                             copied >= strict))  # fmt: skip
     print(
-        f"{name:<24} {len(true):3} planted {100 * found:5.1f} % found  {len(false):4} others {100 * alarms:4.1f} % false"
-        f"  at 1 % false alarms: threshold {strict:.3f}, {100 * np.mean(np.asarray(true) >= strict):5.1f} % found",
+        f"| {name} | {found:.1f} % of {len(true)} | {alarms:.1f} % of {len(false)} | {strict:.3f} | {left:.1f} % |",
         flush=True,
     )
 
@@ -69,6 +69,8 @@ def main() -> None:
     parser.add_argument("--art", type=Path, help="a folder of pictures to plant copies of, besides")
     arguments = parser.parse_args()
     rng = random.Random(7)
+    print(f"| pictures | planted copies found at {copies.THRESHOLD} | false alarms | threshold at 1 % | found there |")
+    print("| --- | --- | --- | --- | --- |")
     scenes = [world.sample(rng) for _ in range(arguments.works)]
     works = {f"{hand}-{i}": paint(hand, scene, i) for hand in PAINTERS for i, scene in enumerate(scenes)}
     originals = copies.Originals(works)

@@ -119,7 +119,7 @@ def miniature(arguments: argparse.Namespace, scratch: Path) -> None:
     table(timed(ways, arguments.repeats), len(frames), "picture")
 
 
-def real(arguments: argparse.Namespace, scratch: Path) -> None:
+def real(arguments: argparse.Namespace) -> None:
     """Steps of the real architecture with random weights: one guided step of 4 pictures, batched against one by one."""
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
@@ -174,7 +174,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        (real if arguments.real else miniature)(arguments, Path(scratch))
+        real(arguments) if arguments.real else miniature(arguments, Path(scratch))
 
 
 if __name__ == "__main__":
