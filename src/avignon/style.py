@@ -112,7 +112,7 @@ def brushwork(image: Image.Image) -> Floats:
         [
             0.5 * np.log(scale / (light.var() + 1e-2)),
             0.5 * np.log(energy / scale[:, None]).ravel(),
-            0.5 * np.log(peaks).mean(1),
+            0.5 * np.log(peaks + 1e-6).mean(1),
             np.asarray(joint),
         ]
     )
