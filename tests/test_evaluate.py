@@ -3,14 +3,16 @@
 import colorsys
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image, ImageOps
 
 from avignon import evaluate, imaging, style
 from avignon.blend import path
-from avignon.generate import plan
-from avignon.records import Event, Voice, plain
+from avignon.generate import Easel, unmeasured
+from avignon.recipe import Recipe
+from avignon.records import Event, Series, Voice, plain
 from avignon.workspace import Workspace, write_bytes, write_json
 from tests.support.museum import draw
 from tests.support.runs import carried, small_recipe
@@ -72,45 +74,76 @@ def test_colour_distance_is_blind_to_places() -> None:
 
 
 def test_report_measures_every_frame(tmp_path: Path) -> None:
-    """The report has each frame once with its weights, change and distances, each scene's neighbours, and the notes."""
+    """The report has each picture once with its weights, change, distances and nearest image, and the courses."""
     recipe = small_recipe(tmp_path, tmp_path / "no-base-is-needed")
     space, _ = carried(recipe, tmp_path / "runs")
-    series = plan(recipe, "b" * 64, dict.fromkeys(recipe.adapter_names, "a" * 64), "fp32")
+    series = series_of(recipe)
     for number, (file, frame) in enumerate(series.frames):
         same = frame.stop == "stop-1"  # Shows the base's own picture: it did not change.
-        picture = draw(number - same, 64, 64)
+        picture = draw(100 + number - same, 64, 64)
         write_bytes(space.series / file, imaging.png_bytes(picture, "", plain(frame)))
-    write_json(space.series_index, plain(series))
-    heard: list[Event] = []
-    evaluate.run(recipe, space, Voice("evaluate", heard.append))
-    report = json.loads(space.report.read_text(encoding="utf-8"))
+    report, heard = evaluated(recipe, space, series)
     assert [frame["file"] for frame in report["frames"]] == [file for file, _ in series.frames]
-    assert [event.done for event in heard] == list(range(1, len(series.frames) + 1))
+    done = [event.done for event in heard if event.kind == "progress"]
+    assert done == list(range(1, len(series.frames) + 1))
+    files = {
+        space.relative(file) for name in ("winslow-homer", "pablo-picasso") for file in space.training_images(name)
+    }
     for frame in report["frames"]:
-        assert set(frame["colour_distance"]) == {"winslow-homer", "pablo-picasso"}
+        assert set(frame["distance"]) == {"winslow-homer", "pablo-picasso"}
+        assert all(set(distance) == set(evaluate.BY) for distance in frame["distance"].values())
         assert (frame["change_from_base"] == 0) == (frame["stop"] in ("base", "stop-1"))
+        assert (frame["scene_kept"] == 1) == (frame["stop"] in ("base", "stop-1"))
+        assert frame["nearest"]["file"] in files
     weights = [frame["weights"] for frame in report["frames"] if frame["scene"] == "scene-1"]
     assert weights == [{}, *path(recipe.adapter_names, 3, "arc")]
     assert [scene["scene"] for scene in report["scenes"]] == list(series.scenes)
-    assert all(len(scene["neighbour_change"]) == 2 for scene in report["scenes"])
-    assert len(report["notes"]) == 3
+    for course in (report["whole"], *report["scenes"]):
+        assert len(course["neighbour_distance"]) == 2
+        ratio = max(course["neighbour_distance"]) / min(course["neighbour_distance"])
+        assert course["spread"] == pytest.approx(ratio, abs=0.02)
+        for by, way in course["way"].items():
+            assert course["monotone"][by] == (way == sorted(way))
+    assert report["ends"] == ["winslow-homer", "pablo-picasso"]
+    assert len(report["notes"]) == len(evaluate.NOTES)
 
 
-def test_training_images_are_nearest_to_their_own_artist(tmp_path: Path) -> None:
-    """A frame that is one artist's only training image has colour distance 0 to that artist, and not to the other."""
+def test_series_between_two_works_is_monotone_and_flagged(tmp_path: Path) -> None:
+    """A series of true works goes from one artist to the other, and each picture of it is flagged as a copy."""
     recipe = small_recipe(tmp_path, tmp_path / "no-base-is-needed", works=1)
     space, _ = carried(recipe, tmp_path / "runs")
-    shown = _training_image(space, "pablo-picasso")
-    series = plan(recipe, "b" * 64, dict.fromkeys(recipe.adapter_names, "a" * 64), "fp32")
+    homer, picasso = (training_image(space, name) for name in ("winslow-homer", "pablo-picasso"))
+    foreign = Image.radial_gradient("L").resize((64, 64)).convert("RGB")
+    shown = {"base": foreign, "stop-1": homer, "stop-2": ImageOps.mirror(picasso), "stop-3": picasso}
+    series = series_of(recipe)
     for file, frame in series.frames:
-        write_bytes(space.series / file, imaging.png_bytes(shown, "", plain(frame)))
+        write_bytes(space.series / file, imaging.png_bytes(shown[frame.stop], "", plain(frame)))
+    report, heard = evaluated(recipe, space, series)
+    flagged = [frame for frame in report["frames"] if frame["nearest"]["is_copy"]]
+    assert {frame["stop"] for frame in flagged} == {"stop-1", "stop-2", "stop-3"}
+    assert report["copies"] == len(flagged) == [event.kind for event in heard].count("warning") == 6
+    for frame in flagged:
+        assert frame["nearest"]["score"] == pytest.approx(1, abs=0.02)
+        own = "winslow-homer" if frame["stop"] == "stop-1" else "pablo-picasso"
+        assert frame["nearest"]["file"].startswith(f"dataset/{own}/")
+    first, *_, last = report["scenes"][0]["way"]["combined"]
+    assert (first, last) == (0, 1)
+
+
+def series_of(recipe: Recipe) -> Series:
+    """The frames that `generate` would make."""
+    hashes = dict.fromkeys(recipe.adapter_names, "a" * 64)
+    return Easel(recipe, "b" * 64, hashes, "fp32").series(unmeasured(recipe))
+
+
+def evaluated(recipe: Recipe, space: Workspace, series: Series) -> tuple[dict[str, Any], list[Event]]:
+    """The report on a series whose pictures are there, and what was said."""
     write_json(space.series_index, plain(series))
-    evaluate.run(recipe, space, Voice("evaluate", lambda _: None))
-    for frame in json.loads(space.report.read_text(encoding="utf-8"))["frames"]:
-        assert frame["colour_distance"]["pablo-picasso"] == 0
-        assert frame["colour_distance"]["winslow-homer"] > 1
+    heard: list[Event] = []
+    evaluate.run(recipe, space, Voice("evaluate", heard.append))
+    return json.loads(space.report.read_text(encoding="utf-8")), heard
 
 
-def _training_image(space: Workspace, artist: str) -> Image.Image:
-    row = space.read_metadata(artist)[0]
-    return imaging.load(space.metadata(artist).with_name(row["file_name"]))
+def training_image(space: Workspace, artist: str) -> Image.Image:
+    """An artist's first prepared image."""
+    return imaging.load(space.training_images(artist)[0])

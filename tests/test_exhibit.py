@@ -14,6 +14,7 @@ from PIL import Image
 
 from avignon import exhibit
 from avignon.errors import ImageError
+from avignon.evaluate import BY
 from avignon.recipe import Recipe
 from avignon.records import Event, Frame, Series, Voice, plain
 from avignon.workspace import Workspace, write_json, write_text
@@ -182,12 +183,27 @@ def report_of(recipe: Recipe, series: Series) -> dict[str, Any]:
             "stop": frame.stop,
             "weights": frame.weights,
             "change_from_base": 12.34,
-            "colour_distance": {artist.slug: 3.21 for artist in recipe.artists},
+            "scene_kept": 0.75,
+            "distance": {artist.slug: dict(zip(BY, (3.21, 2.5, 1.75, 2.6), strict=True)) for artist in recipe.artists},
+            "nearest": {"file": f"dataset/{recipe.artists[0].slug}/none.png", "score": 0.31, "is_copy": False},
         }
         for file, frame in series.frames
     ]
-    scenes = [{"scene": scene, "neighbour_change": [5.0, 7.5]} for scene in series.scenes]
-    return {"schema": 1, "frames": frames, "scenes": scenes, "notes": [f"A note {NASTY}"]}
+    course = {
+        "way": dict.fromkeys(BY, [0.25, 0.5, 0.45][: len(series.stops)]),
+        "monotone": dict.fromkeys(BY, False),
+        "spread": 1.5,
+    }
+    scenes = [{"scene": scene, "neighbour_change": [5.0, 7.5], **course} for scene in series.scenes]
+    return {
+        "schema": 2,
+        "ends": [recipe.artists[0].slug, recipe.artists[-1].slug],
+        "copy_threshold": 0.5,
+        "whole": {**course, "monotone_scenes": 0.5},
+        "frames": frames,
+        "scenes": scenes,
+        "notes": [f"A note {NASTY}"],
+    }
 
 
 def hang(recipe: Recipe, root: Path) -> Workspace:
@@ -223,7 +239,17 @@ def save(path: Path, size: tuple[int, int]) -> None:
 def example(work: dict[str, str]) -> str:
     """A work's line in `metadata.jsonl`."""
     captions = [f"caption of {work['object_id']}", NASTY]
-    return json.dumps({"object_id": work["object_id"], "captions": captions, "box": [10, 0, 70, 60]}) + "\n"
+    return (
+        json.dumps(
+            {
+                "file_name": f"{work['object_id']}.png",
+                "object_id": work["object_id"],
+                "captions": captions,
+                "box": [10, 0, 70, 60],
+            }
+        )
+        + "\n"
+    )
 
 
 def shown(recipe: Recipe, root: Path) -> Reader:
@@ -339,7 +365,7 @@ def test_every_picture_says_how_it_was_made(page: Reader) -> None:
         for name, weight in zip((SEA, TABLE), frame.weights.values(), strict=False):
             assert f"{name} {weight:.2f}" in panel
         assert ("12.3 of 255 grey levels" in panel) == bool(frame.weights)
-        assert f"Distance in colour from {SEA}3.21" in panel
+        assert f"Distance from {SEA}2.60: colour 3.21, brushwork 2.50, geometry 1.75" in panel
 
 
 def test_a_picture_leads_back_to_its_works(page: Reader) -> None:

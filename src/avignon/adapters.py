@@ -8,7 +8,8 @@ convolutions are adapted too, which is why `save` reloads what it wrote and comp
 import json
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from diffusers.training_utils import cast_training_params
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 
+from avignon.blend import block_factor
 from avignon.diffusion import Base
 from avignon.errors import AdapterError, AvignonError, RecipeError
 from avignon.recipe import Ranks
@@ -235,6 +237,98 @@ def _factors(path: Path) -> dict[str, dict[str, list[int]]]:
     if not shapes or any(len(pair) != 2 for pair in shapes.values()):
         raise AdapterError(f"{path}: no complete LoRA for a UNet in diffusers' format")
     return shapes
+
+
+class Mixer:
+    """Sets how much of every adapter is in each sample of a batch: ΔW = Σ wᵢ·(αᵢ/rᵢ)·Bᵢ·Aᵢ, the sum of true deltas.
+
+    Where all samples have the same weights, ΔW is added to the layers' weights once, and the passes are as fast as the
+    base's own. Where they differ, each layer's low-rank products are scaled sample by sample (peft's `scaling` may be a
+    tensor). The two agree to rounding; all weights 0 is the base itself, bit for bit.
+    """
+
+    def __init__(self, unet: Any, blocks: Mapping[str, Mapping[str, float]]) -> None:
+        self._unet = unet
+        self._layers = [(name, module, module.get_base_layer()) for name, module in _lora_layers(unet)]
+        self._own = [layer.weight.data for _, _, layer in self._layers]
+        self._blocks = blocks
+        self._rows: Sequence[Mapping[str, float]] | None = None
+
+    def set(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Weights by adapter, for each sample of the next passes."""
+        if rows == self._rows or not self._layers:
+            return
+        self._rows = list(rows)
+        self.restore()
+        names = list(dict.fromkeys(name for row in rows for name, weight in row.items() if weight))
+        same = all(row.get(name, 0.0) == rows[0].get(name, 0.0) for row in rows for name in names)
+        if same:
+            self._unet.disable_lora()
+            self._add(rows[0], names)
+        else:
+            self._unet.enable_lora()
+            self._scale(rows, names)
+
+    def restore(self) -> None:
+        """Give every layer its own weights back."""
+        for (_, _, layer), own in zip(self._layers, self._own, strict=True):
+            layer.weight.data = own
+
+    def _add(self, row: Mapping[str, float], names: Sequence[str]) -> None:
+        for path, module, layer in self._layers:
+            change: Any = 0.0
+            for name in (name for name in names if name in module.lora_A):
+                module.set_scale(name, row[name] * self._factor(name, path))
+                change = change + module.get_delta_weight(name).float()
+            if names:
+                layer.weight.data = (layer.weight.data.float() + change).to(layer.weight.dtype)
+
+    def _scale(self, rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> None:
+        for path, module, layer in self._layers:
+            module.set_adapter(names)
+            for name in (name for name in names if name in module.lora_A):
+                scale = self._factor(name, path) * module.lora_alpha[name] / module.r[name]
+                weights = torch.tensor([row.get(name, 0.0) * scale for row in rows])
+                module.scaling[name] = weights.view(_spread(path, layer)).to(layer.weight)
+
+    def _factor(self, name: str, path: str) -> float:
+        return block_factor(self._blocks.get(name, {}), path)
+
+
+@contextmanager
+def mixing(unet: Any, blocks: Mapping[str, Mapping[str, float]]) -> Iterator[Mixer]:
+    """A `Mixer` for some passes, after which the UNet and its adapters are exactly as they were, in training as well.
+
+    Args:
+        unet: with any number of adapters on.
+        blocks: by adapter, factors on its weight in parts of the UNet (see `blend.block_factor`).
+    """
+    layers = [module for _, module in _lora_layers(unet)]
+    trained = [parameter for parameter in unet.parameters() if parameter.requires_grad]
+    state = [(m, dict(m.scaling), list(m.active_adapters), m.disable_adapters) for m in layers]
+    mixer = Mixer(unet, blocks)
+    try:
+        yield mixer
+    finally:
+        mixer.restore()
+        for module, scaling, active, off in state:
+            module.set_adapter(active)
+            module.enable_adapters(enabled=not off)
+            module.scaling.update(scaling)
+        unet.requires_grad_(False)
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def _lora_layers(unet: Any) -> list[tuple[str, Any]]:
+    return [(name, module) for name, module in unet.named_modules() if hasattr(module, "lora_A")]
+
+
+def _spread(path: str, layer: Any) -> tuple[int, ...]:
+    """Shape in which one number per sample meets a layer's output: (B, C, H, W), (B, tokens, C), or (B, C) of times."""
+    if isinstance(layer, torch.nn.Conv2d):
+        return (-1, 1, 1, 1)
+    return (-1, 1) if "time_emb" in path else (-1, 1, 1)
 
 
 def set_weights(unet: Any, weights: Mapping[str, float]) -> None:

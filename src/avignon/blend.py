@@ -1,45 +1,181 @@
-"""Weights of each adapter along a series. Pure arithmetic: no torch, no files."""
+"""The weights of adapters: along a series, over denoising steps, in parts of the UNet. Pure arithmetic: no torch.
+
+A dialogue is a path: `place` 0 is the first voice alone, 1 the last, and the others lie between at equal distances.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import Literal
 
 BASE = ""
 """Stands for the base, which is there without any weight."""
 
+Kind = Literal["linear", "arc", "relay"]
 
-def path(
-    names: Sequence[str], stops: int, kind: Literal["linear", "arc"], strength: float = 1.0
-) -> list[dict[str, float]]:
-    """Weights at evenly placed stops on the way through `names`, from the first to the last.
 
-    Between two neighbours, with t from 0 to 1: `linear` is (1-t, t); `arc` is (cos πt/2, sin πt/2). Two unrelated
-    changes of weights are nearly orthogonal, so their mixture at ½ + ½ keeps only 71 % of their norm; on the arc it
-    keeps all of it.
+@dataclass(frozen=True)
+class Mix:
+    """How much of every adapter is in one picture."""
 
-    Args:
-        names: adapters in order; for a single one the way leads from the base without it.
-        stops: how many, both ends included; at least 2.
-        kind: how weights change.
-        strength: factor on every weight.
+    weights: Mapping[str, float]
+    """The mean over the denoising steps."""
+    schedule: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Weight at every step, of the adapters whose weight is not the same at all of them."""
+
+
+@dataclass(frozen=True)
+class Path:
+    """The way from voice to voice.
+
+    `linear` is (1-t, t) between two neighbours, t from 0 to 1. `arc` is (cos πt/2, sin πt/2): two unrelated changes of
+    weights are nearly orthogonal, so their mixture at ½ + ½ keeps only 71 % of their norm; on the arc it keeps all of
+    it. `relay` does not mix but hands over during the denoising: the later voice begins, which settles the composition,
+    and the earlier one finishes; the hand-over moves from the first step to the last.
     """
-    way = names if len(names) > 1 else (BASE, *names)
-    # Multiplied first: a stop that falls on a name then does so exactly.
-    mixes = [_at(way, stop * (len(way) - 1) / (stops - 1), kind, strength) for stop in range(stops)]
-    return [{name: mix[name] for name in names} for mix in mixes]
+
+    names: tuple[str, ...]
+    """Adapters in order; for a single one the way leads from the base without it."""
+    kind: Kind = "arc"
+    steps: int = 1
+    """Denoising steps."""
+    strength: float = 1.0
+    """Factor on every weight."""
+    gains: Mapping[str, float] = field(default_factory=dict)
+    """Factors that bring the adapters to equal effect; 1 where there is none."""
+    fade: float = 0.25
+    """Share of the denoising over which a relay hands over."""
+    during: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """By adapter, factors on its weight from the first denoising step to the last, joined by straight lines."""
+
+    def at(self, place: float) -> Mix:
+        """The mix at a place from 0 to 1."""
+        way = self.names if len(self.names) > 1 else (BASE, *self.names)
+        position = _exact(place * (len(way) - 1))  # A stop that falls on a voice is that voice alone.
+        before = min(int(position), len(way) - 2)
+        pair = self._pair(position - before)
+        rows = dict.fromkeys(self.names, (0.0,) * self.steps) | dict(zip(way[before : before + 2], pair, strict=True))
+        return mixed({name: self._row(name, rows[name]) for name in self.names})
+
+    def _pair(self, t: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Weights of two neighbours at every step."""
+        if self.kind == "relay":
+            later = tuple(relay(t, (step + 0.5) / self.steps, self.fade) for step in range(self.steps))
+            return tuple(1 - weight for weight in later), later
+        one, other = (1 - t, t) if self.kind == "linear" else (_exact(math.cos(math.pi * t / 2)),
+                                                                _exact(math.sin(math.pi * t / 2)))  # fmt: skip
+        return (one,) * self.steps, (other,) * self.steps
+
+    def _row(self, name: str, row: Sequence[float]) -> list[float]:
+        factor = self.strength * self.gains.get(name, 1.0)
+        profile = over_steps(self.during.get(name, (1.0,)), self.steps)
+        return [weight * factor * part for weight, part in zip(row, profile, strict=True)]
 
 
-def _at(names: Sequence[str], place: float, kind: Literal["linear", "arc"], strength: float) -> dict[str, float]:
-    """Weights at `place`: 0 is the first name, 1 the second, and so on."""
-    before = min(int(place), len(names) - 2)
-    t = place - before
-    pair = (1 - t, t) if kind == "linear" else (_exact(math.cos(math.pi * t / 2)), _exact(math.sin(math.pi * t / 2)))
-    weights = dict.fromkeys(names, 0.0)
-    for name, weight in zip(names[before : before + 2], pair, strict=True):
-        weights[name] = weight * strength
-    return weights
+def path(names: Sequence[str], stops: int, kind: Kind, strength: float = 1.0) -> list[dict[str, float]]:
+    """Mean weights at evenly placed stops on the way through `names`, both ends included."""
+    way = Path(tuple(names), kind, strength=strength)
+    return [dict(way.at(place).weights) for place in evenly(stops)]
+
+
+def evenly(stops: int) -> list[float]:
+    """Places of `stops` (at least 2) at equal distances, from 0 to 1."""
+    return [stop / (stops - 1) for stop in range(stops)]
+
+
+def mixed(rows: Mapping[str, Sequence[float]]) -> Mix:
+    """A mix from every adapter's weight at every step; a weight that never changes needs no schedule."""
+    constant = {name: len(set(row)) == 1 for name, row in rows.items()}
+    weights = {name: row[0] if constant[name] else math.fsum(row) / len(row) for name, row in rows.items()}
+    return Mix(weights, {name: tuple(row) for name, row in rows.items() if not constant[name]})
+
+
+def explicit(weights: Mapping[str, float], during: Mapping[str, Sequence[float]], steps: int) -> Mix:
+    """A stop whose weights are given by hand, with the profiles over the denoising steps."""
+    return mixed({name: [weight * part for part in over_steps(during.get(name, (1.0,)), steps)]
+                  for name, weight in weights.items()})  # fmt: skip
+
+
+def over_steps(points: Sequence[float], steps: int) -> list[float]:
+    """Values at every step of the lines that join `points`, the first at the first step and the last at the last."""
+    if len(points) == 1 or steps == 1:
+        return [points[0]] * steps
+    spots = [step * (len(points) - 1) / (steps - 1) for step in range(steps)]
+    return [_between(points, spot) for spot in spots]
+
+
+def _between(points: Sequence[float], spot: float) -> float:
+    before = min(int(spot), len(points) - 2)
+    return points[before] + (spot - before) * (points[before + 1] - points[before])
+
+
+def relay(t: float, progress: float, fade: float) -> float:
+    """Weight of the later voice where a share `progress` of the denoising is done.
+
+    It begins, and hands over at about `progress` = t, over a share `fade` of the denoising; 0 at t = 0, 1 at t = 1.
+    """
+    edge = t * (1 + fade) - fade / 2
+    return min(max((edge - progress) / fade + 0.5, 0.0), 1.0)
 
 
 def _exact(value: float) -> float:
     """Cos π/2 is 6e-17 in floating point; an adapter that is off must be exactly off."""
     return round(value, 12)
+
+
+def equal_gains(effects: Mapping[str, float]) -> dict[str, float]:
+    """Factors that bring adapters of these effects (at weight 1) to their geometric mean.
+
+    An adapter without any effect cannot be brought to one: then all keep their weight.
+    """
+    if min(effects.values(), default=0.0) <= 0.0:
+        return dict.fromkeys(effects, 1.0)
+    middle = math.exp(math.fsum(math.log(effect) for effect in effects.values()) / len(effects))
+    return {name: middle / effect for name, effect in effects.items()}
+
+
+def even_places(probes: Sequence[float], distances: Sequence[float], stops: int) -> list[float]:
+    """Places of stops between which the measured length of the path is equal.
+
+    Args:
+        probes: places at which the path was measured, rising from 0 to 1.
+        distances: from each probe to the next, in any unit.
+        stops: how many, both ends included.
+    """
+    lengths = [0.0, *accumulate(distances)]
+    if lengths[-1] <= 0:
+        return evenly(stops)
+    inner = [_inverse(probes, lengths, lengths[-1] * place) for place in evenly(stops)[1:-1]]
+    return [0.0, *inner, 1.0]
+
+
+def _inverse(places: Sequence[float], lengths: Sequence[float], wanted: float) -> float:
+    """The place at which the length is `wanted`, on straight lines between those that are known."""
+    for (a, b), (start, end) in zip(pairwise(places), pairwise(lengths), strict=True):
+        if wanted <= end and end > start:
+            return a + (b - a) * (wanted - start) / (end - start)
+    return places[-1]
+
+
+def spread(distances: Sequence[float]) -> float:
+    """Longest over shortest distance between neighbours: 1 is perfectly even, infinite where two do not differ."""
+    return max(distances) / min(distances) if min(distances) > 0 else math.inf
+
+
+def at_step(weights: Mapping[str, float], schedule: Mapping[str, Sequence[float]], step: int) -> dict[str, float]:
+    """Every adapter's weight at one denoising step (from 0): its schedule's, where it has one."""
+    return {name: schedule[name][step] if name in schedule else weight for name, weight in weights.items()}
+
+
+def block_factor(factors: Mapping[str, float], layer: str) -> float:
+    """The factor on an adapter's weight in a layer of the UNet.
+
+    Args:
+        factors: by part: `down`, `mid`, `up`, or a block by its own name (`up_blocks.1`), which goes before its part.
+        layer: the layer's path, such as `up_blocks.1.attentions.0.proj_in`.
+    """
+    own = [name for name in factors if "." in name and f"{layer}.".startswith(f"{name}.")]
+    if own:
+        return factors[max(own, key=len)]
+    return factors.get(layer.partition("_")[0], 1.0)

@@ -1,75 +1,178 @@
 """evaluate: what was measured on a series.
 
-Reads `series/` and `dataset/`; writes `report.json`: for every frame, how far the adapters moved it from the base's own
-picture, and how far its colours are from each artist's training images; for every scene, how far neighbours are apart.
+Reads `series/` and `dataset/`; writes `report.json` (docs/REPORT.md has its schema). Of every picture: how far the
+adapters moved it from the base's own, how far it is from each artist in colour, brushwork and geometry, and which
+training image it is nearest to. Of every scene and of the whole series: where each stop is on the way from the first
+voice to the last, whether that is monotone, and how even the steps are.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from avignon import imaging, style
+from avignon import blend, copies, imaging, style
 from avignon.recipe import Recipe
 from avignon.records import Frame, Series, Voice, series_from
 from avignon.workspace import Workspace, read_json, write_json
 
-SCHEMA = 1
+SCHEMA = 2
+
+BY = (*style.ASPECTS, "combined")
 
 NOTES = (
     "Change from the base is the root mean square difference from the base's own picture of the same prompt and seed, "
     "in grey levels 0–255. It says how much the adapters changed, not how well.",
-    "Distance in colour is the sliced Wasserstein distance of a picture's palette from that of all an artist's "
-    "training images, in CIE L*a*b*. It sees colour alone, neither brushwork nor composition.",
-    "Nothing here says whether a picture copies a training image.",
+    "Distances in style are in units of how far the artists' own works lie from what these have in common: at 1 a "
+    "picture is as near to the artist as his own works are. Colour compares palettes, brushwork the texture of "
+    "lightness at several scales and directions, geometry the edges: how many, how straight, how sharp, which way. "
+    "None sees what is painted, and none says whether a picture is good.",
+    "The way from the first artist to the last is measured from the combined distances a and b to the two: "
+    "a² / (a² + b²) rises from 0 at the first to 1 at the last. A series is called monotone if it never falls.",
+    "Distances between neighbouring stops of the series are taken between the means of all scenes, those of a scene "
+    "between its own pictures, which also differ by chance.",
+    "The copy score is the correlation of gradients with the nearest training image or a crop of it, mirrored or not. "
+    "It is blind to colour. Above the threshold a picture should be looked at beside that image; below it nothing is "
+    "proved, and text or a motif alone is not found.",
 )
 
-Palette = NDArray[np.float64]
+
+@dataclass(frozen=True)
+class Ruler:
+    """What pictures are held against."""
+
+    style: style.Yardstick
+    originals: copies.Originals
+    ends: tuple[str, str]
+    """The artists at the two ends of the way."""
+
+    def way(self, distances: Mapping[str, Mapping[str, float]], by: str = "combined") -> float:
+        """Where a picture of these distances is between the two ends: 0 at the first, 1 at the last."""
+        a, b = (distances[artist][by] ** 2 for artist in self.ends)
+        return a / (a + b) if a + b else 0.5
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture of the series and its traits."""
+
+    image: Image.Image
+    traits: style.Traits
 
 
 def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
-    """Measure every frame and write the report."""
+    """Measure every picture and write the report."""
     series = series_from(read_json(space.series_index))
-    images = {file: imaging.load(space.series / file) for file, _ in series.frames}
-    palettes = {artist.slug: _palette_of(space, artist.slug) for artist in recipe.artists}
-    by_place = {(frame.scene, frame.stop): images[file] for file, frame in series.frames}
+    ruler = _ruler(recipe, space)
+    seen: dict[tuple[str, str], Seen] = {}
+    for file, frame in series.frames:
+        image = imaging.load(space.series / file)
+        seen[frame.scene, frame.stop] = Seen(image, style.traits(image))
     frames = []
     for file, frame in series.frames:
-        frames.append(_measured(file, frame, by_place, palettes, series.base_stop))
+        frames.append(_measured(file, frame, seen, ruler, series.base_stop))
         voice.progress(len(frames), len(series.frames), file)
-    scenes = [{"scene": scene, "neighbour_change": _neighbours(scene, series, by_place)} for scene in series.scenes]
+    for entry in frames:
+        if entry["nearest"]["is_copy"]:
+            voice.warn(f"{entry['file']} may copy {entry['nearest']['file']} (score {entry['nearest']['score']:.2f})")
+    scenes = [_scene(scene, series, seen, ruler) for scene in series.scenes]
     write_json(
-        space.report, {"schema": SCHEMA, "series": series.name, "frames": frames, "scenes": scenes, "notes": NOTES}
+        space.report,
+        {
+            "schema": SCHEMA,
+            "series": series.name,
+            "ends": list(ruler.ends),
+            "units": _rounded(ruler.style.units),
+            "own": {artist.slug: _own(space, artist.slug, ruler) for artist in recipe.artists},
+            "copy_threshold": copies.THRESHOLD,
+            "copies": sum(entry["nearest"]["is_copy"] for entry in frames),
+            "whole": _whole(series, seen, ruler, scenes),
+            "scenes": scenes,
+            "frames": frames,
+            "placing": series.placing,
+            "notes": NOTES,
+        },
     )
 
 
-def _palette_of(space: Workspace, artist: str) -> Palette:
-    """The mean of an artist's palettes: the Wasserstein barycentre along each direction."""
-    files = [space.metadata(artist).with_name(row["file_name"]) for row in space.read_metadata(artist)]
-    mean: Palette = np.mean([style.palette(imaging.load(f)) for f in files], axis=0)
-    return mean
+def _ruler(recipe: Recipe, space: Workspace) -> Ruler:
+    works = {artist.slug: space.training_images(artist.slug) for artist in recipe.artists}
+    images = {space.relative(file): imaging.load(file) for files in works.values() for file in files}
+    traits = {artist: [style.traits(images[space.relative(file)]) for file in files] for artist, files in works.items()}
+    led = [name for name in recipe.voices if name in works]
+    ends = led if len(led) > 1 else list(works)
+    return Ruler(style.yardstick(traits), copies.Originals(images), (ends[0], ends[-1]))
+
+
+def _own(space: Workspace, artist: str, ruler: Ruler) -> dict[str, float]:
+    """Where the artist's own works lie on the way, in the mean, by each aspect: what the series can at most reach."""
+    distances = [ruler.style.to_artists(style.traits(imaging.load(file))) for file in space.training_images(artist)]
+    return {by: round(float(np.mean([ruler.way(one, by) for one in distances])), 3) for by in BY}
 
 
 def _measured(
-    file: str,
-    frame: Frame,
-    by_place: dict[tuple[str, str], Image.Image],
-    palettes: dict[str, Palette],
-    base_stop: str,
-) -> dict[str, object]:
-    image = by_place[frame.scene, frame.stop]
-    own = style.palette(image)
+    file: str, frame: Frame, seen: Mapping[tuple[str, str], Seen], ruler: Ruler, base_stop: str
+) -> dict[str, Any]:
+    own, base = seen[frame.scene, frame.stop], seen[frame.scene, base_stop]
+    distances = ruler.style.to_artists(own.traits)
+    match = ruler.originals.nearest(own.image)
     return {
         "file": file,
         "scene": frame.scene,
         "stop": frame.stop,
         "weights": dict(frame.weights),
-        "change_from_base": round(style.change(image, by_place[frame.scene, base_stop]), 3),
-        "colour_distance": {name: round(style.colour_distance(own, palette), 3) for name, palette in palettes.items()},
+        "change_from_base": round(style.change(own.image, base.image), 3),
+        "scene_kept": round(copies.likeness(own.image, base.image), 3),
+        "distance": {artist: _rounded(distance) for artist, distance in distances.items()},
+        "way": {by: round(ruler.way(distances, by), 3) for by in BY},
+        "nearest": {"file": match.file, "score": round(match.score, 3), "is_copy": match.is_copy},
     }
 
 
-def _neighbours(scene: str, series: Series, by_place: dict[tuple[str, str], Image.Image]) -> list[float]:
-    images = [by_place[scene, stop] for stop in series.stops]
-    return [round(style.change(one, other), 3) for one, other in pairwise(images)]
+def _scene(scene: str, series: Series, seen: Mapping[tuple[str, str], Seen], ruler: Ruler) -> dict[str, Any]:
+    stops = [seen[scene, stop] for stop in series.stops]
+    changes = [round(style.change(one.image, other.image), 3) for one, other in pairwise(stops)]
+    return {"scene": scene, "neighbour_change": changes, **_course([stop.traits for stop in stops], ruler)}
+
+
+def _whole(
+    series: Series, seen: Mapping[tuple[str, str], Seen], ruler: Ruler, scenes: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The course of the means of all scenes, and how far apart the scenes are at each stop."""
+    at_stop = [[seen[scene, stop].traits for scene in series.scenes] for stop in series.stops]
+    base = style.mean([seen[scene, series.base_stop].traits for scene in series.scenes])
+    means = [style.mean(several) for several in at_stop]
+    diversity = [
+        np.mean([ruler.style.between(one, mean)["combined"] for one in several])
+        for several, mean in zip(at_stop, means, strict=True)
+    ]
+    return {
+        **_course(means, ruler),
+        "monotone_scenes": round(float(np.mean([scene["monotone"]["combined"] for scene in scenes])), 3),
+        "diversity": [round(float(value), 3) for value in diversity],
+        "base_distance": {artist: _rounded(d) for artist, d in ruler.style.to_artists(base).items()},
+    }
+
+
+def _course(traits: Sequence[style.Traits], ruler: Ruler) -> dict[str, Any]:
+    """A way through traits, stop by stop: distances, place on the way, monotone or not, evenness."""
+    distances = [ruler.style.to_artists(one) for one in traits]
+    ways = {by: [round(ruler.way(one, by), 3) for one in distances] for by in BY}
+    steps = [round(ruler.style.between(one, other)["combined"], 3) for one, other in pairwise(traits)]
+    spread = blend.spread(steps)
+    return {
+        "distance": {
+            artist: {by: [round(one[artist][by], 3) for one in distances] for by in BY} for artist in distances[0]
+        },
+        "way": ways,
+        "monotone": {by: all(one <= other for one, other in pairwise(way)) for by, way in ways.items()},
+        "neighbour_distance": steps,
+        "spread": round(spread, 3) if np.isfinite(spread) else None,
+    }
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in values.items()}

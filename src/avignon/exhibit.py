@@ -145,6 +145,35 @@ class Stop:
 
 
 @dataclass(frozen=True)
+class Nearest:
+    """The copy check of one picture: the training image it is nearest to."""
+
+    picture: Picture
+    work: Label
+    score: float
+    threshold: float
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether the picture should be looked at as a copy."""
+        return self.score >= self.threshold
+
+
+@dataclass(frozen=True)
+class Course:
+    """Where the stops of one scene, or of all in the mean, are on the way from the first artist to the last."""
+
+    lines: tuple[tuple[str, str], ...]
+    """By aspect, the points of its curve: x from 0 to the number of stops, y from 0 (the last artist's side) to 1."""
+    ways: Mapping[str, tuple[float, ...]]
+    monotone: bool
+    spread: float | None
+    """Largest over smallest distance between neighbouring stops; None where two do not differ."""
+    halfway: float
+    """The height at which a picture is equally far from both."""
+
+
+@dataclass(frozen=True)
 class Cell:
     """One picture of the dialogue, and everything that is known of it."""
 
@@ -161,8 +190,11 @@ class Cell:
     doses: tuple[Dose, ...]
     change: float | None
     """Root mean square difference of grey levels from the base's picture; None for the base itself."""
-    distances: tuple[tuple[str, float], ...]
-    """Distance in colour from each artist's works."""
+    kept: float | None
+    """Likeness of its composition to that of the base's picture, at most 1; None for the base itself."""
+    distances: tuple[tuple[str, Mapping[str, float]], ...]
+    """Distance from each artist's works by colour, brushwork, geometry, and combined."""
+    nearest: Nearest | None
     before: str
     after: str
     above: str
@@ -187,6 +219,7 @@ class SceneRow:
     cells: tuple[Cell, ...]
     changes: tuple[float, ...]
     """Root mean square difference of grey levels between neighbouring stops."""
+    course: Course | None
 
 
 @dataclass(frozen=True)
@@ -200,6 +233,12 @@ class Page:
     walls: tuple[Voicing, ...]
     stops: tuple[Stop, ...]
     scenes: tuple[SceneRow, ...]
+    course: Course | None
+    """Of the means of all scenes."""
+    ends: tuple[str, str]
+    """Names of the artists at the two ends of the way."""
+    monotone_scenes: float
+    """Share of scenes whose combined curve never falls."""
     parts: tuple[Part, ...]
     cards: tuple[Mapping[str, Any], ...]
     notes: tuple[str, ...]
@@ -212,6 +251,11 @@ class Page:
         cells = [cell for cell in self.scenes[0].cells if cell.stop.number]
         count = min(RIBBON, len(cells))
         return [cells[round(i * (len(cells) - 1) / max(count - 1, 1))] for i in range(count)]
+
+    @property
+    def copies(self) -> list[Cell]:
+        """Pictures that may copy a training image."""
+        return [cell for scene in self.scenes for cell in scene.cells if cell.nearest and cell.nearest.is_copy]
 
     @property
     def picture_count(self) -> int:
@@ -265,7 +309,10 @@ def _page(recipe: Recipe, space: Workspace, voice: Voice) -> Page:
         artists={artist.slug: artist.name for artist in recipe.artists},
         frames={(frame.scene, frame.stop): (file, frame) for file, frame in series.frames},
         measured={entry["file"]: entry for entry in report["frames"]},
-        changes={entry["scene"]: tuple(entry["neighbour_change"]) for entry in report["scenes"]},
+        courses={entry["scene"]: entry for entry in report["scenes"]},
+        span=_span(report),
+        originals=_originals(recipe, space, labels),
+        threshold=report["copy_threshold"],
         edge=_large_edge(len(series.frames)),
     )
     return Page(
@@ -276,6 +323,9 @@ def _page(recipe: Recipe, space: Workspace, voice: Voice) -> Page:
         walls=tuple(_wall(artist, tone, labels, cards) for tone, artist in enumerate(recipe.artists)),
         stops=stops,
         scenes=dialogue.rows(progress),
+        course=_course(report["whole"], dialogue.span),
+        ends=(dialogue.artists[report["ends"][0]], dialogue.artists[report["ends"][1]]),
+        monotone_scenes=report["whole"]["monotone_scenes"],
         parts=parts,
         cards=tuple(cards.values()),
         notes=tuple(report["notes"]),
@@ -426,7 +476,14 @@ class _Dialogue:
     """File and frame by scene and stop."""
     measured: Mapping[str, Mapping[str, Any]]
     """The report's entry by file."""
-    changes: Mapping[str, tuple[float, ...]]
+    courses: Mapping[str, Mapping[str, Any]]
+    """The report's entry by scene."""
+    span: tuple[float, float]
+    """Least and greatest place on the way that the curves show."""
+    originals: Mapping[str, tuple[Path, Label]]
+    """Training images by their path in the run: the file, and the work it shows."""
+    threshold: float
+    """Copy score from which a picture is flagged."""
     edge: int
     """Longest side of the large copies."""
 
@@ -440,13 +497,21 @@ class _Dialogue:
             cells.append(self._cell(scene, stop))
             progress.step(cells[-1].file)
         frame = cells[0].frame
-        changes = self.changes.get(frame.scene, ())
-        return SceneRow(f"scene-{scene + 1}", scene + 1, frame.prompt, frame.seed, tuple(cells), changes)
+        entry = self.courses[frame.scene]
+        return SceneRow(
+            id=f"scene-{scene + 1}",
+            number=scene + 1,
+            prompt=frame.prompt,
+            seed=frame.seed,
+            cells=tuple(cells),
+            changes=tuple(entry["neighbour_change"]),
+            course=_course(entry, self.span),
+        )
 
     def _cell(self, scene: int, stop: int) -> Cell:
         column = self.stops[stop]
         file, frame = self.frames[self.scenes[scene], column.id]
-        entry = self.measured.get(file, {})
+        entry = self.measured[file]
         small, large = _pictures(self.space.series / file, GRID_EDGE, self.edge)
         return Cell(
             id=self._anchor(scene, stop),
@@ -458,18 +523,56 @@ class _Dialogue:
             small=small,
             large=large,
             doses=_doses(frame.weights, self.parts),
-            change=entry.get("change_from_base") if column.number else None,
-            distances=tuple((self.artists.get(k, k), v) for k, v in entry.get("colour_distance", {}).items()),
+            change=entry["change_from_base"] if column.number else None,
+            kept=entry["scene_kept"] if column.number else None,
+            distances=tuple((self.artists[artist], distance) for artist, distance in entry["distance"].items()),
+            nearest=self._nearest(entry["nearest"]),
             before=self._anchor(scene, stop - 1),
             after=self._anchor(scene, stop + 1),
             above=self._anchor(scene - 1, stop),
             below=self._anchor(scene + 1, stop),
         )
 
+    def _nearest(self, entry: Mapping[str, Any]) -> Nearest | None:
+        if entry["file"] not in self.originals:
+            return None
+        file, work = self.originals[entry["file"]]
+        return Nearest(_pictures(file, STORE_EDGE)[0], work, entry["score"], self.threshold)
+
     def _anchor(self, scene: int, stop: int) -> str:
         """The anchor of a place in the grid; empty beyond its edge."""
         inside = 0 <= scene < len(self.scenes) and 0 <= stop < len(self.stops)
         return f"picture-{scene + 1}-{self.stops[stop].number}" if inside else ""
+
+
+def _span(report: Mapping[str, Any]) -> tuple[float, float]:
+    """The places on the way that all the curves of the page lie between, so that they can be compared."""
+    courses = [report["whole"], *report["scenes"]]
+    values = [value for course in courses for way in course["way"].values() for value in way]
+    return min([*values, 0.45]), max([*values, 0.55])
+
+
+def _course(entry: Mapping[str, Any], span: tuple[float, float]) -> Course | None:
+    """A report's course as curves; a single stop has none."""
+    low, high = span
+    ways = {by: tuple(way) for by, way in entry["way"].items()}
+
+    def height(value: float) -> float:
+        return (high - value) / (high - low)
+
+    lines = {by: " ".join(f"{i + 0.5:g},{height(v):.3f}" for i, v in enumerate(way)) for by, way in ways.items()}
+    monotone, spread = entry["monotone"]["combined"], entry["spread"]
+    return Course(tuple(lines.items()), ways, monotone, spread, height(0.5)) if len(ways["combined"]) > 1 else None
+
+
+def _originals(recipe: Recipe, space: Workspace, labels: list[Label]) -> dict[str, tuple[Path, Label]]:
+    """Every training image by its path in the run, with the work it was cut from."""
+    works = {(label.row["artist"], label.row["object_id"]): label for label in labels}
+    return {
+        space.relative(file): (file, works[artist.name, row["object_id"]])
+        for artist in recipe.artists
+        for file, row in zip(space.training_images(artist.slug), space.read_metadata(artist.slug), strict=True)
+    }
 
 
 def _large_edge(frames: int) -> int:

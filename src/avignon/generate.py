@@ -1,19 +1,33 @@
 """generate: adapters → a series of pictures on the way from one voice to the next.
 
-Reads `adapters/`; writes `series/<scene>/<stop>.png` and `series/series.json`. A frame is a full description: a picture
-that carries the very frame that is asked for is kept, so an interrupted series goes on where it stopped. Pictures made
-in one batch differ in the last bit from those made alone, so what is missing is made again in its own batch.
+Reads `adapters/` and `dataset/`; writes `series/<scene>/<stop>.png`, `series/series.json`, and in `series/placing.json`
+what was measured to place the stops. A frame is a full description: a picture that carries the very frame that is asked
+for is kept, so an interrupted series goes on where it stopped. Pictures made in one batch differ in the last bit from
+those made alone, so what is missing is made again in its own batch.
 """
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-from avignon import adapters, blend, diffusion, imaging, painting
+from avignon import adapters, blend, diffusion, imaging, painting, style
 from avignon.recipe import Recipe
 from avignon.records import Frame, Series, Voice, plain
-from avignon.workspace import Workspace, sha256_of, write_bytes, write_json
+from avignon.workspace import Workspace, digest, read_json, sha256_of, write_bytes, write_json
 
 BASE = "base"
+
+PROBES = 9
+"""Places on the path that are painted to measure it."""
+
+PROBE_SCENES = 8
+"""Scenes that are painted at every probe, at most."""
+
+PROBE_STEPS = 15
+"""Denoising steps of a probe, at most: style is there long before the last detail."""
 
 
 def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
@@ -30,63 +44,171 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
     for name, folder in folders.items():
         adapters.load(base, name, folder)
     hashes = {name: sha256_of(folder / adapters.WEIGHTS_FILE) for name, folder in folders.items()}
-    series = plan(recipe, base.fingerprint, hashes, precision)
-    missing = {file for file, frame in series.frames if imaging.png_fields(space.series / file) != plain(frame)}
-    done = len(series.frames) - len(missing)
     painter = painting.Painter(base, recipe, device, voice)
-    for group in _groups(series.frames, recipe.generate.batch):
-        wanted = missing.intersection(file for file, _ in group)
+    easel = Easel(recipe, base.fingerprint, hashes, precision)
+    series = easel.series(placing(easel, painter, space, voice))
+    _paint(series, painter, space, voice, base.model)
+    write_json(space.series_index, plain(series))
+    kept = {space.series_index, space.placing, *(space.series / file for file, _ in series.frames)}
+    space.sweep(space.series, kept)
+
+
+def _paint(series: Series, painter: painting.Painter, space: Workspace, voice: Voice, model: str) -> None:
+    frames = [frame for _, frame in series.frames]
+    missing = {place for place, (file, frame) in enumerate(series.frames) if not _is_shown(space.series / file, frame)}
+    done = len(frames) - len(missing)
+    for group in painter.groups(frames):
+        wanted = missing.intersection(group)
         if not wanted:
             continue
-        for (file, frame), image in zip(group, painter.paint([frame for _, frame in group]), strict=True):
-            if file in wanted:
-                content = imaging.png_bytes(image, parameters_text(frame, base.model), plain(frame))
-                write_bytes(space.series / file, content)
+        for place, image in zip(group, painter.paint([frames[place] for place in group]), strict=True):
+            if place in wanted:
+                content = imaging.png_bytes(image, parameters_text(frames[place], model), plain(frames[place]))
+                write_bytes(space.series / series.frames[place][0], content)
         done += len(wanted)
-        voice.progress(done, len(series.frames), group[-1][0])
-    write_json(space.series_index, plain(series))
-    space.sweep(space.series, {space.series_index, *(space.series / file for file, _ in series.frames)})
+        voice.progress(done, len(frames), series.frames[group[-1]][0])
 
 
-def plan(recipe: Recipe, base: str, hashes: Mapping[str, str], precision: str) -> Series:
-    """Every frame of the series, before a picture is made: for each scene the base alone, then the stops in order."""
-    settings = recipe.generate
-    names = recipe.adapter_names
-    stops = list(settings.weights) or blend.path(names, settings.stops, settings.path, settings.strength)
-    weights = {BASE: {}, **{f"stop-{i}": stop for i, stop in enumerate(stops, start=1)}}
-    frames = [
-        (
-            f"scene-{number}/{stop}.png",
-            Frame(
-                scene=f"scene-{number}",
-                stop=stop,
-                prompt=scene.prompt,
-                negative_prompt=settings.negative_prompt,
-                seed=scene.seed if scene.seed >= 0 else recipe.seed + number,
-                steps=settings.steps,
-                guidance=settings.guidance,
-                scheduler=settings.scheduler,
-                width=recipe.base.resolution,
-                height=recipe.base.resolution,
-                weights=mix,
-                base=base,
-                adapters={name: hashes[name] for name in mix},
-                precision=precision,
-            ),
+def _is_shown(path: Path, frame: Frame) -> bool:
+    """Whether the picture is there and carries this very frame."""
+    return bool(imaging.png_fields(path) == json.loads(json.dumps(plain(frame))))
+
+
+class Easel:
+    """Frames of a recipe's scenes, made with one base and certain adapters."""
+
+    def __init__(self, recipe: Recipe, base: str, hashes: Mapping[str, str], precision: str) -> None:
+        self.recipe = recipe
+        self._base, self._hashes, self._precision = base, hashes, precision
+
+    def frame(self, number: int, stop: str, mix: blend.Mix) -> Frame:
+        """A scene (from 1) with a mix of adapters."""
+        recipe, settings = self.recipe, self.recipe.generate
+        scene = settings.scenes[number - 1]
+        return Frame(
+            scene=f"scene-{number}",
+            stop=stop,
+            prompt=scene.prompt,
+            negative_prompt=settings.negative_prompt,
+            seed=scene.seed if scene.seed >= 0 else recipe.seed + number,
+            steps=settings.steps,
+            guidance=settings.guidance,
+            scheduler=settings.scheduler,
+            width=recipe.base.resolution,
+            height=recipe.base.resolution,
+            weights=mix.weights,
+            base=self._base,
+            adapters={name: self._hashes[name] for name in mix.weights},
+            precision=self._precision,
+            schedule=mix.schedule,
+            blocks={name: factors for name, factors in settings.blocks.items() if name in mix.weights},
         )
-        for number, scene in enumerate(settings.scenes, start=1)
-        for stop, mix in weights.items()
-    ]
-    scenes = tuple(dict.fromkeys(frame.scene for _, frame in frames))
-    return Series(recipe.name, scenes, tuple(weights)[1:], tuple(frames), BASE)
+
+    def path(self, gains: Mapping[str, float]) -> blend.Path:
+        """The way through the recipe's voices."""
+        settings = self.recipe.generate
+        return blend.Path(
+            self.recipe.voices,
+            settings.path,
+            settings.steps,
+            settings.strength,
+            gains,
+            settings.fade,
+            settings.during,
+        )
+
+    def series(self, placing: Mapping[str, Any]) -> Series:
+        """Every frame, before a picture is made: for each scene the base alone, then the stops in order."""
+        settings = self.recipe.generate
+        if settings.weights:
+            mixes = [blend.explicit(weights, settings.during, settings.steps) for weights in settings.weights]
+        else:
+            mixes = [self.path(placing["gains"]).at(place) for place in placing["places"]]
+        stops = {BASE: blend.Mix({}), **{f"stop-{i}": mix for i, mix in enumerate(mixes, start=1)}}
+        scenes = range(1, len(settings.scenes) + 1)
+        frames = [
+            (f"scene-{number}/{stop}.png", self.frame(number, stop, mix))
+            for number in scenes
+            for stop, mix in stops.items()
+        ]
+        names = tuple(f"scene-{number}" for number in scenes)
+        return Series(self.recipe.name, names, tuple(stops)[1:], tuple(frames), BASE, placing)
 
 
-def _groups(frames: Sequence[tuple[str, Frame]], size: int) -> list[list[tuple[str, Frame]]]:
-    """Frames that share their weights, at most `size` together: they can go through the UNet in one batch."""
-    by_stop: dict[str, list[tuple[str, Frame]]] = {}
-    for file, frame in frames:
-        by_stop.setdefault(frame.stop, []).append((file, frame))
-    return [group[i : i + size] for group in by_stop.values() for i in range(0, len(group), size)]
+# Where the stops are --------------------------------------------------------------------------------------------------
+
+
+def unmeasured(recipe: Recipe) -> dict[str, Any]:
+    """The placing of a series for which nothing is measured."""
+    settings = recipe.generate
+    return {} if settings.weights else {"gains": {}, "places": blend.evenly(settings.stops)}
+
+
+def placing(easel: Easel, painter: painting.Painter, space: Workspace, voice: Voice) -> dict[str, Any]:
+    """Gains of the voices and places of the stops; what was measured for the very same frames is read, not repeated."""
+    recipe = easel.recipe
+    if recipe.generate.weights or not (recipe.generate.equal_voices or recipe.generate.spacing == "even"):
+        return unmeasured(recipe)
+    job = digest([plain(frame) for frame in _probes(easel, easel.path({}))] + [recipe.generate.model_dump(mode="json")])
+    if space.placing.exists():
+        known = read_json(space.placing)
+        if known["job"] == job:
+            return dict(known["placing"])
+    found = _measured(easel, painter, space, voice)
+    write_json(space.placing, {"job": job, "placing": found})
+    return found
+
+
+def _measured(easel: Easel, painter: painting.Painter, space: Workspace, voice: Voice) -> dict[str, Any]:
+    settings, found = easel.recipe.generate, unmeasured(easel.recipe)
+    names = easel.recipe.voices
+    if settings.equal_voices and len(names) > 1:
+        frames = [replace(frame, weights={}, schedule={}) for frame in _at(easel, blend.Mix(dict.fromkeys(names, 0.0)))]
+        found["effects"] = painter.effects(frames[:4], names)
+        found["gains"] = blend.equal_gains(found["effects"])
+        if min(found["effects"].values()) <= 0:
+            voice.warn("an adapter changes nothing: the voices cannot be brought to equal effect")
+    if settings.spacing == "even":
+        found |= _even(easel, painter, space, voice, found["gains"])
+    return found
+
+
+def _even(
+    easel: Easel, painter: painting.Painter, space: Workspace, voice: Voice, gains: Mapping[str, float]
+) -> dict[str, Any]:
+    """Stops between which the measured way in style is equally long."""
+    recipe = easel.recipe
+    measure = style.yardstick({artist.slug: _works(space, artist.slug) for artist in recipe.artists})
+    frames = _probes(easel, easel.path(gains))
+    each = len(frames) // PROBES
+    voice.note(f"measuring the path: {PROBES} places, {each} scenes each")
+    seen = [style.traits(image) for image in painter.paint(frames)]
+    means = [style.mean(seen[i : i + each]) for i in range(0, len(seen), each)]
+    distances = [measure.between(one, other)["combined"] for one, other in pairwise(means)]
+    places = blend.evenly(PROBES)
+    return {
+        "places": blend.even_places(places, distances, recipe.generate.stops),
+        "probes": places,
+        "distances": distances,
+    }
+
+
+def _probes(easel: Easel, path: blend.Path) -> list[Frame]:
+    return [frame for place in blend.evenly(PROBES) for frame in _at(easel, path.at(place))]
+
+
+def _at(easel: Easel, mix: blend.Mix) -> list[Frame]:
+    """Some scenes with one mix, in fewer steps; a schedule is read at the steps that are left."""
+    settings = easel.recipe.generate
+    steps = min(settings.steps, PROBE_STEPS)
+    schedule = {name: [row[i * settings.steps // steps] for i in range(steps)] for name, row in mix.schedule.items()}
+    scenes = range(1, min(len(settings.scenes), PROBE_SCENES) + 1)
+    return [replace(easel.frame(number, "probe", mix), steps=steps, schedule=schedule) for number in scenes]
+
+
+def _works(space: Workspace, artist: str) -> Sequence[style.Traits]:
+    """Traits of an artist's training images."""
+    return [style.traits(imaging.load(file)) for file in space.training_images(artist)]
 
 
 def parameters_text(frame: Frame, model: str) -> str:

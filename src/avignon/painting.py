@@ -1,13 +1,21 @@
-"""Frames → pictures: the base with its adapters on. `generate` paints the series with it, `train` its samples."""
+"""Frames → pictures: the base with its adapters on. `generate` paints the series with it, `train` its samples.
 
+Frames of different weights go through the UNet in one batch, texts are encoded once, and the pictures are those that
+diffusers' own StableDiffusionPipeline makes of the same adapters and weights.
+"""
+
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from PIL import Image
 
-from avignon import adapters, diffusion
+from avignon import adapters, blend, diffusion
 from avignon.recipe import Recipe
 from avignon.records import Frame, Voice
+
+PROBED = (0.2, 0.4, 0.6, 0.8)
+"""Noise levels, as shares of all timesteps, at which an adapter's effect is measured."""
 
 
 class Painter:
@@ -16,39 +24,130 @@ class Painter:
     def __init__(self, base: diffusion.Base, recipe: Recipe, device: torch.device, voice: Voice) -> None:
         self._base, self._device, self._voice = base, device, voice
         self._pipeline = base.pipeline.to(device)
-        self._pipeline.scheduler = diffusion.scheduler(base, recipe.generate.scheduler)
-        self._pipeline.set_progress_bar_config(disable=True)
+        self._batch = recipe.generate.batch
         # Decoded in fp32: the VAE of some models overflows to black pictures in fp16.
         self._pipeline.vae.to(torch.float32)
         diffusion.use_attention(self._pipeline.unet, diffusion.attention_for(recipe.train.attention, device))
         self._texts: dict[str, torch.Tensor] = {}
 
-    @torch.no_grad()
-    def paint(self, frames: list[Frame]) -> list[Image.Image]:
-        """Pictures of frames that share weights, steps and guidance; each as if it were made alone."""
-        first = frames[0]
-        adapters.set_weights(self._pipeline.unet, first.weights)
-        latents = self._pipeline(
-            prompt_embeds=self._text([frame.prompt for frame in frames]),
-            negative_prompt_embeds=self._text([frame.negative_prompt for frame in frames]),
-            generator=[torch.Generator().manual_seed(frame.seed) for frame in frames],
-            num_inference_steps=first.steps,
-            guidance_scale=first.guidance,
-            width=first.width,
-            height=first.height,
-            output_type="latent",
-        ).images  # (B, 4, H/8, W/8)
-        return [self._decode(latent[None]) for latent in latents]
+    def groups(self, frames: Sequence[Frame]) -> list[list[int]]:
+        """Places of the frames that `paint` would take into one batch."""
+        return list(groups(frames, self._batch))
 
-    def _text(self, prompts: list[str]) -> torch.Tensor:
+    def paint(self, frames: Sequence[Frame]) -> list[Image.Image]:
+        """Pictures of any frames, in their order; each as if it were made alone, to rounding."""
+        images: dict[int, Image.Image] = {}
+        for places in self.groups(frames):
+            images.update(zip(places, self._painted([frames[place] for place in places]), strict=True))
+        return [images[place] for place in range(len(frames))]
+
+    def _painted(self, frames: Sequence[Frame]) -> list[Image.Image]:
+        """One batch; halved where it does not fit into the memory."""
+        try:
+            return [self._decode(latent[None]) for latent in self.denoise(frames)]
+        except torch.OutOfMemoryError:
+            if len(frames) == 1:
+                raise
+        self._batch = len(frames) // 2
+        self._voice.note(f"{len(frames)} pictures at once do not fit into memory; going on with {self._batch}")
+        return [image for part in (frames[: self._batch], frames[self._batch :]) for image in self._painted(part)]
+
+    @torch.no_grad()
+    def denoise(self, frames: Sequence[Frame]) -> torch.Tensor:
+        """Latents (B, 4, H/8, W/8) in fp32 of frames that can share a batch: one key of `batch_key`.
+
+        Classifier-free guidance (Ho & Salimans, arXiv:2207.12598, eq. 6): both halves go through the UNet together.
+        """
+        first, unet = frames[0], self._pipeline.unet
+        guided = first.guidance > 1
+        texts = self._text([frame.prompt for frame in frames])
+        if guided:
+            texts = torch.cat([self._text([frame.negative_prompt for frame in frames]), texts])
+        scheduler = diffusion.scheduler(self._base, first.scheduler)
+        scheduler.set_timesteps(first.steps, device=self._device)
+        x = self._noise(frames) * scheduler.init_noise_sigma
+        with adapters.mixing(unet, first.blocks) as mixer:
+            for step, t in enumerate(scheduler.timesteps):
+                rows = [blend.at_step(frame.weights, frame.schedule, step) for frame in frames]
+                mixer.set(rows * 2 if guided else rows)
+                noisy = scheduler.scale_model_input(torch.cat([x, x]) if guided else x, t).to(unet.dtype)
+                noise = unet(noisy, t, encoder_hidden_states=texts, return_dict=False)[0].float()
+                if guided:
+                    without, with_text = noise.chunk(2)
+                    noise = without + first.guidance * (with_text - without)
+                x = scheduler.step(noise, t, x, return_dict=False)[0]
+        return x
+
+    @torch.no_grad()
+    def effects(self, frames: Sequence[Frame], names: Sequence[str]) -> dict[str, float]:
+        """How much each adapter, alone at weight 1, changes what the UNet predicts: RMS, in units of the noise.
+
+        Measured on the base's own pictures of `frames` (one `batch_key`), noised to `PROBED` of the way.
+        """
+        unet, texts = self._pipeline.unet, self._text([frame.prompt for frame in frames])
+        scheduler = diffusion.scheduler(self._base, "ddim")
+        clean, noise = self.denoise(frames), self._noise(frames)
+        squares = dict.fromkeys(names, 0.0)
+        with adapters.mixing(unet, frames[0].blocks) as mixer:
+            for share in PROBED:
+                t = torch.full((len(frames),), int(share * scheduler.config.num_train_timesteps), device=self._device)
+                noisy = scheduler.add_noise(clean, noise, t).to(unet.dtype)
+
+                def predicted(
+                    weights: dict[str, float], noisy: torch.Tensor = noisy, t: torch.Tensor = t
+                ) -> torch.Tensor:
+                    mixer.set([weights] * len(noisy))
+                    return unet(noisy, t, encoder_hidden_states=texts, return_dict=False)[0].float()
+
+                base = predicted({})
+                for name in names:
+                    squares[name] += float((predicted({name: 1.0}) - base).square().mean())
+        return {name: (square / len(PROBED)) ** 0.5 for name, square in squares.items()}
+
+    def _noise(self, frames: Sequence[Frame]) -> torch.Tensor:
+        """What each picture begins from, by its seed alone, drawn on the CPU so that every device has the same."""
+        scale = self._pipeline.vae_scale_factor
+        shapes = [(1, self._pipeline.unet.config.in_channels, f.height // scale, f.width // scale) for f in frames]
+        drawn = [
+            torch.randn(s, generator=torch.Generator().manual_seed(f.seed)) for s, f in zip(shapes, frames, strict=True)
+        ]
+        return torch.cat(drawn).to(self._device)
+
+    def _text(self, prompts: Sequence[str]) -> torch.Tensor:
         """Embeddings (B, tokens, width); each prompt is encoded once per run."""
         for prompt in prompts:
             if prompt not in self._texts:
                 self._texts[prompt] = diffusion.text_embeddings(self._base, [prompt], self._device, self._voice)
         return torch.cat([self._texts[prompt] for prompt in prompts])
 
+    @torch.no_grad()
     def _decode(self, latent: torch.Tensor) -> Image.Image:
         vae: Any = self._pipeline.vae
         pixels = vae.decode(latent.float() / vae.config.scaling_factor, return_dict=False)[0]  # (1, 3, H, W) in -1…1
         image: Image.Image = self._pipeline.image_processor.postprocess(pixels)[0]
         return image
+
+
+def batch_key(frame: Frame) -> tuple[object, ...]:
+    """What frames of one batch must have in common."""
+    blocks = tuple((name, tuple(factors.items())) for name, factors in frame.blocks.items())
+    return frame.steps, frame.guidance > 1 and frame.guidance, frame.scheduler, frame.width, frame.height, blocks
+
+
+def groups(frames: Sequence[Frame], size: int) -> Iterator[list[int]]:
+    """Places of frames that go through the UNet together, at most `size`.
+
+    Frames of equal weights are the cheapest (see `adapters.Mixer`); only what does not fill half a batch with its like
+    is joined with others.
+    """
+    alike: dict[tuple[object, ...], dict[str, list[int]]] = {}
+    for place, frame in enumerate(frames):
+        weights = repr((sorted(frame.weights.items()), sorted(frame.schedule.items())))
+        alike.setdefault(batch_key(frame), {}).setdefault(weights, []).append(place)
+    for by_weights in alike.values():
+        rest: list[int] = []
+        for places in by_weights.values():
+            whole = len(places) - len(places) % size if len(places) % size < size / 2 else len(places)
+            yield from (places[i : i + size] for i in range(0, whole, size))
+            rest += places[whole:]
+        yield from (rest[i : i + size] for i in range(0, len(rest), size))

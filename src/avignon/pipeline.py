@@ -43,7 +43,7 @@ STAGES = (
     Stage("train", ("prepare",), lambda r: [_dump(r, "train", "artists", "base", "seed"), _base(r)], shared=True),
     Stage(
         "generate",
-        ("train",),
+        ("prepare", "train"),
         lambda r: [_dump(r, "generate", "base", "seed", "name"), r.adapter_names, _base(r), _external(r)],
     ),
     Stage("evaluate", ("prepare", "generate"), lambda r: _dump(r, "artists")),

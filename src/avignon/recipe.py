@@ -234,6 +234,8 @@ class Scene(Section):
     """-1 derives one from the recipe's seed and the scene's place."""
 
 
+_BLOCK = re.compile(r"down|mid|up|mid_block\..+|(down|up)_blocks\.\d+(\..+)?")
+
 SCHEDULERS = Literal["ddim", "pndm", "euler", "dpm++"]
 
 
@@ -243,12 +245,26 @@ class Generate(Section):
     scenes: tuple[Scene, ...] = Field(min_length=1, max_length=1000, strict=False)
     stops: int = Field(default=7, ge=2, le=1000)
     """Pictures from the first voice to the last, both included."""
-    path: Literal["linear", "arc"] = "arc"
-    """How weights change: `linear` (1-t, t), or `arc` (cos, sin), which keeps both styles strong in the middle."""
+    voices: tuple[str, ...] = Field(default=(), strict=False)
+    """The adapters that the path leads through, in order; by default those that the recipe trains."""
+    path: Literal["linear", "arc", "relay"] = "arc"
+    """How weights change: `linear` (1-t, t), `arc` (cos, sin), which keeps both styles strong in between, or `relay`:
+    the later voice begins the denoising and so composes, the earlier one finishes, and the hand-over moves."""
+    spacing: Literal["uniform", "even"] = "uniform"
+    """Where the stops are: at equal distances in weight, or in measured style, for which probes are painted first."""
+    fade: float = Field(default=0.25, gt=0, le=1)
+    """Share of the denoising steps over which a relay hands over."""
+    equal_voices: bool = True
+    """Bring the path's adapters to equal effect first, so that the stronger one does not win the middle."""
     weights: tuple[dict[str, float], ...] = Field(default=(), strict=False)
-    """Stops by hand instead of `stops` and `path`: one table of adapter = weight each."""
+    """Stops by hand instead of a path: one table of adapter = weight each; negative leads away from a style."""
+    during: dict[str, Annotated[tuple[float, ...], Field(min_length=1, strict=False)]] = {}
+    """Factors on an adapter's weight from the first denoising step to the last, joined by straight lines: `[1, 0]` lets
+    it compose and fade, `[0, 1]` only finish."""
+    blocks: dict[str, dict[str, float]] = {}
+    """Factors on an adapter's weight in parts of the UNet: `down`, `mid`, `up`, or a block such as `"up_blocks.1"`."""
     adapters: dict[str, str] = {}
-    """Further adapters to mix in by `weights`: name = folder that holds pytorch_lora_weights.safetensors."""
+    """Further adapters to mix in by `voices` or `weights`: name = folder of pytorch_lora_weights.safetensors."""
     strength: float = Field(default=1.0, gt=0, le=4)
     """Factor on every weight of the path."""
     steps: int = Field(default=30, ge=1, le=1000)
@@ -259,7 +275,7 @@ class Generate(Section):
     scheduler: SCHEDULERS = "ddim"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     batch: int = Field(default=4, ge=1, le=256)
-    """Scenes denoised at once."""
+    """Pictures denoised at once, whatever their weights; fewer where the memory does not hold them."""
 
 
 class Exhibit(Section):
@@ -303,12 +319,32 @@ class Recipe(Section):
         for name in self.generate.adapters:
             if name in self.adapter_names:
                 raise ValueError(f"generate.adapters: {name!r} is the name of an adapter that this recipe trains")
-        known = {*self.adapter_names, *self.generate.adapters}
-        for stop in self.generate.weights:
-            for name in stop:
+        settings, known = self.generate, {*self.adapter_names, *self.generate.adapters}
+        named = {"weights": [name for stop in settings.weights for name in stop], "voices": settings.voices,
+                 "during": settings.during, "blocks": settings.blocks}  # fmt: skip
+        for field, names in named.items():
+            for name in names:
                 if name not in known:
-                    raise ValueError(f"generate.weights: no adapter {name!r}; there are {', '.join(sorted(known))}")
+                    raise ValueError(f"generate.{field}: no adapter {name!r}; there are {', '.join(sorted(known))}")
+        if len(set(settings.voices)) < len(settings.voices):
+            raise ValueError("generate.voices: an adapter is named twice")
         return self
+
+    @model_validator(mode="after")
+    def _blocks_exist(self) -> "Recipe":
+        for name, factors in self.generate.blocks.items():
+            for block in factors:
+                if not _BLOCK.fullmatch(block):
+                    raise ValueError(
+                        f"generate.blocks.{name}: {block!r} is no part of a UNet; "
+                        "allowed are down, mid, up, and names such as 'up_blocks.1'"
+                    )
+        return self
+
+    @property
+    def voices(self) -> tuple[str, ...]:
+        """The adapters that the path of the series leads through."""
+        return self.generate.voices or self.adapter_names
 
     @property
     def adapter_names(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The nouns: frozen, no I/O. What each stage hands to the next is made of these."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -143,12 +143,16 @@ class Frame:
     width: int
     height: int
     weights: Mapping[str, float]
-    """Weight of every adapter; empty for the base alone."""
+    """Weight of every adapter, in the mean over the denoising steps; empty for the base alone."""
     base: str
     """Fingerprint of the base model."""
     adapters: Mapping[str, str]
     """SHA-256 of each adapter's weights file."""
     precision: str
+    schedule: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Weight at every denoising step, of the adapters whose weight is not the same at all of them."""
+    blocks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """By adapter, factors on its weight in parts of the UNet: `down`, `mid`, `up`, or a block by its own name."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,8 @@ class Series:
     """Pairs of a file name and the frame it shows."""
     base_stop: str = "base"
     """The stop at which every adapter is off."""
+    placing: Mapping[str, Any] = field(default_factory=dict)
+    """How the stops came to their weights: `gains` by adapter, `places` of the stops, and what was measured."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +226,7 @@ def found_from(fields: Mapping[str, Any]) -> Found:
 
 def frame_from(fields: Mapping[str, Any]) -> Frame:
     """The inverse of `plain` for a frame."""
-    return Frame(**fields)
+    return Frame(**{**fields, "schedule": {name: tuple(row) for name, row in fields["schedule"].items()}})
 
 
 def series_from(fields: Mapping[str, Any]) -> Series:
@@ -232,4 +238,5 @@ def series_from(fields: Mapping[str, Any]) -> Series:
         stops=tuple(fields["stops"]),
         frames=frames,
         base_stop=fields["base_stop"],
+        placing=fields["placing"],
     )

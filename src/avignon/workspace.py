@@ -126,6 +126,7 @@ class Workspace:
         self.adapters = root / "adapters"
         self.series = root / "series"
         self.series_index = self.series / "series.json"
+        self.placing = self.series / "placing.json"
         self.report = root / "report.json"
         self.exhibition = root / "exhibition"
         self.page = self.exhibition / "index.html"
@@ -143,6 +144,10 @@ class Workspace:
     def read_metadata(self, artist: str) -> list[dict[str, Any]]:
         """An artist's prepared images."""
         return _json_lines(self.metadata(artist))
+
+    def training_images(self, artist: str) -> list[Path]:
+        """The files of an artist's prepared images."""
+        return [self.metadata(artist).with_name(row["file_name"]) for row in self.read_metadata(artist)]
 
     def metadata(self, artist: str) -> Path:
         """The list of an artist's prepared images, as Hugging Face's ImageFolder reads it."""

@@ -30,6 +30,7 @@ SMALL: Mapping[str, Any] = {
     "generate": {
         "stops": 3,
         "steps": 2,
+        "equal_voices": False,
         "scenes": [{"prompt": "a boat on the sea"}, {"prompt": "a guitar on a table"}],
     },
 }

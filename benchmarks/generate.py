@@ -1,0 +1,181 @@
+"""A series of pictures: avignon's painter against diffusers' pipeline, frame by frame, in one run.
+
+    python benchmarks/generate.py [--adapters FOLDER FOLDER] [--stops 9] [--steps 30] [--repeats 3]
+    python benchmarks/generate.py --real [--steps 2]        the architecture of Stable Diffusion 2.1, random weights
+
+Both make the same frames (4 scenes at each stop) from the same adapters: diffusers with `set_adapters` before every
+picture, as its documentation shows; avignon in batches, in fp32 and in bf16. Repeats alternate, the median counts. The
+largest difference of the pictures in fp32 is printed beside the times. With --real a few steps are timed, and the time
+per step is what is compared: nothing is measured of a whole picture there.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+
+from avignon import adapters, blend, diffusion, painting, recipe
+from avignon.records import Frame, Voice
+
+ROOT = Path(__file__).parents[1]
+SILENT = Voice("benchmark", lambda _: None)
+SCENES = 4
+
+
+def frames_of(settings: recipe.Recipe, names: Sequence[str], stops: int, steps: int) -> list[Frame]:
+    """4 scenes at every stop of an arc."""
+    size = settings.base.resolution
+    return [
+        Frame("", "", scene.prompt, "", number, steps, 5.0, "ddim", size, size, weights, "", {}, "fp32")
+        for weights in blend.path(names, stops, "arc")
+        for number, scene in enumerate(settings.generate.scenes[:SCENES])
+    ]
+
+
+def untrained(base: diffusion.Base, folder: Path, name: str, seed: int) -> Path:
+    """An adapter of random change, saved: its time is that of a trained one."""
+    settings = recipe.Ranks(attention=16, projection=16, convolution=2)
+    parameters = adapters.add(base.pipeline.unet, name, settings, 0.0, seed)
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.copy_(torch.randn(parameter.shape, generator=random) * 0.02)
+    adapters.save(base.pipeline.unet, name, folder / name / adapters.WEIGHTS_FILE)
+    base.pipeline.unet.delete_adapters(name)
+    return folder / name
+
+
+class Theirs:
+    """diffusers alone, one picture after the other."""
+
+    def __init__(self, pipeline: Any, folders: dict[str, Path]) -> None:
+        self.pipeline = pipeline
+        self.pipeline.scheduler = DDIMScheduler.from_config(self.pipeline.scheduler.config)
+        self.pipeline.set_progress_bar_config(disable=True)
+        for name, folder in folders.items():
+            self.pipeline.load_lora_weights(folder, adapter_name=name)
+
+    def paint(self, frames: Sequence[Frame]) -> list[Any]:
+        """As the documentation shows it."""
+        pictures = []
+        for frame in frames:
+            self.pipeline.set_adapters(list(frame.weights), list(frame.weights.values()))
+            made = self.pipeline(
+                frame.prompt, num_inference_steps=frame.steps, guidance_scale=frame.guidance,
+                width=frame.width, height=frame.height, generator=torch.Generator().manual_seed(frame.seed),
+            )  # fmt: skip
+            pictures.append(made.images[0])
+        return pictures
+
+
+def ours(settings: recipe.Recipe, folders: dict[str, Path], precision: diffusion.Precision) -> painting.Painter:
+    """The product's painter."""
+    base = diffusion.load(settings, diffusion.DTYPES[precision], SILENT)
+    for name, folder in folders.items():
+        adapters.load(base, name, folder)
+    return painting.Painter(base, settings, torch.device("cpu"), SILENT)
+
+
+def timed(ways: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Median seconds of each way, in turns."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(each) for name, each in times.items()}
+
+
+def miniature(arguments: argparse.Namespace, scratch: Path) -> None:
+    """The series on the miniature, whole pictures."""
+    settings = recipe.load(ROOT / "recipes/demo.toml", [f"generate.batch={arguments.batch}"])
+    names = settings.adapter_names
+    if arguments.adapters:
+        folders = dict(zip(names, arguments.adapters, strict=True))
+    else:
+        base = diffusion.load(settings, torch.float32, SILENT)
+        folders = {name: untrained(base, scratch, name, seed) for seed, name in enumerate(names)}
+    frames = frames_of(settings, names, arguments.stops, arguments.steps)
+    theirs = Theirs(StableDiffusionPipeline.from_pretrained(diffusion.embedded_folder(), safety_checker=None), folders)
+    painters = {precision: ours(settings, folders, precision) for precision in ("fp32", "bf16")}
+    ways: dict[str, Callable[[], Any]] = {"diffusers, frame by frame, fp32": lambda: theirs.paint(frames)}
+    for precision, painter in painters.items():
+        ways[f"avignon, batches of {arguments.batch}, {precision}"] = lambda painter=painter: painter.paint(frames)
+    print(f"{len(frames)} pictures of {settings.base.resolution} pixels, {arguments.steps} steps, "
+          f"{torch.get_num_threads()} threads, torch {torch.__version__}", flush=True)  # fmt: skip
+    few = [replace(frame, steps=min(arguments.steps, 10)) for frame in frames[:: max(len(frames) // 6, 1)]]
+    pairs = zip(theirs.paint(few), painters["fp32"].paint(few), strict=True)
+    difference = max(int(np.abs(np.asarray(a, int) - np.asarray(b, int)).max()) for a, b in pairs)
+    print(f"largest difference of {len(few)} pictures in fp32: {difference} of 255", flush=True)
+    table(timed(ways, arguments.repeats), len(frames), "picture")
+
+
+def real(arguments: argparse.Namespace) -> None:
+    """Steps of the real architecture with random weights: one guided step of 4 pictures, batched against one by one."""
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=64, block_out_channels=(320, 640, 1280, 1280), attention_head_dim=(5, 10, 20, 20),
+        cross_attention_dim=1024, use_linear_projection=True,
+        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+    ).eval().requires_grad_(False)  # fmt: skip
+    for seed, name in enumerate("ab"):
+        adapters.add(unet, name, recipe.Ranks(attention=16, projection=16, convolution=2), 0.0, seed)
+    unet.requires_grad_(False)
+    rows = [{"a": 0.6, "b": 0.8}] * 2 * arguments.batch
+    noise, text = torch.randn(2 * arguments.batch, 4, 64, 64), torch.randn(2 * arguments.batch, 77, 1024)
+
+    @torch.no_grad()
+    def alone() -> None:
+        unet.enable_lora()
+        unet.set_adapters(["a", "b"], [0.6, 0.8])
+        for k in range(arguments.batch):
+            unet(noise[2 * k : 2 * k + 2], 500, text[2 * k : 2 * k + 2])
+
+    @torch.no_grad()
+    def together(dtype: torch.dtype) -> None:
+        with adapters.mixing(unet, {}) as mixer:
+            mixer.set(rows)
+            unet(noise.to(dtype), 500, text.to(dtype))
+
+    print(f"one guided step of {arguments.batch} pictures of 512 pixels, {torch.get_num_threads()} threads", flush=True)
+    times = timed({"diffusers, one by one, fp32": alone, "avignon, one batch, fp32": lambda: together(torch.float32)},
+                  arguments.repeats)  # fmt: skip
+    unet.to(torch.bfloat16)
+    times |= timed({"avignon, one batch, bf16": lambda: together(torch.bfloat16)}, arguments.repeats)
+    table(times, arguments.batch, "step of a picture")
+
+
+def table(times: dict[str, float], count: int, unit: str) -> None:
+    """The times, and their ratio to the first."""
+    first = next(iter(times.values()))
+    print(f"| way | seconds a {unit} | ratio |\n| --- | --- | --- |")
+    for name, seconds in times.items():
+        print(f"| {name} | {seconds / count:.2f} | {first / seconds:.2f} |", flush=True)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--real", action="store_true", help="the real architecture with random weights")
+    parser.add_argument("--adapters", type=Path, nargs=2, help="folders of the demo's adapters; random ones otherwise")
+    parser.add_argument("--stops", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        real(arguments) if arguments.real else miniature(arguments, Path(scratch))
+
+
+if __name__ == "__main__":
+    main()
