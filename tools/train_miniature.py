@@ -5,10 +5,10 @@
 
     python tools/train_miniature.py vae --warm     no checkpoint here: go on from the weights that ship
 
-Stages: `scenes` renders the training pictures once, `vae` trains the autoencoder on neutral and painted ones,
-`latents` encodes the neutral ones, `words` teaches the text encoder what captions mean, `unet` trains the denoiser on
-both, `export` writes the newest averaged weights as a diffusers directory, `report` draws curves and samples. Work
-files lie in .cache/miniature, curves and samples in docs/miniature.
+Stages: `scenes` renders the training pictures once, `vae` trains the autoencoder on neutral and painted ones, `latents`
+encodes the neutral ones, `decoder` goes on with the decoder alone, `words` teaches the text encoder what captions mean,
+`unet` trains the denoiser on both, `export` writes the newest averaged weights as a diffusers directory, `report` draws
+curves and samples. Work files lie in .cache/miniature, curves and samples in docs/miniature.
 
 The numbers of steps below are what two CPU cores can do in an hour; with a night, or more cores, raise them.
 """
@@ -63,6 +63,8 @@ VAE_BATCH = 16
 VAE_CROP = 64
 VAE_RATE = 6e-4
 KL = 1e-6
+DECODER_STEPS = 2_400
+DECODER_RATE = 4e-4
 
 UNET_CHANNELS = (64, 128, 256)
 UNET_HEADS = (2, 4, 8)
@@ -431,6 +433,30 @@ def stage_latents(_: argparse.Namespace) -> None:
     print("latents: mean", mean, "and deviation", std, "before; deviation of the posterior", moments[:, 4:].mean())
 
 
+def decoder_loss(vae: Any, step: int) -> Tensor:
+    """Root mean square error of each picture, by way of latents that stay as they are."""
+    true = crops(step).to(memory_format=torch.channels_last)
+    torch.manual_seed(SEED + step)
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad():
+            latents = vae.encode(true).latent_dist.sample()
+        made = vae.decode(latents).sample
+    return (made.float() - true).square().mean((1, 2, 3)).sqrt().mean()
+
+
+def stage_decoder(args: argparse.Namespace) -> None:
+    """Go on with the decoder alone: the latents, and with them the UNet, stay as they are."""
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL.from_pretrained(CACHE / "vae").to(memory_format=torch.channels_last)
+    vae.encoder.requires_grad_(False)
+    vae.quant_conv.requires_grad_(False)
+    steps = args.steps or DECODER_STEPS
+    train("decoder", vae, lambda step: decoder_loss(vae, step), steps, DECODER_RATE, lambda: psnr(vae, 32))
+    vae.load_state_dict(torch.load(CACHE / "decoder.pt", weights_only=True)["average"])
+    vae.save_pretrained(CACHE / "vae")
+
+
 # --- Words ------------------------------------------------------------------------------------------------------------
 
 
@@ -776,6 +802,7 @@ STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
     "scenes": stage_scenes,
     "vae": stage_vae,
     "latents": stage_latents,
+    "decoder": stage_decoder,
     "words": stage_words,
     "unet": stage_unet,
     "export": stage_export,
