@@ -35,6 +35,7 @@ from avignon import adapters, blend, diffusion, painting, pipeline, recipe
 from avignon.embedded import world
 from avignon.embedded.painters import PAINTERS
 from avignon.records import Frame, Voice
+from avignon.workspace import Workspace, read_json
 
 ROOT = Path(__file__).parents[1]
 SILENT = Voice("benchmark", lambda _: None)
@@ -42,8 +43,8 @@ SIZE = 192
 HANDS = ("neutral", *PAINTERS)
 SUBJECTS = list(world.SUBJECTS)
 STOPS = 9
-SEEDS = 4
-"""Samples of one scene at one stop, and a quarter of the true works it is compared with."""
+SEEDS = 8
+"""Samples of one scene at one stop, and half of the true works it is compared with."""
 
 Pictures = NDArray[np.uint8]
 Floats = NDArray[np.float64]
@@ -256,13 +257,13 @@ def frechet(a: Floats, b: Floats) -> float:
     return float(mean @ mean + np.trace(one) + np.trace(other) - 2 * cross)
 
 
-def trained(folder: Path, settings: recipe.Recipe) -> dict[str, Path]:
-    """The demo's adapters, trained by the pipeline, with their seconds of training."""
+def trained(folder: Path, settings: recipe.Recipe) -> Workspace:
+    """A run of the demo with its adapters, and how many seconds they took to train."""
     space = pipeline.run(settings, folder, lambda _: None, until="train")
     for name in settings.adapter_names:
         last = (space.adapter(name) / "metrics.jsonl").read_text().splitlines()[-1]
         row(f"training, {name}", json.loads(last)["seconds"], "<= 110 s", "s")
-    return {name: space.adapter(name) for name in settings.adapter_names}
+    return space
 
 
 def style(arguments: argparse.Namespace, judge: Judge, sampler: Sampler, names: Sequence[str]) -> None:
@@ -280,19 +281,25 @@ def style(arguments: argparse.Namespace, judge: Judge, sampler: Sampler, names: 
         row(f"{name}: subject still named right", right(named, asked), ">= 75 %")
 
 
-def dialogue(arguments: argparse.Namespace, judge: Judge, sampler: Sampler, names: Sequence[str]) -> None:
+def stops_of(folder: Path) -> list[dict[str, float]]:
+    """The weights at the stops as the product places them: voices of equal effect, steps of equal style."""
+    settings = demo(f"generate.stops={STOPS}", "generate.spacing=even", "generate.equal_voices=true")
+    space = pipeline.run(settings, folder, lambda _: None, until="generate")
+    placing = read_json(space.placing)["placing"]
+    path = blend.Path(settings.voices, settings.generate.path, gains=placing["gains"])
+    return [dict(path.at(place).weights) for place in placing["places"]]
+
+
+def dialogue(arguments: argparse.Namespace, judge: Judge, sampler: Sampler, stops: Sequence[dict[str, float]]) -> None:
     """Whether every stop leads away from the first painter and towards the second, scene by scene."""
     what = [dataclasses.replace(scene, number=1) for scene in scenes("dialogue", arguments.scenes)]
     hands = [
-        np.stack([judge.look(true_pictures(hand, [scene] * 4 * SEEDS, first=80_000))[0].mean(0) for scene in what])
+        np.stack([judge.look(true_pictures(hand, [scene] * 2 * SEEDS, first=80_000))[0].mean(0) for scene in what])
         for hand in PAINTERS
     ]  # (scenes, 64) each
     repeated = [scene for scene in what for _ in range(SEEDS)]
-    stops = []
-    for weights in blend.path(names, STOPS, "arc"):
-        features = judge.look(sampler.paint(repeated, weights))[0]
-        stops.append(features.reshape(len(what), SEEDS, -1).mean(1))
-    away, near = (np.linalg.norm(np.stack(stops) - hand, axis=-1) for hand in hands)  # (stops, scenes)
+    seen = [judge.look(sampler.paint(repeated, weights))[0].reshape(len(what), SEEDS, -1).mean(1) for weights in stops]
+    away, near = (np.linalg.norm(np.stack(seen) - hand, axis=-1) for hand in hands)  # (stops, scenes)
     steps = np.stack([np.diff(away, axis=0) > 0, np.diff(near, axis=0) < 0])  # (2, stops - 1, scenes)
     row(f"dialogue: scenes with every step right ({len(what)} scenes)", float(steps.all((0, 1)).mean()), ">= 90 %")
     row("dialogue: steps in the right direction", float(steps.mean()), "")
@@ -318,12 +325,14 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         settings = demo()
-        sampler = Sampler(settings, trained(arguments.workspace or Path(scratch), settings))
+        folder = arguments.workspace or Path(scratch)
+        space = trained(folder, settings)
+        sampler = Sampler(settings, {name: space.adapter(name) for name in settings.adapter_names})
         judge = judge_of_hands()
         if "style" in arguments.parts:
             style(arguments, judge, sampler, settings.adapter_names)
         if "dialogue" in arguments.parts:
-            dialogue(arguments, judge, sampler, settings.adapter_names)
+            dialogue(arguments, judge, sampler, stops_of(folder))
 
 
 if __name__ == "__main__":
