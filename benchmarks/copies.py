@@ -5,8 +5,8 @@
 The originals are true works of the two procedural painters (or the pictures of a folder). Copies are made of them by
 crops of 60 to 100 %, mirroring, other colours, blur and noise, all at once. What is no copy are other works by the same
 painters: of other subjects, of the same subjects in other scenes (this world draws a subject the same way each time, so
-these are repetitions of a motif), and of the very scenes painted anew. The table gives the share found at the threshold in use,
-and the threshold that a false-alarm rate of 1 % would ask for.
+these are repetitions of a motif), and of the very scenes painted anew. The table gives the share found at
+the threshold in use, and the threshold that a false-alarm rate of 1 % would ask for.
 """
 
 import argparse
