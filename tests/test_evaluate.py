@@ -123,7 +123,7 @@ def test_series_between_two_works_is_monotone_and_flagged(tmp_path: Path) -> Non
     assert {frame["stop"] for frame in flagged} == {"stop-1", "stop-2", "stop-3"}
     assert report["copies"] == len(flagged) == [event.kind for event in heard].count("warning") == 6
     for frame in flagged:
-        assert frame["nearest"]["score"] == pytest.approx(1, abs=0.02)
+        assert frame["nearest"]["score"] >= report["copy_threshold"]
         own = "winslow-homer" if frame["stop"] == "stop-1" else "pablo-picasso"
         assert frame["nearest"]["file"].startswith(f"dataset/{own}/")
     first, *_, last = report["scenes"][0]["way"]["combined"]

@@ -1,8 +1,9 @@
-"""Does a picture copy a training image? Nearest training image and a score, robust to crops, mirroring and colour.
+"""Does a picture copy a training image? The nearest one and a score, robust to crops, mirroring and colour.
 
-Both pictures are described patch by patch by histograms of oriented gradients, which know neither colour nor contrast
-(Dalal & Triggs, CVPR 2005). The training image is tried whole and in crops, as it is and mirrored; each is compared
-where it lies best. The score is the correlation of the descriptions, 1 for the very same picture.
+Pictures are described cell by cell by histograms of gradient directions, which know neither colour nor contrast (Dalal
+& Triggs, CVPR 2005). A training image is tried whole and in crops, as it is and mirrored, against the picture and its
+crops. Works of one composition, a horizon and a boat, are all alike to some degree; so the score says how far the
+best work stands out from the others, in standard deviations of their own best matches.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,18 +15,24 @@ from PIL import Image, ImageOps
 
 Floats = NDArray[np.floating]
 
-EDGE = 96
+EDGE = 64
 """Pixels on each side of the grey copies that are compared."""
 
-CELL = 8
+CELL = 4
 BINS = 8
 
-CROPS = (1.0, 0.85, 0.7, 0.55)
+CROPS = (1.0, 0.85, 0.7, 0.6)
 """Sides of the crops tried, as shares of the whole side; each at `PLACES` × `PLACES` places."""
 
-PLACES = 3
+PLACES = 4
 
-THRESHOLD = 0.52
+EXPECTED_DEVIATION = 0.04
+"""Standard deviation of works' best matches with a picture that copies none, as expected before they are seen."""
+
+PRIOR = 4
+"""How many works this expectation is worth."""
+
+THRESHOLD = 6.5
 """Score from which a picture is called a copy; calibrated on planted copies by benchmarks/copies.py."""
 
 
@@ -35,7 +42,7 @@ class Match:
 
     file: str
     score: float
-    """Correlation, -1 to 1."""
+    """How far it stands out from the other works, in standard deviations."""
 
     @property
     def is_copy(self) -> bool:
@@ -46,21 +53,30 @@ class Match:
 class Originals:
     """Training images, described once, against which pictures are held."""
 
-    def __init__(self, images: Mapping[str, Image.Image]) -> None:
-        self._files: list[str] = []
-        rows: list[Floats] = []
-        for file, image in images.items():
-            views = [describe(view) for view in _views(image)]
-            self._files += [file] * len(views)
-            rows += views
-        self._rows = np.stack(rows)  # (views of all images, numbers of a description)
+    def __init__(self, images: Mapping[str, Image.Image], works: Mapping[str, str] | None = None) -> None:
+        """Describe `images` by file; `works` names the work of each, where several were cut from one."""
+        self._files = [file for file, image in images.items() for _ in range(_COUNT)]
+        self._rows = np.stack([describe(view) for image in images.values() for view in _views(image)])
+        names = [works[file] if works else file for file in self._files]
+        self._work = np.unique(names, return_inverse=True)[1]  # (views,): which work each belongs to
 
     def nearest(self, picture: Image.Image) -> Match:
         """The nearest training image; the picture's own crops are tried, too, for a copy that shows more than it."""
         seen = np.stack([describe(view) for view in _crops(picture)])
-        scores = self._rows @ seen.T  # (views, crops)
-        best = int(scores.max(1).argmax())
-        return Match(self._files[best], float(scores[best].max()))
+        scores = (self._rows @ seen.T).max(1)  # (views,)
+        best = int(scores.argmax())
+        others = np.full(self._work.max() + 1, -1.0)
+        np.maximum.at(others, self._work, scores)
+        others = np.delete(others, self._work[best])
+        return Match(self._files[best], _outstanding(float(scores[best]), others))
+
+
+def _outstanding(best: float, others: Floats) -> float:
+    """Deviations of `best` from the mean of the others; their deviation is drawn towards what is expected."""
+    if not len(others):
+        others = np.zeros(1)
+    squares = float(((others - others.mean()) ** 2).sum()) + PRIOR * EXPECTED_DEVIATION**2
+    return float((best - others.mean()) / (squares / (len(others) - 1 + PRIOR)) ** 0.5)
 
 
 def describe(image: Image.Image) -> Floats:
@@ -98,6 +114,10 @@ def _crops(image: Image.Image) -> Iterator[Image.Image]:
             yield image.crop((round(x), round(y), round(x + width), round(y + height)))
 
 
+_COUNT = 2 * sum(1 if share == 1 else PLACES**2 for share in CROPS)
+"""Views of a training image."""
+
+
 def _corners(right: float, down: float, places: int) -> Sequence[tuple[float, float]]:
     steps = [0.0] if places == 1 else [i / (places - 1) for i in range(places)]
     return [(right * x, down * y) for y in steps for x in steps]
@@ -105,4 +125,4 @@ def _corners(right: float, down: float, places: int) -> Sequence[tuple[float, fl
 
 def likeness(one: Image.Image, other: Image.Image) -> float:
     """Correlation of two pictures' descriptions as they lie: how much of a composition is kept, 1 for all of it."""
-    return float(describe(one) @ describe(other))
+    return min(float(describe(one) @ describe(other)), 1.0)

@@ -34,9 +34,9 @@ NOTES = (
     "a² / (a² + b²) rises from 0 at the first to 1 at the last. A series is called monotone if it never falls.",
     "Distances between neighbouring stops of the series are taken between the means of all scenes, those of a scene "
     "between its own pictures, which also differ by chance.",
-    "The copy score is the correlation of gradients with the nearest training image or a crop of it, mirrored or not. "
-    "It is blind to colour. Above the threshold a picture should be looked at beside that image; below it nothing is "
-    "proved, and text or a motif alone is not found.",
+    "The copy score says how far the best match of gradients with a work, or a crop of it, mirrored or not, stands out "
+    "from the other works' best matches, in standard deviations. It is blind to colour. From the threshold on, a "
+    "picture should be looked at beside that image: it is a copy or repeats a motif. Below it nothing is proved.",
 )
 
 
@@ -104,7 +104,16 @@ def _ruler(recipe: Recipe, space: Workspace) -> Ruler:
     traits = {artist: [style.traits(images[space.relative(file)]) for file in files] for artist, files in works.items()}
     led = [name for name in recipe.voices if name in works]
     ends = led if len(led) > 1 else list(works)
-    return Ruler(style.yardstick(traits), copies.Originals(images), (ends[0], ends[-1]))
+    return Ruler(style.yardstick(traits), copies.Originals(images, _works_of(recipe, space)), (ends[0], ends[-1]))
+
+
+def _works_of(recipe: Recipe, space: Workspace) -> dict[str, str]:
+    """Which work every training image was cut from."""
+    return {
+        space.relative(file): f"{artist.slug}/{row['object_id']}"
+        for artist in recipe.artists
+        for file, row in zip(space.training_images(artist.slug), space.read_metadata(artist.slug), strict=True)
+    }
 
 
 def _own(space: Workspace, artist: str, ruler: Ruler) -> dict[str, float]:
