@@ -335,5 +335,5 @@ def test_replaced_scan_is_taken(run: Run, tmp_path: Path) -> None:
 def test_museum_offline(run: Run, stocked: LocalMuseum, tmp_path: Path) -> None:
     """Without the museum there is one line that names the table."""
     stocked.offline = True
-    with pytest.raises(InputError, match=r"/data/constituents\.csv: could not be reached"):
+    with pytest.raises(InputError, match=r"/data/objects\.csv: could not be reached"):
         run.collect(pair(tmp_path, stocked))

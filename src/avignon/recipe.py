@@ -84,7 +84,8 @@ class Artist(Section):
     """`open-only` takes works whose images are open. `acknowledge-restricted` also takes images that are restricted or
     of unknown rights: you state that you may use them, and everything made from them says so."""
     decisions: str = ""
-    """A CSV file with columns object_id, decision (`keep` or `drop`) and reason: a curator's word, above measures."""
+    """A CSV file with columns object_id, decision (`keep`, `drop`, or empty: the measures decide) and reason: a curator's
+    word, above measures. `avignon works ARTIST --decisions FILE` writes one to edit."""
     museum: Museum | None = None
     """Where this artist's works are, if not in the recipe's `museum`."""
 
@@ -481,20 +482,24 @@ def _anchor(recipe: Recipe, folder: Path) -> Recipe:
 
 
 def load_decisions(artist: Artist) -> dict[str, Decision]:
-    """A curator's decisions by object id; empty where the recipe names no file.
+    """A curator's decisions by object id; empty where the recipe names no file."""
+    return decisions_in(Path(artist.decisions)) if artist.decisions else {}
+
+
+def decisions_in(path: Path) -> dict[str, Decision]:
+    """The decisions of a file by object id; lines without a decision are left out.
 
     Raises:
         RecipeError: naming the file, the line, and what is allowed.
     """
-    if not artist.decisions:
-        return {}
-    path = Path(artist.decisions)
     words = {"keep": Verdict.KEPT, "kept": Verdict.KEPT, "drop": Verdict.REJECTED, "rejected": Verdict.REJECTED}
     decisions: dict[str, Decision] = {}
     for line, row in _decision_rows(path):
         word = (row["decision"] or "").strip().lower()
+        if not word:
+            continue
         if word not in words:
-            raise RecipeError(f"{path}: line {line}: decision: {word!r} is not allowed; it is keep or drop")
+            raise RecipeError(f"{path}: line {line}: decision: {word!r} is not allowed; it is keep, drop or empty")
         number = (row["object_id"] or "").strip()
         if not number:
             raise RecipeError(f"{path}: line {line}: object_id is empty")

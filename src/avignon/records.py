@@ -14,6 +14,18 @@ class Access(StrEnum):
     RESTRICTED = "restricted"
     UNKNOWN = "unknown"
 
+    @property
+    def sentence(self) -> str:
+        """What a wall label says."""
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    Access.OPEN: "Open: as far as the evidence goes, this image may be used freely.",
+    Access.RESTRICTED: "Restricted: this image has not been released for free use.",
+    Access.UNKNOWN: "Rights unknown: nothing shows that this image may be used freely.",
+}
+
 
 @dataclass(frozen=True)
 class Rights:
@@ -50,6 +62,11 @@ class Work:
     height: int = 0
     page: str = ""
     """The object's page for people, where the museum has one."""
+    begin: int | None = None
+    """First and last year in which the work was made; None where the museum does not say."""
+    end: int | None = None
+    depicts: str = ""
+    """What is to be seen, in the museum's own words for those who cannot see it."""
 
 
 class Verdict(StrEnum):
@@ -57,6 +74,11 @@ class Verdict(StrEnum):
 
     KEPT = "kept"
     REJECTED = "rejected"
+
+    @property
+    def word(self) -> str:
+        """What a curator writes for it in a decisions file."""
+        return "keep" if self is Verdict.KEPT else "drop"
 
 
 @dataclass(frozen=True)

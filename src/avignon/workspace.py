@@ -37,6 +37,13 @@ def digest(value: Any) -> str:
 
 ELSEWHERE = "choose another folder with --workspace"
 
+CACHE_ELSEWHERE = "choose another cache with the environment variable XDG_CACHE_HOME"
+
+
+def cache_folder() -> Path:
+    """Where the museum's tables are kept between runs (XDG base directories)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avignon"
+
 
 @contextmanager
 def storing(path: Path, elsewhere: str = ELSEWHERE) -> Iterator[None]:

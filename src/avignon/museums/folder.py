@@ -5,6 +5,7 @@ semicolons), rights, artist_died, credit, object_id, accession and source are un
 below a subfolder named after the artist are theirs, or all pictures of the folder where it has no subfolders.
 """
 
+import re
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -86,7 +87,7 @@ class Folder:
             artist=artist.name,
             title=one_line(title),
             image_url=row["file"],
-            rights=rights.from_statement(row.get("rights", ""), _number(row.get("artist_died", "")), self.year),
+            rights=rights.judged(_evidence(row), self.year),
             attributed=row["artist"] or artist.name,
             accession=row.get("accession", ""),
             date=one_line(row.get("date") or row.get("year", "")),
@@ -96,6 +97,8 @@ class Folder:
             credit=one_line(row.get("credit") or row.get("source", "")),
             width=width,
             height=height,
+            begin=_year(row, first=True),
+            end=_year(row, first=False),
         )
         return Found(work, Decision(Verdict.REJECTED, reason) if reason else None)
 
@@ -137,6 +140,17 @@ def _check_file(index: Path, line: int, name: str) -> None:
         raise InputError(f"{index}: line {line}: file: {name!r} lies outside the folder")
     if not path.is_file():
         raise InputError(f"{index}: line {line}: file: {name!r} does not exist")
+
+
+def _evidence(row: Row) -> rights.Evidence:
+    died = _number(row.get("artist_died", ""))
+    return rights.Evidence(died=died, made=_year(row, first=False), statement=row.get("rights", ""))
+
+
+def _year(row: Row, *, first: bool) -> int | None:
+    """The first or last year that an index writes, as in `1873-1876`; None where it writes none."""
+    years = re.findall(r"\b[12]\d{3}\b", row.get("year", "") or row.get("date", ""))
+    return int(years[0 if first else -1]) if years else None
 
 
 def _number(text: str) -> int | None:
