@@ -96,10 +96,14 @@ def _carry(recipe: Path, workspace: Path, overrides: tuple[str, ...], quiet: boo
 
 @cli.command()
 @click.argument("artist", default="")
-@click.option("--tables", default="", help="URL of the museum's tables, or `embedded`; the National Gallery's by default.")
+@click.option(
+    "--tables", default="", help="URL of the museum's tables, or `embedded`; the National Gallery's by default."
+)
 @click.option("--folder", type=click.Path(path_type=Path), help="A directory of your own scans instead.")
 @click.option("--open-only", is_flag=True, help="Only the artist's own works whose images are open.")
-@click.option("--classification", multiple=True, metavar="NAME", help="Only works of this class, as Painting; repeatable.")
+@click.option(
+    "--classification", multiple=True, metavar="NAME", help="Only works of this class, as Painting; repeatable."
+)
 @click.option("--between", type=(int, int), metavar="YEAR YEAR", help="Only works made within these years.")
 @click.option("--min-size", type=click.IntRange(min=0), default=0, metavar="PIXELS", help="Least short side.")
 @click.option("--like", default="", metavar="TEXT", help="Words in title, terms or description.")
@@ -122,16 +126,16 @@ def works(
         _print_query(tables, sql, as_csv, as_json)
         return
     from avignon.museums import listed, wishes
-    from avignon.recipe import Artist, FolderMuseum, NgaMuseum, decisions_in
-    from avignon.records import plain
+    from avignon.museums.protocol import Name
+    from avignon.records import NGA_TABLES, plain
 
     if not artist.strip():
         raise InputError("ARTIST is empty; a name is needed")
-    nga = NgaMuseum(tables=tables) if tables else NgaMuseum()
-    museum = listed(FolderMuseum(kind="folder", path=str(folder.resolve())) if folder else nga)
     wanted = wishes.Wish(**wish)
-    found = [each for each in museum.find(Artist(name=artist, works=1, trigger=artist)) if wanted.passes(each)]
+    museum = listed(tables or NGA_TABLES, folder)
+    found = [each for each in museum.find(Name(artist)) if wanted.passes(each)]
     if decisions:
+        from avignon.recipe import decisions_in
         from avignon.workspace import write_text
 
         write_text(decisions, wishes.decisions(found, decisions_in(decisions) if decisions.exists() else {}))
@@ -166,7 +170,7 @@ def _print_works(artist: str, found: "Sequence[Found]") -> None:
 def _print_query(tables: str, sql: str, as_csv: bool, as_json: bool) -> None:
     """Answer a user's own SQL from the catalog."""
     from avignon.museums import catalog_of
-    from avignon.recipe import NGA_TABLES
+    from avignon.records import NGA_TABLES
 
     columns, rows = catalog_of(tables or NGA_TABLES).query(sql)
     if as_json:
@@ -200,10 +204,10 @@ def catalog_update(tables: str, accept_fewer: bool) -> None:
     """Fetch the tables that have changed, check them, and exchange the catalog for the new one."""
     from avignon.museums import address, network
     from avignon.museums import catalog as kept
-    from avignon.recipe import NGA_TABLES, Collect
+    from avignon.records import NGA_TABLES
 
     source = tables or NGA_TABLES
-    with network(source, Collect()) as fetcher:
+    with network(source) as fetcher:
         updated = kept.update(address(source), fetcher, accept_fewer=accept_fewer)
     _print_catalog(updated)
     if not updated.about.confirmed:
@@ -216,7 +220,7 @@ def catalog_info(tables: str) -> None:
     """Say which export the catalog was built from, and what it holds; the network is not asked."""
     from avignon.museums import address
     from avignon.museums import catalog as kept
-    from avignon.recipe import NGA_TABLES
+    from avignon.records import NGA_TABLES
 
     source = tables or NGA_TABLES
     held = kept.held(address(source))
@@ -275,7 +279,9 @@ def _print_table(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, 
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*header, title=Text(title), box=box.SIMPLE_HEAD, title_justify="left")
+    table = Table(title=Text(title), box=box.SIMPLE_HEAD, title_justify="left")
+    for name in header:
+        table.add_column(name, overflow="fold")  # An address that is cut off leads nowhere.
     for row in rows:
         table.add_row(*map(Text, row))  # Text, so that brackets in a title are not taken for markup.
     Console(width=None if sys.stdout.isatty() else 160).print(table)

@@ -18,12 +18,9 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from avignon.errors import RecipeError
+from avignon.records import EMBEDDED as EMBEDDED
+from avignon.records import NGA_TABLES as NGA_TABLES
 from avignon.records import Decision, Verdict
-
-EMBEDDED = "embedded"
-"""The word in a recipe for the museum, and for the base, inside the package."""
-
-NGA_TABLES = "https://raw.githubusercontent.com/NationalGalleryOfArt/opendata/main/data"
 
 
 def slug(name: str) -> str:
@@ -84,8 +81,8 @@ class Artist(Section):
     """`open-only` takes works whose images are open. `acknowledge-restricted` also takes images that are restricted or
     of unknown rights: you state that you may use them, and everything made from them says so."""
     decisions: str = ""
-    """A CSV file with columns object_id, decision (`keep`, `drop`, or empty: the measures decide) and reason: a curator's
-    word, above measures. `avignon works ARTIST --decisions FILE` writes one to edit."""
+    """A CSV file with columns object_id, decision (`keep`, `drop`, or empty: the measures decide) and reason: a
+    curator's word, above measures. `avignon works ARTIST --decisions FILE` writes one to edit."""
     museum: Museum | None = None
     """Where this artist's works are, if not in the recipe's `museum`."""
 

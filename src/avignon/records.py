@@ -6,6 +6,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+EMBEDDED = "embedded"
+"""The word in a recipe for the museum, and for the base, inside the package."""
+
+NGA_TABLES = "https://raw.githubusercontent.com/NationalGalleryOfArt/opendata/main/data"
+"""Where the National Gallery of Art publishes its tables."""
+
 
 class Access(StrEnum):
     """What may be done with the image of a work, as far as the evidence goes."""

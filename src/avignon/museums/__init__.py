@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avignon.museums.protocol import Museum
-from avignon.recipe import EMBEDDED, Collect, FolderMuseum, NgaMuseum
+from avignon.records import EMBEDDED
 
 if TYPE_CHECKING:
     from avignon.fetch import Fetcher
     from avignon.museums.catalog import Catalog
+    from avignon.recipe import Collect, FolderMuseum, NgaMuseum
 
 
 @contextmanager
-def opened(museum: NgaMuseum | FolderMuseum, settings: Collect, warn: Callable[[str], None]) -> Iterator[Museum]:
+def opened(museum: "NgaMuseum | FolderMuseum", settings: "Collect", warn: Callable[[str], None]) -> Iterator[Museum]:
     """The museum that a recipe names, ready to be asked; its connections close at the end of the block."""
-    if isinstance(museum, FolderMuseum):
+    if museum.kind == "folder":
         from avignon.museums.folder import Folder
 
         yield Folder(Path(museum.path))
@@ -33,15 +34,15 @@ def opened(museum: NgaMuseum | FolderMuseum, settings: Collect, warn: Callable[[
         yield Nga(catalog.current(address(museum.tables), fetcher, warn), images)
 
 
-def listed(museum: NgaMuseum | FolderMuseum) -> Museum:
-    """The museum for listing alone: the catalog that is there is asked as it is, and built only where there is none."""
-    if isinstance(museum, FolderMuseum):
+def listed(tables: str, folder: Path | None = None) -> Museum:
+    """A museum for listing alone: the catalog that is there is asked as it is, and built only where there is none."""
+    if folder:
         from avignon.museums.folder import Folder
 
-        return Folder(Path(museum.path))
+        return Folder(folder.resolve())
     from avignon.museums.nga import Nga
 
-    return Nga(catalog_of(museum.tables))
+    return Nga(catalog_of(tables))
 
 
 def catalog_of(source: str) -> "Catalog":
@@ -51,7 +52,7 @@ def catalog_of(source: str) -> "Catalog":
     held = None if source == EMBEDDED else catalog.held(address(source))
     if held is not None:
         return held
-    with network(source, Collect()) as fetcher:
+    with network(source) as fetcher:
         return catalog.update(address(source), fetcher)
 
 
@@ -63,10 +64,12 @@ def address(source: str) -> str:
 
 
 @contextmanager
-def network(source: str, settings: Collect) -> Iterator["Fetcher"]:
+def network(source: str, settings: "Collect | None" = None) -> Iterator["Fetcher"]:
     """A network client for a museum; the one inside the package needs no pauses."""
     from avignon.fetch import Fetcher
+    from avignon.recipe import Collect
 
+    settings = settings or Collect()
     if source != EMBEDDED:
         with Fetcher(pause=settings.pause, timeout=settings.timeout) as fetcher:
             yield fetcher

@@ -2,8 +2,8 @@
 
     fetch each table (ETag, resumed) → check columns, rows, encoding → build beside → rename
 
-A catalog is exchanged whole or not at all, so that a broken or half-fetched export never replaces a good one, and whoever
-reads one meanwhile goes on reading it. Tables: https://github.com/NationalGalleryOfArt/opendata, columns by name, in
+A catalog is exchanged whole or not at all, so that a broken or half-fetched export never replaces a good one, and
+whoever reads one meanwhile goes on reading it. Tables: https://github.com/NationalGalleryOfArt/opendata, columns by name, in
 the older and the newer sets. Ids, years and sizes are numbers; all else is the export's own text (`maxpixels` and
 `openaccess` too: they are evidence, and what is not understood must not turn into "nothing").
 """
@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
-from filelock import FileLock
 
 from avignon.errors import FetchError, InputError
 from avignon.museums import names, tables
@@ -36,7 +35,7 @@ VERSION = 1
 """Of what this module builds; a catalog of another version is built anew."""
 
 FEWEST = 0.9
-"""Share of its rows that a table must keep from one export to the next; a collection does not lose a tenth overnight."""
+"""Share of its rows that a table must keep from export to export; no collection loses a tenth overnight."""
 
 MEMORY = "640MB"
 """DuckDB's own limit while it builds; the process around it takes about 100 MB more."""
@@ -160,6 +159,8 @@ def update(source: str, fetcher: "Fetcher", *, accept_fewer: bool = False) -> Ca
     Raises:
         InputError: a table that cannot be had, or is not what it should be; the catalog that is there stays.
     """
+    from filelock import FileLock  # Here, so that listing does not wait for it.
+
     path = place(source)
     with storing(path, CACHE_ELSEWHERE):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -196,7 +197,7 @@ class _Export:
 
 
 def _fetched(source: str, fetcher: "Fetcher") -> _Export:
-    """All tables of one commit, where the repository can be asked for it: so no export is half of one and half another."""
+    """All tables, of one commit where the repository can be asked for it: never half of one export and half of another."""
     folder, commit, committed = _pinned(source.rstrip("/"), fetcher)
     paths: dict[str, Path] = {}
     confirmed = True
@@ -301,7 +302,8 @@ def _index_names(connection: duckdb.DuckDBPyConnection) -> None:
     """A table of names for comparison: both forms of each artist's, and the one that is shown."""
     rows = connection.execute(
         "SELECT constituentid, unnest([preferreddisplayname, forwarddisplayname]), "
-        "coalesce(nullif(forwarddisplayname, ''), preferreddisplayname) FROM constituents WHERE artistofngaobject <> '0'"
+        "coalesce(nullif(forwarddisplayname, ''), preferreddisplayname) "
+        "FROM constituents WHERE artistofngaobject <> '0'"
     ).fetchall()
     keyed = sorted({(names.key(name), number, shown) for number, name, shown in rows if name})
     connection.execute("CREATE TABLE names (key VARCHAR, constituentid BIGINT, name VARCHAR)")

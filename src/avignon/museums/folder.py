@@ -14,9 +14,9 @@ from pathlib import Path
 from avignon.errors import ImageError, InputError
 from avignon.imaging import SUFFIXES, size_of
 from avignon.museums import names, rights, tables
-from avignon.museums.protocol import Received, one_line, outside
+from avignon.museums.protocol import Received, Sought, one_line, outside
 from avignon.museums.tables import Row
-from avignon.recipe import Artist, slug, stem
+from avignon.recipe import slug, stem
 from avignon.records import Decision, Found, Verdict, Work
 
 INDEX = "index.csv"
@@ -29,7 +29,7 @@ class Folder:
     path: Path
     year: int = field(default_factory=lambda: time.localtime().tm_year)
 
-    def find(self, artist: Artist) -> list[Found]:
+    def find(self, artist: Sought) -> list[Found]:
         """The folder's pictures of the artist, by the index or by place; unreadable ones carry the reason."""
         if not self.path.is_dir():
             raise InputError(f"{self.path}: no such folder")
@@ -49,7 +49,7 @@ class Folder:
         path = self.path / work.image_url
         return Received(path.read_bytes(), path.suffix.lower())
 
-    def _of(self, artist: Artist, rows: list[Row]) -> list[Row]:
+    def _of(self, artist: Sought, rows: list[Row]) -> list[Row]:
         """The rows of the artist; where a row names nobody, it is theirs."""
         known = {names.key(row["artist"]) for row in rows}
         wanted = {names.key(str(name)): str(name) for name in artist.find or (artist.name,)}
@@ -72,7 +72,7 @@ class Folder:
             row["object_id"] = plain if plain and ids[plain] == 1 else stem(row["file"])
         return rows
 
-    def _found(self, artist: Artist, row: Row) -> Found:
+    def _found(self, artist: Sought, row: Row) -> Found:
         path = self.path / row["file"]
         width = height = 0
         reason = outside(artist, row.get("classification", ""))

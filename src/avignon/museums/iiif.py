@@ -1,7 +1,7 @@
 """Images by the IIIF Image API: never more than the true size, and what comes is checked against what was promised.
 
-Versions 2.1 (https://iiif.io/api/image/2.1/) and 3.0 (https://iiif.io/api/image/3.0/). A description (`info.json`) tells the
-true size and what its server can do: one that scales (level 1 and 2) is asked for the size wanted; one that does not
+Versions 2.1 (https://iiif.io/api/image/2.1/) and 3.0 (https://iiif.io/api/image/3.0/). A description (`info.json`) tells
+the true size and what its server can do: one that scales (level 1 and 2) is asked for the size wanted; one that does not
 (level 0) is asked for the smallest size that it has ready and that is large enough.
 """
 
@@ -131,6 +131,6 @@ def _version(info: dict[str, Any]) -> int:
 
 
 def _check_size(url: str, received: Size, wanted: Size) -> None:
-    """A IIIF server scales to fit the box asked for; a pixel of rounding aside, any other size is a fault worth naming."""
+    """A IIIF server scales to fit the box asked for; a pixel of rounding aside, any other size is a fault."""
     if any(got > ask + 1 or got < ask - 1 for got, ask in zip(received, wanted, strict=True)):
         raise ImageError(f"{url}: {received[0]}×{received[1]} pixels came where {wanted[0]}×{wanted[1]} were promised")

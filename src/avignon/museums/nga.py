@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 from avignon.errors import InputError
 from avignon.museums import names, rights
 from avignon.museums.catalog import Catalog, Row
-from avignon.museums.protocol import Received, one_line, outside
-from avignon.recipe import EMBEDDED, Artist
+from avignon.museums.protocol import Received, Sought, one_line, outside
 from avignon.records import Decision, Found, Verdict, Work
 
 if TYPE_CHECKING:
@@ -40,10 +39,19 @@ SUBJECT_TERMS = frozenset({"Theme", "Keyword"})
 """Kinds of terms that say what is to be seen; the others name schools, places and catalogues."""
 
 
-_IMAGES = """
-    SELECT * FROM published_images WHERE viewtype = 'primary' AND depictstmsobjectid IN (SELECT unnest(?)) ORDER BY rowid
+_OBJECTS = """
+    SELECT COLUMNS('objectid|accessionnum|title|displaydate|beginyear|endyear|medium|classification|creditline')
+    FROM objects WHERE objectid IN (SELECT unnest(?))
 """
-_ROLES = "SELECT * FROM objects_constituents WHERE roletype = 'artist' AND constituentid IN (SELECT unnest(?)) ORDER BY rowid"
+"""Of the columns that there are: `COLUMNS` takes those whose whole name matches, and passes over others."""
+_IMAGES = """
+    SELECT * FROM published_images
+    WHERE viewtype = 'primary' AND depictstmsobjectid IN (SELECT unnest(?)) ORDER BY rowid
+"""
+_ROLES = """
+    SELECT * FROM objects_constituents
+    WHERE roletype = 'artist' AND constituentid IN (SELECT unnest(?)) ORDER BY rowid
+"""
 _TERMS = "SELECT * FROM objects_terms WHERE objectid IN (SELECT unnest(?)) ORDER BY rowid"
 
 
@@ -55,12 +63,12 @@ class Nga:
     images: "Images | None" = None
     year: int = field(default_factory=lambda: time.localtime().tm_year)
 
-    def find(self, artist: Artist) -> list[Found]:
+    def find(self, artist: Sought) -> list[Found]:
         """Every object that names the artist as artist, with its primary image."""
         with self.catalog.asked() as ask:
             people = self._people(artist, ask)
             roles = _roles(list(people), ask)
-            objects = ask("SELECT * FROM objects WHERE objectid IN (SELECT unnest(?))", list(roles))
+            objects = ask(_OBJECTS, list(roles))
             images = _primary_images(list(roles), ask)
             terms = _subjects(list(roles), ask)
         found = [
@@ -83,7 +91,7 @@ class Nga:
         assert self.images is not None, "opened for its tables alone"
         return self.images
 
-    def _people(self, artist: Artist, ask: Ask) -> dict[int, Row]:
+    def _people(self, artist: Sought, ask: Ask) -> dict[int, Row]:
         """The constituents that the recipe's artist stands for, by id."""
         people: dict[int, Row] = {}
         for wanted in artist.find or (artist.name,):
@@ -99,7 +107,7 @@ class Nga:
         return people
 
     def _found(
-        self, artist: Artist, row: Row, people: dict[int, Row], role: Row, image: Row, terms: Iterable[str]
+        self, artist: Sought, row: Row, people: dict[int, Row], role: Row, image: Row, terms: Iterable[str]
     ) -> Found:
         person = people[role["constituentid"]]
         number = str(row["objectid"])

@@ -70,10 +70,10 @@ class Evidence:
 
 
 def judged(evidence: Evidence, year: int) -> Rights:
-    """Rights of an image in a given year. The first rule that applies decides:
+    """Rights of an image in a given year, by the first of six rules that applies.
 
-    1. The museum's own flag: 1 is open, 0 restricted, anything else unknown. (0 means "not released", which is not proof
-       of a copyright, and asks for the same care.)
+    1. The museum's own flag: 1 is open, 0 restricted, anything else unknown. (0 means "not released", which is not
+       proof of a copyright, and asks for the same care.)
     2. A statement: words that claim rights or deny freedom restrict; words that declare it open, unless they doubt it.
     3. A capped image is restricted: the museum shows it small, under fair use.
     4. Where every term of protection is over, the image is open.

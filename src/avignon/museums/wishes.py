@@ -73,7 +73,9 @@ def decisions(found: Sequence[Found], words: Mapping[str, Decision]) -> str:
     rows = []
     for each in found:
         word = words.get(each.work.object_id)
-        said = {"decision": "", "reason": ""} if word is None else {"decision": word.verdict.word, "reason": word.reason}
+        said = (
+            {"decision": "", "reason": ""} if word is None else {"decision": word.verdict.word, "reason": word.reason}
+        )
         rows.append(_row(each) | said)
     listed = {each.work.object_id for each in found}
     others = [
