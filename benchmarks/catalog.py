@@ -1,7 +1,7 @@
 """The catalog at full size: how long it takes to build, in how much memory, and how fast an artist's works are listed.
 
 Tables of 145,000 objects and 120,000 images are made up with the quirks of real exports; where real tables lie beside
-the checkout (`../shared/nga`), those are used for people, roles, terms and dimensions. Everything is measured in one run:
+the checkout (`../shared/nga`), those are used for people, roles, terms and dimensions. All is measured in one run:
 
 - `build`: a process that builds the catalog from the CSV files; its wall-clock time and peak memory.
 - `works`: the whole command `avignon works "Homer, Winslow" --open-only`, process start included.

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -21,6 +21,7 @@ from avignon.museums import catalog
 from avignon.museums.nga import Nga
 from avignon.museums.protocol import Name
 from avignon.recipe import Artist, decisions_in
+from avignon.workspace import cache_folder
 from tests.support import Asked, Reply, fullsize
 from tests.support.museum import Fault, LocalMuseum, fill
 
@@ -113,11 +114,11 @@ def test_part_of_another_edition_is_thrown_away(own: Ranged, fetcher: Fetcher) -
     own.add_work(1, 1401, "A New Work")
     text = own.table("objects").encode()
     catalog.update(tables(own), fetcher)
-    kept = next(path for path in catalog.cache_folder().iterdir() if path.read_bytes() == text)
+    kept = next(path for path in cache_folder().iterdir() if path.read_bytes() == text)
     assert not kept.name.startswith(".part-")
 
 
-SPOILED = {
+SPOILED: dict[str, tuple[Callable[[str], str], str]] = {
     "column": (lambda text: text.replace("accessionnum", "number", 1), "column accessionnum is missing"),
     "ragged": (lambda text: text + "1,2,3\n", "as many fields as columns are needed"),
     "encoding": (lambda text: text + "\udce9\n", "not UTF-8"),
@@ -234,7 +235,7 @@ def test_killed_update_leaves_the_old_catalog(own: Ranged, fetcher: Fetcher, poi
     assert "A New Work" not in titles(tables(own))
     catalog.update(tables(own), fetcher)
     assert "A New Work" in titles(tables(own))
-    assert not [path for path in catalog.cache_folder().iterdir() if path.name.startswith(".part-")]
+    assert not [path for path in cache_folder().iterdir() if path.name.startswith(".part-")]
 
 
 def test_newest_commit_is_pinned(own: Ranged) -> None:
