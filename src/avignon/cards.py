@@ -78,15 +78,26 @@ def rights_of(artists: Sequence[Artist], works: Sequence[Row]) -> dict[str, Any]
     """How many works under which rights, what was acknowledged, and the sentence that follows from it."""
     counts: dict[str, Any] = {access.value: sum(row["rights"] == access for row in works) for access in Access}
     closed = len(works) - counts[Access.OPEN]
+    acknowledged = [artist.name for artist in artists if artist.rights == "acknowledge-restricted"]
     if closed:
         statement = (
             f"{closed} of {len(works)} training images are not known to be free to use. Whoever made this adapter "
-            "stated that they may use them; that does not pass to you. Ask before you share it."
+            f"stated that they may use those of {' and '.join(acknowledged)}; that does not pass to you. Ask before you "
+            "share it."
         )
     else:
         statement = f"All {len(works)} training images are open: released by their museum, or in the public domain."
-    acknowledged = [artist.name for artist in artists if artist.rights == "acknowledge-restricted"]
     return {**counts, "acknowledged": acknowledged, "statement": statement}
+
+
+def notice(cards: Sequence[Mapping[str, Any]]) -> str:
+    """What a picture must say of the adapters that made it; empty where all they learned from is open.
+
+    An adapter from outside the run, whose card nobody has, is passed in as an empty mapping.
+    """
+    said = [card["rights"]["statement"] for card in cards if card and card["rights"][Access.OPEN] < card["dataset"]["works"]]
+    unknown = ["It is not known what one of the adapters learned from."] if any(not card for card in cards) else []
+    return " ".join(dict.fromkeys([*said, *unknown]))
 
 
 def environment(device: str, precision: str) -> dict[str, str]:

@@ -19,7 +19,10 @@ from avignon.errors import AvignonError, InputError
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+    from contextlib import AbstractContextManager
+
     from avignon.museums.catalog import Catalog
+    from avignon.museums.protocol import Museum
     from avignon.records import Event, Found
 
 STAGES = {
@@ -100,6 +103,7 @@ def _carry(recipe: Path, workspace: Path, overrides: tuple[str, ...], quiet: boo
     "--tables", default="", help="URL of the museum's tables, or `embedded`; the National Gallery's by default."
 )
 @click.option("--folder", type=click.Path(path_type=Path), help="A directory of your own scans instead.")
+@click.option("--artic", is_flag=True, help="The Art Institute of Chicago instead.")
 @click.option("--open-only", is_flag=True, help="Only the artist's own works whose images are open.")
 @click.option(
     "--classification", multiple=True, metavar="NAME", help="Only works of this class, as Painting; repeatable."
@@ -115,6 +119,7 @@ def works(
     artist: str,
     tables: str,
     folder: Path | None,
+    artic: bool,
     sql: str,
     as_csv: bool,
     as_json: bool,
@@ -125,15 +130,15 @@ def works(
     if sql:
         _print_query(tables, sql, as_csv, as_json)
         return
-    from avignon.museums import listed, wishes
+    from avignon.museums import wishes
     from avignon.museums.protocol import Name
-    from avignon.records import NGA_TABLES, plain
+    from avignon.records import plain
 
     if not artist.strip():
         raise InputError("ARTIST is empty; a name is needed")
     wanted = wishes.Wish(**wish)
-    museum = listed(tables or NGA_TABLES, folder)
-    found = [each for each in museum.find(Name(artist)) if wanted.passes(each)]
+    with _museum(tables, folder, artic) as museum:
+        found = [each for each in museum.find(Name(artist)) if wanted.passes(each)]
     if decisions:
         from avignon.recipe import decisions_in
         from avignon.workspace import write_text
@@ -146,6 +151,19 @@ def works(
         click.echo(wishes.as_csv(found), nl=False)
     else:
         _print_works(artist, found)
+
+
+def _museum(tables: str, folder: Path | None, artic: bool) -> "AbstractContextManager[Museum]":
+    """The museum that the options name."""
+    from avignon.museums import listed, opened
+    from avignon.records import NGA_TABLES
+
+    if not (folder or artic):
+        return listed(tables or NGA_TABLES)
+    from avignon.recipe import ArticMuseum, Collect, FolderMuseum
+
+    museum = FolderMuseum(kind="folder", path=str(folder.resolve())) if folder else ArticMuseum(kind="artic")
+    return opened(museum, Collect(), lambda _: None)
 
 
 def _print_works(artist: str, found: "Sequence[Found]") -> None:

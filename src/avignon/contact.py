@@ -3,6 +3,7 @@
 One image file to pass round, and one page on which each work stands with its reason and the line that overrules it.
 """
 
+import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,13 @@ class Print:
     """The sentence of its wall label."""
     picture: bytes
     """A small WebP; empty where no image was fetched, or it cannot be read."""
+
+    @property
+    def overruling(self) -> str:
+        """The line of a decisions file that says the contrary."""
+        buffer = io.StringIO()
+        csv.writer(buffer, lineterminator="").writerow([self.object_id, "drop" if self.kept else "keep", ""])
+        return buffer.getvalue()
 
 
 def sheet(prints: Sequence[Print]) -> bytes:

@@ -15,7 +15,7 @@ from typing import Self, TypeVar
 import httpx
 
 from avignon import __version__
-from avignon.errors import FetchError
+from avignon.errors import FetchError, InputError
 from avignon.workspace import CACHE_ELSEWHERE, cache_folder, storing, write_json
 
 T = TypeVar("T")
@@ -43,9 +43,10 @@ class Answer:
 
 
 class _TryAgain(Exception):  # noqa: N818 - not an error: a pause between two attempts
-    def __init__(self, why: str, wait: float | None = None) -> None:
+    def __init__(self, why: str, wait: float | None = None, refused: InputError | None = None) -> None:
         super().__init__(why)
         self.wait = wait
+        self.refused = refused
 
 
 class Fetcher:
@@ -82,9 +83,20 @@ class Fetcher:
     ) -> None:
         self._client.close()
 
-    def get(self, url: str, *, limit: int) -> Answer:
-        """Fetch `url` whole, at most `limit` bytes."""
-        return self._attempts(url, lambda: self._get_once(url, limit))
+    def get(
+        self,
+        url: str,
+        *,
+        limit: int,
+        check: Callable[[bytes], object] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Fetch `url` whole, at most `limit` bytes.
+
+        What `check` refuses (by an `InputError`) may have been damaged on the way: it is asked for again, and the last
+        refusal is the caller's.
+        """
+        return self._attempts(url, lambda: self._get_once(url, limit, check, headers or {}))
 
     def table(self, url: str, *, limit: int = 2**31, known_as: str = "") -> tuple[Path, bool]:
         """A large file through the user's cache; the flag says whether the server confirmed that it is fresh.
@@ -114,6 +126,8 @@ class Fetcher:
                 return once()
             except _TryAgain as failed:
                 wait = failed.wait if failed.wait is not None else BACK_OFF * 2**attempt
+                if attempt == ATTEMPTS - 1 and failed.refused:
+                    raise failed.refused from None
                 if attempt == ATTEMPTS - 1 or wait > MAX_WAIT:
                     asked = f" and asks to wait {wait:.0f} s" if wait > MAX_WAIT else ""
                     raise FetchError(
@@ -122,10 +136,17 @@ class Fetcher:
                 time.sleep(wait)
         raise AssertionError("unreachable")
 
-    def _get_once(self, url: str, limit: int) -> Answer:
-        with self._opened(url, {}) as response:
-            content = b"".join(self._chunks(response, limit))
-            return Answer(str(response.url), content, response.headers)
+    def _get_once(
+        self, url: str, limit: int, check: Callable[[bytes], object] | None, headers: Mapping[str, str]
+    ) -> Answer:
+        with self._opened(url, headers) as response:
+            answer = Answer(str(response.url), b"".join(self._chunks(response, limit)), response.headers)
+        try:
+            if check:
+                check(answer.content)
+        except InputError as refused:
+            raise _TryAgain(str(refused), refused=type(refused)(f"{url}: {refused}")) from None
+        return answer
 
     def _store_once(self, url: str, kept: "_Kept", limit: int) -> None:
         with self._opened(url, kept.conditions()) as response:

@@ -31,8 +31,14 @@ class Measures:
     ruler: float
 
 
+LEAST_EDGE = 256
+"""Pixels on the short side below which only sharpness and colour are measured: the others need more to go by."""
+
+
 def measure(image: Image.Image) -> Measures:
-    """All measures of an upright RGB picture."""
+    """All measures of an upright RGB picture; of a small one, those that it is large enough for."""
+    if min(image.size) < LEAST_EDGE:
+        return Measures(round(sharpness(image), 2), 1.0, 0.0, 1.0, round(colour(image), 2), 0.0, 0.0, 0.0)
     grey = np.asarray(image.convert("L"), dtype=np.float64)
     return Measures(
         sharpness=round(sharpness(image), 2),

@@ -61,7 +61,16 @@ class FolderMuseum(Section):
     """The directory; relative paths are relative to the recipe."""
 
 
-Museum = Annotated[NgaMuseum | FolderMuseum, Field(discriminator="kind")]
+class ArticMuseum(Section):
+    """The Art Institute of Chicago's public API."""
+
+    kind: Literal["artic"]
+    api: str = "https://api.artic.edu/api/v1"
+    """Where the API is."""
+
+
+AnyMuseum = NgaMuseum | FolderMuseum | ArticMuseum
+Museum = Annotated[AnyMuseum, Field(discriminator="kind")]
 
 
 class Artist(Section):
@@ -302,7 +311,7 @@ class Recipe(Section):
         """The adapters that the recipe trains, in order."""
         return ("joint",) if self.train.mode == "joint" else tuple(artist.slug for artist in self.artists)
 
-    def museum_of(self, artist: Artist) -> NgaMuseum | FolderMuseum:
+    def museum_of(self, artist: Artist) -> AnyMuseum:
         """Where to look for this artist's works."""
         return artist.museum or self.museum
 
@@ -399,7 +408,7 @@ def _explain(invalid: ValidationError) -> str:
     errors = [error for error in told if not any(_is_inside(other["loc"], error["loc"]) for other in told)]
     unknown = [error for error in errors if error["type"] == "extra_forbidden"]
     error = (unknown or errors)[0]  # A misspelt key explains the field that seems to be missing.
-    place = [part for part in error["loc"] if part not in ("nga", "folder")]
+    place = [part for part in error["loc"] if part not in ("nga", "folder", "artic")]
     field = ".".join(str(part) for part in place)
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 and not unknown else ""
     return f"{field or 'recipe'}: {_complaint(error, place)}{more}"
@@ -464,8 +473,8 @@ def _anchor(recipe: Recipe, folder: Path) -> Recipe:
     def placed(path: str) -> str:
         return str((folder / Path(path).expanduser()).resolve())
 
-    def anchored(museum: NgaMuseum | FolderMuseum) -> NgaMuseum | FolderMuseum:
-        if isinstance(museum, NgaMuseum):
+    def anchored(museum: AnyMuseum) -> AnyMuseum:
+        if not isinstance(museum, FolderMuseum):
             return museum
         return museum.model_copy(update={"path": placed(museum.path)})
 

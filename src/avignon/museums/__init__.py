@@ -14,35 +14,38 @@ from avignon.records import EMBEDDED
 if TYPE_CHECKING:
     from avignon.fetch import Fetcher
     from avignon.museums.catalog import Catalog
-    from avignon.recipe import Collect, FolderMuseum, NgaMuseum
+    from avignon.recipe import AnyMuseum, Collect
 
 
 @contextmanager
-def opened(museum: "NgaMuseum | FolderMuseum", settings: "Collect", warn: Callable[[str], None]) -> Iterator[Museum]:
+def opened(museum: "AnyMuseum", settings: "Collect", warn: Callable[[str], None]) -> Iterator[Museum]:
     """The museum that a recipe names, ready to be asked; its connections close at the end of the block."""
     if museum.kind == "folder":
         from avignon.museums.folder import Folder
 
         yield Folder(Path(museum.path))
         return
-    from avignon.museums import catalog
     from avignon.museums.iiif import Images
-    from avignon.museums.nga import Nga
 
-    with network(museum.tables, settings) as fetcher:
+    with network(museum.api if museum.kind == "artic" else museum.tables, settings) as fetcher:
         images = Images(fetcher, settings.max_edge, settings.max_megabytes * 10**6)
-        yield Nga(catalog.current(address(museum.tables), fetcher, warn), images)
+        if museum.kind == "artic":
+            from avignon.museums.artic import Artic
+
+            yield Artic(museum.api, images)
+        else:
+            from avignon.museums import catalog
+            from avignon.museums.nga import Nga
+
+            yield Nga(catalog.current(address(museum.tables), fetcher, warn), images)
 
 
-def listed(tables: str, folder: Path | None = None) -> Museum:
-    """A museum for listing alone: the catalog that is there is asked as it is, and built only where there is none."""
-    if folder:
-        from avignon.museums.folder import Folder
-
-        return Folder(folder.resolve())
+@contextmanager
+def listed(tables: str) -> Iterator[Museum]:
+    """The National Gallery for listing alone: the catalog that is there is asked as it is, and built where there is none."""
     from avignon.museums.nga import Nga
 
-    return Nga(catalog_of(tables))
+    yield Nga(catalog_of(tables))
 
 
 def catalog_of(source: str) -> "Catalog":

@@ -12,7 +12,7 @@ from typing import Any
 
 from avignon.errors import FetchError, ImageError
 from avignon.fetch import Fetcher
-from avignon.imaging import size_of
+from avignon.imaging import load
 from avignon.museums.protocol import Received
 
 Size = tuple[int, int]
@@ -36,27 +36,25 @@ class Images:
         Raises:
             FetchError, ImageError: with the reason.
         """
-        described, info = self._described(image)
-        wanted, parameter = _asked(info, self.max_edge)
+        description = self.fetcher.get(f"{image}/info.json", limit=1_000_000, check=_described)
+        wanted, parameter = _asked(_described(description.content), self.max_edge)
         url = f"{image}/full/{parameter}/0/default.jpg"
-        answer = self.fetcher.get(url, limit=self.max_bytes)
-        # The National Gallery redirects capped images to `{uuid}__900`, and their info.json, too.
-        capped = any("__" in _tail(place, image) for place in (described, answer.url))
-        if not capped:
-            _check_size(url, size_of(answer.content), wanted)
+        answer = self.fetcher.get(url, limit=self.max_bytes, check=lambda content: _check_size(content, wanted))
+        # The National Gallery redirects capped images to `{uuid}__900`, their info.json perhaps, too.
+        capped = any("__" in _tail(place, image) for place in (description.url, answer.url))
         return Received(answer.content, ".jpg", capped)
 
-    def _described(self, image: str) -> tuple[str, dict[str, Any]]:
-        """Where the description came from, and what it says."""
-        answer = self.fetcher.get(f"{image}/info.json", limit=1_000_000)
-        try:
-            info = json.loads(answer.content)
-            info = {**info, "width": int(info["width"]), "height": int(info["height"])}
-            if min(info["width"], info["height"]) < 1:
-                raise ValueError("no pixels")
-        except (ValueError, KeyError, TypeError, OverflowError):
-            raise FetchError(f"{image}/info.json: not a IIIF description with width and height") from None
-        return answer.url, info
+
+def _described(content: bytes) -> dict[str, Any]:
+    """What an info.json says, with width and height as numbers."""
+    try:
+        info = json.loads(content)
+        info = {**info, "width": int(info["width"]), "height": int(info["height"])}
+        if min(info["width"], info["height"]) < 1:
+            raise ValueError("no pixels")
+    except (ValueError, KeyError, TypeError, OverflowError):
+        raise FetchError("not a IIIF description with width and height") from None
+    return info
 
 
 def _tail(place: str, image: str) -> str:
@@ -130,7 +128,11 @@ def _version(info: dict[str, Any]) -> int:
     return 3 if "image/3" in str(info.get("@context")) or info.get("type") == "ImageService3" else 2
 
 
-def _check_size(url: str, received: Size, wanted: Size) -> None:
-    """A IIIF server scales to fit the box asked for; a pixel of rounding aside, any other size is a fault."""
+def _check_size(content: bytes, wanted: Size) -> None:
+    """A IIIF server scales to fit the box asked for; a pixel of rounding aside, any other size is a fault.
+
+    Decoded to the last pixel: a body that was cut off under the right length still has the header of the whole.
+    """
+    received = load(content).size
     if any(got > ask + 1 or got < ask - 1 for got, ask in zip(received, wanted, strict=True)):
-        raise ImageError(f"{url}: {received[0]}×{received[1]} pixels came where {wanted[0]}×{wanted[1]} were promised")
+        raise ImageError(f"{received[0]}×{received[1]} pixels came where {wanted[0]}×{wanted[1]} were promised")
