@@ -214,8 +214,8 @@ def test_damaged_original_is_fetched_again(run: Run, stocked: LocalMuseum, tmp_p
         (Fault.status(404), 1, "the server answers 404"),
         (Fault.truncate(300), 4, "could not be reached"),
         (Fault.reset(300), 4, "could not be reached"),
-        (Fault.html(), 1, "image: not a picture; allowed are"),
-        (Fault(body=b""), 1, "image: not a picture; allowed are"),
+        (Fault.html(), 4, "not a picture; allowed are"),
+        (Fault(body=b""), 4, "not a picture; allowed are"),
     ],
 )
 def test_image_that_cannot_be_had(

@@ -320,7 +320,7 @@ def test_fewer_pixels_than_promised_are_an_error(own: LocalMuseum, fetcher: Fetc
     name = own.add_work(1, 1401, "A Work", image=small)
     (found,) = nga(own, fetcher).find(artist())
     jpeg = httpx.get(f"{own.url}/iiif/{own.add_work(2, 1401, 'B', image=large)}/full/max/0/default.jpg").content
-    own.fault(f"{name}/full", Fault(body=jpeg))
+    own.fault(f"{name}/full", Fault(body=jpeg), times=4)
     with pytest.raises(ImageError, match=r"300×200 pixels came where 600×400 were promised"):
         nga(own, fetcher).receive(found.work)
 
@@ -331,7 +331,7 @@ def test_fewer_pixels_than_promised_are_an_error(own: LocalMuseum, fetcher: Fetc
 def test_nonsense_for_info_is_an_error(museum: LocalMuseum, fetcher: Fetcher, body: bytes) -> None:
     """What is no description of an image is refused by its address."""
     work = homer(museum, fetcher).work
-    museum.fault("info.json", Fault(body=body))
+    museum.fault("info.json", Fault(body=body), times=4)
     with pytest.raises(FetchError, match=r"info\.json: not a IIIF description with width and height"):
         nga(museum, fetcher).receive(work)
 
