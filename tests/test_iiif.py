@@ -48,7 +48,7 @@ def serve() -> Iterator[Callable[..., tuple[Images, Asked]]]:
         client.__exit__(None, None, None)
 
 
-LEVEL_2 = {"@context": "http://iiif.io/api/image/2/context.json", "@id": IMAGE, "width": 3000, "height": 2000,
+LEVEL_2: dict[str, Any] = {"@context": "http://iiif.io/api/image/2/context.json", "@id": IMAGE, "width": 3000, "height": 2000,
            "profile": ["http://iiif.io/api/image/2/level2.json"]}  # fmt: skip
 LEVEL_0 = {**LEVEL_2, "profile": ["http://iiif.io/api/image/2/level0.json"],
            "sizes": [{"width": 150, "height": 100}, {"width": 750, "height": 500}, {"width": 1500, "height": 1000}]}  # fmt: skip

@@ -135,7 +135,7 @@ def colour(image: Image.Image) -> float:
 
 
 def margin(grey: Grey) -> float:
-    """Widest flat band along an edge, as a share of the picture: a mount, a scanner's bed, a wall."""
+    """Widest flat band along an edge that ends in a straight line, as a share of the side: a mount, a wall, a scanner."""
     height, width = grey.shape
     shares = (
         _band(grey) / height,
@@ -146,11 +146,18 @@ def margin(grey: Grey) -> float:
     return float(max(shares))
 
 
-def _band(grey: Grey, level: float = 8.0, spread: float = 8.0) -> int:
-    """How many rows from the top are flat, and of the first row's brightness."""
+def _band(grey: Grey, level: float = 6.0, step: float = 12.0) -> int:
+    """How many rows from the top are flat and of the first row's brightness, if a line through most columns ends them.
+
+    A plain sky is as flat; what ends it is no straight line. Ten rows either way, since JPEG blurs the line.
+    """
     means, spreads = grey.mean(axis=1), grey.std(axis=1)
-    flat = (spreads < spread) & (np.abs(means - means[0]) < level)
-    return int(flat.size if flat.all() else np.argmin(flat))
+    flat = (spreads < level) & (np.abs(means - means[0]) < level)
+    end = int(flat.size if flat.all() else np.argmin(flat))
+    if not 0 < end < flat.size // 3:
+        return 0
+    across = np.abs(grey[min(end + 10, flat.size - 1)] - grey[max(end - 10, 0)])
+    return end if (across > step).mean() > 0.6 else 0
 
 
 def target(image: Image.Image) -> float:

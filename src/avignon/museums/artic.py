@@ -64,7 +64,7 @@ class Artic:
         """The agents that the artist stands for."""
         people: dict[int, Record] = {}
         for wanted in artist.find or (artist.name,):
-            known = self._agents(wanted)
+            known = self._agents(wanted) or self._agents(names.key(str(wanted)))  # Without accents, at the second try.
             matches = {agent["id"]: agent for agent in known if _is(agent, wanted)}
             if not matches:
                 raise InputError(f"{self.api}: {names.unknown(str(wanted), (str(each['title']) for each in known))}")
@@ -75,7 +75,7 @@ class Artic:
         return list(people.values())
 
     def _agents(self, wanted: int | str) -> list[Record]:
-        asked = {"query[term][id]": wanted} if isinstance(wanted, int) else {"q": wanted}
+        asked: dict[str, object] = {"query[term][id]": wanted} if isinstance(wanted, int) else {"q": wanted}
         records = self._records("agents", asked, _AGENTS, most=PAGE)
         return [agent for agent, _ in records if agent.get("is_artist") is not False]
 
