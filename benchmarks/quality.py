@@ -1,8 +1,8 @@
 """How well each measure of quality tells degraded copies of real paintings from sound ones: precision and recall.
 
 Takes a folder of pictures known to be sound (by default the paintings beside the checkout, `../shared/art`), degrades
-each in every way, and asks the measures with the recipe's default thresholds. A copy that is flagged for its own defect is
-found; a sound picture, or one with another defect, that is flagged for it is a false alarm.
+each in every way, and asks the measures with the recipe's default thresholds. A copy that is flagged for its own
+defect is found; a sound picture, or one with another defect, that is flagged for it is a false alarm.
 
     python benchmarks/quality.py [FOLDER] [--edge 1200] [--values]
 """

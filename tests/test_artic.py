@@ -79,7 +79,9 @@ def test_slips_and_namesakes_are_told(museum: Artic) -> None:
     """A slip suggests, two artists of one name need an id, and a fund is no artist."""
     with pytest.raises(InputError, match="no artist 'Winslow Homr'; nearest are Winslow Homer"):
         museum.find(Name("Winslow Homr"))
-    with pytest.raises(InputError, match=r"names 2 artists: 2001 \(1885-1941\), 2002 \(1749-1814\); put the id into find"):
+    with pytest.raises(
+        InputError, match=r"names 2 artists: 2001 \(1885-1941\), 2002 \(1749-1814\); put the id into find"
+    ):
         museum.find(Name("Robert Delaunay"))
     assert museum.find(Name("Delaunay", find=(2001,))) == []
     with pytest.raises(InputError, match="no artist 'Homer Fund'"):

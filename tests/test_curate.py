@@ -230,7 +230,11 @@ def test_grey_is_a_fault_of_paintings_alone(walls: Path, tmp_path: Path) -> None
     for name in ("a-paint.png", "a-draw.png"):
         grey.rotate(0 if name == "a-draw.png" else 180).save(walls / name)
     lines = ["file,artist,title,rights,classification"]
-    lines += [f"{place}/work-{n}.png,{who},,CC0," for place, who in (("ann", "Ann Other"), ("bo", "Bo Second")) for n in (1, 2)]
+    lines += [
+        f"{place}/work-{n}.png,{who},,CC0,"
+        for place, who in (("ann", "Ann Other"), ("bo", "Bo Second"))
+        for n in (1, 2)
+    ]
     lines += ["a-paint.png,Ann Other,,CC0,Painting", "a-draw.png,Ann Other,,CC0,Drawing"]
     (walls / "index.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     overrides = ["artists.1.works=2", "curate.min_detail=0", "curate.max_margin=1.0", "curate.max_blocking=99.0"]

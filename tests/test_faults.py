@@ -1,4 +1,4 @@
-"""A museum that misbehaves: each fault ends in the right image or in a named reason, and nothing is lost or half-written."""
+"""A museum that misbehaves: each fault ends in the right image or in a named reason, and nothing is lost."""
 
 import errno
 import io
@@ -117,8 +117,10 @@ FAULTS = {
     "a smaller image in passing": Case((Fault(body=jpeg(60, 40)),)),
     "an upscaled image": Case((Fault(body=jpeg(2400, 1600)),) * 4, "2400×1600 pixels came where"),
     "a body of 3 GB": Case((Fault.huge(3 * 10**9),), "larger than the 200 MB that are accepted"),
-    "a body beyond the recipe's limit": Case((Fault(body=bytes(1_500_000)),), "larger than the 1 MB", ("collect.max_megabytes=1",)),
-}  # fmt: skip
+    "a body beyond the recipe's limit": Case(
+        (Fault(body=bytes(1_500_000)),), "larger than the 1 MB", ("collect.max_megabytes=1",)
+    ),
+}
 
 
 @pytest.mark.parametrize("name", FAULTS)

@@ -167,9 +167,9 @@ def test_terms_are_data_with_sources() -> None:
 def test_each_level_has_its_sentence() -> None:
     """The three levels are three sentences for a wall label; only the open one allows."""
     assert len({access.sentence for access in Access}) == len(Access) == 3
-    assert [access for access in Access if "may be used freely." in access.sentence and "nothing" not in access.sentence] == [
-        OPEN
-    ]
+    assert [
+        access for access in Access if "may be used freely." in access.sentence and "nothing" not in access.sentence
+    ] == [OPEN]
 
 
 def test_nothing_is_open_without_evidence() -> None:

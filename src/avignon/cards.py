@@ -2,13 +2,14 @@
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from avignon.recipe import Artist, Recipe
 from avignon.records import Access, Card, Verdict
-from avignon.workspace import digest
+from avignon.workspace import digest, read_json
 
 Row = Mapping[str, str]
 
@@ -82,22 +83,25 @@ def rights_of(artists: Sequence[Artist], works: Sequence[Row]) -> dict[str, Any]
     if closed:
         statement = (
             f"{closed} of {len(works)} training images are not known to be free to use. Whoever made this adapter "
-            f"stated that they may use those of {' and '.join(acknowledged)}; that does not pass to you. Ask before you "
-            "share it."
+            f"stated that they may use those of {' and '.join(acknowledged)}; that does not pass to you. "
+            "Ask before you share it."
         )
     else:
         statement = f"All {len(works)} training images are open: released by their museum, or in the public domain."
     return {**counts, "acknowledged": acknowledged, "statement": statement}
 
 
-def notice(cards: Sequence[Mapping[str, Any]]) -> str:
-    """What a picture must say of the adapters that made it; empty where all they learned from is open.
+def notice(folders: Iterable[Path]) -> str:
+    """What a picture must say of the adapters that made it, by their folders; empty where all is open."""
+    return " ".join(dict.fromkeys(filter(None, map(_notice_of, folders))))
 
-    An adapter from outside the run, whose card nobody has, is passed in as an empty mapping.
-    """
-    said = [card["rights"]["statement"] for card in cards if card and card["rights"][Access.OPEN] < card["dataset"]["works"]]
-    unknown = ["It is not known what one of the adapters learned from."] if any(not card for card in cards) else []
-    return " ".join(dict.fromkeys([*said, *unknown]))
+
+def _notice_of(folder: Path) -> str:
+    path = folder / "card.json"
+    if not path.exists():
+        return f"It is not known what the adapter {folder.name} learned from."
+    card = read_json(path)
+    return str(card["rights"]["statement"]) if card["rights"][Access.OPEN] < card["dataset"]["works"] else ""
 
 
 def environment(device: str, precision: str) -> dict[str, str]:

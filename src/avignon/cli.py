@@ -17,9 +17,9 @@ from avignon import __version__
 from avignon.errors import AvignonError, InputError
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
-
     from contextlib import AbstractContextManager
+
+    from rich.progress import TaskID
 
     from avignon.museums.catalog import Catalog
     from avignon.museums.protocol import Museum

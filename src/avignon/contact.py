@@ -82,10 +82,12 @@ def _fitted(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> st
 def page(name: str, prints: Sequence[Print], decisions: Mapping[str, str]) -> str:
     """The sheet as a page that opens from disk; `decisions` names each artist's decisions file, if there is one."""
     environment = Environment(
-        loader=PackageLoader("avignon"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("avignon"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    walls = [
-        (artist, file, [each for each in prints if each.artist == artist]) for artist, file in decisions.items()
-    ]
+    walls = [(artist, file, [each for each in prints if each.artist == artist]) for artist, file in decisions.items()]
     environment.filters["inlined"] = imaging.data_uri
     return environment.get_template("contact.html").render(name=name, walls=walls) + "\n"

@@ -103,9 +103,7 @@ class _Gate:
             decision = Decision(Verdict.KEPT, f"kept by the curator: {word.reason}" if word else "")
         return Decided(found, decision, measures, imaging.webp_bytes(image, contact.EDGE))
 
-    def _fault(
-        self, work: Work, size: tuple[int, int], original: Original, measures: Measures, look: Look
-    ) -> str:
+    def _fault(self, work: Work, size: tuple[int, int], original: Original, measures: Measures, look: Look) -> str:
         """The first fault of a picture; empty if it has none."""
         least = least_edge(self.recipe)
         if min(size) < least:

@@ -145,7 +145,9 @@ class Fetcher:
             if check:
                 check(answer.content)
         except InputError as refused:
-            raise _TryAgain(str(refused), refused=type(refused)(f"{url}: {str(refused).removeprefix('image: ')}")) from None
+            raise _TryAgain(
+                str(refused), refused=type(refused)(f"{url}: {str(refused).removeprefix('image: ')}")
+            ) from None
         return answer
 
     def _store_once(self, url: str, kept: "_Kept", limit: int) -> None:

@@ -55,8 +55,8 @@ def measure(image: Image.Image) -> Measures:
 def detail(image: Image.Image) -> float:
     """Share of detail in the finest octave, against the octave above it; near 0 where a picture was scaled up.
 
-    Detail of an octave is what halving the size and doubling it again takes away (the finest level of a Laplacian pyramid:
-    Burt and Adelson, IEEE Trans. Communications 31, 1983); root mean square in grey levels.
+    Detail of an octave is what halving the size and doubling it again takes away (the finest level of a Laplacian
+    pyramid: Burt and Adelson, IEEE Trans. Communications 31, 1983); root mean square in grey levels.
     """
     grey = image.convert("L")
     grey = grey.crop(_middle(grey.size, 1024))
@@ -84,8 +84,8 @@ def _octave(grey: Image.Image) -> float:
 def noise(grey: Grey) -> float:
     """Standard deviation of noise in grey levels, in the flattest tenth of the picture.
 
-    Immerkær's operator (Computer Vision and Image Understanding 64, 1996, eq. 2), which is blind to edges and slopes, over
-    blocks of 16 × 16: brushwork and canvas are not noise, so the flattest blocks count.
+    Immerkær's operator (Computer Vision and Image Understanding 64, 1996, eq. 2), which is blind to edges and slopes,
+    over blocks of 16 × 16: brushwork and canvas are not noise, so the flattest blocks count.
     """
     g = grey[:1024, :1024]
     if min(g.shape) < 18:
@@ -105,7 +105,8 @@ def _blocks(values: Grey, edge: int) -> NDArray[np.float64]:
 def blocking(grey: Grey) -> float:
     """Steps across the borders of JPEG's 8 × 8 blocks, against steps elsewhere; 1 where there are no blocks.
 
-    After Wang, Sheikh and Bovik, "No-reference perceptual quality assessment of JPEG compressed images", ICIP 2002, eq. 1.
+    After Wang, Sheikh and Bovik, "No-reference perceptual quality assessment of JPEG compressed images", ICIP 2002,
+    eq. 1.
     """
     return float(np.sqrt(_steps(grey) * _steps(grey.T)))
 
@@ -119,7 +120,7 @@ def _steps(grey: Grey) -> float:
 
 
 def colour(image: Image.Image) -> float:
-    """Spread of colour that brightness does not explain, in levels of Cb and Cr; near 0 in grey, sepia and toned pictures.
+    """Spread of colour that brightness does not explain, in levels of Cb and Cr; near 0 in toned pictures.
 
     In a toned photograph hue and saturation follow from brightness alone, so a parabola fits Cb and Cr over Y. What is
     left is the standard deviation around it. Measured at 256 pixels, so that a scanner's colour noise averages out.
@@ -135,7 +136,7 @@ def colour(image: Image.Image) -> float:
 
 
 def margin(grey: Grey) -> float:
-    """Widest flat band along an edge that ends in a straight line, as a share of the side: a mount, a wall, a scanner."""
+    """Widest flat band along an edge that ends in a straight line, as a share of the side: a mount or a wall."""
     height, width = grey.shape
     shares = (
         _band(grey) / height,

@@ -137,7 +137,7 @@ class Curate(Section):
     min_edge: int = Field(default=0, ge=0)
     """Least pixels on the short side; 0 takes the base's resolution."""
     duplicate_likeness: float = Field(default=0.8, ge=0)
-    """Two pictures whose slopes correlate at least so well are one picture, or two views or states of one; above 1: none."""
+    """Two pictures whose slopes correlate at least so well are one, or two views or states of one; above 1: none."""
     min_sharpness: float = Field(default=12.0, ge=0)
     """Least standard deviation of the Laplacian, in grey levels at 512 pixels on the long side; below it is blurred."""
     min_detail: float = Field(default=0.12, ge=0)
@@ -147,7 +147,7 @@ class Curate(Section):
     max_blocking: float = Field(default=1.6, ge=0)
     """Most steps at the borders of JPEG's blocks against steps elsewhere; 1 is none."""
     min_colour: float = Field(default=1.5, ge=0)
-    """Least colour that brightness does not explain, asked of paintings alone: below it is a toned or grey photograph."""
+    """Least colour that brightness does not explain, asked of paintings alone: below it is a grey or toned copy."""
     max_margin: float = Field(default=0.03, ge=0, le=1)
     """Widest flat band along an edge, as a share of the side: a mount, a wall, a scanner's bed."""
     max_target: float = Field(default=0.6, ge=0, le=1)

@@ -42,7 +42,7 @@ def opened(museum: "AnyMuseum", settings: "Collect", warn: Callable[[str], None]
 
 @contextmanager
 def listed(tables: str) -> Iterator[Museum]:
-    """The National Gallery for listing alone: the catalog that is there is asked as it is, and built where there is none."""
+    """The National Gallery for listing alone: the catalog that is there as it is; built where there is none."""
     from avignon.museums.nga import Nga
 
     yield Nga(catalog_of(tables))

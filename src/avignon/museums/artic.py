@@ -1,8 +1,8 @@
 """The Art Institute of Chicago: its public API and IIIF images.
 
-API: https://api.artic.edu/docs/ (artworks and agents; the data is CC0 but for descriptions, which are not read). Images:
-IIIF Image API at the address that each answer names (`config.iiif_url`). `is_public_domain` is the museum's own word on
-each work; what it does not call so is not released.
+API: https://api.artic.edu/docs/ (artworks and agents; the data is CC0 but for descriptions, which are not read).
+Images: IIIF Image API at the address that each answer names (`config.iiif_url`). `is_public_domain` is the museum's
+own word on each work; what it does not call so is not released.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from avignon.errors import FetchError, InputError
-from avignon.fetch import USER_AGENT, Fetcher
+from avignon.fetch import USER_AGENT
 from avignon.museums import names, rights
 from avignon.museums.iiif import Images
 from avignon.museums.protocol import Received, Sought, one_line, outside

@@ -3,9 +3,9 @@
     fetch each table (ETag, resumed) → check columns, rows, encoding → build beside → rename
 
 A catalog is exchanged whole or not at all, so that a broken or half-fetched export never replaces a good one, and
-whoever reads one meanwhile goes on reading it. Tables: https://github.com/NationalGalleryOfArt/opendata, columns by name, in
-the older and the newer sets. Ids, years and sizes are numbers; all else is the export's own text (`maxpixels` and
-`openaccess` too: they are evidence, and what is not understood must not turn into "nothing").
+whoever reads one meanwhile goes on reading it. Tables: https://github.com/NationalGalleryOfArt/opendata, columns by
+name, in the older and the newer sets. Ids, years and sizes are numbers; all else is the export's own text
+(`maxpixels` and `openaccess` too: they are evidence, and what is not understood must not turn into "nothing").
 """
 
 import csv
@@ -197,7 +197,7 @@ class _Export:
 
 
 def _fetched(source: str, fetcher: "Fetcher") -> _Export:
-    """All tables, of one commit where the repository can be asked for it: never half of one export and half of another."""
+    """All tables, of one commit where the repository can be asked for it: never halves of two exports."""
     folder, commit, committed = _pinned(source.rstrip("/"), fetcher)
     paths: dict[str, Path] = {}
     confirmed = True

@@ -1,8 +1,8 @@
 """Images by the IIIF Image API: never more than the true size, and what comes is checked against what was promised.
 
-Versions 2.1 (https://iiif.io/api/image/2.1/) and 3.0 (https://iiif.io/api/image/3.0/). A description (`info.json`) tells
-the true size and what its server can do: one that scales (level 1 and 2) is asked for the size wanted; one that does not
-(level 0) is asked for the smallest size that it has ready and that is large enough.
+Versions 2.1 (https://iiif.io/api/image/2.1/) and 3.0 (https://iiif.io/api/image/3.0/). A description (`info.json`)
+tells the true size and what its server can do: one that scales (level 1 and 2) is asked for the size wanted; one that
+does not (level 0) is asked for the smallest size that it has ready and that is large enough.
 """
 
 import json
