@@ -14,6 +14,7 @@ the checkout (`../shared/nga`), those are used for people, roles, terms and dime
 
 import argparse
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -114,18 +115,26 @@ def _measure(folder: Path, rounds: int) -> None:
         "pandas, pickled": ["-c", PANDAS, data, "pickled", roles],
         "python alone": ["-c", "pass"],
     }
-    times: dict[str, list[float]] = {contestant: [] for contestant in contestants}
+    times: dict[str, list[tuple[float, float]]] = {contestant: [] for contestant in contestants}
     for _ in range(rounds + 1):
         for contestant, command in contestants.items():
-            start = time.perf_counter()
+            start, used = time.perf_counter(), _processor_seconds()
             _output(command, environment)
-            times[contestant].append(time.perf_counter() - start)
+            times[contestant].append((time.perf_counter() - start, _processor_seconds() - used))
+    # The first round warms up. Processor time tells a busy machine's waiting from the command's own work.
     medians = {
-        contestant: statistics.median(each[1:]) for contestant, each in times.items()
-    }  # The first round warms up.
-    for contestant, seconds in medians.items():
-        print(f"{contestant:>16} {seconds * 1000:8.0f} ms   {seconds / medians['works']:6.1f} × works")
+        who: [statistics.median(column) for column in zip(*each[1:], strict=True)] for who, each in times.items()
+    }
+    for who, (wall, processor) in medians.items():
+        ratios = f"{wall / medians['works'][0]:5.1f} × {processor / medians['works'][1]:5.1f} ×"
+        print(f"{who:>16} {wall * 1000:8.0f} ms, {processor * 1000:6.0f} ms of processor; as against works {ratios}")
     print(f"rows listed: works {_rows(works, environment)}, pandas {_rows(contestants['pandas'], environment)}")
+
+
+def _processor_seconds() -> float:
+    """What all children have used so far."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _rows(command: list[str], environment: dict[str, str]) -> int:
