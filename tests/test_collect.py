@@ -214,8 +214,8 @@ def test_damaged_original_is_fetched_again(run: Run, stocked: LocalMuseum, tmp_p
         (Fault.status(404), 1, "the server answers 404"),
         (Fault.truncate(300), 4, "could not be reached"),
         (Fault.reset(300), 4, "could not be reached"),
-        (Fault.html(), 1, "image: not a picture; allowed are"),
-        (Fault(body=b""), 1, "image: not a picture; allowed are"),
+        (Fault.html(), 4, "not a picture; allowed are"),
+        (Fault(body=b""), 4, "not a picture; allowed are"),
     ],
 )
 def test_image_that_cannot_be_had(
@@ -335,5 +335,5 @@ def test_replaced_scan_is_taken(run: Run, tmp_path: Path) -> None:
 def test_museum_offline(run: Run, stocked: LocalMuseum, tmp_path: Path) -> None:
     """Without the museum there is one line that names the table."""
     stocked.offline = True
-    with pytest.raises(InputError, match=r"/data/constituents\.csv: could not be reached"):
+    with pytest.raises(InputError, match=r"/data/objects\.csv: could not be reached"):
         run.collect(pair(tmp_path, stocked))

@@ -2,13 +2,14 @@
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from avignon.recipe import Artist, Recipe
 from avignon.records import Access, Card, Verdict
-from avignon.workspace import digest
+from avignon.workspace import digest, read_json
 
 Row = Mapping[str, str]
 
@@ -78,15 +79,29 @@ def rights_of(artists: Sequence[Artist], works: Sequence[Row]) -> dict[str, Any]
     """How many works under which rights, what was acknowledged, and the sentence that follows from it."""
     counts: dict[str, Any] = {access.value: sum(row["rights"] == access for row in works) for access in Access}
     closed = len(works) - counts[Access.OPEN]
+    acknowledged = [artist.name for artist in artists if artist.rights == "acknowledge-restricted"]
     if closed:
         statement = (
             f"{closed} of {len(works)} training images are not known to be free to use. Whoever made this adapter "
-            "stated that they may use them; that does not pass to you. Ask before you share it."
+            f"stated that they may use those of {' and '.join(acknowledged)}; that does not pass to you. "
+            "Ask before you share it."
         )
     else:
         statement = f"All {len(works)} training images are open: released by their museum, or in the public domain."
-    acknowledged = [artist.name for artist in artists if artist.rights == "acknowledge-restricted"]
     return {**counts, "acknowledged": acknowledged, "statement": statement}
+
+
+def notice(folders: Iterable[Path]) -> str:
+    """What a picture must say of the adapters that made it, by their folders; empty where all is open."""
+    return " ".join(dict.fromkeys(filter(None, map(_notice_of, folders))))
+
+
+def _notice_of(folder: Path) -> str:
+    path = folder / "card.json"
+    if not path.exists():
+        return f"It is not known what the adapter {folder.name} learned from."
+    card = read_json(path)
+    return str(card["rights"]["statement"]) if card["rights"][Access.OPEN] < card["dataset"]["works"] else ""
 
 
 def environment(device: str, precision: str) -> dict[str, str]:

@@ -17,9 +17,13 @@ from avignon import __version__
 from avignon.errors import AvignonError, InputError
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from rich.progress import TaskID
 
-    from avignon.records import Event
+    from avignon.museums.catalog import Catalog
+    from avignon.museums.protocol import Museum
+    from avignon.records import Event, Found
 
 STAGES = {
     "collect": "Find the artists' works in the museum and fetch the images.",
@@ -94,42 +98,165 @@ def _carry(recipe: Path, workspace: Path, overrides: tuple[str, ...], quiet: boo
 
 
 @cli.command()
-@click.argument("artist")
-@click.option("--tables", help="URL of the museum's tables, or `embedded`; the National Gallery of Art's by default.")
+@click.argument("artist", default="")
+@click.option(
+    "--tables", default="", help="URL of the museum's tables, or `embedded`; the National Gallery's by default."
+)
 @click.option("--folder", type=click.Path(path_type=Path), help="A directory of your own scans instead.")
+@click.option("--artic", is_flag=True, help="The Art Institute of Chicago instead.")
+@click.option("--open-only", is_flag=True, help="Only the artist's own works whose images are open.")
+@click.option(
+    "--classification", multiple=True, metavar="NAME", help="Only works of this class, as Painting; repeatable."
+)
+@click.option("--between", type=(int, int), metavar="YEAR YEAR", help="Only works made within these years.")
+@click.option("--min-size", type=click.IntRange(min=0), default=0, metavar="PIXELS", help="Least short side.")
+@click.option("--like", default="", metavar="TEXT", help="Words in title, terms or description.")
+@click.option("--sql", default="", metavar="QUERY", help="Ask the museum's tables in DuckDB's SQL, without an ARTIST.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-def works(artist: str, tables: str | None, folder: Path | None, as_json: bool) -> None:
+@click.option("--decisions", type=click.Path(path_type=Path), help="Also write a decisions file to edit.")
+def works(
+    artist: str,
+    tables: str,
+    folder: Path | None,
+    artic: bool,
+    sql: str,
+    as_csv: bool,
+    as_json: bool,
+    decisions: Path | None,
+    **wish: Any,
+) -> None:
     """List what a museum has of ARTIST, and under which rights."""
-    from avignon.museums import opened
-    from avignon.recipe import Artist, Collect, FolderMuseum, NgaMuseum
+    if sql:
+        _print_query(tables, sql, as_csv, as_json)
+        return
+    from avignon.museums import wishes
+    from avignon.museums.protocol import Name
     from avignon.records import plain
 
     if not artist.strip():
         raise InputError("ARTIST is empty; a name is needed")
-    nga = NgaMuseum(tables=tables) if tables else NgaMuseum()
-    museum = FolderMuseum(kind="folder", path=str(folder.resolve())) if folder else nga
-    with opened(museum, Collect()) as opened_museum:
-        found = opened_museum.find(Artist(name=artist, works=1, trigger=artist))
+    wanted = wishes.Wish(**wish)
+    with _museum(tables, folder, artic) as museum:
+        found = [each for each in museum.find(Name(artist)) if wanted.passes(each)]
+    if decisions:
+        from avignon.recipe import decisions_in
+        from avignon.workspace import write_text
+
+        write_text(decisions, wishes.decisions(found, decisions_in(decisions) if decisions.exists() else {}))
     if as_json:
         for each in found:
             click.echo(json.dumps(plain(each), ensure_ascii=False))
-        return
-    _print_table(
-        artist,
-        ("id", "title", "date", "class", "pixels", "rights", "note"),
-        [
-            (
-                each.work.object_id,
-                each.work.title,
-                each.work.date,
-                each.work.classification,
-                f"{each.work.width}×{each.work.height}",
-                each.work.rights.access.value,
-                each.decision.reason if each.decision else "",
-            )
-            for each in found
-        ],
-    )
+    elif as_csv:
+        click.echo(wishes.as_csv(found), nl=False)
+    else:
+        _print_works(artist, found)
+
+
+def _museum(tables: str, folder: Path | None, artic: bool) -> "AbstractContextManager[Museum]":
+    """The museum that the options name."""
+    from avignon.museums import listed, opened
+    from avignon.records import NGA_TABLES
+
+    if not (folder or artic):
+        return listed(tables or NGA_TABLES)
+    from avignon.recipe import ArticMuseum, Collect, FolderMuseum
+
+    museum = FolderMuseum(kind="folder", path=str(folder.resolve())) if folder else ArticMuseum(kind="artic")
+    return opened(museum, Collect(), lambda _: None)
+
+
+def _print_works(artist: str, found: "Sequence[Found]") -> None:
+    header = ("id", "title", "date", "medium", "class", "pixels", "rights", "note", "page")
+    rows = [
+        (
+            each.work.object_id,
+            each.work.title,
+            each.work.date,
+            each.work.medium,
+            each.work.classification,
+            f"{each.work.width}×{each.work.height}",
+            each.work.rights.access.value,
+            each.decision.reason if each.decision else "",
+            each.work.page,
+        )
+        for each in found
+    ]
+    _print_table(f"{artist}: {len(rows)} works", header, rows)
+
+
+def _print_query(tables: str, sql: str, as_csv: bool, as_json: bool) -> None:
+    """Answer a user's own SQL from the catalog."""
+    from avignon.museums import catalog_of
+    from avignon.records import NGA_TABLES
+
+    columns, rows = catalog_of(tables or NGA_TABLES).query(sql)
+    if as_json:
+        for row in rows:
+            click.echo(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False, default=str))
+    elif as_csv:
+        import csv
+
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerows([columns, *rows])
+    else:
+        cells = [tuple("" if value is None else " ".join(str(value).split()) for value in row) for row in rows]
+        _print_table(f"{len(rows)} rows", tuple(columns), cells)
+
+
+@cli.group()
+def catalog() -> None:
+    """Keep a museum's tables at hand: update them, or say what is there."""
+
+
+def _tables_option(command: Command) -> Command:
+    return click.option(
+        "--tables", default="", help="URL of the museum's tables, or `embedded`; the National Gallery's by default."
+    )(command)
+
+
+@catalog.command("update")
+@_tables_option
+@click.option("--accept-fewer", is_flag=True, help="Accept tables that have lost more than a tenth of their rows.")
+def catalog_update(tables: str, accept_fewer: bool) -> None:
+    """Fetch the tables that have changed, check them, and exchange the catalog for the new one."""
+    from avignon.museums import address, network
+    from avignon.museums import catalog as kept
+    from avignon.records import NGA_TABLES
+
+    source = tables or NGA_TABLES
+    with network(source) as fetcher:
+        updated = kept.update(address(source), fetcher, accept_fewer=accept_fewer)
+    _print_catalog(updated)
+    if not updated.about.confirmed:
+        raise InputError(f"{source}: not all tables could be asked for; what is shown is what was there")
+
+
+@catalog.command("info")
+@_tables_option
+def catalog_info(tables: str) -> None:
+    """Say which export the catalog was built from, and what it holds; the network is not asked."""
+    from avignon.museums import address
+    from avignon.museums import catalog as kept
+    from avignon.records import NGA_TABLES
+
+    source = tables or NGA_TABLES
+    held = kept.held(address(source))
+    if held is None:
+        raise InputError(f"{source}: no catalog yet; `avignon catalog update` makes one")
+    _print_catalog(held)
+
+
+def _print_catalog(held: "Catalog") -> None:
+    about = held.about
+    rows = [
+        ("tables", about.tables),
+        ("commit", f"{about.commit} of {about.committed}" if about.commit else "not known"),
+        ("built", about.fetched),
+        ("file", f"{held.path}, {held.path.stat().st_size / 1e6:.0f} MB"),
+        *((f"  {table}", f"{count:,} rows") for table, count in about.rows.items()),
+    ]
+    _print_table("catalog", ("what", "here"), rows)
 
 
 @cli.command()
@@ -138,8 +265,9 @@ def doctor() -> None:
     import torch
 
     from avignon import diffusion
-    from avignon.fetch import cache_folder, reachable
+    from avignon.fetch import reachable
     from avignon.recipe import NGA_TABLES
+    from avignon.workspace import cache_folder
 
     device = diffusion.device()
     hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
@@ -169,7 +297,9 @@ def _print_table(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, 
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*header, title=Text(title), box=box.SIMPLE_HEAD, title_justify="left")
+    table = Table(title=Text(title), box=box.SIMPLE_HEAD, title_justify="left")
+    for name in header:
+        table.add_column(name, overflow="fold")  # An address that is cut off leads nowhere.
     for row in rows:
         table.add_row(*map(Text, row))  # Text, so that brackets in a title are not taken for markup.
     Console(width=None if sys.stdout.isatty() else 160).print(table)

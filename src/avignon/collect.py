@@ -28,7 +28,7 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
     earlier = [f for f in space.read_found() if f.original]
     found: list[Found] = []
     for artist in recipe.artists:
-        with opened(recipe.museum_of(artist), recipe.collect) as museum:
+        with opened(recipe.museum_of(artist), recipe.collect, voice.warn) as museum:
             voice.note(f"looking for {artist.name}")
             words = load_decisions(artist)
             considered = _gated(artist, museum.find(artist))

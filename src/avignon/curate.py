@@ -1,29 +1,43 @@
 """curate: originals → the works to train on, and a ledger in which no considered work is missing.
 
-Reads `works/found.jsonl` and the originals; writes `works/ledger.csv`.
+Reads `works/found.jsonl` and the originals; writes `works/ledger.csv`, and a contact sheet for human eyes.
 """
 
 import csv
 import io
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 
-from PIL import Image
-
-from avignon import imaging
+from avignon import contact, imaging
 from avignon.errors import ImageError, InputError
-from avignon.recipe import Artist, Recipe, load_decisions
-from avignon.records import Decision, Found, Original, Verdict, Voice
-from avignon.workspace import Workspace, write_text
+from avignon.quality import Look, Measures, likeness, look_at, measure
+from avignon.recipe import Artist, Curate, Recipe, load_decisions
+from avignon.records import Access, Decision, Found, Original, Verdict, Voice, Work
+from avignon.workspace import Workspace, write_bytes, write_text
 
 LEDGER = (
     *("museum", "object_id", "accession", "title", "artist", "year", "image_url", "width", "height", "sha256"),
     *("rights", "evidence", "decision", "reason"),
-    *("file", "medium", "classification", "credit", "page", "capped", "terms"),
+    *("file", "medium", "classification", "credit", "page", "capped", "terms", "acknowledged"),
+    *(each.name for each in fields(Measures)),
 )
 
-Decided = tuple[Found, Decision]
+
+@dataclass(frozen=True)
+class Decided:
+    """A work with its decision, and what was measured of its picture, if there is one."""
+
+    found: Found
+    decision: Decision
+    measures: Measures | None = None
+    thumbnail: bytes = b""
+    """A small WebP, for the contact sheet."""
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it goes into the training set."""
+        return self.decision.verdict is Verdict.KEPT
 
 
 def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
@@ -38,10 +52,12 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
     for artist in recipe.artists:
         for each in gate.decide(artist, [f for f in found if f.work.artist == artist.name]):
             decided.append(each)
-            voice.progress(len(decided), len(found), each[0].work.title)
-    write_text(space.ledger, _ledger(decided))
+            voice.progress(len(decided), len(found), each.found.work.title)
+    write_text(space.ledger, _ledger(recipe, decided))
+    _write_contact(recipe, decided, space)
+    voice.note(f"look them over before training: {space.contact_page}")
     for artist in recipe.artists:
-        _check_number(artist, [each for each in decided if each[0].work.artist == artist.name], space)
+        _check_number(artist, [each for each in decided if each.found.work.artist == artist.name], space)
 
 
 @dataclass
@@ -51,18 +67,19 @@ class _Gate:
     recipe: Recipe
     space: Workspace
     by_bytes: dict[str, str] = field(default_factory=dict)
-    by_look: dict[int, str] = field(default_factory=dict)
+    by_look: list[tuple[Look, str]] = field(default_factory=list)
 
     def decide(self, artist: Artist, found: list[Found]) -> Iterator[Decided]:
         """A decision for each of an artist's works, until the number wanted is kept."""
         words = load_decisions(artist)
         kept = 0
         for each in found:
-            decision = each.decision or self._measured(each, words.get(each.work.object_id), artist.works - kept)
-            kept += decision.verdict is Verdict.KEPT
-            yield each, decision
+            word = words.get(each.work.object_id)
+            decided = self._measured(each, word, artist.works - kept) if each.decision is None else None
+            yield decided or Decided(each, each.decision or Decision(Verdict.REJECTED))
+            kept += bool(decided and decided.is_kept)
 
-    def _measured(self, found: Found, word: Decision | None, wanted: int) -> Decision:
+    def _measured(self, found: Found, word: Decision | None, wanted: int) -> Decided:
         """What the picture itself says, and whether it is still wanted.
 
         A curator's `keep` stands above every measure, but not above a broken file.
@@ -72,30 +89,57 @@ class _Gate:
         try:
             image = imaging.load(self.space.root / original.file)
         except ImageError as unusable:
-            return Decision(Verdict.REJECTED, str(unusable).removeprefix(f"{self.space.root / original.file}: "))
-        look = imaging.difference_hash(image)
-        reason = "" if word else self._fault(image, original, look)
+            reason = str(unusable).removeprefix(f"{self.space.root / original.file}: ")
+            return Decided(found, Decision(Verdict.REJECTED, reason))
+        measures, look = measure(image), look_at(image)
+        reason = "" if word else self._fault(found.work, image.size, original, measures, look)
         if reason:
-            return Decision(Verdict.REJECTED, reason)
-        if wanted <= 0:
-            return Decision(Verdict.REJECTED, "passed, but enough others did before it")
-        self.by_bytes[original.sha256] = self.by_look[look] = found.work.object_id
-        return Decision(Verdict.KEPT, f"kept by the curator: {word.reason}" if word else "")
+            decision = Decision(Verdict.REJECTED, reason)
+        elif wanted <= 0:
+            decision = Decision(Verdict.REJECTED, "passed, but enough others did before it")
+        else:
+            self.by_bytes[original.sha256] = found.work.object_id
+            self.by_look.append((look, found.work.object_id))
+            decision = Decision(Verdict.KEPT, f"kept by the curator: {word.reason}" if word else "")
+        return Decided(found, decision, measures, imaging.webp_bytes(image, contact.EDGE))
 
-    def _fault(self, image: Image.Image, original: Original, look: int) -> str:
-        curate = self.recipe.curate
-        edge, least = min(image.size), least_edge(self.recipe)
-        if edge < least:
-            return f"too small: {image.width}×{image.height} pixels, at least {least} on the short side are needed"
+    def _fault(self, work: Work, size: tuple[int, int], original: Original, measures: Measures, look: Look) -> str:
+        """The first fault of a picture; empty if it has none."""
+        least = least_edge(self.recipe)
+        if min(size) < least:
+            return f"too small: {size[0]}×{size[1]} pixels, at least {least} on the short side are needed"
         if original.sha256 in self.by_bytes:
             return f"exact duplicate of {self.by_bytes[original.sha256]}"
-        for other, number in self.by_look.items():
-            if (differing := (look ^ other).bit_count()) <= curate.duplicate_bits:
-                return f"near duplicate of {number}: {differing} of 64 bits differ"
-        sharp = imaging.sharpness(image)
-        if sharp < curate.min_sharpness:
-            return f"blurred: sharpness {sharp:.1f}, at least {curate.min_sharpness:g} is needed"
-        return ""
+        for other, number in self.by_look:
+            if (alike := likeness(look, other)) >= self.recipe.curate.duplicate_likeness:
+                return f"near duplicate of {number}: likeness {alike:.2f}"
+        return next(iter(faults(measures, self.recipe.curate, in_colour=_is_in_colour(work))), "")
+
+
+def _is_in_colour(work: Work) -> bool:
+    """Whether the work itself has colours, so that a picture without any is a photograph of old."""
+    words = f"{work.classification} {work.medium}".lower()
+    return "paint" in words or "oil on" in words
+
+
+def faults(measures: Measures, curate: Curate, *, in_colour: bool) -> Iterator[str]:
+    """What a picture's measures say against it, each with the measure and what is asked."""
+    if measures.sharpness < curate.min_sharpness:
+        yield f"blurred: sharpness {measures.sharpness:.1f}, at least {curate.min_sharpness:g} is needed"
+    if measures.detail < curate.min_detail:
+        yield f"scaled up: detail {measures.detail:.2f}, at least {curate.min_detail:g} is needed"
+    if measures.noise > curate.max_noise:
+        yield f"noisy: noise {measures.noise:.1f}, at most {curate.max_noise:g} is accepted"
+    if measures.blocking > curate.max_blocking:
+        yield f"JPEG blocks: blocking {measures.blocking:.2f}, at most {curate.max_blocking:g} is accepted"
+    if in_colour and measures.colour < curate.min_colour:
+        yield f"without colour: colour {measures.colour:.1f}, at least {curate.min_colour:g} is needed of a painting"
+    if measures.margin > curate.max_margin:
+        yield f"margin: {measures.margin:.1%} of a side is flat, at most {curate.max_margin:.1%} is accepted"
+    if measures.target > curate.max_target:
+        yield f"colour target: {measures.target:.2f}, at most {curate.max_target:g} is accepted"
+    if measures.ruler > curate.max_ruler:
+        yield f"ruler: {measures.ruler:.2f}, at most {curate.max_ruler:g} is accepted"
 
 
 def least_edge(recipe: Recipe) -> int:
@@ -103,16 +147,36 @@ def least_edge(recipe: Recipe) -> int:
     return recipe.curate.min_edge or recipe.base.resolution
 
 
-def _ledger(decided: list[Decided]) -> str:
+def _ledger(recipe: Recipe, decided: list[Decided]) -> str:
+    acknowledged = {artist.name for artist in recipe.artists if artist.rights == "acknowledge-restricted"}
     buffer = io.StringIO(newline="")
-    writer = csv.DictWriter(buffer, LEDGER, lineterminator="\n")
+    writer = csv.DictWriter(buffer, LEDGER, lineterminator="\n", restval="")
     writer.writeheader()
-    writer.writerows(_row(found, decision) for found, decision in decided)
+    writer.writerows(_row(each, acknowledged) for each in decided)
     return buffer.getvalue()
 
 
-def _row(found: Found, decision: Decision) -> dict[str, object]:
-    work, original = found.work, found.original
+def _write_contact(recipe: Recipe, decided: list[Decided], space: Workspace) -> None:
+    prints = [
+        contact.Print(
+            artist=each.found.work.artist,
+            object_id=each.found.work.object_id,
+            title=each.found.work.title,
+            kept=each.is_kept,
+            reason=each.decision.reason,
+            rights=each.found.work.rights.access.sentence,
+            picture=each.thumbnail,
+        )
+        for each in decided
+    ]
+    decisions = {artist.name: artist.decisions for artist in recipe.artists}
+    write_bytes(space.contact_sheet, contact.sheet(prints))
+    write_text(space.contact_page, contact.page(recipe.name, prints, decisions))
+
+
+def _row(decided: Decided, acknowledged: set[str]) -> dict[str, object]:
+    work, original, decision = decided.found.work, decided.found.original, decided.decision
+    closed = work.rights.access is not Access.OPEN
     return {
         "museum": work.museum,
         "object_id": work.object_id,
@@ -135,18 +199,20 @@ def _row(found: Found, decision: Decision) -> dict[str, object]:
         "page": work.page,
         "capped": str(bool(original and original.capped)).lower(),
         "terms": "; ".join(work.terms),
+        # The user stated that they may use this artist's images though this one is not open.
+        "acknowledged": str(closed and work.artist in acknowledged).lower(),
+        **(asdict(decided.measures) if decided.measures else {}),
     }
 
 
 def _check_number(artist: Artist, decided: list[Decided], space: Workspace) -> None:
-    kept = sum(decision.verdict is Verdict.KEPT for _, decision in decided)
+    kept = sum(each.is_kept for each in decided)
     if kept >= artist.works:
         return
-    reasons = Counter(
-        decision.reason.partition(":")[0] for _, decision in decided if decision.verdict is Verdict.REJECTED
-    )
+    rejected = [each for each in decided if not each.is_kept]
+    reasons = Counter(each.decision.reason.partition(":")[0] for each in rejected)
     counted = ", ".join(f"{count} × {reason}" for reason, count in reasons.most_common(4))
-    first = next((f"; first: {f.work.title!r}: {d.reason}" for f, d in decided if d.verdict is Verdict.REJECTED), "")
+    first = next((f"; first: {each.found.work.title!r}: {each.decision.reason}" for each in rejected), "")
     raise InputError(
         f"{artist.name}: {artist.works} works are wanted, {kept} of {len(decided)} can be used"
         f"{f' ({counted}{first})' if counted else ''}; lower works in the recipe, or see {space.ledger}"

@@ -83,6 +83,12 @@ class Label:
         """Whether the image may be used freely, as far as the evidence goes."""
         return self.row["rights"] == Access.OPEN
 
+    @property
+    def sentence(self) -> str:
+        """What the label says of the rights, and of what the user stated where they are not open."""
+        stated = " Whoever ran this stated that they may use it." if self.row.get("acknowledged") == "true" else ""
+        return Access(self.row["rights"]).sentence + stated
+
 
 @dataclass(frozen=True)
 class Voicing:

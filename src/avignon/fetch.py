@@ -2,6 +2,7 @@
 
 import email.utils
 import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -9,21 +10,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import httpx
 
 from avignon import __version__
-from avignon.errors import FetchError
-from avignon.workspace import read_json, replacing, write_json
+from avignon.errors import FetchError, InputError
+from avignon.workspace import CACHE_ELSEWHERE, cache_folder, storing, write_json
 
 T = TypeVar("T")
-
-ELSEWHERE = "choose another cache with the environment variable XDG_CACHE_HOME"
 
 ATTEMPTS = 4
 BACK_OFF = 0.5
 """Seconds before the second attempt; doubled before each further one."""
+
+USER_AGENT = f"avignon/{__version__} (+https://pypi.org/project/avignon/; museum open data; one request at a time)"
 
 MAX_REDIRECTS = 5
 MAX_WAIT = 120.0
@@ -42,9 +43,10 @@ class Answer:
 
 
 class _TryAgain(Exception):  # noqa: N818 - not an error: a pause between two attempts
-    def __init__(self, why: str, wait: float | None = None) -> None:
+    def __init__(self, why: str, wait: float | None = None, refused: InputError | None = None) -> None:
         super().__init__(why)
         self.wait = wait
+        self.refused = refused
 
 
 class Fetcher:
@@ -68,7 +70,7 @@ class Fetcher:
         self._last: dict[str, float] = {}
         self._client = httpx.Client(
             timeout=httpx.Timeout(timeout, pool=None),
-            headers={"User-Agent": f"avignon/{__version__} (museum open data; one request at a time)"},
+            headers={"User-Agent": USER_AGENT},
             follow_redirects=False,
             mounts=dict(mounts or {}),
         )
@@ -81,25 +83,42 @@ class Fetcher:
     ) -> None:
         self._client.close()
 
-    def get(self, url: str, *, limit: int) -> Answer:
-        """Fetch `url` whole, at most `limit` bytes."""
-        return self._attempts(url, lambda: self._get_once(url, limit))
+    def get(
+        self,
+        url: str,
+        *,
+        limit: int,
+        check: Callable[[bytes], object] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Fetch `url` whole, at most `limit` bytes.
 
-    def table(self, url: str, *, limit: int = 2**31) -> tuple[Path, bool]:
+        What `check` refuses (by an `InputError`) may have been damaged on the way: it is asked for again, and the last
+        refusal is the caller's.
+        """
+        return self._attempts(url, lambda: self._get_once(url, limit, check, headers or {}))
+
+    def table(self, url: str, *, limit: int = 2**31, known_as: str = "") -> tuple[Path, bool]:
         """A large file through the user's cache; the flag says whether the server confirmed that it is fresh.
 
-        An unreachable server leaves the cached copy in use, if there is one.
+        An unreachable server leaves the cached copy in use, if there is one. What has come of a file that broke off
+        is kept, and the rest is asked for. One process at a time: the caller holds a lock.
+
+        Args:
+            url: where it is.
+            limit: bytes that are accepted.
+            known_as: the name by which it is kept, where its address changes from one edition to the next.
         """
-        path = self._cache / hashlib.sha256(url.encode()).hexdigest()[:32]
-        notes = path.with_suffix(".json")
-        known: dict[str, Any] = read_json(notes) if notes.exists() and path.exists() else {}
-        try:
-            self._attempts(url, lambda: self._store_once(url, path, notes, known.get("etag", ""), limit))
-        except FetchError:
-            if not known:
-                raise
-            return path, False
-        return path, True
+        kept = _Kept(self._cache / hashlib.sha256((known_as or url).encode()).hexdigest()[:32])
+        with storing(kept.path, CACHE_ELSEWHERE):
+            kept.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._attempts(url, lambda: self._store_once(url, kept, limit))
+            except FetchError:
+                if not kept.path.exists():
+                    raise
+                return kept.path, False
+        return kept.path, True
 
     def _attempts(self, url: str, once: Callable[[], T]) -> T:
         for attempt in range(ATTEMPTS):
@@ -107,6 +126,8 @@ class Fetcher:
                 return once()
             except _TryAgain as failed:
                 wait = failed.wait if failed.wait is not None else BACK_OFF * 2**attempt
+                if attempt == ATTEMPTS - 1 and failed.refused:
+                    raise failed.refused from None
                 if attempt == ATTEMPTS - 1 or wait > MAX_WAIT:
                     asked = f" and asks to wait {wait:.0f} s" if wait > MAX_WAIT else ""
                     raise FetchError(
@@ -115,19 +136,35 @@ class Fetcher:
                 time.sleep(wait)
         raise AssertionError("unreachable")
 
-    def _get_once(self, url: str, limit: int) -> Answer:
-        with self._opened(url, {}) as response:
-            content = b"".join(self._chunks(response, limit))
-            return Answer(str(response.url), content, response.headers)
+    def _get_once(
+        self, url: str, limit: int, check: Callable[[bytes], object] | None, headers: Mapping[str, str]
+    ) -> Answer:
+        with self._opened(url, headers) as response:
+            answer = Answer(str(response.url), b"".join(self._chunks(response, limit)), response.headers)
+        try:
+            if check:
+                check(answer.content)
+        except InputError as refused:
+            raise _TryAgain(
+                str(refused), refused=type(refused)(f"{url}: {str(refused).removeprefix('image: ')}")
+            ) from None
+        return answer
 
-    def _store_once(self, url: str, path: Path, notes: Path, etag: str, limit: int) -> None:
-        with self._opened(url, {"If-None-Match": etag} if etag else {}) as response:
-            if response.status_code == 304:
+    def _store_once(self, url: str, kept: "_Kept", limit: int) -> None:
+        with self._opened(url, kept.conditions()) as response:
+            if response.status_code == httpx.codes.NOT_MODIFIED:
                 return
-            with replacing(path, ELSEWHERE) as scratch, scratch.open("wb") as file:
+            going_on = response.status_code != httpx.codes.OK
+            if going_on and not kept.continues(response.headers):
+                kept.forget_part()
+                raise _TryAgain("the server cannot go on with what has come so far")
+            kept.begin(response.headers, going_on)
+            with kept.part.open("ab" if going_on else "wb") as file:
                 for chunk in self._chunks(response, limit):
                     file.write(chunk)
-            write_json(notes, {"url": url, "etag": response.headers.get("ETag", ""), "fetched": time.strftime("%F")})
+                file.flush()
+                os.fsync(file.fileno())
+            kept.finish(url, response.headers)
 
     @contextmanager
     def _opened(self, url: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
@@ -161,15 +198,21 @@ class Fetcher:
         status = response.status_code
         if status in _PASSING:
             raise _TryAgain(f"the server answers {status}", _retry_after(response.headers.get("Retry-After", "")))
-        if status >= 300 and status != httpx.codes.NOT_MODIFIED:
+        conditional = {httpx.codes.NOT_MODIFIED}
+        if "Range" in response.request.headers:
+            conditional.add(httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE)
+        if status >= 300 and status not in conditional:
             raise FetchError(f"{response.url}: the server answers {status} {response.reason_phrase}".rstrip())
 
     def _chunks(self, response: httpx.Response, limit: int) -> Iterator[bytes]:
+        promised = response.headers.get("Content-Length", "")
         received = 0
+        if promised.isdecimal() and int(promised) > limit:
+            raise _too_large(response, limit)
         for chunk in response.iter_bytes():
             received += len(chunk)
             if received > limit:
-                raise FetchError(f"{response.url}: larger than the {limit / 1e6:.0f} MB that are accepted")
+                raise _too_large(response, limit)
             yield chunk
 
     def _wait_turn(self, host: str) -> None:
@@ -180,6 +223,72 @@ class Fetcher:
         self._last[host] = time.monotonic()
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """A large file in the cache: whole under its own name, half under `.part-`, each with a note of its ETag beside."""
+
+    path: Path
+
+    @property
+    def part(self) -> Path:
+        """What has come of a new edition."""
+        return self.path.with_name(f".part-{self.path.name}")
+
+    def conditions(self) -> dict[str, str]:
+        """Headers that ask for the rest of a part, or for nothing where nothing has changed (RFC 9110, 13 and 14).
+
+        Uncompressed, because a range of a compressed answer is of its compressed bytes.
+        """
+        headers = {"Accept-Encoding": "identity"}
+        begun, whole = _etag_beside(self.part), _etag_beside(self.path)
+        if begun and self.part.stat().st_size:
+            return {**headers, "Range": f"bytes={self.part.stat().st_size}-", "If-Range": begun}
+        return {**headers, "If-None-Match": whole} if whole else headers
+
+    def continues(self, headers: Mapping[str, str]) -> bool:
+        """Whether a 206 begins where the part ends, and is of the same edition."""
+        place = f"bytes {self.part.stat().st_size}-"
+        same = headers.get("ETag", "") in ("", _etag_beside(self.part))
+        return same and headers.get("Content-Range", "").startswith(place)
+
+    def begin(self, headers: Mapping[str, str], going_on: bool) -> None:
+        """Before the first byte: what this will be a part of. Only a strong ETag says that bytes are the same."""
+        if not going_on:
+            self.forget_part()
+            etag = headers.get("ETag", "")
+            write_json(_note_of(self.part), {"etag": "" if etag.startswith("W/") else etag})
+
+    def finish(self, url: str, headers: Mapping[str, str]) -> None:
+        """After the last byte."""
+        etag = headers.get("ETag", "") or _etag_beside(self.part)
+        _note_of(self.path).unlink(missing_ok=True)  # A file is never beside the note of another.
+        self.part.replace(self.path)
+        write_json(_note_of(self.path), {"url": url, "etag": etag, "fetched": time.strftime("%F")})
+        _note_of(self.part).unlink(missing_ok=True)
+
+    def forget_part(self) -> None:
+        """Begin anew next time."""
+        self.part.unlink(missing_ok=True)
+        _note_of(self.part).unlink(missing_ok=True)
+
+
+def _note_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _etag_beside(path: Path) -> str:
+    """The ETag of a file in the cache; none where the file or its note is missing or damaged."""
+    try:
+        note = json.loads(_note_of(path).read_bytes()) if path.exists() else {}
+        return str(note.get("etag", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
+
+
+def _too_large(response: httpx.Response, limit: int) -> FetchError:
+    return FetchError(f"{response.url}: larger than the {limit / 1e6:.0f} MB that are accepted")
+
+
 def _retry_after(value: str) -> float | None:
     """Seconds asked for, as a number or an HTTP date (RFC 9110, 10.2.3)."""
     if value.isdecimal():
@@ -188,11 +297,6 @@ def _retry_after(value: str) -> float | None:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     except ValueError:
         return None
-
-
-def cache_folder() -> Path:
-    """Where tables are kept between runs (XDG base directories)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avignon"
 
 
 def reachable(url: str) -> str:

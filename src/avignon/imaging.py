@@ -1,5 +1,6 @@
 """The only decoder of images: whatever comes in, an upright 8-bit sRGB picture or a clear reason comes out."""
 
+import base64
 import io
 import json
 import struct
@@ -200,16 +201,21 @@ def pixels(image: Image.Image) -> NDArray[np.float64]:
     return np.asarray(image.convert("RGB"), dtype=np.float64) / 255
 
 
-def png_bytes(image: Image.Image, parameters: str = "", fields: Mapping[str, Any] | None = None) -> bytes:
+def png_bytes(
+    image: Image.Image, parameters: str = "", fields: Mapping[str, Any] | None = None, rights: str = ""
+) -> bytes:
     """A PNG; with `fields`, one that carries its own parameters and says that a trained model made it.
 
     `parameters` is the text that common image tools show; `fields` is the same for programs, as JSON under `avignon`.
+    `rights` says what its makers' training images allow (PNG's own keyword `Copyright`, which image tools show).
     """
     info = PngInfo()
     if fields is not None:
         info.add_itxt("parameters", parameters)
         info.add_itxt("avignon", json.dumps(fields, ensure_ascii=False, sort_keys=True))
         info.add_itxt("XML:com.adobe.xmp", XMP_TRAINED)
+        if rights:
+            info.add_itxt("Copyright", rights)
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=info, optimize=False)
     return buffer.getvalue()
@@ -223,6 +229,11 @@ def png_fields(path: Path) -> Any:
             return json.loads(str(getattr(image, "text", {}).get("avignon", "null")))
     except _BROKEN:
         return None
+
+
+def data_uri(webp: bytes) -> str:
+    """A WebP as an address inside a page."""
+    return "data:image/webp;base64," + base64.b64encode(webp).decode()
 
 
 def webp_bytes(image: Image.Image, longest: int, quality: int = 88) -> bytes:

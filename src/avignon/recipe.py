@@ -18,12 +18,9 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from avignon.errors import RecipeError
+from avignon.records import EMBEDDED as EMBEDDED
+from avignon.records import NGA_TABLES as NGA_TABLES
 from avignon.records import Decision, Verdict
-
-EMBEDDED = "embedded"
-"""The word in a recipe for the museum, and for the base, inside the package."""
-
-NGA_TABLES = "https://raw.githubusercontent.com/NationalGalleryOfArt/opendata/main/data"
 
 
 def slug(name: str) -> str:
@@ -64,7 +61,16 @@ class FolderMuseum(Section):
     """The directory; relative paths are relative to the recipe."""
 
 
-Museum = Annotated[NgaMuseum | FolderMuseum, Field(discriminator="kind")]
+class ArticMuseum(Section):
+    """The Art Institute of Chicago's public API."""
+
+    kind: Literal["artic"]
+    api: str = "https://api.artic.edu/api/v1"
+    """Where the API is."""
+
+
+AnyMuseum = NgaMuseum | FolderMuseum | ArticMuseum
+Museum = Annotated[AnyMuseum, Field(discriminator="kind")]
 
 
 class Artist(Section):
@@ -84,7 +90,8 @@ class Artist(Section):
     """`open-only` takes works whose images are open. `acknowledge-restricted` also takes images that are restricted or
     of unknown rights: you state that you may use them, and everything made from them says so."""
     decisions: str = ""
-    """A CSV file with columns object_id, decision (`keep` or `drop`) and reason: a curator's word, above measures."""
+    """A CSV file with columns object_id, decision (`keep`, `drop`, or empty: the measures decide) and reason: a
+    curator's word, above measures. `avignon works ARTIST --decisions FILE` writes one to edit."""
     museum: Museum | None = None
     """Where this artist's works are, if not in the recipe's `museum`."""
 
@@ -129,10 +136,24 @@ class Curate(Section):
 
     min_edge: int = Field(default=0, ge=0)
     """Least pixels on the short side; 0 takes the base's resolution."""
-    duplicate_bits: int = Field(default=6, ge=0, le=64)
-    """Two pictures whose 64-bit difference hashes differ in at most this many bits are one picture."""
+    duplicate_likeness: float = Field(default=0.8, ge=0)
+    """Two pictures whose slopes correlate at least so well are one, or two views or states of one; above 1: none."""
     min_sharpness: float = Field(default=12.0, ge=0)
     """Least standard deviation of the Laplacian, in grey levels at 512 pixels on the long side; below it is blurred."""
+    min_detail: float = Field(default=0.5, ge=0)
+    """Least detail in the finest octave against the next; below it the picture was scaled up from fewer pixels."""
+    max_noise: float = Field(default=5.5, ge=0)
+    """Most noise in the flattest parts, as a standard deviation in grey levels."""
+    max_blocking: float = Field(default=1.55, ge=0)
+    """Most steps at the borders of JPEG's blocks against steps elsewhere; 1 is none."""
+    min_colour: float = Field(default=1.5, ge=0)
+    """Least colour that brightness does not explain, asked of paintings alone: below it is a grey or toned copy."""
+    max_margin: float = Field(default=0.03, ge=0, le=1)
+    """Widest flat band along an edge, as a share of the side: a mount, a wall, a scanner's bed."""
+    max_target: float = Field(default=0.7, ge=0, le=1)
+    """Most hues of six in flat patches in a row along an edge: a colour target."""
+    max_ruler: float = Field(default=0.6, ge=0, le=1)
+    """Most regularity of marks along an edge: a ruler."""
 
 
 class Prepare(Section):
@@ -351,7 +372,7 @@ class Recipe(Section):
         """The adapters that the recipe trains, in order."""
         return ("joint",) if self.train.mode == "joint" else tuple(artist.slug for artist in self.artists)
 
-    def museum_of(self, artist: Artist) -> NgaMuseum | FolderMuseum:
+    def museum_of(self, artist: Artist) -> AnyMuseum:
         """Where to look for this artist's works."""
         return artist.museum or self.museum
 
@@ -448,7 +469,7 @@ def _explain(invalid: ValidationError) -> str:
     errors = [error for error in told if not any(_is_inside(other["loc"], error["loc"]) for other in told)]
     unknown = [error for error in errors if error["type"] == "extra_forbidden"]
     error = (unknown or errors)[0]  # A misspelt key explains the field that seems to be missing.
-    place = [part for part in error["loc"] if part not in ("nga", "folder")]
+    place = [part for part in error["loc"] if part not in ("nga", "folder", "artic")]
     field = ".".join(str(part) for part in place)
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 and not unknown else ""
     return f"{field or 'recipe'}: {_complaint(error, place)}{more}"
@@ -513,8 +534,8 @@ def _anchor(recipe: Recipe, folder: Path) -> Recipe:
     def placed(path: str) -> str:
         return str((folder / Path(path).expanduser()).resolve())
 
-    def anchored(museum: NgaMuseum | FolderMuseum) -> NgaMuseum | FolderMuseum:
-        if isinstance(museum, NgaMuseum):
+    def anchored(museum: AnyMuseum) -> AnyMuseum:
+        if not isinstance(museum, FolderMuseum):
             return museum
         return museum.model_copy(update={"path": placed(museum.path)})
 
@@ -542,20 +563,24 @@ def _anchor(recipe: Recipe, folder: Path) -> Recipe:
 
 
 def load_decisions(artist: Artist) -> dict[str, Decision]:
-    """A curator's decisions by object id; empty where the recipe names no file.
+    """A curator's decisions by object id; empty where the recipe names no file."""
+    return decisions_in(Path(artist.decisions)) if artist.decisions else {}
+
+
+def decisions_in(path: Path) -> dict[str, Decision]:
+    """The decisions of a file by object id; lines without a decision are left out.
 
     Raises:
         RecipeError: naming the file, the line, and what is allowed.
     """
-    if not artist.decisions:
-        return {}
-    path = Path(artist.decisions)
     words = {"keep": Verdict.KEPT, "kept": Verdict.KEPT, "drop": Verdict.REJECTED, "rejected": Verdict.REJECTED}
     decisions: dict[str, Decision] = {}
     for line, row in _decision_rows(path):
         word = (row["decision"] or "").strip().lower()
+        if not word:
+            continue
         if word not in words:
-            raise RecipeError(f"{path}: line {line}: decision: {word!r} is not allowed; it is keep or drop")
+            raise RecipeError(f"{path}: line {line}: decision: {word!r} is not allowed; it is keep, drop or empty")
         number = (row["object_id"] or "").strip()
         if not number:
             raise RecipeError(f"{path}: line {line}: object_id is empty")

@@ -6,6 +6,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+EMBEDDED = "embedded"
+"""The word in a recipe for the museum, and for the base, inside the package."""
+
+NGA_TABLES = "https://raw.githubusercontent.com/NationalGalleryOfArt/opendata/main/data"
+"""Where the National Gallery of Art publishes its tables."""
+
 
 class Access(StrEnum):
     """What may be done with the image of a work, as far as the evidence goes."""
@@ -13,6 +19,18 @@ class Access(StrEnum):
     OPEN = "open"
     RESTRICTED = "restricted"
     UNKNOWN = "unknown"
+
+    @property
+    def sentence(self) -> str:
+        """What a wall label says."""
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    Access.OPEN: "Open: as far as the evidence goes, this image may be used freely.",
+    Access.RESTRICTED: "Restricted: this image has not been released for free use.",
+    Access.UNKNOWN: "Rights unknown: nothing shows that this image may be used freely.",
+}
 
 
 @dataclass(frozen=True)
@@ -50,6 +68,11 @@ class Work:
     height: int = 0
     page: str = ""
     """The object's page for people, where the museum has one."""
+    begin: int | None = None
+    """First and last year in which the work was made; None where the museum does not say."""
+    end: int | None = None
+    depicts: str = ""
+    """What is to be seen, in the museum's own words for those who cannot see it."""
 
 
 class Verdict(StrEnum):
@@ -57,6 +80,11 @@ class Verdict(StrEnum):
 
     KEPT = "kept"
     REJECTED = "rejected"
+
+    @property
+    def word(self) -> str:
+        """What a curator writes for it in a decisions file."""
+        return "keep" if self is Verdict.KEPT else "drop"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,13 @@ def digest(value: Any) -> str:
 
 
 ELSEWHERE = "choose another folder with --workspace"
+
+CACHE_ELSEWHERE = "choose another cache with the environment variable XDG_CACHE_HOME"
+
+
+def cache_folder() -> Path:
+    """Where the museum's tables are kept between runs (XDG base directories)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avignon"
 
 
 @contextmanager
@@ -122,6 +129,9 @@ class Workspace:
         self.works = root / "works"
         self.found = self.works / "found.jsonl"
         self.ledger = self.works / "ledger.csv"
+        self.contact = root / "contact"
+        self.contact_sheet = self.contact / "sheet.jpg"
+        self.contact_page = self.contact / "index.html"
         self.dataset = root / "dataset"
         self.adapters = root / "adapters"
         self.series = root / "series"
@@ -187,9 +197,9 @@ class Workspace:
         return {self.relative(path): sha256_of(path) for path in sorted(self._files_of(stage))}
 
     def _files_of(self, stage: str) -> Iterator[Path]:
-        folders: Mapping[str, Callable[[], Iterator[Path]]] = {
+        folders: Mapping[str, Callable[[], Iterable[Path]]] = {
             "collect": lambda: (p for p in self.works.rglob("*") if p != self.ledger),
-            "curate": lambda: self.works.glob(self.ledger.name),
+            "curate": lambda: (*self.works.glob(self.ledger.name), *self.contact.rglob("*")),
             "prepare": lambda: self.dataset.rglob("*"),
             "train": lambda: self.adapters.rglob("*"),
             "generate": lambda: self.series.rglob("*"),

@@ -59,6 +59,8 @@ class Reply:
     """How the connection ends there: in good order (FIN), or torn (RST)."""
     wait: float = 0.0
     """Seconds of silence before the first byte."""
+    promise: int | None = None
+    """Content-Length, where it is not the body's: the connection is closed after the body."""
 
 
 class LocalServer:
@@ -194,7 +196,8 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in reply.headers.items():
             self.send_header(name, value)
         if not bodiless:
-            self.send_header("Content-Length", str(len(reply.body)))
+            self.send_header("Content-Length", str(len(reply.body) if reply.promise is None else reply.promise))
+            self.close_connection = self.close_connection or reply.promise is not None
         self.end_headers()
         if self.command != "HEAD" and not bodiless:
             self.wfile.write(reply.body[: reply.cut_after])

@@ -63,6 +63,7 @@ class Fault:
     cut_after: int | None = None
     torn: bool = False
     wait: float = 0.0
+    promise: int | None = None
 
     @staticmethod
     def status(code: int, *, retry_after: int | None = None) -> "Fault":
@@ -92,6 +93,16 @@ class Fault:
         return Fault(code=200, headers={"Content-Type": "text/html"}, body=page)
 
     @staticmethod
+    def redirect(target: str, code: int = 302) -> "Fault":
+        """Send the client elsewhere."""
+        return Fault(code=code, headers={"Location": target}, body=b"")
+
+    @staticmethod
+    def huge(length: int) -> "Fault":
+        """Promise so many bytes, and begin to send."""
+        return Fault(body=bytes(1000), promise=length)
+
+    @staticmethod
     def hang(seconds: float) -> "Fault":
         """Say nothing for so long, then answer properly."""
         return Fault(wait=seconds)
@@ -106,6 +117,7 @@ class Fault:
             cut_after=self.cut_after,
             cut_by="reset" if self.torn else "close",
             wait=self.wait,
+            promise=self.promise,
         )
 
 

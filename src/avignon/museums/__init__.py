@@ -1,31 +1,83 @@
-"""Museums behind one small protocol (`protocol.Museum`). One museum, one module."""
+"""Museums behind one small protocol (`protocol.Museum`). One museum, one module.
 
-from collections.abc import Iterator
+What listing does not need (the network, the decoder of images) is imported only where images are fetched.
+"""
+
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from httpx import BaseTransport
-
-from avignon.fetch import Fetcher
-from avignon.museums.folder import Folder
-from avignon.museums.nga import Nga
 from avignon.museums.protocol import Museum
-from avignon.recipe import EMBEDDED, Collect, FolderMuseum, NgaMuseum
+from avignon.records import EMBEDDED
+
+if TYPE_CHECKING:
+    from avignon.fetch import Fetcher
+    from avignon.museums.catalog import Catalog
+    from avignon.recipe import AnyMuseum, Collect
 
 
 @contextmanager
-def opened(museum: NgaMuseum | FolderMuseum, settings: Collect) -> Iterator[Museum]:
+def opened(museum: "AnyMuseum", settings: "Collect", warn: Callable[[str], None]) -> Iterator[Museum]:
     """The museum that a recipe names, ready to be asked; its connections close at the end of the block."""
-    if isinstance(museum, FolderMuseum):
+    if museum.kind == "folder":
+        from avignon.museums.folder import Folder
+
         yield Folder(Path(museum.path))
         return
-    embedded = museum.tables == EMBEDDED
-    mounts = _embedded() if embedded else None
-    with Fetcher(pause=0.0 if embedded else settings.pause, timeout=settings.timeout, mounts=mounts) as fetcher:
-        yield Nga(museum.tables, fetcher, max_edge=settings.max_edge, max_bytes=settings.max_megabytes * 10**6)
+    from avignon.museums.iiif import Images
+
+    with network(museum.api if museum.kind == "artic" else museum.tables, settings) as fetcher:
+        images = Images(fetcher, settings.max_edge, settings.max_megabytes * 10**6)
+        if museum.kind == "artic":
+            from avignon.museums.artic import Artic
+
+            yield Artic(museum.api, images)
+        else:
+            from avignon.museums import catalog
+            from avignon.museums.nga import Nga
+
+            yield Nga(catalog.current(address(museum.tables), fetcher, warn), images)
 
 
-def _embedded() -> dict[str, BaseTransport]:
+@contextmanager
+def listed(tables: str) -> Iterator[Museum]:
+    """The National Gallery for listing alone: the catalog that is there as it is; built where there is none."""
+    from avignon.museums.nga import Nga
+
+    yield Nga(catalog_of(tables))
+
+
+def catalog_of(source: str) -> "Catalog":
+    """The catalog that is there; built now where there is none, and asked about anew where that costs nothing."""
+    from avignon.museums import catalog
+
+    held = None if source == EMBEDDED else catalog.held(address(source))
+    if held is not None:
+        return held
+    with network(source) as fetcher:
+        return catalog.update(address(source), fetcher)
+
+
+def address(source: str) -> str:
+    """Where a recipe's `tables` are, as the network client sees them."""
+    from avignon.museums.nga import EMBEDDED_TABLES
+
+    return EMBEDDED_TABLES if source == EMBEDDED else source
+
+
+@contextmanager
+def network(source: str, settings: "Collect | None" = None) -> Iterator["Fetcher"]:
+    """A network client for a museum; the one inside the package needs no pauses."""
+    from avignon.fetch import Fetcher
+    from avignon.recipe import Collect
+
+    settings = settings or Collect()
+    if source != EMBEDDED:
+        with Fetcher(pause=settings.pause, timeout=settings.timeout) as fetcher:
+            yield fetcher
+        return
     from avignon.embedded.museum import EmbeddedMuseum
 
-    return {"embedded://": EmbeddedMuseum()}
+    with Fetcher(pause=0.0, timeout=settings.timeout, mounts={"embedded://": EmbeddedMuseum()}) as fetcher:
+        yield fetcher

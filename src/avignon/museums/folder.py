@@ -5,6 +5,7 @@ semicolons), rights, artist_died, credit, object_id, accession and source are un
 below a subfolder named after the artist are theirs, or all pictures of the folder where it has no subfolders.
 """
 
+import re
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -13,9 +14,9 @@ from pathlib import Path
 from avignon.errors import ImageError, InputError
 from avignon.imaging import SUFFIXES, size_of
 from avignon.museums import names, rights, tables
-from avignon.museums.protocol import Received, one_line, outside
+from avignon.museums.protocol import Received, Sought, one_line, outside
 from avignon.museums.tables import Row
-from avignon.recipe import Artist, slug, stem
+from avignon.recipe import slug, stem
 from avignon.records import Decision, Found, Verdict, Work
 
 INDEX = "index.csv"
@@ -28,7 +29,7 @@ class Folder:
     path: Path
     year: int = field(default_factory=lambda: time.localtime().tm_year)
 
-    def find(self, artist: Artist) -> list[Found]:
+    def find(self, artist: Sought) -> list[Found]:
         """The folder's pictures of the artist, by the index or by place; unreadable ones carry the reason."""
         if not self.path.is_dir():
             raise InputError(f"{self.path}: no such folder")
@@ -48,7 +49,7 @@ class Folder:
         path = self.path / work.image_url
         return Received(path.read_bytes(), path.suffix.lower())
 
-    def _of(self, artist: Artist, rows: list[Row]) -> list[Row]:
+    def _of(self, artist: Sought, rows: list[Row]) -> list[Row]:
         """The rows of the artist; where a row names nobody, it is theirs."""
         known = {names.key(row["artist"]) for row in rows}
         wanted = {names.key(str(name)): str(name) for name in artist.find or (artist.name,)}
@@ -71,7 +72,7 @@ class Folder:
             row["object_id"] = plain if plain and ids[plain] == 1 else stem(row["file"])
         return rows
 
-    def _found(self, artist: Artist, row: Row) -> Found:
+    def _found(self, artist: Sought, row: Row) -> Found:
         path = self.path / row["file"]
         width = height = 0
         reason = outside(artist, row.get("classification", ""))
@@ -86,7 +87,7 @@ class Folder:
             artist=artist.name,
             title=one_line(title),
             image_url=row["file"],
-            rights=rights.from_statement(row.get("rights", ""), _number(row.get("artist_died", "")), self.year),
+            rights=rights.judged(_evidence(row), self.year),
             attributed=row["artist"] or artist.name,
             accession=row.get("accession", ""),
             date=one_line(row.get("date") or row.get("year", "")),
@@ -96,6 +97,8 @@ class Folder:
             credit=one_line(row.get("credit") or row.get("source", "")),
             width=width,
             height=height,
+            begin=_year(row, first=True),
+            end=_year(row, first=False),
         )
         return Found(work, Decision(Verdict.REJECTED, reason) if reason else None)
 
@@ -137,6 +140,17 @@ def _check_file(index: Path, line: int, name: str) -> None:
         raise InputError(f"{index}: line {line}: file: {name!r} lies outside the folder")
     if not path.is_file():
         raise InputError(f"{index}: line {line}: file: {name!r} does not exist")
+
+
+def _evidence(row: Row) -> rights.Evidence:
+    died = _number(row.get("artist_died", ""))
+    return rights.Evidence(died=died, made=_year(row, first=False), statement=row.get("rights", ""))
+
+
+def _year(row: Row, *, first: bool) -> int | None:
+    """The first or last year that an index writes, as in `1873-1876`; None where it writes none."""
+    years = re.findall(r"\b[12]\d{3}\b", row.get("year", "") or row.get("date", ""))
+    return int(years[0 if first else -1]) if years else None
 
 
 def _number(text: str) -> int | None:

@@ -5,21 +5,24 @@ serve). Images: IIIF Image API 2.1, https://iiif.io/api/image/2.1/. The data is 
 grant, so each image's rights are read from its own row (`rights.from_museum`).
 """
 
-import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from avignon.errors import FetchError, ImageError, InputError
-from avignon.fetch import Fetcher
-from avignon.imaging import size_of
-from avignon.museums import names, rights, tables
-from avignon.museums.protocol import Received, one_line, outside
-from avignon.museums.tables import Row
-from avignon.recipe import EMBEDDED, Artist
+from avignon.errors import InputError
+from avignon.museums import names, rights
+from avignon.museums.catalog import Catalog, Row
+from avignon.museums.protocol import Received, Sought, one_line, outside
 from avignon.records import Decision, Found, Verdict, Work
 
-_EMBEDDED_TABLES = "embedded://museum/data"
+if TYPE_CHECKING:
+    from avignon.museums.iiif import Images
+
+Ask = Callable[..., list[Row]]
+
+EMBEDDED_TABLES = "embedded://museum/data"
+"""Where the tables inside the package lie, as the network client sees them."""
 
 OBJECT_PAGE = "https://www.nga.gov/collection/art-object-page.{}.html"
 
@@ -36,116 +39,86 @@ SUBJECT_TERMS = frozenset({"Theme", "Keyword"})
 """Kinds of terms that say what is to be seen; the others name schools, places and catalogues."""
 
 
+_OBJECTS = """
+    SELECT COLUMNS('objectid|accessionnum|title|displaydate|beginyear|endyear|medium|classification|creditline')
+    FROM objects WHERE objectid IN (SELECT unnest(?))
+"""
+"""Of the columns that there are: `COLUMNS` takes those whose whole name matches, and passes over others."""
+_IMAGES = """
+    SELECT * FROM published_images
+    WHERE viewtype = 'primary' AND depictstmsobjectid IN (SELECT unnest(?)) ORDER BY rowid
+"""
+_ROLES = """
+    SELECT * FROM objects_constituents
+    WHERE roletype = 'artist' AND constituentid IN (SELECT unnest(?)) ORDER BY rowid
+"""
+_TERMS = "SELECT * FROM objects_terms WHERE objectid IN (SELECT unnest(?)) ORDER BY rowid"
+
+
 @dataclass
 class Nga:
-    """The museum's tables and image server."""
+    """The museum's tables and, where images are wanted, its image server."""
 
-    tables: str
-    fetcher: Fetcher
-    max_edge: int = 2048
-    max_bytes: int = 200_000_000
+    catalog: Catalog
+    images: "Images | None" = None
     year: int = field(default_factory=lambda: time.localtime().tm_year)
 
-    def find(self, artist: Artist) -> list[Found]:
+    def find(self, artist: Sought) -> list[Found]:
         """Every object that names the artist as artist, with its primary image."""
-        people = self._people(artist)
-        roles = self._roles(set(people))
-        objects = {row["objectid"]: row for row in self._rows("objects", _OBJECTS) if row["objectid"] in roles}
-        images = self._primary_images(set(objects))
-        terms = self._terms(set(objects))
+        with self.catalog.asked() as ask:
+            people = self._people(artist, ask)
+            roles = _roles(list(people), ask)
+            objects = ask(_OBJECTS, list(roles))
+            images = _primary_images(list(roles), ask)
+            terms = _subjects(list(roles), ask)
         found = [
-            self._found(artist, row, people, roles[number], images.get(number), terms.get(number, ()))
-            for number, row in objects.items()
+            self._found(artist, row, people, roles[number], images.get(number, {}), terms.get(number, ()))
+            for row in objects
+            for number in (row["objectid"],)
         ]
         return sorted(found, key=_preference)
 
     def source(self, work: Work) -> str:
-        """The image's address and the size asked for at most."""
-        return f"{work.image_url}/full/!{self.max_edge},{self.max_edge}"
+        """What the image server would be asked for."""
+        return self._server.source(work.image_url)
 
     def receive(self, work: Work) -> Received:
-        """The image, at most `max_edge` pixels on its long side and never more than its true size."""
-        width, height = self._true_size(work.image_url)
-        scale = min(1.0, self.max_edge / max(width, height))
-        wanted = (max(1, round(width * scale)), max(1, round(height * scale)))
-        url = f"{work.image_url}/full/!{wanted[0]},{wanted[1]}/0/default.jpg"
-        answer = self.fetcher.get(url, limit=self.max_bytes)
-        capped = "__" in answer.url.removeprefix(work.image_url)  # The museum redirects capped images to `{uuid}__900`.
-        if not capped:
-            _check_size(url, size_of(answer.content), wanted)
-        return Received(answer.content, ".jpg", capped)
+        """The image from the museum's server."""
+        return self._server.receive(work.image_url)
 
-    def _true_size(self, image: str) -> tuple[int, int]:
-        answer = self.fetcher.get(f"{image}/info.json", limit=1_000_000)
-        try:
-            info = json.loads(answer.content)
-            width, height = int(info["width"]), int(info["height"])
-            if min(width, height) < 1:
-                raise ValueError("no pixels")
-        except (ValueError, KeyError, TypeError, OverflowError):
-            raise FetchError(f"{image}/info.json: not a IIIF description with width and height") from None
-        return width, height
+    @property
+    def _server(self) -> "Images":
+        assert self.images is not None, "opened for its tables alone"
+        return self.images
 
-    def _people(self, artist: Artist) -> dict[str, Row]:
+    def _people(self, artist: Sought, ask: Ask) -> dict[int, Row]:
         """The constituents that the recipe's artist stands for, by id."""
-        known = {
-            row["constituentid"]: row
-            for row in self._rows("constituents", _CONSTITUENTS)
-            if row["artistofngaobject"] != "0"
-        }
-        people: dict[str, Row] = {}
+        people: dict[int, Row] = {}
         for wanted in artist.find or (artist.name,):
-            matches = _matching(wanted, known)
+            matches = _matching(wanted, ask)
             if not matches:
-                all_names = (row["forwarddisplayname"] or row["preferreddisplayname"] for row in known.values())
-                raise InputError(f"{self.tables}: {names.unknown(str(wanted), all_names)}")
+                raise InputError(f"{self.catalog.about.tables}: {names.unknown(str(wanted), _near(str(wanted), ask))}")
             if len(matches) > 1:
                 who = ", ".join(f"{number} ({row['displaydate']})" for number, row in matches.items())
-                raise InputError(f"{self.tables}: {wanted!r} names {len(matches)} artists: {who}; put the id into find")
+                raise InputError(
+                    f"{self.catalog.about.tables}: {wanted!r} names {len(matches)} artists: {who}; put the id into find"
+                )
             people |= matches
         return people
 
-    def _roles(self, people: set[str]) -> dict[str, Row]:
-        """For each object the row that names one of the people as artist; the best where there are several."""
-        roles: dict[str, Row] = {}
-        for row in self._rows("objects_constituents", _OBJECTS_CONSTITUENTS):
-            if row["constituentid"] in people and row["roletype"] == "artist":
-                held = roles.get(row["objectid"])
-                if held is None or (_doubt(held) and not _doubt(row)):
-                    roles[row["objectid"]] = row
-        return roles
-
-    def _primary_images(self, objects: set[str]) -> dict[str, Row]:
-        images: dict[str, Row] = {}
-        for row in self._rows("published_images", _PUBLISHED_IMAGES):
-            number = row["depictstmsobjectid"]
-            if number in objects and row["viewtype"] == "primary":
-                held = images.get(number)
-                if held is None or _sequence(row) < _sequence(held):
-                    images[number] = row
-        return images
-
-    def _terms(self, objects: set[str]) -> dict[str, tuple[str, ...]]:
-        terms: dict[str, tuple[str, ...]] = {}
-        for row in self._rows("objects_terms", _OBJECTS_TERMS):
-            if row["objectid"] in objects and row["termtype"] in SUBJECT_TERMS:
-                terms[row["objectid"]] = (*terms.get(row["objectid"], ()), row["term"])
-        return terms
-
     def _found(
-        self, artist: Artist, row: Row, people: dict[str, Row], role: Row, image: Row | None, terms: Iterable[str]
+        self, artist: Sought, row: Row, people: dict[int, Row], role: Row, image: Row, terms: Iterable[str]
     ) -> Found:
         person = people[role["constituentid"]]
-        died = _year(person["endyear"])
-        image = image or {}
-        number = row["objectid"]
+        number = str(row["objectid"])
+        ours = self.catalog.about.tables == EMBEDDED_TABLES
         work = Work(
-            museum="nga" if self.tables != EMBEDDED else "procedural museum",
+            museum="procedural museum" if ours else "nga",
             object_id=number,
             artist=artist.name,
             title=one_line(row["title"]),
             image_url=image.get("iiifurl", ""),
-            rights=rights.from_museum(image.get("openaccess"), image.get("maxpixels", ""), died, self.year),
+            rights=rights.judged(_evidence(row, person, image), self.year),
             attributed=person["forwarddisplayname"] or person["preferreddisplayname"],
             accession=row["accessionnum"],
             date=one_line(row["displaydate"]),
@@ -153,44 +126,76 @@ class Nga:
             classification=row["classification"],
             terms=tuple(terms),
             credit=one_line(row["creditline"]),
-            width=_year(image.get("width", "")) or 0,
-            height=_year(image.get("height", "")) or 0,
-            page=OBJECT_PAGE.format(number) if self.tables != EMBEDDED else "",
+            width=image.get("width") or 0,
+            height=image.get("height") or 0,
+            page="" if ours else OBJECT_PAGE.format(number),
+            begin=row.get("beginyear"),
+            end=row.get("endyear"),
+            depicts=one_line(image.get("assistivetext") or ""),
         )
         reason = _doubt(role) or outside(artist, row["classification"]) or ("" if image else "no image published")
         return Found(work, Decision(Verdict.REJECTED, reason) if reason else None)
 
-    def _rows(self, table: str, columns: tuple[str, ...]) -> Iterator[Row]:
-        """The rows of a table by column name.
 
-        Raises:
-            InputError: the table cannot be had, or is not the CSV that it should be (file, line, what is missing).
-        """
-        root = _EMBEDDED_TABLES if self.tables == EMBEDDED else self.tables.rstrip("/")
-        url = f"{root}/{table}.csv"
-        path, _ = self.fetcher.table(url)
-        return (row for _, row in tables.rows(path, columns, url))
-
-
-_OBJECTS = ("objectid", "accessionnum", "title", "displaydate", "medium", "classification", "creditline")
-_CONSTITUENTS = (
-    *("constituentid", "preferreddisplayname", "forwarddisplayname", "displaydate", "endyear"),
-    "artistofngaobject",
-)
-_OBJECTS_CONSTITUENTS = ("objectid", "constituentid", "roletype", "role", "prefix")
-_PUBLISHED_IMAGES = ("iiifurl", "viewtype", "sequence", "width", "height", "maxpixels", "depictstmsobjectid")
-_OBJECTS_TERMS = ("objectid", "termtype", "term")
+def _evidence(row: Row, person: Row, image: Row) -> rights.Evidence:
+    return rights.Evidence(
+        died=person["endyear"],
+        born=person.get("beginyear"),
+        made=row.get("endyear") or row.get("beginyear"),
+        flag=image.get("openaccess"),
+        flag_name="openaccess",
+        cap=image.get("maxpixels", ""),
+    )
 
 
-def _matching(wanted: int | str, known: dict[str, Row]) -> dict[str, Row]:
+def _matching(wanted: int | str, ask: Ask) -> dict[int, Row]:
+    """Artists of an id, or of a name in either of its forms."""
     if isinstance(wanted, int):
-        return {str(wanted): known[str(wanted)]} if str(wanted) in known else {}
+        which, value = "SELECT ?::BIGINT", str(wanted)
+    else:
+        which, value = "SELECT constituentid FROM names WHERE key = ?", names.key(wanted)
+    sql = f"SELECT * FROM constituents WHERE artistofngaobject <> '0' AND constituentid IN ({which}) ORDER BY rowid"
+    return {row["constituentid"]: row for row in ask(sql, value)}
+
+
+def _near(wanted: str, ask: Ask) -> list[str]:
+    """Names worth comparing with a slip: a museum has tens of thousands, of which most are nothing like it."""
     key = names.key(wanted)
-    return {
-        number: row
-        for number, row in known.items()
-        if key in (names.key(row["preferreddisplayname"]), names.key(row["forwarddisplayname"]))
-    }
+    sql = """
+        SELECT name FROM names ORDER BY
+            len(list_intersect(string_split(key, ' '), string_split($1, ' '))) DESC,
+            jaro_winkler_similarity(key, $1) DESC, length(key), name
+        LIMIT 40
+    """
+    alike = "SELECT name FROM names ORDER BY damerau_levenshtein(key, $1), name LIMIT 20"
+    return [row["name"] for row in (*ask(sql, key), *ask(alike, key))]
+
+
+def _roles(people: list[int], ask: Ask) -> dict[int, Row]:
+    """For each object the row that names one of the people as artist; the best where there are several."""
+    roles: dict[int, Row] = {}
+    for row in ask(_ROLES, people):
+        held = roles.get(row["objectid"])
+        if held is None or (_doubt(held) and not _doubt(row)):
+            roles[row["objectid"]] = row
+    return roles
+
+
+def _primary_images(objects: list[int], ask: Ask) -> dict[int, Row]:
+    images: dict[int, Row] = {}
+    for row in ask(_IMAGES, objects):
+        held = images.get(row["depictstmsobjectid"])
+        if held is None or _sequence(row) < _sequence(held):
+            images[row["depictstmsobjectid"]] = row
+    return images
+
+
+def _subjects(objects: list[int], ask: Ask) -> dict[int, tuple[str, ...]]:
+    terms: dict[int, tuple[str, ...]] = {}
+    for row in ask(_TERMS, objects):
+        if row["termtype"] in SUBJECT_TERMS:
+            terms[row["objectid"]] = (*terms.get(row["objectid"], ()), row["term"])
+    return terms
 
 
 def _doubt(role: Row) -> str:
@@ -214,16 +219,3 @@ def _sequence(row: Row) -> tuple[bool, float]:
         return (False, float(row["sequence"]))
     except ValueError:
         return (True, 0.0)
-
-
-def _year(text: str) -> int | None:
-    try:
-        return int(float(text))
-    except ValueError:
-        return None
-
-
-def _check_size(url: str, received: tuple[int, int], wanted: tuple[int, int]) -> None:
-    """A IIIF server scales to fit the box asked for; a pixel of rounding aside, less is a fault worth naming."""
-    if any(got > ask + 1 or got < ask - 1 for got, ask in zip(received, wanted, strict=True)):
-        raise ImageError(f"{url}: {received[0]}×{received[1]} pixels came where {wanted[0]}×{wanted[1]} were promised")

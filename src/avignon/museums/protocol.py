@@ -3,8 +3,32 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from avignon.recipe import Artist
 from avignon.records import Found, Work
+
+
+@dataclass(frozen=True)
+class Name:
+    """An artist to look up, as `find` reads one: a recipe's artist is one, too."""
+
+    name: str
+    find: tuple[int | str, ...] = ()
+    classification: tuple[str, ...] = ()
+
+
+class Sought(Protocol):
+    """What a museum reads of an artist."""
+
+    @property
+    def name(self) -> str:
+        """As the works found will be labelled."""
+
+    @property
+    def find(self) -> tuple[int | str, ...]:
+        """Names or the museum's ids to look up; the name itself where there are none."""
+
+    @property
+    def classification(self) -> tuple[str, ...]:
+        """Only works that the museum classes so; empty takes all."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +46,7 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def outside(artist: Artist, classification: str) -> str:
+def outside(artist: Sought, classification: str) -> str:
     """Why the recipe's `classification` leaves a work out; empty if it does not."""
     if artist.classification and classification not in artist.classification:
         return f"classification is {classification or 'empty'}; wanted {', '.join(artist.classification)}"
@@ -32,7 +56,7 @@ def outside(artist: Artist, classification: str) -> str:
 class Museum(Protocol):
     """A museum turns its records into works or reasons, and a work into the bytes of its image."""
 
-    def find(self, artist: Artist) -> list[Found]:
+    def find(self, artist: Sought) -> list[Found]:
         """Every work of the artist, best candidates first; those that the record rules out carry the reason.
 
         Raises:

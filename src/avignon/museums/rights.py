@@ -1,15 +1,17 @@
 """From evidence to rights. Pure: the year is an argument, so that the answer can be tested and never drifts unseen.
 
-Sources: the National Gallery of Art's open-access policy and data dictionary (`openaccess`, `maxpixels`); terms of
-protection: Directive 2006/116/EC, art. 1 and 8 (life + 70, running to the end of the calendar year).
+Sources: the National Gallery of Art's open-access policy and data dictionary (`openaccess`, `maxpixels`); the Art
+Institute of Chicago's API (`is_public_domain`). Terms of protection are data, with their own sources: `terms.toml`.
 """
 
+import functools
+import importlib.resources
 import re
+import tomllib
+from dataclasses import dataclass
+from typing import Any
 
 from avignon.records import Access, Rights
-
-LIFE_PLUS = 70
-"""Years of protection after the author's death in most countries."""
 
 _OPEN_WORDS = re.compile(r"public domain|publicdomain/|\bcc-?0\b|creative commons zero|no known copyright|\bpdm\b")
 _CLOSED_WORDS = re.compile(
@@ -19,43 +21,121 @@ _CLOSED_WORDS = re.compile(
 _DOUBTS = re.compile(r"\?|\b(unknown|perhaps|probably|possibly|maybe|may be|unclear|unsure)\b")
 
 
-def term_is_over(died: int | None, year: int) -> bool:
-    """Whether life + 70 has run out in `year`; without a year of death nothing is known."""
-    # There is no year 0: in a table, 0 stands for an unknown one.
-    return died is not None and died != 0 and died + LIFE_PLUS < year
+@dataclass(frozen=True)
+class Term:
+    """A term of protection: `years` full calendar years after an event."""
+
+    name: str
+    where: str
+    after: str
+    """`death` of the artist, or `publication` of the work."""
+    years: int
+    source: str
 
 
-def from_museum(openaccess: str | None, maxpixels: str, died: int | None, year: int) -> Rights:
-    """Rights of an image by the National Gallery's own signals.
+@dataclass(frozen=True)
+class Terms:
+    """All terms, and how long a life is taken to be where no year of death is known."""
 
-    Args:
-        openaccess: the column's value; None in exports that do not have the column.
-        maxpixels: the column's value; empty where the museum does not cap the image.
-        died: the artist's year of death, if the museum knows one.
-        year: the present year.
+    terms: tuple[Term, ...]
+    years_after_work: int
+    longest: int
+
+
+@functools.cache
+def terms() -> Terms:
+    """The terms that ship with the package."""
+    text = (importlib.resources.files("avignon.museums") / "terms.toml").read_text(encoding="utf-8")
+    data: dict[str, Any] = tomllib.loads(text)
+    return Terms(tuple(Term(**term) for term in data["terms"]), **data["life"])
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of an image, and nothing that is not."""
+
+    died: int | None = None
+    """The artist's year of death. In a museum's table 0 stands for an unknown year: there is no year 0."""
+    born: int | None = None
+    made: int | None = None
+    """The last year in which the work was made; the best that is known of its publication."""
+    flag: str | None = None
+    """The museum's own release of the image as it stands in its data (`1`, `0`, …); None where the data has no flag."""
+    flag_name: str = ""
+    """What the museum calls that flag; empty for a source that has none."""
+    cap: str = ""
+    """`maxpixels` as it stands: the museum shows the image no larger. Empty where it is not capped."""
+    statement: str | None = None
+    """What the index of one's own scans states; None for a museum."""
+
+
+def judged(evidence: Evidence, year: int) -> Rights:
+    """Rights of an image in a given year, by the first of six rules that applies.
+
+    1. The museum's own flag: 1 is open, 0 restricted, anything else unknown. (0 means "not released", which is not
+       proof of a copyright, and asks for the same care.)
+    2. A statement: words that claim rights or deny freedom restrict; words that declare it open, unless they doubt it.
+    3. A capped image is restricted: the museum shows it small, under fair use.
+    4. Where every term of protection is over, the image is open.
+    5. Where at least one is known to run and none is known to be over, it is restricted.
+    6. All else is unknown: what is free in one country and not in another, and whatever there is no evidence for.
     """
-    facts = [f"maxpixels={maxpixels or 'none'}", f"artist died {died}" if died else "artist's year of death unknown"]
-    if openaccess is not None:
-        facts.insert(0, f"openaccess={openaccess or 'none'}")
-        access = {"1": Access.OPEN, "0": Access.RESTRICTED}.get(openaccess.strip(), Access.UNKNOWN)
-        return Rights(access, "; ".join(facts))
-    facts.insert(0, "openaccess not in this export")
-    if maxpixels.strip():
-        return Rights(Access.RESTRICTED, "; ".join(facts))
-    return Rights(Access.OPEN if term_is_over(died, year) else Access.UNKNOWN, "; ".join(facts))
+    states = {term.name: _ends(evidence, term, year) for term in terms().terms}
+    access = _by_source(evidence) or _by_age(states, year)
+    return Rights(access, "; ".join([*_facts(evidence), *_running(states, year)]))
 
 
-def from_statement(statement: str, died: int | None, year: int) -> Rights:
-    """Rights of one's own scan: what its index states, and the term of protection."""
-    facts = [
-        f"index states {statement!r}" if statement else "no statement",
-        f"artist died {died}" if died else "artist's year of death unknown",
-    ]
-    evidence = "; ".join(facts)
-    words = statement.lower()
-    if _CLOSED_WORDS.search(words):
-        return Rights(Access.RESTRICTED, evidence)
-    stated = _OPEN_WORDS.search(words) and not _DOUBTS.search(words)
-    if stated or term_is_over(died, year):
-        return Rights(Access.OPEN, evidence)
-    return Rights(Access.UNKNOWN, evidence)
+def _by_source(evidence: Evidence) -> Access | None:
+    """What the image's owner says; None where nothing is said."""
+    if evidence.flag is not None:
+        return {"1": Access.OPEN, "0": Access.RESTRICTED}.get(evidence.flag.strip(), Access.UNKNOWN)
+    words = (evidence.statement or "").lower()
+    if _CLOSED_WORDS.search(words) or evidence.cap.strip():
+        return Access.RESTRICTED
+    return Access.OPEN if _OPEN_WORDS.search(words) and not _DOUBTS.search(words) else None
+
+
+def _by_age(ends: dict[str, int | None], year: int) -> Access:
+    over = [end is not None and end < year for end in ends.values()]
+    runs = [end is not None and end >= year for end in ends.values()]
+    if all(over):
+        return Access.OPEN
+    return Access.RESTRICTED if any(runs) and not any(over) else Access.UNKNOWN
+
+
+def _ends(evidence: Evidence, term: Term, year: int) -> int | None:
+    """The last protected year under a term; None where it cannot be told."""
+    died, made = evidence.died or None, evidence.made or None
+    if term.after == "publication":
+        last = made if made is not None else died  # Nobody works on after their death.
+        return None if last is None else last + term.years
+    if died is not None:
+        return died + term.years
+    if made is not None and made + terms().years_after_work + term.years < year:
+        return made + terms().years_after_work + term.years
+    born = evidence.born or None
+    # Who was born less than the term ago cannot have been dead for so long, even where no death is known of.
+    return born + terms().longest + term.years if born is not None and born + term.years >= year else None
+
+
+def _facts(evidence: Evidence) -> list[str]:
+    facts = []
+    if evidence.flag_name:
+        facts.append(
+            f"{evidence.flag_name} not in this export"
+            if evidence.flag is None
+            else f"{evidence.flag_name}={evidence.flag or 'none'}"
+        )
+    if evidence.statement is None and (evidence.cap or evidence.flag_name == "openaccess"):
+        facts.append(f"maxpixels={evidence.cap or 'none'}")
+    if evidence.statement is not None:
+        facts.append(f"index states {evidence.statement!r}" if evidence.statement else "no statement")
+    facts.append(f"artist died {evidence.died}" if evidence.died else "artist's year of death unknown")
+    if evidence.born and not evidence.died:
+        facts.append(f"artist born {evidence.born}")
+    return [*facts, f"made {evidence.made}" if evidence.made else "not dated"]
+
+
+def _running(ends: dict[str, int | None], year: int) -> list[str]:
+    """Which terms run, and until when: what a reader needs who lives there."""
+    return [f"{name} runs to the end of {end}" for name, end in ends.items() if end is not None and end >= year]

@@ -1,0 +1,312 @@
+"""The National Gallery's tables as one DuckDB file in the user's cache.
+
+    fetch each table (ETag, resumed) → check columns, rows, encoding → build beside → rename
+
+A catalog is exchanged whole or not at all, so that a broken or half-fetched export never replaces a good one, and
+whoever reads one meanwhile goes on reading it. Tables: https://github.com/NationalGalleryOfArt/opendata, columns by
+name, in the older and the newer sets. Ids, years and sizes are numbers; all else is the export's own text
+(`maxpixels` and `openaccess` too: they are evidence, and what is not understood must not turn into "nothing").
+"""
+
+import csv
+import dataclasses
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from avignon.errors import FetchError, InputError
+from avignon.museums import names, tables
+from avignon.workspace import CACHE_ELSEWHERE, cache_folder, replacing, storing
+
+if TYPE_CHECKING:
+    from avignon.fetch import Fetcher
+
+Row = dict[str, Any]
+
+VERSION = 1
+"""Of what this module builds; a catalog of another version is built anew."""
+
+FEWEST = 0.9
+"""Share of its rows that a table must keep from export to export; no collection loses a tenth overnight."""
+
+MEMORY = "640MB"
+"""DuckDB's own limit while it builds; the process around it takes about 100 MB more."""
+
+COMMITS = "https://api.github.com/repos/{}/commits?sha={}&path={}&per_page=1"
+"""https://docs.github.com/en/rest/commits/commits#list-commits"""
+
+_RAW = re.compile(r"https://raw\.githubusercontent\.com/(?P<repo>[^/]+/[^/]+)/(?P<ref>[^/]+)/(?P<path>.+)")
+
+_IDS = ("objectid", "constituentid", "depictstmsobjectid")
+_NUMBERS = (*_IDS, "termid", "displayorder", "beginyear", "endyear", "year", "width", "height", "parentid")
+
+_NEEDED = {
+    "objects": "objectid accessionnum title displaydate medium classification creditline",
+    "constituents": "constituentid preferreddisplayname forwarddisplayname displaydate endyear artistofngaobject",
+    "objects_constituents": "objectid constituentid roletype role prefix",
+    "published_images": "iiifurl viewtype sequence width height maxpixels depictstmsobjectid",
+    "objects_terms": "objectid termtype term",
+    "objects_dimensions": "objectid element dimensiontype dimension unitname",
+    "objects_text_entries": "objectid text texttype year",
+}
+"""The tables and the columns without which each says nothing."""
+
+_SPARED = ("objects_dimensions", "objects_text_entries")
+"""Tables for `--sql`, which no work is found by: an export without them still serves."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What a catalog was built from."""
+
+    tables: str
+    """The folder of the export."""
+    fetched: str
+    """When the catalog was built, UTC."""
+    commit: str = ""
+    """The export's commit, where the tables lie in a public repository that can be asked."""
+    committed: str = ""
+    """When that commit was made."""
+    version: int = VERSION
+    rows: Mapping[str, int] = field(default_factory=dict)
+    files: Mapping[str, Any] = field(default_factory=dict)
+    """Size and time of each table's file; the same files need no new catalog."""
+    confirmed: bool = True
+    """Whether the server said, when last asked, that this is the present export."""
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """A built catalog. Each block of questions opens the file anew, so that a newer one is seen by the next."""
+
+    path: Path
+    about: About
+
+    @contextmanager
+    def asked(self) -> Iterator[Callable[..., list[Row]]]:
+        """A function that takes SQL and values, and gives rows as dictionaries."""
+        with duckdb.connect(str(self.path), read_only=True) as connection:
+
+            def rows(sql: str, *values: object) -> list[Row]:
+                answer = connection.execute(sql, values)
+                columns = [column[0] for column in answer.description]
+                return [dict(zip(columns, row, strict=True)) for row in answer.fetchall()]
+
+            yield rows
+
+    def query(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Columns and rows of a user's own SQL. The file is read-only, and nothing outside it can be reached.
+
+        Raises:
+            InputError: DuckDB does not understand it.
+        """
+        with duckdb.connect(str(self.path), read_only=True) as connection:
+            try:
+                connection.execute("SET enable_external_access = false; SET lock_configuration = true")
+                answer = connection.execute(sql)
+                return [column[0] for column in answer.description or ()], answer.fetchall()
+            except duckdb.Error as refused:
+                raise InputError(f"--sql: {' '.join(str(refused).split())}") from None
+
+
+def place(source: str) -> Path:
+    """Where the catalog of a folder of tables is kept."""
+    return cache_folder() / f"catalog-{hashlib.sha256(source.encode()).hexdigest()[:16]}.duckdb"
+
+
+def held(source: str) -> Catalog | None:
+    """The catalog that is there; None where there is none, or one that this version cannot read."""
+    path = place(source)
+    if not path.exists():
+        return None
+    try:
+        with duckdb.connect(str(path), read_only=True) as connection:
+            (text,) = connection.execute("SELECT json FROM about").fetchall()[0]
+        about = About(**json.loads(text))
+    except (duckdb.Error, ValueError, TypeError, LookupError):
+        return None
+    return Catalog(path, about) if about.version == VERSION else None
+
+
+def current(source: str, fetcher: "Fetcher", warn: Callable[[str], None]) -> Catalog:
+    """The catalog of the present export; the one that is there, with a warning, where the present one is no good."""
+    try:
+        return update(source, fetcher)
+    except InputError as broken:
+        catalog = held(source)
+        if catalog is None:
+            raise
+        warn(f"{broken}; the catalog of {catalog.about.fetched} is used")
+        return catalog
+
+
+def update(source: str, fetcher: "Fetcher", *, accept_fewer: bool = False) -> Catalog:
+    """Fetch what has changed, check it, and build the catalog anew if anything did. Two processes take turns.
+
+    Args:
+        source: address of the folder of tables.
+        fetcher: the network.
+        accept_fewer: take an export in which a table has lost more than a tenth of its rows.
+
+    Raises:
+        InputError: a table that cannot be had, or is not what it should be; the catalog that is there stays.
+    """
+    from filelock import FileLock  # Here, so that listing does not wait for it.
+
+    path = place(source)
+    with storing(path, CACHE_ELSEWHERE):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            export = _fetched(source, fetcher)
+            known = held(source)
+            if known and known.about.files == export.files:
+                return Catalog(path, dataclasses.replace(known.about, confirmed=export.confirmed))
+            counts = _built(path, source, export, {} if accept_fewer or not known else known.about.rows)
+    about = export.about(source, counts)
+    return Catalog(path, about)
+
+
+@dataclass(frozen=True)
+class _Export:
+    """The files of an export as they lie in the cache."""
+
+    paths: Mapping[str, Path]
+    confirmed: bool
+    commit: str
+    committed: str
+
+    @property
+    def files(self) -> dict[str, list[int]]:
+        """Size and time of each file."""
+        states = {table: path.stat() for table, path in self.paths.items()}
+        return {table: [state.st_size, state.st_mtime_ns] for table, state in states.items()}
+
+    def about(self, source: str, counts: Mapping[str, int]) -> About:
+        """The catalog's own description."""
+        now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+        commit = (self.commit, self.committed)
+        return About(source, now, *commit, rows=counts, files=self.files, confirmed=self.confirmed)
+
+
+def _fetched(source: str, fetcher: "Fetcher") -> _Export:
+    """All tables, of one commit where the repository can be asked for it: never halves of two exports."""
+    folder, commit, committed = _pinned(source.rstrip("/"), fetcher)
+    paths: dict[str, Path] = {}
+    confirmed = True
+    for table in _NEEDED:
+        try:
+            paths[table], fresh = fetcher.table(f"{folder}/{table}.csv", known_as=f"{source.rstrip('/')}/{table}.csv")
+        except FetchError:
+            if table not in _SPARED:
+                raise
+        else:
+            confirmed = confirmed and fresh
+    return _Export(paths, confirmed, commit if confirmed else "", committed if confirmed else "")
+
+
+def _pinned(folder: str, fetcher: "Fetcher") -> tuple[str, str, str]:
+    """The folder at its newest commit, that commit and its date; the folder as it is where nobody can be asked."""
+    found = _RAW.fullmatch(folder)
+    if found is None:
+        return folder, "", ""
+    try:
+        answer = fetcher.get(COMMITS.format(found["repo"], found["ref"], found["path"]), limit=10**6)
+        newest = json.loads(answer.content)[0]
+        commit, date = str(newest["sha"]), str(newest["commit"]["committer"]["date"])
+    except (FetchError, ValueError, LookupError, TypeError):
+        return folder, "", ""
+    if not re.fullmatch(r"[0-9a-f]{40}", commit):
+        return folder, "", ""
+    return f"https://raw.githubusercontent.com/{found['repo']}/{commit}/{found['path']}", commit, date
+
+
+def _built(path: Path, source: str, export: _Export, before: Mapping[str, int]) -> dict[str, int]:
+    """Build beside and rename; how many rows each table has."""
+    with replacing(path, CACHE_ELSEWHERE) as scratch:
+        scratch.unlink(missing_ok=True)  # A build that was killed leaves a file that DuckDB would go on with.
+        with duckdb.connect(str(scratch), config={"memory_limit": MEMORY, "threads": 2}) as connection:
+            counts = {}
+            for table, file in export.paths.items():
+                counts[table] = _load(connection, table, file, f"{source.rstrip('/')}/{table}.csv")
+                _check_count(source, table, counts[table], before.get(table, 0))
+            _index_names(connection)
+            text = json.dumps(dataclasses.asdict(export.about(source, counts)))
+            connection.execute("CREATE TABLE about AS SELECT ? AS json", [text])
+    return counts
+
+
+def _load(connection: duckdb.DuckDBPyConnection, table: str, file: Path, name: str) -> int:
+    """Read one CSV file into a table; the number of its rows.
+
+    Raises:
+        InputError: naming the table, and the column or the line.
+    """
+    needed = tuple(_NEEDED[table].split())
+    columns = _header(file, needed, name)
+    options = "auto_detect=false, header=true, delim=',', quote='\"', escape='\"', max_line_size=16777216"
+    texts = ", ".join(f"{_literal(column)}: 'VARCHAR'" for column in columns)
+    options += f", columns={{{texts}}}, force_not_null=[{', '.join(map(_literal, columns))}]"
+    fields = ", ".join(map(_typed, columns))
+    try:
+        connection.execute(f"CREATE TABLE {table} AS SELECT {fields} FROM read_csv({_literal(str(file))}, {options})")
+    except duckdb.Error as refused:
+        for _ in tables.rows(file, needed, name):  # The slow reader names the line that the fast one tripped over.
+            pass
+        raise InputError(f"{name}: not CSV: {str(refused).splitlines()[0]}") from None
+    for column in set(needed).intersection(_IDS):
+        if connection.execute(f"SELECT count(*) FROM {table} WHERE {column} IS NULL").fetchall()[0][0]:
+            raise InputError(f"{name}: column {column}: a row has no number there")
+    return int(connection.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0])
+
+
+def _header(file: Path, needed: tuple[str, ...], name: str) -> list[str]:
+    """The columns of a table, once those that are needed are known to be there, and each only once."""
+    next(tables.rows(file, needed, name), None)
+    with file.open(encoding="utf-8-sig", newline="") as text:
+        columns = next(csv.reader(text))
+    twice = [column for column in columns if columns.count(column) > 1]
+    if twice:
+        raise InputError(f"{name}: column {twice[0]} is there twice")
+    return columns
+
+
+def _literal(text: str) -> str:
+    """Text inside SQL: a table cannot be created from a prepared statement's values."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _typed(column: str) -> str:
+    quoted = '"' + column.replace('"', '""') + '"'
+    kind = "BIGINT" if column in _NUMBERS else "DOUBLE" if column == "dimension" else ""
+    # `trim` keeps the cast out of DuckDB's CSV reader, whose own conversion fails at an empty field.
+    return f"TRY_CAST(trim({quoted}) AS {kind}) AS {quoted}" if kind else quoted
+
+
+def _check_count(source: str, table: str, count: int, before: int) -> None:
+    if count < before * FEWEST:
+        raise InputError(
+            f"{source.rstrip('/')}/{table}.csv: has {count:,} rows where the last export had {before:,}; it looks "
+            "half-made: try again later, or accept it with `avignon catalog update --accept-fewer`"
+        )
+
+
+def _index_names(connection: duckdb.DuckDBPyConnection) -> None:
+    """A table of names for comparison: both forms of each artist's, and the one that is shown."""
+    rows = connection.execute(
+        "SELECT constituentid, unnest([preferreddisplayname, forwarddisplayname]), "
+        "coalesce(nullif(forwarddisplayname, ''), preferreddisplayname) "
+        "FROM constituents WHERE artistofngaobject <> '0'"
+    ).fetchall()
+    keyed = sorted({(names.key(name), number, shown) for number, name, shown in rows if name})
+    connection.execute("CREATE TABLE names (key VARCHAR, constituentid BIGINT, name VARCHAR)")
+    if keyed:
+        keys, numbers, written = (list(column) for column in zip(*keyed, strict=True))
+        connection.execute("INSERT INTO names SELECT unnest($1), unnest($2), unnest($3)", [keys, numbers, written])

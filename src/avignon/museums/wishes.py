@@ -1,0 +1,105 @@
+"""What a curator asks of an artist's works, and the list that comes of it."""
+
+import csv
+import io
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from avignon.records import Access, Decision, Found, Work
+
+COLUMNS = (
+    *("object_id", "title", "date", "medium", "classification", "width", "height", "rights", "evidence", "note"),
+    *("accession", "attributed", "credit", "page", "image_url", "terms", "depicts"),
+)
+"""Of the list as CSV."""
+
+DECISIONS = ("object_id", "decision", "reason", "title", "date", "rights", "note", "page")
+"""Of a decisions file: the first three are read, the others are for whoever edits it."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Which of an artist's works are wanted; each field that is set must be met."""
+
+    open_only: bool = False
+    """Only images that are open, of works that the record leaves no doubt about."""
+    classification: tuple[str, ...] = ()
+    """One of these, as the museum writes it; case does not matter."""
+    between: tuple[int, int] | None = None
+    """Made, at least in part, within these years, both included; a work without a year is not."""
+    min_size: int = 0
+    """Least pixels on the short side."""
+    like: str = ""
+    """All of these words in the title, the terms or the museum's description; case and accents do not matter."""
+
+    def passes(self, found: Found) -> bool:
+        """Whether a work is wanted."""
+        work = found.work
+        return (
+            (not self.open_only or (found.decision is None and work.rights.access is Access.OPEN))
+            and (not self.classification or _plain(work.classification) in map(_plain, self.classification))
+            and (self.between is None or _overlaps(work, *self.between))
+            and (not self.min_size or min(work.width, work.height) >= self.min_size)
+            and self._is_like(work)
+        )
+
+    def _is_like(self, work: Work) -> bool:
+        text = _plain(" ".join((work.title, *work.terms, work.depicts)))
+        return all(word in text for word in _plain(self.like).split())
+
+
+def _overlaps(work: Work, first: int, last: int) -> bool:
+    begin = work.end if work.begin is None else work.begin
+    end = work.begin if work.end is None else work.end
+    return begin is not None and end is not None and begin <= last and end >= first
+
+
+def _plain(text: str) -> str:
+    decomposed = unicodedata.normalize("NFKD", text)
+    return "".join(c for c in decomposed if not unicodedata.combining(c)).casefold()
+
+
+def as_csv(found: Sequence[Found]) -> str:
+    """The list for a spreadsheet."""
+    return _csv(COLUMNS, [_row(each) for each in found])
+
+
+def decisions(found: Sequence[Found], words: Mapping[str, Decision]) -> str:
+    """A decisions file to edit: a line for each work, with the words that were there already.
+
+    An empty decision leaves a work to the measures; `keep` and `drop` stand above them.
+    """
+    rows = []
+    for each in found:
+        word = words.get(each.work.object_id)
+        said = (
+            {"decision": "", "reason": ""} if word is None else {"decision": word.verdict.word, "reason": word.reason}
+        )
+        rows.append(_row(each) | said)
+    listed = {each.work.object_id for each in found}
+    others = [
+        {"object_id": number, "decision": word.verdict.word, "reason": word.reason}
+        for number, word in words.items()
+        if number not in listed
+    ]
+    return _csv(DECISIONS, [*rows, *others])
+
+
+def _row(found: Found) -> dict[str, object]:
+    work = found.work
+    fields: dict[str, object] = {column: getattr(work, column) for column in COLUMNS if hasattr(work, column)}
+    return fields | {
+        "rights": work.rights.access,
+        "evidence": work.rights.evidence,
+        "note": found.decision.reason if found.decision else "",
+        "terms": "; ".join(work.terms),
+    }
+
+
+def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> str:
+    buffer = io.StringIO(newline="")
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n", restval="", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
