@@ -441,7 +441,8 @@ def decoder_loss(vae: Any, step: int) -> Tensor:
         with torch.no_grad():
             latents = vae.encode(true).latent_dist.sample()
         made = vae.decode(latents).sample
-    return (made.float() - true).square().mean((1, 2, 3)).sqrt().mean()
+    loss: Tensor = (made.float() - true).square().mean((1, 2, 3)).sqrt().mean()
+    return loss
 
 
 def stage_decoder(args: argparse.Namespace) -> None:
