@@ -18,6 +18,7 @@ check: .venv/installed-dev
 	$(BIN)/pytest -m "not slow"
 
 bench: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[benchmarks]"
 	for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
 
 clean:

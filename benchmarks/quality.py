@@ -9,7 +9,6 @@ defect is found; a sound picture, or one with another defect, that is flagged fo
 
 import argparse
 import io
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -151,7 +150,8 @@ def main() -> None:
     arguments = parser.parse_args()
     paths = [path for path in sorted(arguments.folder.glob("*")) if path.suffix.lower() in imaging.SUFFIXES]
     if not paths:
-        sys.exit(f"{arguments.folder}: no pictures here")
+        print(f"{arguments.folder}: no pictures here, nothing is measured")
+        return
     sound = {path.stem: _shrunk(imaging.load(path), arguments.edge) for path in paths}
     print(f"{len(sound)} sound pictures, {arguments.edge} pixels at most")
     _defects(sound, arguments.values)

@@ -214,7 +214,7 @@ def test_no_network(capsys: Captured, museums: tuple[LocalMuseum, Path]) -> None
     server, recipe = museums
     server.offline = True
     text = complaint(capsys, recipe)
-    assert text.startswith(f"{server.url}/data/constituents.csv: could not be reached (")
+    assert text.startswith(f"{server.url}/data/objects.csv: could not be reached (")
     assert text.endswith("; check the network or the address, then run again")
 
 

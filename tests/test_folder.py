@@ -75,7 +75,7 @@ def test_rights_come_from_the_index(tmp_path: Path) -> None:
         rows.append(f"{number}.png,{said}")
     index(tmp_path, "\n".join(rows) + "\n")
     access = [each.work.rights.access.value for each in find(tmp_path)]
-    assert access == ["open", "restricted", "open", "unknown", "unknown"]
+    assert access == ["open", "restricted", "open", "restricted", "unknown"]
 
 
 @pytest.mark.parametrize(

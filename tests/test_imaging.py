@@ -238,24 +238,6 @@ def test_fit_never_squashes(size: tuple[int, int]) -> None:
     assert abs(int(lit.any(0).sum()) - int(lit.any(1).sum())) <= 1
 
 
-def bits(one: Image.Image, other: Image.Image) -> int:
-    """How many of 64 bits two pictures' hashes differ in."""
-    return (imaging.difference_hash(one) ^ imaging.difference_hash(other)).bit_count()
-
-
-def test_difference_hash_knows_a_picture_again() -> None:
-    """Rescaled, saved as a poor JPEG or brightened, a picture keeps its hash; another picture has another."""
-    for seed in range(5):
-        picture = draw(seed, 600, 400)
-        out = io.BytesIO()
-        picture.save(out, "JPEG", quality=40)
-        with Image.open(out) as jpeg:
-            assert bits(picture, jpeg) <= 4
-        assert bits(picture, picture.resize((211, 140))) <= 4
-        assert bits(picture, picture.point(lambda value: min(255, value + 10))) <= 6
-        assert bits(picture, draw(seed + 100, 600, 400)) > 10
-
-
 def test_sharpness_falls_with_blur() -> None:
     """The more a picture is blurred, the less sharp it measures; one too small to measure has none."""
     picture = Image.effect_noise((600, 400), 60).convert("RGB")

@@ -286,8 +286,11 @@ def test_decisions_are_read(tmp_path: Path) -> None:
     [
         (b"object_id,verdict\n1,keep\n", "column decision is missing"),
         (b"", "column decision, object_id is missing"),
-        (b"object_id,decision\n1,keep\n2,perhaps\n", "line 3: decision: 'perhaps' is not allowed; it is keep or drop"),
-        (b"object_id,decision\n1\n", "line 2: decision: '' is not allowed; it is keep or drop"),
+        (
+            b"object_id,decision\n1,keep\n2,perhaps\n",
+            "line 3: decision: 'perhaps' is not allowed; it is keep, drop or empty",
+        ),
+        (b"object_id,decision\n1\n", "line 2: decision: '' is not allowed; it is keep, drop or empty"),
         (b"object_id,decision\n,keep\n", "line 2: object_id is empty"),
         (b"object_id,decision\n1,keep\n1,drop\n", "line 3: object_id '1' is decided on twice"),
         ("object_id,decision,reason\n1,keep,schön\n".encode("latin-1"), "decisions cannot be read: not UTF-8 text"),

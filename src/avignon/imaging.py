@@ -172,16 +172,6 @@ def fit(image: Image.Image, box: tuple[int, int, int, int], edge: int) -> Image.
     return image.resize((edge, edge), Image.Resampling.LANCZOS, box=box)
 
 
-def difference_hash(image: Image.Image) -> int:
-    """64-bit dHash: signs of horizontal differences of a 9×8 grey thumbnail.
-
-    Source: N. Krawetz, "Kind of Like That", 2013, https://www.hackerfactor.com/blog/?/archives/529-Kind-of-Like-That.html
-    """
-    small = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.LANCZOS), dtype=np.int16)
-    bits = (small[:, 1:] > small[:, :-1]).flatten()
-    return int("".join("1" if bit else "0" for bit in bits), 2)
-
-
 def sharpness(image: Image.Image) -> float:
     """Standard deviation of the Laplacian in grey levels, at 512 pixels on the long side.
 

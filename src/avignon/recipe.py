@@ -577,7 +577,7 @@ def decisions_in(path: Path) -> dict[str, Decision]:
     decisions: dict[str, Decision] = {}
     for line, row in _decision_rows(path):
         word = (row["decision"] or "").strip().lower()
-        if not word:
+        if row["decision"] is not None and not word:
             continue
         if word not in words:
             raise RecipeError(f"{path}: line {line}: decision: {word!r} is not allowed; it is keep, drop or empty")

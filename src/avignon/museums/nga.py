@@ -2,7 +2,7 @@
 
 Tables: https://github.com/NationalGalleryOfArt/opendata (columns are read by name; the older and the newer sets both
 serve). Images: IIIF Image API 2.1, https://iiif.io/api/image/2.1/. The data is CC0; the images are not part of that
-grant, so each image's rights are read from its own row (`rights.from_museum`).
+grant, so each image's rights are read from its own row (`rights.judged`).
 """
 
 import time
