@@ -284,3 +284,19 @@ def test_damaged_adapter_is_named(tmp_path: Path, tiny_sd: Path) -> None:
         generate.run(recipe, space, Voice("generate", lambda _: None))
     carried(recipe, tmp_path / "runs", "generate")
     assert path.stat().st_size > 1000
+
+
+def test_pictures_carry_the_rights_of_what_taught_them(tmp_path: Path, tiny_sd: Path) -> None:
+    """A picture by an adapter that learned from restricted works says so in its file; the base alone says nothing."""
+    recipe = small_recipe(tmp_path, tiny_sd, rights="in copyright", train={"steps": 1})
+    artists = tuple(artist.model_copy(update={"rights": "acknowledge-restricted"}) for artist in recipe.artists)
+    recipe = recipe.model_copy(update={"artists": artists})
+    space, _ = carried(recipe, tmp_path / "runs", until="generate")
+
+    def notice(name: str) -> str:
+        with Image.open(space.series / "scene-1" / name) as image:
+            image.load()
+            return str(image.info.get("Copyright", ""))
+
+    assert "are not known to be free to use" in notice("stop-1.png")
+    assert notice("base.png") == ""

@@ -7,13 +7,15 @@ those made alone, so what is missing is made again in its own batch.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from avignon import adapters, blend, diffusion, imaging, painting, style
+from PIL import Image
+
+from avignon import adapters, blend, cards, diffusion, imaging, painting, style
 from avignon.recipe import Recipe
 from avignon.records import Frame, Series, Voice, plain
 from avignon.workspace import Workspace, digest, read_json, sha256_of, write_bytes, write_json
@@ -47,13 +49,26 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
     painter = painting.Painter(base, recipe, device, voice)
     easel = Easel(recipe, base.fingerprint, hashes, precision)
     series = easel.series(placing(easel, painter, space, voice))
-    _paint(series, painter, space, voice, base.model)
+
+    def as_png(image: Image.Image, frame: Frame) -> bytes:
+        rights = cards.notice(
+            folders[name] for name, weight in frame.weights.items() if weight or name in frame.schedule
+        )
+        return imaging.png_bytes(image, parameters_text(frame, base.model), plain(frame), rights)
+
+    _paint(series, painter, space, voice, as_png)
     write_json(space.series_index, plain(series))
     kept = {space.series_index, space.placing, *(space.series / file for file, _ in series.frames)}
     space.sweep(space.series, kept)
 
 
-def _paint(series: Series, painter: painting.Painter, space: Workspace, voice: Voice, model: str) -> None:
+def _paint(
+    series: Series,
+    painter: painting.Painter,
+    space: Workspace,
+    voice: Voice,
+    as_png: Callable[[Image.Image, Frame], bytes],
+) -> None:
     frames = [frame for _, frame in series.frames]
     missing = {place for place, (file, frame) in enumerate(series.frames) if not _is_shown(space.series / file, frame)}
     done = len(frames) - len(missing)
@@ -63,8 +78,7 @@ def _paint(series: Series, painter: painting.Painter, space: Workspace, voice: V
             continue
         for place, image in zip(group, painter.paint([frames[place] for place in group]), strict=True):
             if place in wanted:
-                content = imaging.png_bytes(image, parameters_text(frames[place], model), plain(frames[place]))
-                write_bytes(space.series / series.frames[place][0], content)
+                write_bytes(space.series / series.frames[place][0], as_png(image, frames[place]))
         done += len(wanted)
         voice.progress(done, len(frames), series.frames[group[-1]][0])
 
