@@ -144,7 +144,7 @@ def test_saved_adapter_comes_back(base: diffusion.Base, recipe: Recipe, tmp_path
     """Saved and loaded on a fresh base, an adapter says the same, with the scale alpha / rank of every layer."""
     learned(base.pipeline.unet, "new", alpha=alpha)
     scales = adapters._scales(base.pipeline.unet, "new")
-    kinds = {value: (alpha or value) / value for value in RANKS.model_dump().values()}
+    kinds = {value: (alpha or value) / value for value in RANKS.model_dump(exclude={"blocks"}).values()}
     assert set(scales.values()) == set(kinds.values())
     adapters.save(base.pipeline.unet, "new", tmp_path / "out" / adapters.WEIGHTS_FILE)
     assert [path.name for path in (tmp_path / "out").iterdir()] == [adapters.WEIGHTS_FILE]
