@@ -153,7 +153,7 @@ def test_works_lists_the_embedded_museum() -> None:
     """`avignon works` shows what the embedded museum has, with rights, and suggests names for slips."""
     listed = _avignon("works", "The Atlantic Painter (procedural)", "--tables", "embedded", "--json")
     rows = [json.loads(line) for line in listed.stdout.splitlines()]
-    assert {row["work"]["rights"]["access"] for row in rows} == {"open", "restricted", "unknown"}
+    assert {row["work"]["rights"]["access"] for row in rows} == {"open", "restricted"}
     slip = _avignon("works", "The Atlantik Painter", "--tables", "embedded")
     assert slip.returncode == 2
     assert "The Atlantic Painter (procedural)" in slip.stderr

@@ -54,7 +54,7 @@ def test_images_are_eight_bit_squares(tmp_path: Path) -> None:
         for maker in makers:
             maker(walls / artist)
     overrides = [f"artists.{n}.rights=acknowledge-restricted" for n in (0, 1)]
-    overrides += ["curate.duplicate_bits=0", "curate.min_sharpness=0.0", "base.resolution=48"]
+    overrides += ["curate.duplicate_likeness=1.0", "curate.min_sharpness=0.0", "base.resolution=48"]
     space = prepared(load(scans.recipe(tmp_path), overrides), tmp_path)
     pictures = sorted(space.dataset.rglob("*.png"))
     assert len(pictures) == 6
