@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def miniature(arguments: argparse.Namespace, scratch: Path) -> None:
     painters = {precision: ours(settings, folders, precision) for precision in ("fp32", "bf16")}
     ways: dict[str, Callable[[], Any]] = {"diffusers, frame by frame, fp32": lambda: theirs.paint(frames)}
     for precision, painter in painters.items():
-        ways[f"avignon, batches of {arguments.batch}, {precision}"] = lambda painter=painter: painter.paint(frames)
+        ways[f"avignon, batches of {arguments.batch}, {precision}"] = partial(painter.paint, frames)
     print(f"{len(frames)} pictures of {settings.base.resolution} pixels, {arguments.steps} steps, "
           f"{torch.get_num_threads()} threads, torch {torch.__version__}", flush=True)  # fmt: skip
     few = [replace(frame, steps=min(arguments.steps, 10)) for frame in frames[:: max(len(frames) // 6, 1)]]

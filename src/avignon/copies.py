@@ -125,4 +125,4 @@ def _corners(right: float, down: float, places: int) -> Sequence[tuple[float, fl
 
 def likeness(one: Image.Image, other: Image.Image) -> float:
     """Correlation of two pictures' descriptions as they lie: how much of a composition is kept, 1 for all of it."""
-    return float(min(describe(one) @ describe(other), 1.0))
+    return min(float(describe(one) @ describe(other)), 1.0)

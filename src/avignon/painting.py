@@ -58,20 +58,19 @@ class Painter:
 
         Classifier-free guidance (Ho & Salimans, arXiv:2207.12598, eq. 6): both halves go through the UNet together.
         """
-        first, unet = frames[0], self._pipeline.unet
+        first = frames[0]
         guided = first.guidance > 1
         texts = self._text([frame.prompt for frame in frames])
         if guided:
             texts = torch.cat([self._text([frame.negative_prompt for frame in frames]), texts])
         scheduler = diffusion.scheduler(self._base, first.scheduler)
         scheduler.set_timesteps(first.steps, device=self._device)
-        x = self._noise(frames) * scheduler.init_noise_sigma
-        with adapters.mixing(unet, first.blocks) as mixer:
+        x: torch.Tensor = self._noise(frames) * scheduler.init_noise_sigma
+        with adapters.mixing(self._pipeline.unet, first.blocks) as mixer:
             for step, t in enumerate(scheduler.timesteps):
                 rows = [blend.at_step(frame.weights, frame.schedule, step) for frame in frames]
                 mixer.set(rows * 2 if guided else rows)
-                noisy = scheduler.scale_model_input(torch.cat([x, x]) if guided else x, t).to(unet.dtype)
-                noise = unet(noisy, t, encoder_hidden_states=texts, return_dict=False)[0].float()
+                noise = self._predict(scheduler.scale_model_input(torch.cat([x, x]) if guided else x, t), t, texts)
                 if guided:
                     without, with_text = noise.chunk(2)
                     noise = without + first.guidance * (with_text - without)
@@ -84,25 +83,26 @@ class Painter:
 
         Measured on the base's own pictures of `frames` (one `batch_key`), noised to `PROBED` of the way.
         """
-        unet, texts = self._pipeline.unet, self._text([frame.prompt for frame in frames])
+        texts = self._text([frame.prompt for frame in frames])
         scheduler = diffusion.scheduler(self._base, "ddim")
         clean, noise = self.denoise(frames), self._noise(frames)
         squares = dict.fromkeys(names, 0.0)
-        with adapters.mixing(unet, frames[0].blocks) as mixer:
+        with adapters.mixing(self._pipeline.unet, frames[0].blocks) as mixer:
             for share in PROBED:
                 t = torch.full((len(frames),), int(share * scheduler.config.num_train_timesteps), device=self._device)
-                noisy = scheduler.add_noise(clean, noise, t).to(unet.dtype)
-
-                def predicted(
-                    weights: dict[str, float], noisy: torch.Tensor = noisy, t: torch.Tensor = t
-                ) -> torch.Tensor:
-                    mixer.set([weights] * len(noisy))
-                    return unet(noisy, t, encoder_hidden_states=texts, return_dict=False)[0].float()
-
-                base = predicted({})
+                noisy = scheduler.add_noise(clean, noise, t)
+                mixer.set([{}] * len(frames))
+                base = self._predict(noisy, t, texts)
                 for name in names:
-                    squares[name] += float((predicted({name: 1.0}) - base).square().mean())
+                    mixer.set([{name: 1.0}] * len(frames))
+                    squares[name] += float((self._predict(noisy, t, texts) - base).square().mean())
         return {name: (square / len(PROBED)) ** 0.5 for name, square in squares.items()}
+
+    def _predict(self, noisy: torch.Tensor, t: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        """What the UNet says, in fp32 whatever it computes in: the sums of guidance and scheduler need it."""
+        unet = self._pipeline.unet
+        predicted: torch.Tensor = unet(noisy.to(unet.dtype), t, encoder_hidden_states=texts, return_dict=False)[0]
+        return predicted.float()
 
     def _noise(self, frames: Sequence[Frame]) -> torch.Tensor:
         """What each picture begins from, by its seed alone, drawn on the CPU so that every device has the same."""
