@@ -41,6 +41,7 @@ class Maker:
         self.recipe, self.space = recipe, Workspace(folder / "run")
         self.space.root.mkdir()
         self.space.adapters.symlink_to(adapters)
+        self.space.dataset.symlink_to(adapters.with_name("dataset"))
         self.heard: list[Event] = []
 
     def __call__(self, **settings: Any) -> Series:
@@ -173,6 +174,29 @@ def test_half_strength_is_half_the_weight(make: Maker) -> None:
     make(weights=[{HOMER: 0.5, PICASSO: 0.0}, {HOMER: 0.25, PICASSO: 0.25}])
     assert np.array_equal(by_path[0], make.pixels("scene-1/stop-1.png"))
     assert np.array_equal(by_path[1], make.pixels("scene-1/stop-2.png"))
+
+
+def test_even_stops_and_equal_voices_are_measured_once(make: Maker) -> None:
+    """Gains and places come from what was painted and measured; the same job reads them, another measures again."""
+    one = {"scenes": [{"prompt": "the sea"}], "stops": 4, "spacing": "even", "equal_voices": True, "path": "relay"}
+    placing = dict(make(**one).placing)
+    assert set(placing["effects"]) == set(placing["gains"]) == {HOMER, PICASSO}
+    brought = [placing["effects"][name] * placing["gains"][name] for name in (HOMER, PICASSO)]
+    assert brought[0] == pytest.approx(brought[1])
+    assert len(placing["places"]) == 4
+    assert placing["places"] == sorted(placing["places"])
+    assert (placing["places"][0], placing["places"][-1]) == (0, 1)
+    assert len(placing["distances"]) == len(placing["probes"]) - 1 == 8
+    written = make.space.placing.read_bytes()
+    make.heard.clear()
+    again = make(**one)
+    assert again.placing == placing
+    assert make.space.placing.read_bytes() == written
+    assert not [event for event in make.heard if event.kind == "note"], "nothing was measured again"
+    first, middle = again.frames[1][1], again.frames[2][1]
+    assert dict(first.weights) == {HOMER: placing["gains"][HOMER], PICASSO: 0.0}
+    assert set(middle.schedule) == {HOMER, PICASSO}
+    assert make(**one | {"fade": 0.9}).placing != placing
 
 
 def test_external_adapter(make: Maker) -> None:
