@@ -130,6 +130,16 @@ def test_strange_key_lists_the_known(tmp_path: Path) -> None:
             "generate.weights=[{ann-othr=1.0}]",
             "recipe: generate.weights: no adapter 'ann-othr'; there are ann-other, bo-",
         ),
+        ("generate.voices=['ann-othr']", "recipe: generate.voices: no adapter 'ann-othr'; there are ann-other, bo-"),
+        ("generate.voices=['ann-other','ann-other']", "recipe: generate.voices: an adapter is named twice"),
+        (
+            "generate.during={ann-othr=[1.0]}",
+            "recipe: generate.during: no adapter 'ann-othr'; there are ann-other, bo-",
+        ),
+        (
+            "generate.blocks={ann-other={middle=1.0}}",
+            "recipe: generate.blocks.ann-other: 'middle' is no part of a UNet;",
+        ),
         ("generate.adapters={ann-other='x'}", "recipe: generate.adapters: 'ann-other' is the name of an adapter that"),
     ],
 )
