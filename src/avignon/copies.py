@@ -32,7 +32,7 @@ EXPECTED_DEVIATION = 0.04
 PRIOR = 4
 """How many works this expectation is worth."""
 
-THRESHOLD = 6.5
+THRESHOLD = 5.5
 """Score from which a picture is called a copy; calibrated on planted copies by benchmarks/copies.py."""
 
 
