@@ -110,7 +110,9 @@ def test_gains_bring_effects_to_one_height() -> None:
     effects = {"a": 0.1, "b": 0.4}
     gains = equal_gains(effects)
     assert gains == pytest.approx({"a": 2.0, "b": 0.5})
-    assert Path(("a", "b"), "linear", gains=gains).at(0.5).weights == pytest.approx({"a": 1.0, "b": 0.25})
+    path = Path(("a", "b"), "linear", gains=gains)
+    assert path.at(0.5).weights == pytest.approx({"a": 1.0, "b": 0.25}), "whole where they are mixed evenly"
+    assert [path.at(place).weights for place in (0.0, 1.0)] == [{"a": 1.0, "b": 0.0}, {"a": 0.0, "b": 1.0}]
     assert equal_gains({"a": 0.0, "b": 1.0}) == {"a": 1.0, "b": 1.0}
 
 

@@ -194,7 +194,7 @@ def test_even_stops_and_equal_voices_are_measured_once(make: Maker) -> None:
     assert make.space.placing.read_bytes() == written
     assert not [event for event in make.heard if event.kind == "note"], "nothing was measured again"
     first, middle = again.frames[1][1], again.frames[2][1]
-    assert dict(first.weights) == {HOMER: placing["gains"][HOMER], PICASSO: 0.0}
+    assert dict(first.weights) == {HOMER: 1.0, PICASSO: 0.0}
     assert set(middle.schedule) == {HOMER, PICASSO}
     assert make(**one | {"fade": 0.9}).placing != placing
 

@@ -43,7 +43,11 @@ class Path:
     strength: float = 1.0
     """Factor on every weight."""
     gains: Mapping[str, float] = field(default_factory=dict)
-    """Factors that bring the adapters to equal effect; 1 where there is none."""
+    """Factors that bring the adapters to equal effect where they are mixed; 1 where there is none.
+
+    They come in with the mixture, g^(4t(1-t)): whole in the middle, 1 at the voices themselves, where nothing competes
+    and a weight beyond what was trained costs the subject.
+    """
     fade: float = 0.25
     """Share of the denoising over which a relay hands over."""
     during: Mapping[str, Sequence[float]] = field(default_factory=dict)
@@ -54,9 +58,11 @@ class Path:
         way = self.names if len(self.names) > 1 else (BASE, *self.names)
         position = _exact(place * (len(way) - 1))  # A stop that falls on a voice is that voice alone.
         before = min(int(position), len(way) - 2)
-        pair = self._pair(position - before)
+        t = position - before
+        pair = self._pair(t)
         rows = dict.fromkeys(self.names, (0.0,) * self.steps) | dict(zip(way[before : before + 2], pair, strict=True))
-        return mixed({name: self._row(name, rows[name]) for name in self.names})
+        gains = {name: gain ** (4 * t * (1 - t)) for name, gain in self.gains.items()}
+        return mixed({name: self._row(name, rows[name], gains.get(name, 1.0)) for name in self.names})
 
     def _pair(self, t: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Weights of two neighbours at every step."""
@@ -67,8 +73,8 @@ class Path:
                                                                 _exact(math.sin(math.pi * t / 2)))  # fmt: skip
         return (one,) * self.steps, (other,) * self.steps
 
-    def _row(self, name: str, row: Sequence[float]) -> list[float]:
-        factor = self.strength * self.gains.get(name, 1.0)
+    def _row(self, name: str, row: Sequence[float], gain: float) -> list[float]:
+        factor = self.strength * gain
         profile = over_steps(self.during.get(name, (1.0,)), self.steps)
         return [weight * factor * part for weight, part in zip(row, profile, strict=True)]
 

@@ -276,7 +276,8 @@ class Generate(Section):
     fade: float = Field(default=0.25, gt=0, le=1)
     """Share of the denoising steps over which a relay hands over."""
     equal_voices: bool = True
-    """Bring the path's adapters to equal effect first, so that the stronger one does not win the middle."""
+    """Bring the path's adapters to equal effect where they are mixed, so that the stronger one does not win the middle;
+    at the ends they are as they were trained."""
     weights: tuple[dict[str, float], ...] = Field(default=(), strict=False)
     """Stops by hand instead of a path: one table of adapter = weight each; negative leads away from a style."""
     during: dict[str, Annotated[tuple[float, ...], Field(min_length=1, strict=False)]] = {}
