@@ -166,7 +166,7 @@ def _inverse(places: Sequence[float], lengths: Sequence[float], wanted: float) -
 
 def spread(distances: Sequence[float]) -> float:
     """Longest over shortest distance between neighbours: 1 is perfectly even, infinite where two do not differ."""
-    return max(distances) / min(distances) if min(distances) > 0 else math.inf
+    return max(distances) / min(distances) if min(distances, default=0.0) > 0 else math.inf
 
 
 def at_step(weights: Mapping[str, float], schedule: Mapping[str, Sequence[float]], step: int) -> dict[str, float]:

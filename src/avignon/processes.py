@@ -1,4 +1,4 @@
-"""One run in several processes, as `accelerate launch` starts them: the first one decides and writes, all compute."""
+"""One run in several processes (`accelerate launch`, `torchrun`): the first one decides and writes, all compute."""
 
 import os
 from datetime import timedelta

@@ -29,7 +29,7 @@ class Factors:
 
     def __init__(self, parameters: Sequence[torch.nn.Parameter], dtype: torch.dtype) -> None:
         self._parameters = parameters
-        self.master = torch.nn.Parameter(torch.cat([_in_memory(p.detach()).flatten() for p in parameters]).float())
+        self.master = torch.nn.Parameter(torch.cat([p.detach().flatten() for p in parameters]).float())
         self.master.grad = torch.zeros_like(self.master)
         same = dtype == torch.float32
         self._values = self.master.data if same else self.master.data.to(dtype)
@@ -38,14 +38,9 @@ class Factors:
             parameter.data, parameter.grad = value, grad
 
     def _views(self, vector: torch.Tensor) -> Iterable[torch.Tensor]:
-        """The vector's parts, each in the shape of its parameter; a convolution's in channels-last order."""
+        """The vector's parts, each in the shape of its parameter."""
         parts = torch.split(vector, [p.numel() for p in self._parameters])
-        for part, parameter in zip(parts, self._parameters, strict=True):
-            shape = parameter.shape
-            if len(shape) == 4:
-                yield part.view(shape[0], shape[2], shape[3], shape[1]).permute(0, 3, 1, 2)
-            else:
-                yield part.view(shape)
+        return (part.view(parameter.shape) for part, parameter in zip(parts, self._parameters, strict=True))
 
     def gather(self) -> torch.Tensor:
         """Add the gradients of the last backward pass to the master's, which is returned."""
@@ -72,11 +67,6 @@ class Factors:
         for parameter, value in zip(self._parameters, self._views(vector.detach().clone()), strict=True):
             parameter.grad = None
             parameter.data = value
-
-
-def _in_memory(value: torch.Tensor) -> torch.Tensor:
-    """A tensor in the order in which the vector holds it."""
-    return value.permute(0, 2, 3, 1) if value.ndim == 4 else value
 
 
 @dataclass(frozen=True)
