@@ -73,6 +73,7 @@ def run(recipe: Recipe, folder: Path, listener: Callable[[Event], None], *, unti
     wanted = STAGES[: NAMES.index(until) + 1]
     if not processes.is_first():
         _assist(recipe, space, wanted)
+        processes.part()
         return space
     with space.locked():
         write_text(space.recipe, recipe.to_toml())
@@ -89,6 +90,7 @@ def run(recipe: Recipe, folder: Path, listener: Callable[[Event], None], *, unti
                 stage.run(recipe, space, Voice(stage.name, listener))
                 space.record(stage.name, inputs)
             listener(Event(stage.name, "done"))
+    processes.part()
     return space
 
 

@@ -34,6 +34,17 @@ def agree(value: T) -> T:
     return word[0]
 
 
+def part() -> None:
+    """Leave the company in good order: a process that ends while others still speak to it ends in an error."""
+    if count() == 1:
+        return
+    import torch
+
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def _has_gpu() -> bool:
     import torch
 
