@@ -235,8 +235,12 @@ def _built(path: Path, source: str, export: _Export, before: Mapping[str, int]) 
         with duckdb.connect(str(scratch), config={"memory_limit": MEMORY, "threads": 2}) as connection:
             counts = {}
             for table, file in export.paths.items():
-                counts[table] = _load(connection, table, file, f"{source.rstrip('/')}/{table}.csv")
-                _check_count(source, table, counts[table], before.get(table, 0))
+                try:
+                    counts[table] = _load(connection, table, file, f"{source.rstrip('/')}/{table}.csv")
+                    _check_count(source, table, counts[table], before.get(table, 0))
+                except InputError:
+                    file.unlink()  # Or the server would go on saying that this very file is the present one.
+                    raise
             _index_names(connection)
             text = json.dumps(dataclasses.asdict(export.about(source, counts)))
             connection.execute("CREATE TABLE about AS SELECT ? AS json", [text])
