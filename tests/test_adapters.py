@@ -386,6 +386,16 @@ SHAPES: dict[str, tuple[Callable[[dict[str, torch.Tensor]], None], str]] = {
         lambda t: t.update({k: torch.zeros(99, 4) for k in t if k.endswith("to_q.lora_B.weight")}),
         "here",
     ),
+    "DoRA": (
+        lambda t: t.update(
+            {
+                f"{k.rpartition('.lora_A')[0]}.lora_magnitude_vector.weight": t[k][:, 0].clone()
+                for k in list(t)
+                if k.endswith("to_q.lora_A.weight")
+            }
+        ),
+        "is no part of a plain LoRA",
+    ),
     "two ranks": (lambda t: t.update({k: t[k][:2].clone() for k in t if k.endswith("to_q.lora_A.weight")}), "here"),
     "convolution": (
         lambda t: t.update({k: t[k][..., None, None] for k in t if k.endswith("to_q.lora_A.weight")}),

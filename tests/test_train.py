@@ -907,24 +907,6 @@ def test_spill_is_foreseen(free: int, expected: bool) -> None:
     assert train.will_spill(free, 10_000) is expected
 
 
-@pytest.mark.slow
-def test_dora_comes_back(tmp_path: Path, tiny_sd: Path) -> None:
-    """DoRA trains, its magnitudes move, and a fresh load gives the trained UNet's predictions."""
-    recipe, space = prepared(tmp_path, tiny_sd, mode="joint", dora=True)
-    run(recipe, space)
-    trained = weights(space, "joint")
-    magnitudes = [key for key in trained if "lora_magnitude_vector" in key]
-    assert magnitudes
-    base = diffusion.load(recipe, torch.float32, SILENT)
-    adapters.load(base, "joint", space.adapter("joint"))
-    loaded = adapters.weights_of(base.pipeline.unet, "joint")
-    assert all(torch.equal(loaded[key.removeprefix("unet.")], value) for key, value in trained.items())
-    plain = small_recipe(tmp_path / "plain", tiny_sd, train={"mode": "joint"})
-    start = carried(plain, tmp_path / "plain" / "runs")[0]
-    run(plain, start)
-    assert not any("magnitude" in key for key in weights(start, "joint"))
-
-
 def test_ranks_of_single_blocks(tmp_path: Path, tiny_sd: Path) -> None:
     """A block's own rank is that of all its layers, 0 leaves it frozen, a block that is not there is named."""
     ranks = {"attention": 4, "projection": 3, "convolution": 2, "blocks": {"mid_block": 5, "down_blocks.0": 0}}

@@ -36,7 +36,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
 """The UNet's layers of each kind, by the end of their names."""
 
 
-def lora_config(ranks: Ranks, alpha: float = 0.0, *, dora: bool = False, paths: Iterable[str] = ()) -> LoraConfig:
+def lora_config(ranks: Ranks, alpha: float = 0.0, *, paths: Iterable[str] = ()) -> LoraConfig:
     """Which layers are adapted, at which rank; `alpha` 0 is each layer's rank, a scale of 1.
 
     `paths` are all of the UNet's modules; they are needed only where single blocks have ranks of their own.
@@ -49,7 +49,6 @@ def lora_config(ranks: Ranks, alpha: float = 0.0, *, dora: bool = False, paths: 
     pattern = {re.escape(layer): rank for layer, rank in kinds.items()}
     default = next(iter(kinds.values()))
     return LoraConfig(
-        use_dora=dora,
         r=default,
         lora_alpha=alpha or default,
         rank_pattern=pattern,
@@ -66,7 +65,7 @@ def _rank_of(path: str, kinds: Mapping[str, int], blocks: Mapping[str, int]) -> 
     return (of_block or own)[0] if own else 0
 
 
-def add(unet: Any, name: str, ranks: Ranks, alpha: float, seed: int, *, dora: bool = False) -> list[torch.nn.Parameter]:
+def add(unet: Any, name: str, ranks: Ranks, alpha: float, seed: int) -> list[torch.nn.Parameter]:
     """Put a new adapter on a frozen UNet and return its parameters, in fp32. The change it makes is still zero.
 
     Raises:
@@ -79,7 +78,7 @@ def add(unet: Any, name: str, ranks: Ranks, alpha: float, seed: int, *, dora: bo
             raise RecipeError(f"train.ranks.blocks: the UNet has no {block!r}; there are {', '.join(blocks)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        unet.add_adapter(lora_config(ranks, alpha, dora=dora, paths=paths), adapter_name=name)
+        unet.add_adapter(lora_config(ranks, alpha, paths=paths), adapter_name=name)
     cast_training_params(unet, torch.float32)
     return [parameter for parameter in unet.parameters() if parameter.requires_grad]
 
@@ -224,8 +223,6 @@ def _factors(path: Path) -> dict[str, dict[str, list[int]]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118 - the file object is no mapping
-                if re.fullmatch(r"unet\..+\.lora_magnitude_vector(\.weight)?", key):
-                    continue  # DoRA's; the factors beside it say whether the layer fits
                 match = re.fullmatch(r"unet\.(.+)\.(lora_[AB])\.weight", key)
                 if not match:  # Of a text encoder, say: it would be on in every picture, whatever its weight.
                     raise AdapterError(f"{path}: {key} is no part of a plain LoRA for a UNet in diffusers' format")

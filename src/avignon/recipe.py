@@ -223,8 +223,6 @@ class Train(Section):
     ranks: Ranks = Ranks()
     alpha: float = Field(default=0.0, ge=0)
     """LoRA alpha for all layers; 0 sets it to each layer's rank, a scale of 1."""
-    dora: bool = False
-    """Learn each layer's magnitude apart from its direction (Liu et al., arXiv:2402.09353); a third slower or more."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about half the memory, a third more time."""

@@ -232,7 +232,7 @@ def prepare_unet(unet: Any, name: str, recipe: Recipe, machine: Machine) -> list
     diffusion.place(unet, machine.device, dtype, memory_format=torch.channels_last)
     diffusion.use_attention(unet, machine.attention)
     seed = seed_of(recipe.seed, name)
-    parameters = adapters.add(unet, name, settings.ranks, settings.alpha, seed, dora=settings.dora)
+    parameters = adapters.add(unet, name, settings.ranks, settings.alpha, seed)
     unet.train()
     if settings.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
