@@ -130,7 +130,7 @@ def some_draw() -> batches.Draw:
     random = torch.Generator().manual_seed(1)
     latents, noise = torch.randn(3, 4, 8, 8, generator=random), torch.randn(3, 4, 8, 8, generator=random)
     times, text = torch.tensor([0, 400, 999]), torch.zeros(3, 77, 16)
-    return batches.Draw(torch.arange(3), torch.zeros(3), latents, noise, times, text)
+    return batches.Draw(torch.arange(3), torch.zeros(3), latents, noise, times, text, torch.ones(3))
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])

@@ -85,11 +85,28 @@ class Draw:
     timesteps: torch.Tensor
     text: torch.Tensor
     """(B, tokens, width)"""
+    weight: torch.Tensor
+    """Of each sample's loss, (B,)"""
 
     def parts(self, size: int) -> Iterator["Draw"]:
         """The draw in micro-batches of `size`."""
         columns = (torch.split(getattr(self, field.name), size) for field in fields(self))
         return itertools.starmap(Draw, zip(*columns, strict=True))
+
+    def joined(self, other: "Draw") -> "Draw":
+        """Both draws as one."""
+        return Draw(*(torch.cat([getattr(self, field.name), getattr(other, field.name)]) for field in fields(self)))
+
+
+def draw_with_prior(data: Data, prior: Data, settings: Train, timesteps: int, seed: int, step: int) -> Draw:
+    """A step's draw, and as many of the base's own pictures after it; these are numbered after the images of `data`.
+
+    Prior preservation: Ruiz et al., arXiv:2208.12242, eq. 2.
+    """
+    own = draw(data, settings, timesteps, seed, step)
+    others = draw(prior, settings, timesteps, seed_of(seed, "prior"), step)
+    weight = torch.full_like(others.weight, settings.prior_weight)
+    return own.joined(replace(others, index=others.index + len(data.files), weight=weight))
 
 
 def draw(data: Data, settings: Train, timesteps: int, seed: int, step: int) -> Draw:
@@ -106,7 +123,8 @@ def draw(data: Data, settings: Train, timesteps: int, seed: int, step: int) -> D
     times = torch.randint(timesteps, (batch,), generator=random)
     if settings.noise_offset:  # one number for each channel: N. Guttenberg, "Diffusion with offset noise", 2023
         noise = noise + settings.noise_offset * torch.randn(*shape[:2], 1, 1, generator=random)
-    drawn = Draw(index, torch.where(dropped, -1, caption), spread, noise, times, torch.empty(batch, 0))
+    weight = torch.ones(batch, device=data.mean.device)
+    drawn = Draw(index, torch.where(dropped, -1, caption), spread, noise, times, torch.empty(batch, 0), weight)
     return _placed(data, drawn, view)
 
 
@@ -144,4 +162,5 @@ def held_out_draws(data: Data, timesteps: int) -> Draw:
     times = ((torch.arange(TIMES) + 0.5) * timesteps / TIMES).long().repeat(images)
     noise = torch.randn((len(index), *data.mean.shape[2:]), generator=torch.Generator().manual_seed(0))
     caption = torch.zeros_like(index)
-    return Draw(index, caption, data.mean[index, 0], noise.to(device), times.to(device), data.text[index, 0])
+    weight = torch.ones(len(index), device=device)
+    return Draw(index, caption, data.mean[index, 0], noise.to(device), times.to(device), data.text[index, 0], weight)

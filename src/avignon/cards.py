@@ -100,8 +100,13 @@ def _notice_of(folder: Path) -> str:
     path = folder / "card.json"
     if not path.exists():
         return f"It is not known what the adapter {folder.name} learned from."
-    card = read_json(path)
-    return str(card["rights"]["statement"]) if card["rights"][Access.OPEN] < card["dataset"]["works"] else ""
+    return notice_from(read_json(path)["rights"])
+
+
+def notice_from(rights: Mapping[str, Any]) -> str:
+    """What `rights_of` has to say wherever a picture goes; empty where all works are open."""
+    closed = sum(rights[access] for access in Access if access != Access.OPEN)
+    return str(rights["statement"]) if closed else ""
 
 
 def environment(device: str, precision: str) -> dict[str, str]:

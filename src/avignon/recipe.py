@@ -218,6 +218,18 @@ class Train(Section):
     """Works of each adapter that are not learned from, to measure the loss on."""
     watch_every: int = Field(default=0, ge=0)
     """Steps between measurements on the works held out; 0 measures at the end only."""
+    prior_images: int = Field(default=0, ge=0, le=10_000)
+    """Pictures that the base itself paints of the works' captions without the trigger; as many of them as of the works
+    go into every step, so that it does not forget the rest of the world (prior preservation, Ruiz et al.,
+    arXiv:2208.12242). 0: none."""
+    prior_weight: float = Field(default=1.0, gt=0, le=100)
+    """Weight of their loss against that of the works."""
+    sample_every: int = Field(default=0, ge=0)
+    """Steps between samples: the first scenes of the recipe, painted with this adapter alone; 0 paints none."""
+    keep: Literal["last", "best"] = "last"
+    """Which weights are saved: the last, or those whose samples have the most style gained minus copies made."""
+    patience: int = Field(default=0, ge=0)
+    """Samples without a better one after which training stops early; 0 never stops."""
     flip: bool = False
     """Mirror half of the samples; only where left and right do not matter."""
     ranks: Ranks = Ranks()
@@ -243,6 +255,17 @@ class Train(Section):
         if self.micro_batch and self.batch % self.micro_batch:
             raise ValueError(f"micro_batch {self.micro_batch} does not divide batch {self.batch}")
         return self
+
+    @model_validator(mode="after")
+    def _samples_to_judge(self) -> "Train":
+        if self.is_judged and not self.sample_every:
+            raise ValueError("keep = 'best' and patience judge samples: set sample_every")
+        return self
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether what is learned depends on samples."""
+        return self.keep == "best" or self.patience > 0
 
 
 class Scene(Section):

@@ -13,27 +13,29 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from diffusers import DDPMScheduler
+from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from avignon import adapters, cards, diffusion, processes
-from avignon.batches import Data, Draw, draw, encode, held_out_draws, seed_of
+from avignon import adapters, cards, diffusion, imaging, processes, studies
+from avignon.batches import Data, Draw, draw, draw_with_prior, encode, held_out_draws, seed_of
 from avignon.checkpoints import Checkpoints
 from avignon.errors import AvignonError, RecipeError
 from avignon.objective import denoising_losses, min_snr_weights
 from avignon.recipe import Artist, Recipe, Train
-from avignon.records import Voice, plain
+from avignon.records import Frame, Voice, plain
 from avignon.updates import GRADIENT, LOSS, Factors, Fault, Updates
-from avignon.workspace import Workspace, digest, read_json, sha256_of, write_json, write_text
+from avignon.workspace import Workspace, digest, read_json, sha256_of, write_bytes, write_json, write_text
 
 REPORT_EVERY = 20
 """Steps between two looks at what a device has computed; on a CPU looking costs nothing, so it is every step there."""
@@ -155,6 +157,10 @@ class Job:
     def identity(self, base: diffusion.Base) -> dict[str, str]:
         """All that the weights depend on, by names that a user knows; a checkpoint of another job is not continued."""
         settings = self.recipe.train.model_dump(mode="json", exclude=NOT_IDENTITY)
+        if self.recipe.train.is_judged:
+            settings["judged_by"] = self.recipe.generate.model_dump(mode="json")
+        else:
+            del settings["sample_every"]
         artists = [[artist.name, artist.trigger, artist.rights] for artist in self.artists]
         return {
             "settings": digest([self.name, self.recipe.seed, settings, self.machine.precision]),
@@ -179,16 +185,55 @@ class Job:
         kept, held = self._split()
         data = encode(base, kept, settings, self.machine.device, self.voice)
         unseen = encode(base, held, settings, self.machine.device, self.voice) if held else None
+        prior = self._prior(base, kept) if settings.prior_images else None
         parameters = prepare_unet(unet, self.name, self.recipe, self.machine)
         share = adapters.trainable(unet, parameters, settings.ranks)
         self.voice.note(
             f"{self.name}: {share['parameters']:,} of {share['unet_parameters']:,} parameters are trained "
             f"({share['share']:.3%}), {len(data.mean)} images"
         )
-        metrics = Training(self, base, data, unseen, parameters).run()
+        sampler = self._sampler(base, kept) if settings.sample_every and self.company.is_main_process else None
+        metrics = Training(self, base, Lessons(data, prior, unseen), parameters, sampler).run()
         if self.company.is_main_process:
             self._finish(base, share, metrics)
         self.company.wait_for_everyone()
+
+    def _prior(self, base: diffusion.Base, kept: list[Any]) -> Data:
+        """What the base itself paints of the works' captions; the first process paints, the others read."""
+        trigger = {artist.slug: artist.trigger for artist in self.artists}
+        captions = [
+            studies.untriggered(caption, trigger[path.parent.name]) for path, row in kept for caption in row["captions"]
+        ]
+        dtype = diffusion.DTYPES[self.machine.precision]
+        diffusion.place(base.pipeline.unet, self.machine.device, dtype, memory_format=torch.channels_last)
+        with self.company.main_process_first():
+            return studies.prior(
+                base,
+                self.recipe,
+                list(dict.fromkeys(captions)),
+                self.folder / "checkpoints" / "prior.safetensors",
+                self.machine.device,
+                self.voice,
+            )
+
+    def _sampler(self, base: diffusion.Base, kept: list[Any]) -> studies.Sampler:
+        works = {
+            artist.slug: self.space.training_images(artist.slug)
+            for artist in self.recipe.artists
+            if artist not in self.artists
+        }
+        for artist in self.artists:
+            works[artist.slug] = [path for path, _ in kept if path.parent.name == artist.slug]
+        judge = studies.Judge.of(works, [artist.slug for artist in self.artists])
+        return studies.Sampler(self.name, base, self.recipe, judge, self.machine.device, self.voice)
+
+    def keep_samples(self, pictures: list[tuple[Frame, Image.Image]]) -> None:
+        """Write pictures that were painted on the way, each with its frame and its rights."""
+        works = cards.works_of([artist.name for artist in self.artists], self.space.read_ledger())
+        rights = cards.notice_from(cards.rights_of(self.artists, works))
+        for frame, image in pictures:
+            content = imaging.png_bytes(image, frame.prompt, plain(frame), rights)
+            write_bytes(self.folder / "samples" / frame.stop / f"{frame.scene}.png", content)
 
     def _split(self) -> tuple[list[Any], list[Any]]:
         """Examples to learn from, and those of the works that are held out to measure on."""
@@ -241,13 +286,27 @@ def prepare_unet(unet: Any, name: str, recipe: Recipe, machine: Machine) -> list
     return parameters
 
 
+@dataclass(frozen=True)
+class Lessons:
+    """What a job learns from, must not forget, and is measured on."""
+
+    works: Data
+    prior: Data | None
+    unseen: Data | None
+
+
 class Training:
     """The loop of one job: draws, passes, updates; checkpoints, reports, and the way down when memory runs out."""
 
     def __init__(
-        self, job: Job, base: diffusion.Base, data: Data, unseen: Data | None, parameters: list[torch.nn.Parameter]
+        self,
+        job: Job,
+        base: diffusion.Base,
+        lessons: Lessons,
+        parameters: list[torch.nn.Parameter],
+        sampler: studies.Sampler | None,
     ) -> None:
-        self._job, self._data, self._unseen = job, data, unseen
+        self._job, self._lessons, self._sampler = job, lessons, sampler
         self._settings, self._company, self._voice = job.recipe.train, job.company, job.voice
         self._unet = base.pipeline.unet
         self._schedule = DDPMScheduler.from_config(base.pipeline.scheduler.config)
@@ -255,32 +314,55 @@ class Training:
         self._factors = Factors(parameters, diffusion.DTYPES[job.machine.precision])
         self._updates = Updates(self._factors, self._settings, scaled=job.machine.precision == "fp16")
         self._checkpoints = Checkpoints(job.folder / "checkpoints", job.identity(base), self._settings.keep_checkpoints)
-        self._ladder = Ladder(self._unet, self._settings, self._settings.batch // self._company.num_processes)
+        samples = self._settings.batch * (2 if lessons.prior else 1)
+        self._share = samples // self._company.num_processes
+        self._ladder = Ladder(self._unet, self._settings, self._share)
+        self._choice = studies.Choice(self._settings.patience)
 
     def run(self) -> dict[str, Any]:
         """Train to the last step, and leave the result in the adapter's parameters; returns what to say of it."""
         settings, first = self._settings, self._restore()
+        done = first
         beat = 1 if self._factors.master.device.type == "cpu" else REPORT_EVERY
         pending: list[Step] = []
         with (
             Log(self._job.folder, first, writes=self._company.is_main_process) as log,
             deferred_interrupt() as stopping,
         ):
-            for number in range(first, settings.steps):
-                pending.append(self._step(number))
-                done = number + 1
-                watched = bool(settings.watch_every and done % settings.watch_every == 0) or done == settings.steps
-                saving = done == settings.steps or done % settings.checkpoint_every == 0
-                if len(pending) == beat or saving or watched:
-                    self._report(pending, log, self._watch() if watched else {})
+            while done < settings.steps and not self._choice.is_over:
+                pending.append(self._step(done))
+                done += 1
+                found = self._looked_at(done, log)
+                saving = done % settings.checkpoint_every == 0 or self._is_last(done)
+                if len(pending) == beat or saving or found:
+                    self._report(pending, log, found)
                 stop = stopping()
                 if saving or stop:
                     self._report(pending, log, {})
                     self._save(done)
                 if stop:
                     break
-        self._factors.release(self._updates.result)
-        return {"steps": settings.steps, "final_loss": log.recent, "seconds": round(log.seconds, 1), **log.last_watched}
+        kept = self._choice.weights if settings.keep == "best" else None
+        self._factors.release(self._updates.result if kept is None else kept)
+        return {
+            "steps": done,
+            "kept_step": done if kept is None else self._choice.step,
+            "final_loss": log.recent,
+            "seconds": round(log.seconds, 1),
+            **log.last_watched,
+        }
+
+    def _looked_at(self, done: int, log: "Log") -> dict[str, float]:
+        """What is measured after so many steps, if it is time for that; each measure is taken at the end as well."""
+        settings, last, found = self._settings, done == self._settings.steps, {}
+        if settings.sample_every and (last or done % settings.sample_every == 0):
+            found = self._sample(done, log)
+        if self._is_last(done) or (settings.watch_every and done % settings.watch_every == 0):
+            found = found | self._watch()
+        return found
+
+    def _is_last(self, done: int) -> bool:
+        return done == self._settings.steps or self._choice.is_over
 
     def _restore(self) -> int:
         """Go back to the newest sound checkpoint of this very job; returns the steps done, 0 without one."""
@@ -295,15 +377,20 @@ class Training:
                 f"{self._job.name}: going on from {state['software']} with {_software()}: the end may differ"
             )
         self._updates.load_state_dict(state["updates"])
+        self._choice.load_state_dict(state["choice"])
         self._voice.note(f"{self._job.name}: going on at step {state['step']} of {self._settings.steps}")
         return int(state["step"])
 
     def _save(self, step: int) -> None:
         if self._company.is_main_process:
-            self._checkpoints.save(step, {"updates": self._updates.state_dict(), "software": _software()})
+            state = {"updates": self._updates.state_dict(), "choice": self._choice.state_dict()}
+            self._checkpoints.save(step, {**state, "software": _software()})
 
     def _draw(self, number: int) -> Draw:
-        return draw(self._data, self._settings, self._schedule.config.num_train_timesteps, self._seed, number)
+        times, lessons = self._schedule.config.num_train_timesteps, self._lessons
+        if lessons.prior:
+            return draw_with_prior(lessons.works, lessons.prior, self._settings, times, self._seed, number)
+        return draw(lessons.works, self._settings, times, self._seed, number)
 
     def _step(self, number: int) -> "Step":
         """One optimizer step; nothing here waits for the device."""
@@ -318,9 +405,8 @@ class Training:
 
     def _passes(self, number: int, size: int) -> torch.Tensor:
         """Losses and gradients of this process's share of a batch, in passes of `size` images; the loss's sum."""
-        share = self._settings.batch // self._company.num_processes
         total = torch.zeros((), device=self._factors.master.device)
-        shares = list(self._draw(number).parts(share))
+        shares = list(self._draw(number).parts(self._share))
         for part in shares[self._company.process_index].parts(size):
             loss = self._loss(part)
             (loss * self._updates.scale).backward()  # type: ignore[no-untyped-call]
@@ -329,7 +415,7 @@ class Training:
         return total
 
     def _loss(self, part: Draw) -> torch.Tensor:
-        losses = denoising_losses(self._unet, self._schedule, part)
+        losses = denoising_losses(self._unet, self._schedule, part) * part.weight
         if self._settings.min_snr_gamma:
             losses = losses * min_snr_weights(self._schedule, part.timesteps, self._settings.min_snr_gamma)
         return losses.sum() / self._settings.batch
@@ -341,11 +427,23 @@ class Training:
     @torch.no_grad()
     def _watch(self) -> dict[str, float]:
         """Loss on the works held out, at fixed times and noises, so that two steps can be compared."""
-        if self._unseen is None:
+        if self._lessons.unseen is None:
             return {}
-        draws = held_out_draws(self._unseen, self._schedule.config.num_train_timesteps)
+        draws = held_out_draws(self._lessons.unseen, self._schedule.config.num_train_timesteps)
         losses = [denoising_losses(self._unet, self._schedule, part) for part in draws.parts(self._ladder.size)]
         return {"held_out_loss": float(torch.cat(losses).mean())}
+
+    def _sample(self, step: int, log: "Log") -> dict[str, float]:
+        """Pictures of the adapter as it is, and what they say of it; the first process paints, all know the result."""
+        found: dict[str, float] = {}
+        if self._sampler:
+            with self._factors.wearing(self._updates.result):
+                pictures, found = self._sampler.paint(step, self._updates.result)
+            self._job.keep_samples(pictures)
+            log.show(step, pictures)
+        found = processes.agree(found)
+        self._choice.see(step, found["sample_score"], self._updates.result)
+        return found
 
     def _report(self, pending: list["Step"], log: "Log", watched: dict[str, float]) -> None:
         """Look at what was computed; stop at the first step that failed."""
@@ -364,10 +462,12 @@ class Training:
 
     def _explain(self, fault: Fault, loss: float) -> str:
         drawn = self._draw(fault.step)
-        images = [self._data.files[i] for i in drawn.index.tolist()]
+        shown = [data for data in (self._lessons.works, self._lessons.prior) if data]
+        files = [file for data in shown for file in data.files]
+        texts = [captions for data in shown for captions in data.captions]
+        images = [files[i] for i in drawn.index.tolist()]
         captions = [
-            self._data.captions[i][c] if c >= 0 else ""
-            for i, c in zip(drawn.index.tolist(), drawn.caption.tolist(), strict=True)
+            texts[i][c] if c >= 0 else "" for i, c in zip(drawn.index.tolist(), drawn.caption.tolist(), strict=True)
         ]
         return (
             f"{self._job.name}: at step {fault.step + 1} {_reason(fault, loss)} (images {', '.join(images)}; captions "
@@ -479,6 +579,9 @@ def learning_rate(settings: Train, step: int) -> float:
     return settings.learning_rate * factor
 
 
+_EVERY_STEP = {"step", "loss", "learning_rate", "gradient_norm", "seconds"}
+
+
 class Log:
     """`metrics.jsonl` and TensorBoard; a resumed run drops the lines that it is about to write again."""
 
@@ -489,9 +592,12 @@ class Log:
         self._losses = [record["loss"] for record in records]
         self.seconds = records[-1]["seconds"] if records else 0.0
         self.last_watched: dict[str, float] = {}
+        for record in records:
+            self.last_watched |= {name: value for name, value in record.items() if name not in _EVERY_STEP}
         if writes:
             if not first:
-                shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+                for old in ("tensorboard", "samples"):
+                    shutil.rmtree(folder / old, ignore_errors=True)
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first + 1)
             write_text(self._path, "".join(line + "\n" for line in lines[:first]))
         self._clock = time.monotonic()
@@ -518,7 +624,7 @@ class Log:
         self.seconds, self._clock = self.seconds + now - self._clock, now
         loss = float(step.loss)
         self._losses.append(loss)
-        self.last_watched = watched or self.last_watched
+        self.last_watched |= watched
         values = {"loss": loss, "learning_rate": step.rate, "gradient_norm": float(step.norm), **watched}
         if self._writes:
             self._file.write(json.dumps({"step": step.number, **values, "seconds": round(self.seconds, 3)}) + "\n")
@@ -526,6 +632,11 @@ class Log:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step.number)
         return loss
+
+    def show(self, step: int, pictures: Sequence[tuple[Frame, Image.Image]]) -> None:
+        """Samples, where TensorBoard shows images."""
+        for frame, image in pictures:
+            self._board.add_image(frame.scene, np.asarray(image), step, dataformats="HWC")
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 Nothing here waits for the device: whether a step may be taken is decided where the gradients are, and read later.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,16 @@ class Factors:
         """Bring the copy up to date with the master."""
         if self._grads is not self.master.grad:
             self._values.copy_(self.master.data)
+
+    @contextmanager
+    def wearing(self, vector: torch.Tensor) -> Iterator[None]:
+        """Compute with these values for a while, such as the moving average."""
+        before = self._values.clone()
+        self._values.copy_(vector)
+        try:
+            yield
+        finally:
+            self._values.copy_(before)
 
     def forget(self) -> None:
         """Drop all gradients."""
