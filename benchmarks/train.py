@@ -3,6 +3,7 @@
     python benchmarks/train.py                       both models, as far as this machine's memory goes
     python benchmarks/train.py miniature --rounds 9
     python benchmarks/train.py sd21 --batch 4 --checkpointing
+    python benchmarks/train.py miniature --together  two adapters in one pass of the base against one after the other
 
 The common way is what the widely used example script does (diffusers' train_text_to_image_lora.py): a data loader
 gives pixels and token ids; at every step the VAE and the text encoder run; LoRA weights stay in fp32 under autocast, or
@@ -17,6 +18,7 @@ step of avignon's; the peak is that of a square matrix product in the same preci
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import multiprocessing
 import resource
@@ -61,7 +63,9 @@ def base_of(model: str) -> diffusion.Base:
         text_encoder=_filled_text(),
         tokenizer=CLIPTokenizer.from_pretrained(diffusion.embedded_folder() / "tokenizer"),
         unet=_filled(UNet2DConditionModel, UNET),
-        scheduler=DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False),
+        scheduler=DDIMScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
+        ),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -154,6 +158,40 @@ def avignon(base: diffusion.Base, settings: recipe.Recipe, examples: list[Any], 
     return step
 
 
+def together(base: diffusion.Base, settings: recipe.Recipe, examples: list[Any], device: torch.device) -> Step:
+    """Two adapters at once: twice the batch goes through the frozen base, each half through its own adapter."""
+    choices = settings.train
+    machine = train.Machine.of(settings, device)
+    data = batches.encode(base, examples, choices, device, SILENT)
+    unet, names = base.pipeline.unet, ("benchmark", "second")
+    base.pipeline.vae = base.pipeline.text_encoder = None
+    train.prepare_unet(unet, names[0], settings, machine)
+    adapters.add(unet, names[1], choices.ranks, 0.0, seed=1)
+    parameters = [p.requires_grad_(True) for name, p in unet.named_parameters() if ".lora_" in name]
+    for module in unet.modules():
+        if hasattr(module, "lora_A"):
+            module.forward = functools.partial(_halves, module, names)
+    schedule = DDPMScheduler.from_config(base.pipeline.scheduler.config)
+    factors = Factors(parameters, diffusion.DTYPES[machine.precision])
+    updates = Updates(factors, choices, scaled=machine.precision == "fp16")
+
+    def step(number: int) -> None:
+        drawn = [batches.draw(data, choices, 1000, seed, number) for seed in (0, 1)]
+        loss = objective.denoising_losses(unet, schedule, drawn[0].joined(drawn[1])).mean()
+        (loss * updates.scale).backward()  # type: ignore[no-untyped-call]
+        updates.apply(number, loss.detach(), 1e-4)
+
+    return step
+
+
+def _halves(module: Any, names: tuple[str, str], x: torch.Tensor) -> torch.Tensor:
+    """A layer with two adapters, of which each sees its half of the batch."""
+    parts = zip(names, x.chunk(2), strict=True)
+    change = [module.lora_B[name](module.lora_A[name](part)) * module.scaling[name] for name, part in parts]
+    base: torch.Tensor = module.base_layer(x)
+    return base + torch.cat(change)
+
+
 def common(base: diffusion.Base, settings: recipe.Recipe, examples: list[Any], device: torch.device) -> Step:
     """The example script's step."""
     choices, pipeline = settings.train, base.pipeline
@@ -212,7 +250,7 @@ def _endless(loader: Any) -> Any:
         yield from loader
 
 
-WAYS = {"avignon": avignon, "common": common}
+WAYS = {"avignon": avignon, "common": common, "together": together}
 
 
 def contest(pipe: Connection, way: str, model: str, overrides: list[str]) -> None:
@@ -271,6 +309,8 @@ def compete(model: str, arguments: argparse.Namespace) -> None:
     contestants = {"avignon": ("avignon", precision), f"common way, {precision}": ("common", precision)}
     if precision != "fp32":
         contestants["common way, fp32"] = ("common", "fp32")
+    if arguments.together:
+        contestants = {"avignon": ("avignon", precision), "two adapters in one pass": ("together", precision)}
     pipes, processes = {}, []
     for name, (way, of) in contestants.items():
         pipes[name], theirs = multiprocessing.get_context("spawn").Pipe()
@@ -286,7 +326,7 @@ def compete(model: str, arguments: argparse.Namespace) -> None:
             pipe.send(steps)
             seconds = pipe.recv()
             if number:
-                rates[name].append(steps * batch / seconds)
+                rates[name].append(steps * images_of(contestants[name][0], batch) / seconds)
     print(f"\n{model}, batch {batch}, {device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     print(f"{'':<24} {'images/s':>9} {'GiB':>6} {'of the peak':>12} {'avignon is':>12}")
     for name, pipe in pipes.items():
@@ -295,13 +335,18 @@ def compete(model: str, arguments: argparse.Namespace) -> None:
         peak = matrix_peak(contestants[name][1], device)
         rate = statistics.median(rates[name])
         ratio = statistics.median(a / b for a, b in zip(rates["avignon"], rates[name], strict=True))
-        share = rate * flops / batch / peak
+        share = rate * flops / images_of(contestants[name][0], batch) / peak
         print(f"{name:<24} {rate:>9.3g} {memory / 2**30:>6.2f} {share:>11.1%} {ratio:>10.2f} ×", flush=True)
         print(
             "  " + json.dumps({"rates": [round(r, 3) for r in rates[name]], "flops": flops, "peak": peak}), flush=True
         )
     for process in processes:
         process.join()
+
+
+def images_of(way: str, batch: int) -> int:
+    """Images in a step."""
+    return 2 * batch if way == "together" else batch
 
 
 def main() -> None:
@@ -312,6 +357,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="steps a round: 10 of the miniature, 1 of the real one by default")
     parser.add_argument("--batch", type=int, help="4 for the miniature, 1 for the real one by default")
     parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--together", action="store_true", help="avignon against two adapters in one pass")
     arguments = parser.parse_args()
     for model in arguments.models:
         compete(model, arguments)
