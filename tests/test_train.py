@@ -567,6 +567,16 @@ def step_with(factors: Factors, updates: Updates, step: int, gradient: float, lo
     updates.apply(step, torch.tensor(loss), 0.1)
 
 
+def test_loss_scale_survives_an_interruption() -> None:
+    """A resumed fp16 run goes on with the loss scale it had, and with the steps since the last overflow."""
+    factors, updates = some_updates()
+    for step, gradient in enumerate((math.inf, math.inf, 0.5)):
+        step_with(factors, updates, step, gradient)
+    _, resumed = some_updates()
+    resumed.load_state_dict(updates.state_dict())
+    assert (float(resumed.scale), float(resumed.clean)) == (2.0**14, 1)
+
+
 def test_loss_scale_falls_on_overflow_and_rises_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """An fp16 overflow takes no step and halves the scale; a sound step is the one that AdamW takes in fp32."""
     monkeypatch.setattr("avignon.updates.GROWTH_INTERVAL", 3)
@@ -583,6 +593,18 @@ def test_loss_scale_falls_on_overflow_and_rises_again(monkeypatch: pytest.Monkey
         assert torch.allclose(factors.master, reference, atol=1e-6)
     assert float(updates.scale) == 2.0**16, "three sound steps in a row"
     assert updates.first_fault() is None
+
+
+@pytest.mark.parametrize(("gradient", "expected"), [(3.0, 0.1), (0.001, 0.001 * math.sqrt(10))])
+def test_gradients_are_clipped(gradient: float, expected: float) -> None:
+    """A gradient longer than `max_grad_norm` is brought to it, a shorter one is left; its own norm is what is told."""
+    factors = Factors([torch.nn.Parameter(torch.ones(10))], torch.float32)
+    updates = Updates(factors, Train(max_grad_norm=0.1), scaled=False)
+    factors._grads.fill_(gradient)
+    norm = updates.apply(0, torch.tensor(1.0), 0.1)
+    assert float(norm) == pytest.approx(gradient * math.sqrt(10))
+    first_moment = updates.optimizer.state[factors.master]["exp_avg"]
+    assert float(first_moment.norm()) == pytest.approx(0.1 * expected, rel=1e-4)
 
 
 def test_loss_scale_underflow_is_told_apart() -> None:
