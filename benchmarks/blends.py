@@ -15,7 +15,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from avignon import adapters, blend, diffusion, imaging, painting, recipe, style
@@ -41,7 +40,7 @@ class Studio:
         size, scenes = self.settings.base.resolution, self.settings.generate.scenes
         frames = [
             Frame("", "", scene.prompt, "", 1000 * number + seed, self.steps, self.settings.generate.guidance, "ddim",
-                  size, size, mix.weights, "", {}, "bf16", mix.schedule)
+                  size, size, mix.weights, "", {}, "", mix.schedule)
             for mix in mixes for number, scene in enumerate(scenes) for seed in range(self.seeds)
         ]  # fmt: skip
         flat = iter(self.painter.paint(frames))
@@ -87,7 +86,8 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = recipe.load(arguments.run / "recipe.toml", ["generate.batch=8"])
     space = Workspace(arguments.run)
-    base = diffusion.load(settings, torch.bfloat16, SILENT)
+    precision = diffusion.precision_for("auto", "train", diffusion.device())
+    base = diffusion.load(settings, diffusion.DTYPES[precision], SILENT)
     names = settings.adapter_names
     for name in names:
         adapters.load(base, name, space.adapter(name))
@@ -95,7 +95,7 @@ def main() -> None:
     painter = painting.Painter(base, settings, diffusion.device(), SILENT)
     studio = Studio(settings, painter, style.yardstick(works), arguments.seeds, arguments.steps)
     size = settings.base.resolution
-    probes = [Frame("", "", s.prompt, "", k, 15, settings.generate.guidance, "ddim", size, size, {}, "", {}, "bf16")
+    probes = [Frame("", "", s.prompt, "", k, 15, settings.generate.guidance, "ddim", size, size, {}, "", {}, "")
               for k, s in enumerate(settings.generate.scenes[:4])]  # fmt: skip
     gains = blend.equal_gains(painter.effects(probes, names))
     print("gains:", {name: round(gain, 3) for name, gain in gains.items()}, flush=True)

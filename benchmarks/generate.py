@@ -4,7 +4,7 @@
     python benchmarks/generate.py --real [--steps 2]        the architecture of Stable Diffusion 2.1, random weights
 
 Both make the same frames (4 scenes at each stop) from the same adapters: diffusers with `set_adapters` before every
-picture, as its documentation shows; avignon in batches, in fp32 and in bf16. Repeats alternate, the median counts. The
+picture, as its documentation shows; avignon in batches, in fp32 and, where the processor has it, in bf16. Repeats alternate, the median counts. The
 largest difference of the pictures in fp32 is printed beside the times. With --real a few steps are timed, and the time
 per step is what is compared: nothing is measured of a whole picture there.
 """
@@ -85,6 +85,11 @@ def ours(settings: recipe.Recipe, folders: dict[str, Path], precision: diffusion
     return painting.Painter(base, settings, torch.device("cpu"), SILENT)
 
 
+def precisions() -> list[diffusion.Precision]:
+    """fp32, and bf16 where the processor multiplies it natively: elsewhere it is many times slower."""
+    return ["fp32", "bf16"] if torch.cpu._is_avx512_bf16_supported() else ["fp32"]
+
+
 def timed(ways: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
     """Median seconds of each way, in turns."""
     times: dict[str, list[float]] = {name: [] for name in ways}
@@ -107,7 +112,7 @@ def miniature(arguments: argparse.Namespace, scratch: Path) -> None:
         folders = {name: untrained(base, scratch, name, seed) for seed, name in enumerate(names)}
     frames = frames_of(settings, names, arguments.stops, arguments.steps)
     theirs = Theirs(StableDiffusionPipeline.from_pretrained(diffusion.embedded_folder(), safety_checker=None), folders)
-    painters = {precision: ours(settings, folders, precision) for precision in ("fp32", "bf16")}
+    painters = {precision: ours(settings, folders, precision) for precision in precisions()}
     ways: dict[str, Callable[[], Any]] = {"diffusers, frame by frame, fp32": lambda: theirs.paint(frames)}
     for precision, painter in painters.items():
         ways[f"avignon, batches of {arguments.batch}, {precision}"] = partial(painter.paint, frames)
@@ -151,8 +156,9 @@ def real(arguments: argparse.Namespace) -> None:
     print(f"one guided step of {arguments.batch} pictures of 512 pixels, {torch.get_num_threads()} threads", flush=True)
     times = timed({"diffusers, one by one, fp32": alone, "avignon, one batch, fp32": lambda: together(torch.float32)},
                   arguments.repeats)  # fmt: skip
-    unet.to(torch.bfloat16)
-    times |= timed({"avignon, one batch, bf16": lambda: together(torch.bfloat16)}, arguments.repeats)
+    if "bf16" in precisions():
+        unet.to(torch.bfloat16)
+        times |= timed({"avignon, one batch, bf16": lambda: together(torch.bfloat16)}, arguments.repeats)
     table(times, arguments.batch, "step of a picture")
 
 

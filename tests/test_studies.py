@@ -124,6 +124,7 @@ def test_samples_change_nothing_but_what_is_seen(tmp_path: Path, tiny_sd: Path) 
     last = space.root / SAMPLES / "step-4"
     fields = imaging.png_fields(last / "scene-1.png")
     assert fields["prompt"] == "a boat on the sea"
+    assert fields["seed"] == recipe.seed + 1, "the seed of the series"
     assert fields["weights"] == {HOMER: 1.0}
     base = base_of(recipe)
     adapters.load(base, HOMER, space.adapter(HOMER))

@@ -567,13 +567,16 @@ def step_with(factors: Factors, updates: Updates, step: int, gradient: float, lo
     updates.apply(step, torch.tensor(loss), 0.1)
 
 
-def test_loss_scale_survives_an_interruption() -> None:
-    """A resumed fp16 run goes on with the loss scale it had, and with the steps since the last overflow."""
-    factors, updates = some_updates()
+def test_updates_survive_an_interruption() -> None:
+    """A resumed fp16 run goes on with the loss scale it had, the steps since the last overflow, and its average."""
+    factors, updates = some_updates(ema=0.9)
     for step, gradient in enumerate((math.inf, math.inf, 0.5)):
         step_with(factors, updates, step, gradient)
-    _, resumed = some_updates()
+    _, resumed = some_updates(ema=0.9)
     resumed.load_state_dict(updates.state_dict())
+    assert resumed.average is not None
+    assert torch.equal(resumed.result, updates.result)
+    assert not torch.equal(resumed.result, torch.ones(10))
     assert (float(resumed.scale), float(resumed.clean)) == (2.0**14, 1)
 
 
