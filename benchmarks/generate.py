@@ -4,9 +4,9 @@
     python benchmarks/generate.py --real [--steps 2]        the architecture of Stable Diffusion 2.1, random weights
 
 Both make the same frames (4 scenes at each stop) from the same adapters: diffusers with `set_adapters` before every
-picture, as its documentation shows; avignon in batches, in fp32 and, where the processor has it, in bf16. Repeats alternate, the median counts. The
-largest difference of the pictures in fp32 is printed beside the times. With --real a few steps are timed, and the time
-per step is what is compared: nothing is measured of a whole picture there.
+picture, as its documentation shows; avignon in batches, in fp32 and, where the processor has it, in bf16. Repeats
+alternate, the median counts. The largest difference of the pictures in fp32 is printed beside the times. With --real a
+few steps are timed, and the time per step is what is compared: nothing is measured of a whole picture there.
 """
 
 import argparse
