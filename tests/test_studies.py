@@ -195,14 +195,14 @@ def test_choice_keeps_the_best() -> None:
     for step, score in enumerate((0.1, 0.5, 0.4, 0.5)):
         assert not choice.is_over
         vector += 1
-        choice.see(step, score, vector)
+        choice.see(step, {"sample_score": score}, vector)
     assert choice.is_over
     assert choice.step == 1
     assert choice.weights is not None
     assert choice.weights.tolist() == [2, 2, 2]
     other = studies.Choice(patience=3)
     other.load_state_dict(choice.state_dict())
-    assert (other.step, other.score, other.worse, other.is_over) == (1, 0.5, 2, False)
+    assert (other.step, other.found, other.worse, other.is_over) == (1, {"sample_score": 0.5}, 2, False)
     assert not studies.Choice(patience=0, worse=99).is_over
 
 
@@ -232,6 +232,7 @@ def test_best_weights_are_saved(tmp_path: Path, tiny_sd: Path, monkeypatch: pyte
     run(recipe, space)
     assert card(space)["metrics"]["kept_step"] == 2
     assert card(space)["metrics"]["steps"] == 4
+    assert card(space)["metrics"]["sample_score"] == 0.9, "what is told is of the weights that are kept"
     short, other = prepared(tmp_path / "short", tiny_sd, **{**settings, "steps": 2})
     run(short, other)
     assert same(weights(space), weights(other))

@@ -185,15 +185,16 @@ class Choice:
 
     patience: int
     step: int = 0
-    score: float = -float("inf")
+    found: dict[str, float] = field(default_factory=lambda: {"sample_score": -float("inf")})
+    """What was measured on them."""
     weights: torch.Tensor | None = field(default=None, repr=False)
     worse: int = 0
     """Samples since that were not better."""
 
-    def see(self, step: int, score: float, weights: torch.Tensor) -> None:
-        """Take note of one sample."""
-        if score > self.score:
-            self.step, self.score, self.worse = step, score, 0
+    def see(self, step: int, found: dict[str, float], weights: torch.Tensor) -> None:
+        """Take note of what was measured after `step` steps."""
+        if found["sample_score"] > self.found["sample_score"]:
+            self.step, self.found, self.worse = step, found, 0
             self.weights = weights.detach().cpu().clone()
         else:
             self.worse += 1

@@ -342,15 +342,23 @@ class Training:
                     self._save(done)
                 if stop:
                     break
-        kept = self._choice.weights if settings.keep == "best" else None
-        self._factors.release(self._updates.result if kept is None else kept)
+        weights, of_step, measured = self._kept(done, log)
+        self._factors.release(weights)
         return {
             "steps": done,
-            "kept_step": done if kept is None else self._choice.step,
+            "kept_step": of_step,
             "final_loss": log.recent,
             "seconds": round(log.seconds, 1),
-            **log.last_watched,
+            **measured,
         }
+
+    def _kept(self, done: int, log: "Log") -> tuple[torch.Tensor, int, dict[str, float]]:
+        """The weights to save, the step they are of, and what was measured on them."""
+        best = self._choice
+        if self._settings.keep == "last" or best.weights is None:
+            return self._updates.result, done, log.last_watched
+        with self._factors.wearing(best.weights):
+            return best.weights, best.step, {**best.found, **self._watch()}
 
     def _looked_at(self, done: int, log: "Log") -> dict[str, float]:
         """What is measured after so many steps, if it is time for that; each measure is taken at the end as well."""
@@ -442,7 +450,7 @@ class Training:
             self._job.keep_samples(pictures)
             log.show(step, pictures)
         found = processes.agree(found)
-        self._choice.see(step, found["sample_score"], self._updates.result)
+        self._choice.see(step, found, self._updates.result)
         return found
 
     def _report(self, pending: list["Step"], log: "Log", watched: dict[str, float]) -> None:
