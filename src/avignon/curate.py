@@ -140,6 +140,8 @@ def faults(measures: Measures, curate: Curate, *, in_colour: bool) -> Iterator[s
         yield f"without colour: colour {measures.colour:.1f}, at least {curate.min_colour:g} is needed of a painting"
     if measures.margin > curate.max_margin:
         yield f"margin: {measures.margin:.1%} of a side is flat, at most {curate.max_margin:.1%} is accepted"
+    if measures.frame > curate.max_frame:
+        yield f"frame: {measures.frame:.2f}, at most {curate.max_frame:g} is accepted"
     if measures.target > curate.max_target:
         yield f"colour target: {measures.target:.2f}, at most {curate.max_target:g} is accepted"
     if measures.ruler > curate.max_ruler:
