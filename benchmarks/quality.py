@@ -99,7 +99,7 @@ def gilded(share: float, *, rim: bool, askew: float = 0.0) -> Degrade:
         canvas.paste(image, (band, band))
         lit = np.linspace(1.1, 0.7, height)[:, None, None] * np.linspace(0.8, 1.1, width)[None, :, None]
         framed = Image.fromarray((np.asarray(canvas) * lit).clip(0, 255).astype(np.uint8))
-        return _cropped(framed.rotate(askew, Image.Resampling.BICUBIC), 0.012) if askew else framed
+        return _askew(framed, askew) if askew else framed
 
     return degrade
 
@@ -153,7 +153,10 @@ DEFECTS: dict[str, dict[str, Degrade]] = {
         "without a rim": gilded(0.08, rim=False),
     },
     "colour target": {"ten patches": with_target},
-    "ruler": {"millimetres": with_ruler},
+    "ruler": {
+        "millimetres": with_ruler,
+        "askew by 1°": lambda i: _askew(with_ruler(i), 1),
+    },
 }
 
 
@@ -210,6 +213,10 @@ STATES: dict[str, Degrade] = {
 
 KIN = {"blurred": {"scaled up"}, "scaled up": {"blurred"}, "margin": {"frame"}, "frame": {"margin"}}
 """Defects of which the one is rightly seen in the other: what was scaled up is blurred, a flat mount is a frame."""
+
+
+def _askew(image: Image.Image, degrees: float) -> Image.Image:
+    return _cropped(image.rotate(degrees, Image.Resampling.BICUBIC), 0.012)
 
 
 def _unevenly(image: Image.Image, share: float) -> Image.Image:

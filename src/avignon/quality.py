@@ -112,7 +112,7 @@ def blocking(grey: Grey) -> float:
     """Steps across the borders of JPEG's 8 × 8 blocks, against steps elsewhere; 1 where there are no blocks.
 
     After Wang, Sheikh and Bovik, "No-reference perceptual quality assessment of JPEG compressed images", ICIP 2002,
-    eq. 1.
+    eq. 1; with medians over the columns, because one line, such as a mount's, is no pattern of blocks.
     """
     return float(np.sqrt(_steps(grey) * _steps(grey.T)))
 
@@ -120,9 +120,9 @@ def blocking(grey: Grey) -> float:
 def _steps(grey: Grey) -> float:
     steps = np.abs(np.diff(grey, axis=1)).mean(axis=0)  # (W-1,): index 7 is the step from column 7 to column 8
     at_border = np.arange(steps.size) % 8 == 7
-    if not at_border.any() or steps[~at_border].mean() == 0:
+    if not at_border.any() or np.median(steps[~at_border]) == 0:
         return 1.0
-    return float(steps[at_border].mean() / steps[~at_border].mean())
+    return float(np.median(steps[at_border]) / np.median(steps[~at_border]))
 
 
 def colour(image: Image.Image) -> float:

@@ -154,8 +154,8 @@ class Curate(Section):
     """Straightest line along the weakest of the four edges: the inner rim of a frame, however ornate."""
     max_target: float = Field(default=0.7, ge=0, le=1)
     """Most hues of six in flat patches in a row along an edge: a colour target."""
-    max_ruler: float = Field(default=0.6, ge=0, le=1)
-    """Most regularity of marks along an edge: a ruler."""
+    max_ruler: float = Field(default=0.85, ge=0, le=1)
+    """Most regularity of marks along an edge: a ruler. The carving of a frame comes to three quarters."""
 
 
 class Prepare(Section):
