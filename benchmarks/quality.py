@@ -10,6 +10,7 @@ defect is found; a sound picture, or one with another defect, that is flagged fo
 import argparse
 import io
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,30 @@ def mounted(level: tuple[int, int, int], share: float) -> Degrade:
     return degrade
 
 
+def gilded(share: float, *, rim: bool, askew: float = 0.0) -> Degrade:
+    """In a carved and gilded frame, lit from the upper right; `rim` is its bright fillet, `askew` is in degrees."""
+
+    def degrade(image: Image.Image) -> Image.Image:
+        band = round(min(image.size) * share)
+        width, height = image.width + 2 * band, image.height + 2 * band
+        y, x = np.mgrid[:height, :width].astype(np.float64)
+        inwards = np.minimum.reduce([x, y, width - 1 - x, height - 1 - y]) / band  # 0 outside, 1 at the picture
+        along = np.where(np.minimum(y, height - 1 - y) < np.minimum(x, width - 1 - x), x, y) / band
+        carved = np.sin(8 * along) * np.sin(9 * inwards) + 0.6 * np.sin(24 * along + 4 * inwards)
+        worn = np.random.default_rng(0).normal(0, 0.06, (height, width))
+        light = 0.6 + 0.18 * carved + 0.1 * np.sin(6 * inwards) + worn
+        if rim:
+            light = np.where(inwards > 0.93, 0.95, np.where(inwards > 0.88, 0.2, light))
+        gold = (light[..., None] * np.array([215, 170, 80])).clip(0, 255).astype(np.uint8)
+        canvas = Image.fromarray(gold)
+        canvas.paste(image, (band, band))
+        lit = np.linspace(1.1, 0.7, height)[:, None, None] * np.linspace(0.8, 1.1, width)[None, :, None]
+        framed = Image.fromarray((np.asarray(canvas) * lit).clip(0, 255).astype(np.uint8))
+        return _askew(framed, askew) if askew else framed
+
+    return degrade
+
+
 PATCHES = ("#735244", "#c29682", "#627a9d", "#d67e2c", "#383d96", "#469449", "#af363c", "#e7c71f", "#bb5695", "#0885a1")
 """Of a common colour target."""
 
@@ -112,7 +137,7 @@ DEFECTS: dict[str, dict[str, Degrade]] = {
         "radius 0.6 % of the long side": lambda i: i.filter(ImageFilter.GaussianBlur(max(i.size) * 0.006)),
         "radius 1 %": lambda i: i.filter(ImageFilter.GaussianBlur(max(i.size) * 0.01)),
     },
-    "scaled up": {"× 2": scaled_up(2), "× 3": scaled_up(3), "× 4": scaled_up(4)},
+    "scaled up": {"× 2": scaled_up(2), "× 3": scaled_up(3), "× 4": scaled_up(4), "× 8": scaled_up(8)},
     "noisy": {"σ 12": noisy(12), "σ 20": noisy(20), "σ 30": noisy(30)},
     "JPEG blocks": {"quality 20": jpeg(20), "quality 10": jpeg(10), "quality 5": jpeg(5)},
     "without colour": {
@@ -121,9 +146,52 @@ DEFECTS: dict[str, dict[str, Degrade]] = {
         "blue": toned((5, 15, 45), (235, 245, 255)),
     },
     "margin": {"white 5 %": mounted((250, 250, 250), 0.05), "black 10 %": mounted((5, 5, 5), 0.1)},
+    "frame": {
+        "carved and gilded, 10 %": gilded(0.1, rim=True),
+        "the same, askew by 0.4°": gilded(0.1, rim=True, askew=0.4),
+        "askew by 1°": gilded(0.12, rim=True, askew=1),
+        "without a rim": gilded(0.08, rim=False),
+    },
     "colour target": {"ten patches": with_target},
-    "ruler": {"millimetres": with_ruler},
+    "ruler": {
+        "millimetres": with_ruler,
+        "askew by 1°": lambda i: _askew(with_ruler(i), 1),
+    },
 }
+
+
+def printed(image: Image.Image) -> Image.Image:
+    """As a print: hatched in three directions, each where the tone is darker than its own level, on pale paper."""
+    tone = np.asarray(image.convert("L").filter(ImageFilter.GaussianBlur(1)), dtype=np.float64)
+    y, x = np.mgrid[: tone.shape[0], : tone.shape[1]]
+    ink = np.zeros_like(tone, dtype=bool)
+    for level, across in ((170, x + y), (110, x - y), (60, x)):
+        ink |= (tone < level) & (across % 6 < 2)
+    paper = np.array([238, 228, 205])
+    return Image.fromarray(np.where(ink[..., None], 40, paper).astype(np.uint8))
+
+
+def state(seed: int, changes: int, crop: float) -> Degrade:
+    """Another state of a print: tone and lines added or burnished away here and there, and cut otherwise."""
+
+    def degrade(image: Image.Image) -> Image.Image:
+        random = np.random.default_rng(seed)
+        plate = image.copy()
+        brush = ImageDraw.Draw(plate, "RGBA")
+        for _ in range(changes):
+            left, top = random.uniform(0, 0.8, 2) * plate.size
+            right, bottom = (left, top) + random.uniform(0.1, 0.25, 2) * plate.size
+            tone = (20, 20, 20) if random.random() < 0.6 else (245, 240, 225)
+            brush.ellipse((left, top, right, bottom), fill=(*tone, int(random.uniform(60, 150))))
+            for height in np.arange(top, bottom, 7):
+                brush.line((left, height, right, height + 9), fill=(*tone, 200), width=2)
+        shares = random.uniform(0, crop, 4) * (*plate.size, *plate.size)
+        return printed(plate).crop(
+            (round(shares[0]), round(shares[1]), round(plate.width - shares[2]), round(plate.height - shares[3]))
+        )
+
+    return degrade
+
 
 COPIES: dict[str, Degrade] = {
     "half the size": lambda i: i.resize((i.width // 2, i.height // 2)),
@@ -132,7 +200,28 @@ COPIES: dict[str, Degrade] = {
     "without colour": toned((0, 0, 0), (255, 255, 255)),
     "cropped by 3 % at each edge": lambda i: _cropped(i, 0.03),
     "cropped by 6 %": lambda i: _cropped(i, 0.06),
+    "cropped unevenly, by up to 8 %": lambda i: _unevenly(i, 0.08),
 }
+"""Other views of one painting."""
+
+STATES: dict[str, Degrade] = {
+    "another state, 3 changes": state(1, 3, 0.03),
+    "6 changes, cut by up to 6 %": state(2, 6, 0.06),
+    "10 changes, cut by up to 6 %": state(3, 10, 0.06),
+}
+"""Of one print, each beside its first state."""
+
+KIN = {"blurred": {"scaled up"}, "scaled up": {"blurred"}, "margin": {"frame"}, "frame": {"margin"}}
+"""Defects of which the one is rightly seen in the other: what was scaled up is blurred, a flat mount is a frame."""
+
+
+def _askew(image: Image.Image, degrees: float) -> Image.Image:
+    return _cropped(image.rotate(degrees, Image.Resampling.BICUBIC), 0.012)
+
+
+def _unevenly(image: Image.Image, share: float) -> Image.Image:
+    width, height = image.size
+    return image.crop((round(width * share), 0, round(width * (1 - share / 4)), round(height * (1 - share / 2))))
 
 
 def _cropped(image: Image.Image, share: float) -> Image.Image:
@@ -171,45 +260,60 @@ def _flags(image: Image.Image, title: str, values: bool) -> set[str]:
 
 
 def _defects(sound: dict[str, Image.Image], values: bool) -> None:
-    flagged = {"sound": {name: _flags(image, name, values) for name, image in sound.items()}}
+    flagged = {"sound": [_flags(image, name, values) for name, image in sound.items()]}
+    kinds = {"sound": ""}
     for defect, degrees in DEFECTS.items():
         for degree, degrade in degrees.items():
             key = f"{defect}, {degree}"
-            flagged[key] = {name: _flags(degrade(i), f"{key}: {name}", values) for name, i in sound.items()}
-    print(f"{'defect':<16} {'degree':<32} {'found':>9}   false alarms among sound and otherwise degraded pictures")
-    for defect, degrees in DEFECTS.items():
-        others = [flags for key, each in flagged.items() if not key.startswith(defect) for flags in each.values()]
-        alarms, all_found = sum(defect in flags for flags in others), 0
-        for degree in degrees:
-            found = sum(defect in flags for flags in flagged[f"{defect}, {degree}"].values())
-            all_found += found
-            print(f"{defect:<16} {degree:<32} {found:>3} of {len(sound)}")
-        total = len(sound) * len(degrees)
-        precision = all_found / (all_found + alarms) if all_found + alarms else 0.0
-        on_sound = sum(defect in flags for flags in flagged["sound"].values())
-        print(
-            f"{defect:<16} recall {all_found / total:.2f}, precision {precision:.2f}; "
-            f"{on_sound} of {len(sound)} sound ones flagged, {alarms} of {len(others)} altogether"
-        )
+            kinds[key] = defect
+            flagged[key] = [_flags(degrade(i), f"{key}: {name}", values) for name, i in sound.items()]
+    print(f"\nof {len(sound)} of each kind, flagged as: {', '.join(DEFECTS)}")
+    for key, each in flagged.items():
+        counts = [sum(defect in flags for flags in each) for defect in DEFECTS]
+        print(f"{key:<44}" + "".join(f"{count or '·':>5}" for count in counts))
+    print()
+    for defect in DEFECTS:
+        _judged(defect, kinds, flagged)
+
+
+def _judged(defect: str, kinds: dict[str, str], flagged: dict[str, list[set[str]]]) -> None:
+    """Recall over all degrees; precision against sound pictures, and against those with a defect of another kind."""
+
+    def counted(which: Callable[[str], bool]) -> tuple[int, int]:
+        flags = [each for key, kind in kinds.items() if which(kind) for each in flagged[key]]
+        return sum(defect in each for each in flags), len(flags)
+
+    found, planted = counted(lambda kind: kind == defect)
+    on_sound, sound = counted(lambda kind: not kind)
+    on_others, others = counted(lambda kind: kind not in ("", defect, *KIN.get(defect, ())))
+    precision = found / max(1, found + on_sound + on_others)
+    print(
+        f"{defect:<16} recall {found / planted:.2f} ({found} of {planted}), precision {precision:.2f} "
+        f"(false alarms: {on_sound} of {sound} sound, {on_others} of {others} with another defect)"
+    )
 
 
 def _duplicates(sound: dict[str, Image.Image]) -> None:
     least = Curate().duplicate_likeness
-    looks = {name: quality.look_at(image) for name, image in sound.items()}
-    names = list(looks)
-    pairs = [quality.likeness(looks[a], looks[b]) for i, a in enumerate(names) for b in names[:i]]
-    alarms = sum(pair >= least for pair in pairs)
-    found_all = 0
-    for copy, degrade in COPIES.items():
-        alike = [quality.likeness(looks[name], quality.look_at(degrade(image))) for name, image in sound.items()]
-        found = sum(each >= least for each in alike)
-        found_all += found
-        print(f"near duplicate   {copy:<32} {found:>3} of {len(sound)}   least likeness {min(alike):.3f}")
-    total = len(sound) * len(COPIES)
-    print(
-        f"near duplicate   recall {found_all / total:.2f}, precision {found_all / (found_all + alarms):.2f}; "
-        f"most alike of {len(pairs)} pairs of different paintings {max(pairs):.3f}"
-    )
+    print(f"\nnear duplicates, from a likeness of {least:g}")
+    for what, originals, copies in (
+        ("views", sound, COPIES),
+        ("states", {name: printed(image) for name, image in sound.items()}, STATES),
+    ):
+        looks = {name: quality.look_at(image) for name, image in originals.items()}
+        pairs = [quality.likeness(a, b) for a, b in combinations(looks.values(), 2)]
+        alarms, found_all = sum(pair >= least for pair in pairs), 0
+        for copy, degrade in copies.items():
+            # A state is made from the painting and printed; a view is made from the original itself.
+            alike = [quality.likeness(looks[name], quality.look_at(degrade(image))) for name, image in sound.items()]
+            found = sum(each >= least for each in alike)
+            found_all += found
+            print(f"{what:<16} {copy:<32} {found:>3} of {len(sound)}   least likeness {min(alike):.3f}")
+        print(
+            f"{what:<16} recall {found_all / (len(sound) * len(copies)):.2f}, "
+            f"precision {found_all / max(1, found_all + alarms):.2f}; "
+            f"most alike of {len(pairs)} pairs of different works {max(pairs):.3f}"
+        )
 
 
 if __name__ == "__main__":

@@ -2,12 +2,13 @@
 
 import csv
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageFilter
 
-from avignon import imaging, pipeline
+from avignon import contact, imaging, pipeline
 from avignon.curate import LEDGER
 from avignon.errors import InputError
 from avignon.recipe import Recipe, load
@@ -184,14 +185,52 @@ def test_contact_sheet_shows_what_was_decided(walls: Path, tmp_path: Path) -> No
     assert "No decisions file yet" in page
 
 
+def a_print(number: int, *, kept: bool = True, title: str = "A Boat") -> contact.Print:
+    """A work on the sheet, with a picture of 8 × 6 pixels."""
+    picture = imaging.webp_bytes(Image.new("RGB", (8, 6), "navy"), 8)
+    return contact.Print("Ann", str(number), title, "1873, 8×6 pixels", kept, "" if kept else "x", "Open.", picture)
+
+
+def test_contact_sheet_of_many_is_a_picture_still() -> None:
+    """A JPEG is no higher than 65,500 pixels: of very many works the sheet becomes wider."""
+    width, height = imaging.size_of(contact.sheet([a_print(n) for n in range(1300)]))
+    assert width > 6 * contact.EDGE
+    assert height < 65500
+
+
+def test_contact_sheet_stands_artist_by_artist() -> None:
+    """Each artist begins a row of their own, under a heading; a sheet without works is a picture, too."""
+    one = imaging.size_of(contact.sheet([a_print(1)]))
+    two = imaging.size_of(contact.sheet([a_print(1), replace(a_print(2), artist="Bo")]))
+    assert two == (one[0], 2 * one[1])
+    assert imaging.size_of(contact.sheet([]))[1] == 1
+
+
+def test_contact_sheet_draws_what_its_font_has() -> None:
+    """Accents fall away and unknown letters become question marks, where Pillow's font would draw empty boxes."""
+    drawn = contact.sheet([a_print(1, title="Étude à 96×72, 海")])
+    assert drawn == contact.sheet([a_print(1, title="Etude a 96x72, ?")])
+
+
+def test_page_says_what_overrules_and_leaves_out_empty_walls() -> None:
+    """The page tells where the decisions go, shows date and size, and has no heading without works."""
+    page = contact.page("x", [a_print(1)], {"Ann": ""})
+    assert "copy it into the" in page
+    assert "1873, 8×6 pixels" in page
+    assert "<h3>Kept</h3>" in page
+    assert "Rejected" not in page
+
+
 def test_line_of_the_contact_sheet_overrules(walls: Path, tmp_path: Path) -> None:
     """A line of the page, pasted into the decisions file, is applied when the recipe is run again."""
     add(walls, draw(50, 96, 64), "z.png")
     said = words(tmp_path)
     recipe = load(scans.recipe(tmp_path), [said])
     assert verdicts(curated(recipe, tmp_path))["z"].startswith("passed, but")
-    words(tmp_path, "ann-work-0,drop,")
-    again = verdicts(curated(recipe, tmp_path))
+    words(tmp_path, "ann-work-0,drop,", "ann-work-1,keep,")
+    rows = curated(recipe, tmp_path)
+    assert next(row["reason"] for row in rows if row["object_id"] == "ann-work-1").endswith(": no reason given")
+    again = verdicts(rows)
     assert again["z"] == "kept"
     assert again["ann-work-0"] == "dropped by the curator: no reason given"
     page = Workspace(tmp_path / "runs" / "pair").contact_page.read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from avignon import exhibit
+from avignon import exhibit, pages
 from avignon.errors import ImageError
 from avignon.evaluate import BY
 from avignon.recipe import Recipe
@@ -303,7 +303,7 @@ def test_the_script_is_the_one_the_policy_names(tmp_path: Path) -> None:
     exhibit.run(recipe_of(), space, Voice("exhibit", lambda event: None))
     html = space.page.read_text(encoding="utf-8")
     script = html.partition("<script>")[2].partition("</script>")[0]
-    assert exhibit._script_fingerprint(script) in html
+    assert pages._script_fingerprint(script) in html
 
 
 def test_every_kept_work_has_a_wall_label(page: Reader) -> None:

@@ -124,6 +124,21 @@ def test_ids_are_sent_as_they_are_written(serve: Callable[..., tuple[Images, Ask
     assert asked == ["/full/!600,400/0/default.jpg"]
 
 
+@pytest.mark.parametrize("ending", ["__900", "__300"])
+@pytest.mark.parametrize("info_too", [False, True])
+def test_stand_ins_are_recognised(ending: str, info_too: bool) -> None:
+    """A redirect to the museum's small stand-in, of 900 or of 300 pixels, is followed and marked as capped."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        is_info = request.url.path.endswith("/info.json")
+        if ending not in str(request.url) and (info_too or not is_info):
+            return httpx.Response(303, headers={"Location": str(request.url).replace("some-id", f"some-id{ending}")})
+        return httpx.Response(200, content=json.dumps(LEVEL_2) if is_info else jpeg(600, 400))
+
+    with Fetcher(pause=0, mounts={"https://": httpx.MockTransport(answer)}) as client:
+        assert Images(client, 600).receive(IMAGE).capped
+
+
 @pytest.mark.parametrize("sent", [(600, 402), (598, 400), (1200, 800), (400, 600), (1, 1)])
 def test_other_sizes_than_promised_are_faults(
     serve: Callable[..., tuple[Images, Asked]], sent: tuple[int, int]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter
+from PIL import Image, ImageEnhance, ImageFilter
 
 from avignon import imaging, quality
 from avignon.curate import faults
@@ -65,6 +65,15 @@ def _mounted(image: Image.Image) -> Image.Image:
     return canvas
 
 
+def _framed(image: Image.Image) -> Image.Image:
+    """In a frame of carved gold with a dark rim."""
+    canvas = Image.effect_noise((image.width + 100, image.height + 100), 60).convert("RGB")
+    canvas = Image.blend(canvas, Image.new("RGB", canvas.size, (200, 150, 60)), 0.5)
+    canvas.paste((30, 20, 10), (46, 46, image.width + 54, image.height + 54))
+    canvas.paste(image, (50, 50))
+    return canvas
+
+
 def _with_target(image: Image.Image) -> Image.Image:
     marked = image.copy()
     for place, patch in enumerate(("#d62828", "#e7c71f", "#3ca03c", "#1fb5b5", "#2b3fc4", "#b52bb5")):
@@ -87,6 +96,7 @@ DEFECTS: dict[str, Degrade] = {
     "JPEG blocks": _jpeg,
     "without colour": _sepia,
     "margin": _mounted,
+    "frame": _framed,
     "colour target": _with_target,
     "ruler": _with_ruler,
 }
@@ -103,7 +113,7 @@ def test_defect_is_named(defect: str, seed: int) -> None:
 
 def test_every_fault_says_measure_and_threshold() -> None:
     """A fault names what was measured and what is asked; grey is no fault of what is not a painting."""
-    worst = Measures(1.0, 0.01, 99.0, 9.0, 0.0, 0.5, 1.0, 1.0)
+    worst = Measures(1.0, 0.01, 99.0, 9.0, 0.0, 0.5, 1.0, 1.0, 1.0)
     told = list(faults(worst, Curate(), in_colour=True))
     assert [text.partition(":")[0] for text in told] == list(DEFECTS)
     assert told[2] == "noisy: noise 99.0, at most 5.5 is accepted"
@@ -127,11 +137,21 @@ def test_flat_pictures_break_nothing(size: tuple[int, int], level: int) -> None:
     assert np.isfinite(quality.likeness(quality.look_at(flat), quality.look_at(flat)))
 
 
+def _reworked(image: Image.Image) -> Image.Image:
+    """Another state of a print: a part of it darkened, and cut otherwise."""
+    state = image.copy()
+    part = (60, 40, 160, 120)
+    state.paste(ImageEnhance.Brightness(state.crop(part)).enhance(0.6), part)
+    return state.crop((12, 0, image.width, image.height - 12))
+
+
 COPIES: dict[str, Degrade] = {
     "smaller": lambda image: image.resize((233, 166)),
     "saved badly": _jpeg,
     "toned": _sepia,
     "cropped": lambda image: image.crop((21, 15, image.width - 21, image.height - 15)),
+    "cropped unevenly": lambda image: image.crop((40, 0, image.width - 5, image.height - 25)),
+    "reworked": _reworked,
 }
 
 

@@ -292,17 +292,10 @@ def doctor() -> None:
 
 
 def _print_table(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from avignon import columns
 
-    table = Table(title=Text(title), box=box.SIMPLE_HEAD, title_justify="left")
-    for name in header:
-        table.add_column(name, overflow="fold")  # An address that is cut off leads nowhere.
-    for row in rows:
-        table.add_row(*map(Text, row))  # Text, so that brackets in a title are not taken for markup.
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 160
+    click.echo("\n".join(columns.table(title, header, rows, width)))
 
 
 class _Json:

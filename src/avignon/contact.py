@@ -5,20 +5,26 @@ One image file to pass round, and one page on which each work stands with its re
 
 import csv
 import io
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image, ImageDraw, ImageFont
 
-from avignon import imaging
+from avignon import imaging, pages
 
 EDGE = 220
 """Longest side of a picture on the sheet, in pixels."""
 
 COLUMNS = 6
-MARGIN, CAPTION = 14, 46
+MARGIN, CAPTION, HEADING = 14, 62, 44
+ROWS = 200
+"""Of pictures at most, before there are more columns: a JPEG is no higher than 65,500 pixels."""
+
 GROUND, INK, KEPT, REJECTED = "#f6f4ef", "#222222", "#2e7d32", "#b3261e"
+
+Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,8 @@ class Print:
     artist: str
     object_id: str
     title: str
+    about: str
+    """Date and size, in a line."""
     kept: bool
     reason: str
     rights: str
@@ -44,16 +52,28 @@ class Print:
 
 
 def sheet(prints: Sequence[Print]) -> bytes:
-    """All pictures as one JPEG: kept ones first, framed in green; rejected ones in red, with their reasons."""
-    shown = sorted((each for each in prints if each.picture), key=lambda each: (each.artist, not each.kept))
+    """All pictures as one JPEG, artist by artist: kept ones first, framed in green; rejected ones in red, and why."""
+    walls = [[each for each in prints if each.artist == artist] for artist in dict.fromkeys(p.artist for p in prints)]
+    columns = max(COLUMNS, -(-len(prints) // ROWS))
     width, height = EDGE + 2 * MARGIN, EDGE + CAPTION + 2 * MARGIN
-    rows = max(1, -(-len(shown) // COLUMNS))
-    canvas = Image.new("RGB", (COLUMNS * width, rows * height), GROUND)
-    for place, each in enumerate(shown):
-        _hang(canvas, each, (place % COLUMNS * width + MARGIN, place // COLUMNS * height + MARGIN))
+    shown = [sorted((each for each in wall if each.picture), key=lambda each: not each.kept) for wall in walls]
+    tops = list(accumulate((HEADING + -(-len(wall) // columns) * height for wall in shown), initial=0))
+    canvas = Image.new("RGB", (columns * width, max(1, tops[-1])), GROUND)
+    for wall, hung, top in zip(walls, shown, tops, strict=False):
+        _title(canvas, wall, (MARGIN, top + MARGIN))
+        for place, each in enumerate(hung):
+            corner = (place % columns * width + MARGIN, top + HEADING + place // columns * height + MARGIN)
+            _hang(canvas, each, corner)
     buffer = io.BytesIO()
     canvas.save(buffer, "JPEG", quality=88)
     return buffer.getvalue()
+
+
+def _title(canvas: Image.Image, wall: Sequence[Print], corner: tuple[int, int]) -> None:
+    kept, without = sum(each.kept for each in wall), sum(not each.picture for each in wall)
+    text = f"{wall[0].artist}: {kept} kept of {len(wall)}"
+    text += f" (without a picture, and so on the page alone: {without})" if without else ""
+    ImageDraw.Draw(canvas).text(corner, _drawable(text), fill=INK, font=ImageFont.load_default(20))
 
 
 def _hang(canvas: Image.Image, each: Print, corner: tuple[int, int]) -> None:
@@ -64,15 +84,29 @@ def _hang(canvas: Image.Image, each: Print, corner: tuple[int, int]) -> None:
     x, y = left + (EDGE - picture.width) // 2, top + (EDGE - picture.height) // 2
     canvas.paste(picture, (x, y))
     brush.rectangle((x - 3, y - 3, x + picture.width + 2, y + picture.height + 2), outline=colour, width=3)
-    for line, (text, ink) in enumerate(((each.title, INK), (each.object_id, INK), (_verdict(each), colour))):
-        brush.text((left, top + EDGE + 6 + 15 * line), _fitted(text, font), fill=ink, font=font)
+    reason = [(line, colour) for line in _folded(_drawable(_verdict(each)), font)]
+    for number, (text, ink) in enumerate([(_drawable(each.title), INK), (_drawable(each.object_id), INK), *reason]):
+        brush.text((left, top + EDGE + 6 + 15 * number), _fitted(text, font), fill=ink, font=font)
+
+
+def _drawable(text: str) -> str:
+    """Text in the letters that Pillow's own font has: no accents, and nothing beyond ASCII. The page has it in full."""
+    plain = unicodedata.normalize("NFKD", text.replace("×", "x").replace("–", "-").replace("—", "-"))
+    return "".join(c if c.isascii() else "?" for c in plain if not unicodedata.combining(c))
 
 
 def _verdict(each: Print) -> str:
     return each.reason or ("kept" if each.kept else "rejected")
 
 
-def _fitted(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
+def _folded(text: str, font: Font) -> tuple[str, ...]:
+    """A reason on two lines at most; what the second cannot hold is cut off there."""
+    words = text.split()
+    fit = next((n for n in range(len(words), 0, -1) if font.getlength(" ".join(words[:n])) <= EDGE), 1)
+    return " ".join(words[:fit]), " ".join(words[fit:])
+
+
+def _fitted(text: str, font: Font) -> str:
     """Text that is no wider than a picture."""
     while text and font.getlength(text) > EDGE:
         text = text[:-2].rstrip("…") + "…" if len(text) > 2 else ""
@@ -81,13 +115,5 @@ def _fitted(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> st
 
 def page(name: str, prints: Sequence[Print], decisions: Mapping[str, str]) -> str:
     """The sheet as a page that opens from disk; `decisions` names each artist's decisions file, if there is one."""
-    environment = Environment(
-        loader=PackageLoader("avignon"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     walls = [(artist, file, [each for each in prints if each.artist == artist]) for artist, file in decisions.items()]
-    environment.filters["inlined"] = imaging.data_uri
-    return environment.get_template("contact.html").render(name=name, walls=walls) + "\n"
+    return pages.rendered("contact.html", name=name, walls=walls)

@@ -100,7 +100,7 @@ class _Gate:
         else:
             self.by_bytes[original.sha256] = found.work.object_id
             self.by_look.append((look, found.work.object_id))
-            decision = Decision(Verdict.KEPT, f"kept by the curator: {word.reason}" if word else "")
+            decision = Decision(Verdict.KEPT, _by_curator(word) if word else "")
         return Decided(found, decision, measures, imaging.webp_bytes(image, contact.EDGE))
 
     def _fault(self, work: Work, size: tuple[int, int], original: Original, measures: Measures, look: Look) -> str:
@@ -114,6 +114,10 @@ class _Gate:
             if (alike := likeness(look, other)) >= self.recipe.curate.duplicate_likeness:
                 return f"near duplicate of {number}: likeness {alike:.2f}"
         return next(iter(faults(measures, self.recipe.curate, in_colour=_is_in_colour(work))), "")
+
+
+def _by_curator(word: Decision) -> str:
+    return f"kept by the curator: {word.reason or 'no reason given'}"
 
 
 def _is_in_colour(work: Work) -> bool:
@@ -136,6 +140,8 @@ def faults(measures: Measures, curate: Curate, *, in_colour: bool) -> Iterator[s
         yield f"without colour: colour {measures.colour:.1f}, at least {curate.min_colour:g} is needed of a painting"
     if measures.margin > curate.max_margin:
         yield f"margin: {measures.margin:.1%} of a side is flat, at most {curate.max_margin:.1%} is accepted"
+    if measures.frame > curate.max_frame:
+        yield f"frame: {measures.frame:.2f}, at most {curate.max_frame:g} is accepted"
     if measures.target > curate.max_target:
         yield f"colour target: {measures.target:.2f}, at most {curate.max_target:g} is accepted"
     if measures.ruler > curate.max_ruler:
@@ -162,6 +168,7 @@ def _write_contact(recipe: Recipe, decided: list[Decided], space: Workspace) -> 
             artist=each.found.work.artist,
             object_id=each.found.work.object_id,
             title=each.found.work.title,
+            about=_about(each),
             kept=each.is_kept,
             reason=each.decision.reason,
             rights=each.found.work.rights.access.sentence,
@@ -172,6 +179,12 @@ def _write_contact(recipe: Recipe, decided: list[Decided], space: Workspace) -> 
     decisions = {artist.name: artist.decisions for artist in recipe.artists}
     write_bytes(space.contact_sheet, contact.sheet(prints))
     write_text(space.contact_page, contact.page(recipe.name, prints, decisions))
+
+
+def _about(decided: Decided) -> str:
+    original = decided.found.original
+    pixels = f"{original.width}×{original.height} pixels" if original else ""
+    return ", ".join(filter(None, (decided.found.work.date, pixels)))
 
 
 def _row(decided: Decided, acknowledged: set[str]) -> dict[str, object]:

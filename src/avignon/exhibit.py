@@ -4,8 +4,6 @@ Reads all the stages' folders; writes `exhibition/index.html`. This module says 
 said in `templates/exhibition.html`.
 """
 
-import base64
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from avignon import __version__, imaging
+from avignon import __version__, imaging, pages
 from avignon.errors import ImageError
 from avignon.recipe import Artist, Recipe
 from avignon.records import Access, Frame, Series, Verdict, Voice, series_from
@@ -281,21 +278,8 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
 
 
 def render(page: Page) -> str:
-    """The page as HTML. Whatever comes from tables and prompts is escaped by the template engine."""
-    environment = Environment(
-        loader=PackageLoader("avignon"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["fingerprint"] = _script_fingerprint
-    return environment.get_template("exhibition.html").render(page=page) + "\n"
-
-
-def _script_fingerprint(script: str) -> str:
-    """A script as the content security policy names it (https://www.w3.org/TR/CSP3/#grammardef-hash-source)."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    """The page as HTML."""
+    return pages.rendered("exhibition.html", page=page)
 
 
 def _page(recipe: Recipe, space: Workspace, voice: Voice) -> Page:
@@ -594,4 +578,4 @@ def _pictures(path: Path, *edges: int) -> tuple[Picture, ...]:
 
 def _inlined(image: Image.Image, edge: int) -> Picture:
     content = imaging.webp_bytes(image, edge)
-    return Picture("data:image/webp;base64," + base64.b64encode(content).decode(), *imaging.size_of(content))
+    return Picture(imaging.data_uri(content), *imaging.size_of(content))

@@ -136,12 +136,12 @@ class Curate(Section):
 
     min_edge: int = Field(default=0, ge=0)
     """Least pixels on the short side; 0 takes the base's resolution."""
-    duplicate_likeness: float = Field(default=0.8, ge=0)
+    duplicate_likeness: float = Field(default=0.7, ge=0)
     """Two pictures whose slopes correlate at least so well are one, or two views or states of one; above 1: none."""
-    min_sharpness: float = Field(default=12.0, ge=0)
+    min_sharpness: float = Field(default=8.0, ge=0)
     """Least standard deviation of the Laplacian, in grey levels at 512 pixels on the long side; below it is blurred."""
     min_detail: float = Field(default=0.5, ge=0)
-    """Least detail in the finest octave against the next; below it the picture was scaled up from fewer pixels."""
+    """Least detail in an octave against the next, of the two finest; below it the picture was scaled up."""
     max_noise: float = Field(default=5.5, ge=0)
     """Most noise in the flattest parts, as a standard deviation in grey levels."""
     max_blocking: float = Field(default=1.55, ge=0)
@@ -150,10 +150,12 @@ class Curate(Section):
     """Least colour that brightness does not explain, asked of paintings alone: below it is a grey or toned copy."""
     max_margin: float = Field(default=0.03, ge=0, le=1)
     """Widest flat band along an edge, as a share of the side: a mount, a wall, a scanner's bed."""
+    max_frame: float = Field(default=0.55, ge=0, le=1)
+    """Straightest line along the weakest of the four edges: the inner rim of a frame, however ornate."""
     max_target: float = Field(default=0.7, ge=0, le=1)
     """Most hues of six in flat patches in a row along an edge: a colour target."""
-    max_ruler: float = Field(default=0.6, ge=0, le=1)
-    """Most regularity of marks along an edge: a ruler."""
+    max_ruler: float = Field(default=0.85, ge=0, le=1)
+    """Most regularity of marks along an edge: a ruler. The carving of a frame comes to three quarters."""
 
 
 class Prepare(Section):

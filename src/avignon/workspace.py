@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from avignon.errors import WorkspaceError
 from avignon.records import Found, found_from
 
@@ -178,6 +176,8 @@ class Workspace:
         Raises:
             WorkspaceError: the folder cannot be written, or another run is using it.
         """
+        from filelock import FileLock, Timeout  # Here, so that listing a museum's works does not wait for it.
+
         with storing(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.root / ".lock", timeout=0)

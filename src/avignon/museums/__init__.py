@@ -43,8 +43,14 @@ def opened(museum: "AnyMuseum", settings: "Collect", warn: Callable[[str], None]
 @contextmanager
 def listed(tables: str) -> Iterator[Museum]:
     """The National Gallery for listing alone: the catalog that is there as it is; built where there is none."""
+    from avignon.museums import catalog
     from avignon.museums.nga import Nga
 
+    if tables != EMBEDDED:
+        with catalog.present(address(tables)) as held:
+            if held is not None:
+                yield Nga(held)
+                return
     yield Nga(catalog_of(tables))
 
 

@@ -15,7 +15,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,7 +93,7 @@ class Catalog:
     @contextmanager
     def asked(self) -> Iterator[Callable[..., list[Row]]]:
         """A function that takes SQL and values, and gives rows as dictionaries."""
-        with duckdb.connect(str(self.path), read_only=True) as connection:
+        with _opened(self.path) as connection:
 
             def rows(sql: str, *values: object) -> list[Row]:
                 answer = connection.execute(sql, values)
@@ -108,9 +108,9 @@ class Catalog:
         Raises:
             InputError: DuckDB does not understand it.
         """
-        with duckdb.connect(str(self.path), read_only=True) as connection:
+        with _opened(self.path) as connection:
             try:
-                connection.execute("SET enable_external_access = false; SET lock_configuration = true")
+                connection.execute("RESET threads; SET enable_external_access = false; SET lock_configuration = true")
                 answer = connection.execute(sql)
                 return [column[0] for column in answer.description or ()], answer.fetchall()
             except duckdb.Error as refused:
@@ -122,18 +122,33 @@ def place(source: str) -> Path:
     return cache_folder() / f"catalog-{hashlib.sha256(source.encode()).hexdigest()[:16]}.duckdb"
 
 
+def _opened(path: Path) -> duckdb.DuckDBPyConnection:
+    """A connection that reads. One thread: a question takes milliseconds, and starting threads takes more of them."""
+    return duckdb.connect(str(path), read_only=True, config={"threads": 1})
+
+
+@contextmanager
+def present(source: str) -> Iterator[Catalog | None]:
+    """The catalog that is there; None where there is none, or one that this version cannot read.
+
+    Its file stays open for the block. DuckDB shares an open file among a process's connections, so that what is asked
+    within the block does not wait for it to be opened again, which takes longer than a question.
+    """
+    path, catalog = place(source), None
+    with ExitStack() as stack:
+        with suppress(duckdb.Error, ValueError, TypeError, LookupError):
+            if path.exists():
+                connection = stack.enter_context(_opened(path))
+                (text,) = connection.execute("SELECT json FROM about").fetchall()[0]
+                about = About(**json.loads(text))
+                catalog = Catalog(path, about) if about.version == VERSION else None
+        yield catalog
+
+
 def held(source: str) -> Catalog | None:
-    """The catalog that is there; None where there is none, or one that this version cannot read."""
-    path = place(source)
-    if not path.exists():
-        return None
-    try:
-        with duckdb.connect(str(path), read_only=True) as connection:
-            (text,) = connection.execute("SELECT json FROM about").fetchall()[0]
-        about = About(**json.loads(text))
-    except (duckdb.Error, ValueError, TypeError, LookupError):
-        return None
-    return Catalog(path, about) if about.version == VERSION else None
+    """The catalog that is there, as `present`, but closed: it may be exchanged while one has it."""
+    with present(source) as catalog:
+        return catalog
 
 
 def current(source: str, fetcher: "Fetcher", warn: Callable[[str], None]) -> Catalog:

@@ -45,14 +45,17 @@ _OBJECTS = """
 """
 """Of the columns that there are: `COLUMNS` takes those whose whole name matches, and passes over others."""
 _IMAGES = """
-    SELECT * FROM published_images
+    SELECT COLUMNS('iiifurl|sequence|width|height|maxpixels|openaccess|depictstmsobjectid|assistivetext')
+    FROM published_images
     WHERE viewtype = 'primary' AND depictstmsobjectid IN (SELECT unnest(?)) ORDER BY rowid
 """
 _ROLES = """
-    SELECT * FROM objects_constituents
+    SELECT objectid, constituentid, role, prefix FROM objects_constituents
     WHERE roletype = 'artist' AND constituentid IN (SELECT unnest(?)) ORDER BY rowid
 """
-_TERMS = "SELECT * FROM objects_terms WHERE objectid IN (SELECT unnest(?)) ORDER BY rowid"
+_TERMS = """
+    SELECT objectid, termtype, term FROM objects_terms WHERE objectid IN (SELECT unnest(?)) ORDER BY rowid
+"""
 
 
 @dataclass

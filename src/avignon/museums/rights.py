@@ -5,10 +5,10 @@ Institute of Chicago's API (`is_public_domain`). Terms of protection are data, w
 """
 
 import functools
-import importlib.resources
 import re
 import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from avignon.records import Access, Rights
@@ -45,7 +45,7 @@ class Terms:
 @functools.cache
 def terms() -> Terms:
     """The terms that ship with the package."""
-    text = (importlib.resources.files("avignon.museums") / "terms.toml").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("terms.toml").read_text(encoding="utf-8")
     data: dict[str, Any] = tomllib.loads(text)
     return Terms(tuple(Term(**term) for term in data["terms"]), **data["life"])
 

@@ -1,0 +1,89 @@
+"""Rows as plain text in columns, for the terminal.
+
+rich draws tables, too, but importing it and drawing one took a fifth of the time of `avignon works`.
+"""
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+
+GAP = "   "
+"""Between two columns."""
+
+NARROW = 6
+"""Cells below which no column is made narrower, whatever the width; words are no longer read then."""
+
+
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Iterator[str]:
+    """Lines of a table at most `width` cells wide, as far as its columns allow.
+
+    Words go over to a next line; a word that is too long is broken, and never shortened: an address that is cut off
+    leads nowhere.
+    """
+    cells = [[_printable(cell) for cell in row] for row in (header, *rows)]
+    widths = _fitted([max(map(_cells, column)) for column in zip(*cells, strict=True)], width)
+    yield _printable(title)
+    yield ""
+    for number, row in enumerate(cells):
+        yield from _lines(row, widths)
+        if number == 0:
+            yield GAP.join("─" * each for each in widths)
+
+
+def _printable(text: str) -> str:
+    """Text without line breaks or what a terminal would obey."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
+
+
+def _cells(text: str) -> int:
+    """How many cells of a terminal a text takes: none for an accent of its own, two for a wide character."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
+    )  # fmt: skip
+
+
+def _fitted(widths: list[int], width: int) -> list[int]:
+    """The columns' widths, the widest made narrower until all fit."""
+    room = width - len(GAP) * (len(widths) - 1)
+    fitted = list(widths)
+    while sum(fitted) > room and (widest := max(fitted)) > NARROW:
+        fitted[fitted.index(widest)] -= 1
+    return fitted
+
+
+def _lines(row: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
+    folded = [list(_folded(cell, width)) for cell, width in zip(row, widths, strict=True)]
+    for number in range(max(map(len, folded), default=0)):
+        parts = [lines[number] if number < len(lines) else "" for lines in folded]
+        padded = (part + " " * (width - _cells(part)) for part, width in zip(parts, widths, strict=True))
+        yield GAP.join(padded).rstrip()
+
+
+def _folded(text: str, width: int) -> Iterator[str]:
+    """A cell's lines."""
+    if _cells(text) <= width:
+        yield text
+        return
+    line = ""
+    for word in text.split():
+        joined = f"{line} {word}" if line else word
+        if _cells(joined) <= width:
+            line = joined
+            continue
+        if line:
+            yield line
+        *whole, line = _broken(word, width)
+        yield from whole
+    yield line
+
+
+def _broken(word: str, width: int) -> Iterator[str]:
+    """A word in pieces that fit."""
+    piece = ""
+    for character in word:
+        if piece and _cells(piece + character) > width:
+            yield piece
+            piece = ""
+        piece += character
+    yield piece
