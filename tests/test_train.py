@@ -971,8 +971,11 @@ def test_attention_backends_agree(tmp_path: Path, tiny_sd: Path) -> None:
 def test_same_seed_same_bits(whole: tuple[Recipe, Workspace], tmp_path: Path, tiny_sd: Path) -> None:
     """The same recipe twice gives the same bits; with `deterministic` too, and another seed others."""
     recipe, space = prepared(tmp_path, tiny_sd, deterministic=True)
-    run(recipe, space)
+    torch.rand(7)  # What others have drawn has no part in it.
+    asked: list[bool] = []
+    run(recipe, space, lambda _: asked.append(torch.are_deterministic_algorithms_enabled()))
     assert same(weights(space), weights(whole[1]))
+    assert asked[-1]
     assert not torch.are_deterministic_algorithms_enabled()
     other = recipe.model_copy(update={"seed": 8})
     run(other, space)
