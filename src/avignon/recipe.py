@@ -10,6 +10,7 @@ import re
 import tomllib
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from textwrap import shorten
 from typing import Annotated, Any, Literal, get_args
@@ -298,11 +299,19 @@ class Generate(Section):
     """Pictures denoised at once, whatever their weights; fewer where the memory does not hold them."""
 
 
+Film = Literal["grid", "strip", "webp", "gif", "mp4"]
+
+
 class Exhibit(Section):
-    """The words on the page."""
+    """The words on the page, and what is made beside it."""
 
     title: str = "A dialogue of eras"
     introduction: str = ""
+    films: tuple[Film, ...] = Field(default=(), strict=False)
+    """The series as files for others, in `exhibition/films`: `grid` (all scenes, PNG), and of each scene `strip` (PNG),
+    `webp`, `gif` and `mp4`, which go there and back. `mp4` needs `pip install avignon[video]`."""
+    film_pace: float = Field(default=0.5, ge=0.04, le=60)
+    """Seconds for which a film shows each stop."""
 
 
 class Recipe(Section):
@@ -398,7 +407,15 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     recipe = _anchor(recipe, path.resolve().parent)
     for artist in recipe.artists:
         load_decisions(artist)  # A slip in them is told before anything is fetched.
+    _check_surroundings(recipe, path)
     return recipe
+
+
+def _check_surroundings(recipe: Recipe, path: Path) -> None:
+    """What a recipe asks of this machine, told before hours are spent on the way to it."""
+    if "mp4" in recipe.exhibit.films and find_spec("av") is None:
+        raise RecipeError(f"{path}: exhibit.films: 'mp4' needs `pip install avignon[video]`; others are grid, strip, "
+                          "webp, gif")  # fmt: skip
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -197,6 +197,11 @@ class Series:
     placing: Mapping[str, Any] = field(default_factory=dict)
     """How the stops came to their weights: `gains` by adapter, `places` of the stops, and what was measured."""
 
+    def of_scene(self, scene: str) -> list[tuple[str, Frame]]:
+        """Files and frames of a scene's stops in their order, without the base's."""
+        frames = {frame.stop: (file, frame) for file, frame in self.frames if frame.scene == scene}
+        return [frames[stop] for stop in self.stops]
+
 
 @dataclass(frozen=True)
 class Event:
