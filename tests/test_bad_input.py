@@ -73,6 +73,14 @@ def test_bad_recipe(capsys: Captured, walls: Path, tmp_path: Path, old: str, new
     assert not (tmp_path / "runs").exists()
 
 
+def test_scene_that_begins_from_no_picture(capsys: Captured, walls: Path, tmp_path: Path) -> None:
+    """A scene's image that is no picture is told before anything is collected."""
+    (tmp_path / "boat.jpg").write_text("no picture")
+    text = complaint(capsys, scans.recipe(tmp_path), "--set", "generate.scenes=[{prompt='a boat',image='boat.jpg'}]")
+    assert text.startswith(f"{tmp_path / 'boat.jpg'}: not a picture; allowed are JPEG")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_missing_recipe(capsys: Captured, tmp_path: Path) -> None:
     """A recipe that is not there is told with those that are."""
     scans.recipe(tmp_path)

@@ -14,6 +14,7 @@ from avignon.errors import AdapterError
 from avignon.recipe import Recipe
 from avignon.records import Event, Series, Voice, plain, series_from
 from avignon.workspace import Workspace
+from tests.support.museum import draw
 from tests.support.runs import carried, small_recipe
 
 HOMER, PICASSO = "winslow-homer", "pablo-picasso"
@@ -197,6 +198,30 @@ def test_even_stops_and_equal_voices_are_measured_once(make: Maker) -> None:
     assert dict(first.weights) == {HOMER: 1.0, PICASSO: 0.0}
     assert set(middle.schedule) == {HOMER, PICASSO}
     assert make(**one | {"fade": 0.9}).placing != placing
+
+
+def test_series_from_a_photograph(make: Maker, tmp_path: Path) -> None:
+    """Every picture names the photograph it began from; another one under the same name is painted anew."""
+    photograph = tmp_path / "my boat.png"
+    draw(3, 90, 64).save(photograph)
+    scenes = [{"prompt": "the sea", "image": str(photograph), "image_strength": 0.5}, {"prompt": "a guitar"}]
+    settings = {"scenes": scenes, "steps": 4, "path": "relay"}
+    series = make(**settings)
+    before = make.bytes()
+    assert [frame.source and frame.source.strength for _, frame in series.frames] == [0.5] * 4 + [None] * 4
+    assert [len(row) for row in series.frames[2][1].schedule.values()] == [2, 2], "steps that are done"
+    assert [len(row) for row in series.frames[6][1].schedule.values()] == [4, 4]
+    with Image.open(make.space.series / "scene-1/stop-1.png") as image:
+        texts: dict[str, str] = image.text  # type: ignore[attr-defined]
+    assert 'Denoising strength: 0.5, Init image: "my boat.png", Init image hash: ' in texts["parameters"]
+    assert str(tmp_path) not in str(texts)
+    assert "began from my boat.png" in texts["Copyright"]
+    draw(4, 90, 64).save(photograph)
+    make(**settings)
+    changed = {file for file, content in make.bytes().items() if content != before[file]}
+    assert changed == {file for file in before if file.startswith("scene-1")}
+    even = make(**settings | {"spacing": "even", "stops": 3})
+    assert len(even.placing["places"]) == 3
 
 
 def test_external_adapter(make: Maker) -> None:

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 
-from avignon import adapters, blend, diffusion, painting
+from avignon import adapters, blend, diffusion, imaging, painting
 from avignon.recipe import Ranks, Recipe
-from avignon.records import Event, Frame, Voice
+from avignon.records import Event, Frame, Source, Voice
+from avignon.workspace import sha256_of
+from tests.support.museum import draw
 from tests.support.runs import small_recipe
 from tests.support.tiny_sd import make_tiny_sd
 
@@ -214,3 +216,71 @@ def test_relay_is_painted(painter: painting.Painter) -> None:
     assert torch.equal(ends[0], latents(painter, frame({"one": 1.0})))
     assert torch.equal(ends[2], latents(painter, frame({"two": 1.0})))
     assert min((ends[1] - ends[0]).abs().max(), (ends[1] - ends[2]).abs().max()) > 1e-2
+
+
+@pytest.fixture
+def photograph(saved: tuple[Recipe, dict[str, Path]], tmp_path: Path) -> tuple[Recipe, Path]:
+    """A recipe whose first scene begins from an oblong photograph, and the photograph."""
+    path = tmp_path / "boat.png"
+    draw(5, 96, 80).save(path)
+    fields = saved[0].model_dump()
+    fields["generate"]["scenes"] = [{"prompt": "the sea", "image": str(path)}, {"prompt": "a guitar"}]
+    return Recipe.model_validate(fields), path
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "pndm", "euler", "dpm++"])
+@pytest.mark.parametrize(("strength", "guidance"), [(0.5, 5.0), (1.0, 1.0)])
+def test_picture_from_a_source_equals_diffusers(
+    saved: tuple[Recipe, dict[str, Path]],
+    photograph: tuple[Recipe, Path],
+    scheduler: str,
+    strength: float,
+    guidance: float,
+) -> None:
+    """From a photograph, latents are StableDiffusionImg2ImgPipeline's with `set_adapters`, to 5e-5 of their spread.
+
+    All six steps are compared without guidance, which multiplies what rounding does to the sums.
+    """
+    recipe, path = photograph
+    base = diffusion.load(recipe, torch.float32, SILENT)
+    for name, folder in saved[1].items():
+        adapters.load(base, name, folder)
+    one = frame(
+        {"one": 0.6, "two": 0.7},
+        steps=6,
+        guidance=guidance,
+        scheduler=scheduler,
+        source=Source("boat.png", sha256_of(path), strength),
+    )
+    ours = painting.Painter(base, recipe, CPU, SILENT).denoise([one, replace(one, seed=9)])
+    theirs = StableDiffusionImg2ImgPipeline(**base.pipeline.components, requires_safety_checker=False)
+    theirs.set_progress_bar_config(disable=True)
+    theirs.scheduler = diffusion.scheduler(base, scheduler)
+    theirs.set_adapters(["one", "two"], [0.6, 0.7])
+    picture = imaging.load(path)
+    square = imaging.fit(picture, (8, 0, 88, 80), 64)
+    for seed, latent in zip((3, 9), ours, strict=True):
+        expected = theirs(
+            "a boat on the sea", image=square, strength=strength, negative_prompt="red", num_inference_steps=6,
+            guidance_scale=guidance, generator=torch.Generator().manual_seed(seed), output_type="latent",
+        ).images[0]  # fmt: skip
+        assert float((latent - expected).abs().max() / expected.std()) < 5e-5
+
+
+def test_little_strength_keeps_the_source(
+    saved: tuple[Recipe, dict[str, Path]], photograph: tuple[Recipe, Path], painter: painting.Painter
+) -> None:
+    """One step of twenty leaves a source nearly as it is; pictures of other strengths never share a batch."""
+    recipe, path = photograph
+    from_source = painting.Painter(painter._base, recipe, CPU, SILENT)
+    frames = [frame({}, steps=20, source=Source("boat.png", sha256_of(path), share)) for share in (0.05, 0.5, 1.0)]
+    clean = from_source._source(frames[0])
+    away = [float((from_source.denoise([one]) - clean).abs().mean()) for one in frames]
+    assert away[0] < min(away[1:]) / 5, "the tiny base is untrained: more is not always farther"
+    assert [len(group) for group in painting.groups([*frames, frame({}, steps=20)], 4)] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "pndm", "euler", "dpm++"])
+def test_schedules_under_every_scheduler(painter: painting.Painter, scheduler: str) -> None:
+    """A schedule has a weight for every step, also where a scheduler asks the UNet once more than it has steps."""
+    painter.denoise([frame({"one": 0.5}, scheduler=scheduler, schedule={"one": (1.0, 0.5, 0.0)})])

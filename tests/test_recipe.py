@@ -125,6 +125,11 @@ def test_strange_key_lists_the_known(tmp_path: Path) -> None:
         ("name=../up", "name: '../up' is not allowed"),
         ("train.ranks={attention=0,projection=0,convolution=0}", "train.ranks: all ranks are 0"),
         ("train={batch=4,micro_batch=3}", "train: micro_batch 3 does not divide batch 4"),
+        ("generate.scenes=[{prompt='a',image='no.jpg'}]", "generate.scenes.0.image: "),
+        (
+            "generate={steps=4,scenes=[{prompt='a',image='no.jpg',image_strength=0.2}]}",
+            "generate: scenes.0.image_strength: 0.2 of 4 steps is no step at all; at least 0.25 is needed",
+        ),
         ("generate.scenes=[]", "generate.scenes: 0 given, at least 1 are needed"),
         (
             "generate.weights=[{ann-othr=1.0}]",

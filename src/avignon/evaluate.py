@@ -16,7 +16,7 @@ from PIL import Image
 
 from avignon import blend, copies, imaging, style
 from avignon.recipe import Recipe
-from avignon.records import Frame, Series, Voice, series_from
+from avignon.records import Frame, Series, Voice, plain, series_from
 from avignon.workspace import Workspace, read_json, write_json
 
 SCHEMA = 2
@@ -133,6 +133,7 @@ def _measured(
         "scene": frame.scene,
         "stop": frame.stop,
         "weights": dict(frame.weights),
+        "source": frame.source and plain(frame.source),
         "change_from_base": round(style.change(own.image, base.image), 3),
         "scene_kept": round(copies.likeness(own.image, base.image), 3),
         "distance": {artist: _rounded(distance) for artist, distance in distances.items()},

@@ -1,11 +1,11 @@
 """exhibit: everything the run has made → one page that opens from disk, with no network.
 
-Reads all the stages' folders; writes `exhibition/index.html`. This module says what hangs where; how it looks is
-said in `templates/exhibition.html`.
+Reads all the stages' folders; writes `exhibition/index.html`, and the series as single files to `exhibition/films/`.
+This module says what hangs where; how it looks is said in `templates/exhibition.html`.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ from urllib.parse import quote, urlsplit
 
 from PIL import Image
 
-from avignon import __version__, imaging, pages
+from avignon import __version__, films, imaging, pages
 from avignon.errors import ImageError
 from avignon.recipe import Artist, Recipe
-from avignon.records import Access, Frame, Series, Verdict, Voice, series_from
-from avignon.workspace import Workspace, read_json, write_text
+from avignon.records import Access, Frame, Series, Verdict, Voice, plain, series_from
+from avignon.workspace import Workspace, read_json, write_bytes, write_text
 
 WALL_EDGE = 640
 """Longest side in pixels at which an open work is shown."""
@@ -247,6 +247,8 @@ class Page:
     notes: tuple[str, ...]
     native: int
     """True width in pixels of the pictures of the dialogue."""
+    films: tuple[str, ...]
+    """The series as files for others, relative to the page."""
 
     @property
     def ribbon(self) -> list[Cell]:
@@ -272,8 +274,10 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
     Raises:
         ImageError: a picture of the series, or a work that was trained on, cannot be read.
     """
-    page = _page(recipe, space, voice)
+    beside = _films(recipe, space)
+    page = _page(recipe, space, voice, tuple(file.relative_to(space.exhibition).as_posix() for file in beside))
     write_text(space.page, render(page))
+    space.sweep(space.exhibition, {space.page, *beside})
     voice.note(f"{page.picture_count} pictures and {sum(len(wall.hung) for wall in page.walls)} works hang")
 
 
@@ -282,7 +286,7 @@ def render(page: Page) -> str:
     return pages.rendered("exhibition.html", page=page)
 
 
-def _page(recipe: Recipe, space: Workspace, voice: Voice) -> Page:
+def _page(recipe: Recipe, space: Workspace, voice: Voice, beside: tuple[str, ...]) -> Page:
     series = series_from(read_json(space.series_index))
     report = read_json(space.report)
     rows = space.read_ledger()
@@ -320,6 +324,7 @@ def _page(recipe: Recipe, space: Workspace, voice: Voice) -> Page:
         cards=tuple(cards.values()),
         notes=tuple(report["notes"]),
         native=series.frames[0][1].width,
+        films=beside,
     )
 
 
@@ -335,6 +340,51 @@ class _Progress:
         """One more is done."""
         self._done += 1
         self._voice.progress(self._done, self._total, text)
+
+
+# The series as files for others ---------------------------------------------------------------------------------------
+
+
+def _films(recipe: Recipe, space: Workspace) -> list[Path]:
+    """Write what the recipe wants of the series as one file; returns the files."""
+    series, wanted = series_from(read_json(space.series_index)), recipe.exhibit.films
+    files = {name: content for scene in series.scenes for name, content in _films_of(recipe, space, series, scene)}
+    if "grid" in wanted:
+        rows = [_shown(space, series, scene) for scene in series.scenes]
+        files["grid.png"] = films.sheet(rows, _words(space, series, series.scenes))
+    for name, content in files.items():
+        write_bytes(space.films / name, content)
+    return [space.films / name for name in files]
+
+
+def _films_of(recipe: Recipe, space: Workspace, series: Series, scene: str) -> Iterator[tuple[str, bytes]]:
+    """One scene's strip and films, by name."""
+    wanted, pace = set(recipe.exhibit.films) - {"grid"}, recipe.exhibit.film_pace
+    if not wanted:
+        return
+    pictures, words = _shown(space, series, scene), _words(space, series, (scene,))
+    if "strip" in wanted:
+        yield f"{scene}-strip.png", films.sheet([pictures], words)
+    for name in sorted(wanted & films.MOVING.keys()):
+        yield f"{scene}.{name}", films.MOVING[name](pictures, pace, words)
+
+
+def _shown(space: Workspace, series: Series, scene: str) -> list[Image.Image]:
+    """The pictures of a scene, stop by stop."""
+    return [imaging.load(space.series / file) for file, _ in series.of_scene(scene)]
+
+
+def _words(space: Workspace, series: Series, scenes: Sequence[str]) -> films.Words:
+    frames = [each for scene in scenes for each in series.of_scene(scene)]
+    first, last = frames[0][1], frames[-1][1]
+    seeds = dict.fromkeys(f"“{frame.prompt}”, seed {frame.seed}" for _, frame in frames)
+    ends = [", ".join(f"{name} {weight:.2f}" for name, weight in one.weights.items()) for one in (first, last)]
+    return films.Words(
+        title=f"{series.name}: {', '.join(scenes)}",
+        description=f"{'; '.join(seeds)}: {len(series.stops)} stops from {ends[0]} to {ends[1]}.",
+        rights=films.rights_of(imaging.png_rights(space.series / file) for file, _ in frames),
+        fields={"series": series.name, "frames": [plain(frame) for _, frame in frames]},
+    )
 
 
 # The works ------------------------------------------------------------------------------------------------------------

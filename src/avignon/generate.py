@@ -16,8 +16,8 @@ from typing import Any
 from PIL import Image
 
 from avignon import adapters, blend, cards, diffusion, imaging, painting, style
-from avignon.recipe import Recipe
-from avignon.records import Frame, Series, Voice, plain
+from avignon.recipe import Recipe, Scene
+from avignon.records import Frame, Series, Source, Voice, plain
 from avignon.workspace import Workspace, digest, read_json, sha256_of, write_bytes, write_json
 
 BASE = "base"
@@ -54,7 +54,9 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
         rights = cards.notice(
             folders[name] for name, weight in frame.weights.items() if weight or name in frame.schedule
         )
-        return imaging.png_bytes(image, parameters_text(frame, base.model), plain(frame), rights)
+        begun = f"It began from {frame.source.file}, for whose rights its user answers." if frame.source else ""
+        said = " ".join(filter(None, (rights, begun)))
+        return imaging.png_bytes(image, parameters_text(frame, base.model), plain(frame), said)
 
     _paint(series, painter, space, voice, as_png)
     write_json(space.series_index, plain(series))
@@ -94,6 +96,7 @@ class Easel:
     def __init__(self, recipe: Recipe, base: str, hashes: Mapping[str, str], precision: str) -> None:
         self.recipe = recipe
         self._base, self._hashes, self._precision = base, hashes, precision
+        self._sources = [_source(scene) for scene in recipe.generate.scenes]
 
     def frame(self, number: int, stop: str, mix: blend.Mix) -> Frame:
         """A scene (from 1) with a mix of adapters."""
@@ -116,15 +119,16 @@ class Easel:
             precision=self._precision,
             schedule=mix.schedule,
             blocks={name: factors for name, factors in settings.blocks.items() if name in mix.weights},
+            source=self._sources[number - 1],
         )
 
-    def path(self, gains: Mapping[str, float]) -> blend.Path:
-        """The way through the recipe's voices."""
+    def path(self, gains: Mapping[str, float], steps: int = 0) -> blend.Path:
+        """The way through the recipe's voices, over so many denoising steps; by default all of the recipe's."""
         settings = self.recipe.generate
         return blend.Path(
             self.recipe.voices,
             settings.path,
-            settings.steps,
+            steps or settings.steps,
             settings.strength,
             gains,
             settings.fade,
@@ -133,20 +137,30 @@ class Easel:
 
     def series(self, placing: Mapping[str, Any]) -> Series:
         """Every frame, before a picture is made: for each scene the base alone, then the stops in order."""
-        settings = self.recipe.generate
-        if settings.weights:
-            mixes = [blend.explicit(weights, settings.during, settings.steps) for weights in settings.weights]
-        else:
-            mixes = [self.path(placing["gains"]).at(place) for place in placing["places"]]
-        stops = {BASE: blend.Mix({}), **{f"stop-{i}": mix for i, mix in enumerate(mixes, start=1)}}
-        scenes = range(1, len(settings.scenes) + 1)
-        frames = [
-            (f"scene-{number}/{stop}.png", self.frame(number, stop, mix))
-            for number in scenes
-            for stop, mix in stops.items()
-        ]
+        scenes = range(1, len(self.recipe.generate.scenes) + 1)
+        frames = tuple(
+            (f"scene-{number}/{frame.stop}.png", frame) for number in scenes for frame in self._row(number, placing)
+        )
         names = tuple(f"scene-{number}" for number in scenes)
-        return Series(self.recipe.name, names, tuple(stops)[1:], tuple(frames), BASE, placing)
+        stops = tuple(frame.stop for _, frame in frames if frame.scene == names[0])[1:]
+        return Series(self.recipe.name, names, stops, frames, BASE, placing)
+
+    def _row(self, number: int, placing: Mapping[str, Any]) -> list[Frame]:
+        """The frames of one scene. What changes during the denoising does so over the steps that are done."""
+        settings = self.recipe.generate
+        base = self.frame(number, BASE, blend.Mix({}))
+        if settings.weights:
+            mixes = [blend.explicit(weights, settings.during, base.painted) for weights in settings.weights]
+        else:
+            way = self.path(placing["gains"], base.painted)
+            mixes = [way.at(place) for place in placing["places"]]
+        return [base, *(self.frame(number, f"stop-{i}", mix) for i, mix in enumerate(mixes, start=1))]
+
+
+def _source(scene: Scene) -> Source | None:
+    """The picture that a scene begins from; its hash is in every frame, so that another picture is painted anew."""
+    image = Path(scene.image)
+    return Source(image.name, sha256_of(image), scene.image_strength) if scene.image else None
 
 
 # Where the stops are --------------------------------------------------------------------------------------------------
@@ -212,12 +226,16 @@ def _probes(easel: Easel, path: blend.Path) -> list[Frame]:
 
 
 def _at(easel: Easel, mix: blend.Mix) -> list[Frame]:
-    """Some scenes with one mix, in fewer steps; a schedule is read at the steps that are left."""
-    settings = easel.recipe.generate
-    steps = min(settings.steps, PROBE_STEPS)
-    schedule = {name: [row[i * settings.steps // steps] for i in range(steps)] for name, row in mix.schedule.items()}
-    scenes = range(1, min(len(settings.scenes), PROBE_SCENES) + 1)
-    return [replace(easel.frame(number, "probe", mix), steps=steps, schedule=schedule) for number in scenes]
+    """Some scenes with one mix, in fewer steps."""
+    scenes = range(1, min(len(easel.recipe.generate.scenes), PROBE_SCENES) + 1)
+    return [_in_few_steps(easel.frame(number, "probe", mix)) for number in scenes]
+
+
+def _in_few_steps(frame: Frame) -> Frame:
+    """A probe of a frame. A schedule is read at the steps that are left; a source leaves few steps as it is."""
+    few = frame if frame.source else replace(frame, steps=min(frame.steps, PROBE_STEPS))
+    count = few.painted
+    return replace(few, schedule={n: [r[i * len(r) // count] for i in range(count)] for n, r in frame.schedule.items()})
 
 
 def _works(space: Workspace, artist: str) -> Sequence[style.Traits]:
@@ -238,5 +256,8 @@ def parameters_text(frame: Frame, model: str) -> str:
         "Model hash": frame.base[:10],
         "Lora weights": f'"{weights}"',
     }
+    if frame.source:
+        values |= {"Denoising strength": f"{frame.source.strength:g}", "Init image": json.dumps(frame.source.file),
+                   "Init image hash": frame.source.sha256[:10]}  # fmt: skip
     lines = [frame.prompt, *([f"Negative prompt: {frame.negative_prompt}"] if frame.negative_prompt else [])]
     return "\n".join([*lines, ", ".join(f"{key}: {value}" for key, value in values.items())])

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,9 @@ _BROKEN = (
 )
 """What Pillow's decoders raise at damaged files; found by damaging files."""
 
+TRAINED = "Made by a trained model, not by a painter (IPTC digital source type: trainedAlgorithmicMedia)."
+"""What `XMP_TRAINED` says, for people, where a format has room for words only."""
+
 XMP_TRAINED = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
     '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
@@ -49,6 +53,18 @@ XMP_TRAINED = (
     '</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
 )
 """IPTC Photo Metadata: made by a trained model (https://cv.iptc.org/newscodes/digitalsourcetype/)."""
+
+
+def xmp_trained(title: str, description: str, rights: str) -> str:
+    """`XMP_TRAINED` with words in Dublin Core, whose texts are in alternatives by language (ISO 16684-1, 8.3)."""
+    texts = {"title": title, "description": description, "rights": rights}
+    core = "".join(
+        f'<dc:{name}><rdf:Alt><rdf:li xml:lang="x-default">{escape(text)}</rdf:li></rdf:Alt></dc:{name}>'
+        for name, text in texts.items()
+        if text
+    )
+    opened = 'xmlns:dc="http://purl.org/dc/elements/1.1/">' + core + "</rdf:Description>"
+    return XMP_TRAINED.replace('trainedAlgorithmicMedia"/>', f'trainedAlgorithmicMedia" {opened}')
 
 
 def size_of(source: Path | bytes) -> tuple[int, int]:
@@ -219,6 +235,13 @@ def png_fields(path: Path) -> Any:
             return json.loads(str(getattr(image, "text", {}).get("avignon", "null")))
     except _BROKEN:
         return None
+
+
+def png_rights(path: Path) -> str:
+    """The rights that `png_bytes` wrote; empty where all is open."""
+    with _opened(path) as image:
+        image.load()  # Texts may stand behind the pixels.
+        return str(getattr(image, "text", {}).get("Copyright", ""))
 
 
 def data_uri(webp: bytes) -> str:

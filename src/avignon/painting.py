@@ -5,14 +5,17 @@ diffusers' own StableDiffusionPipeline makes of the same adapters and weights.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
-from avignon import adapters, blend, diffusion
+from avignon import adapters, blend, diffusion, imaging
 from avignon.recipe import Recipe
 from avignon.records import Frame, Voice
+from avignon.workspace import sha256_of
 
 PROBED = (0.2, 0.4, 0.6, 0.8)
 """Noise levels, as shares of all timesteps, at which an adapter's effect is measured."""
@@ -29,6 +32,8 @@ class Painter:
         self._pipeline.vae.to(torch.float32)
         diffusion.use_attention(self._pipeline.unet, diffusion.attention_for(recipe.train.attention, device))
         self._texts: dict[str, torch.Tensor] = {}
+        self._files = {sha256_of(Path(s.image)): Path(s.image) for s in recipe.generate.scenes if s.image}
+        self._sources: dict[tuple[str, int, int], tuple[torch.Tensor, torch.Tensor]] = {}
 
     def groups(self, frames: Sequence[Frame]) -> list[list[int]]:
         """Places of the frames that `paint` would take into one batch."""
@@ -65,9 +70,10 @@ class Painter:
             texts = torch.cat([self._text([frame.negative_prompt for frame in frames]), texts])
         scheduler = diffusion.scheduler(self._base, first.scheduler)
         scheduler.set_timesteps(first.steps, device=self._device)
-        x: torch.Tensor = self._noise(frames) * scheduler.init_noise_sigma
+        x, timesteps = self._begun(frames, scheduler)
         with adapters.mixing(self._pipeline.unet, first.blocks) as mixer:
-            for step, t in enumerate(scheduler.timesteps):
+            for number, t in enumerate(timesteps):
+                step = min(number, first.painted - 1)  # PNDM asks the UNet once more than it has steps.
                 rows = [blend.at_step(frame.weights, frame.schedule, step) for frame in frames]
                 mixer.set(rows * 2 if guided else rows)
                 noise = self._predict(scheduler.scale_model_input(torch.cat([x, x]) if guided else x, t), t, texts)
@@ -77,12 +83,43 @@ class Painter:
                 x = scheduler.step(noise, t, x, return_dict=False)[0]
         return x
 
+    def _begun(self, frames: Sequence[Frame], scheduler: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the first step starts on, (B, 4, H/8, W/8), and the timesteps that are left.
+
+        Pictures with a source begin from its latents, noised as far as the steps that are left can undo (SDEdit, Meng
+        et al., arXiv:2108.01073, algorithm 1); numbers are drawn in diffusers' order, so that its pictures are ours.
+        """
+        noise, first = self._noise(frames), frames[0]
+        if first.source is None:
+            return noise * scheduler.init_noise_sigma, scheduler.timesteps
+        skipped = (first.steps - first.painted) * scheduler.order
+        timesteps = scheduler.timesteps[skipped:]
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(skipped)
+        clean = torch.cat([self._source(frame) for frame in frames])
+        return scheduler.add_noise(clean, noise, timesteps[:1]), timesteps
+
+    def _source(self, frame: Frame) -> torch.Tensor:
+        """Latents (1, 4, H/8, W/8) of a frame's source, drawn from what the encoder says; each is encoded once."""
+        assert frame.source is not None
+        key = frame.source.sha256, frame.width, frame.height
+        if key not in self._sources:
+            picture = imaging.load(self._files[frame.source.sha256])
+            picture = imaging.fit(picture, imaging.square_crops(picture.size, 1)[0], frame.width)
+            pixels = self._pipeline.image_processor.preprocess(picture)  # (1, 3, H, W) in -1…1
+            posterior = self._pipeline.vae.encode(pixels.to(self._device, torch.float32)).latent_dist
+            self._sources[key] = posterior.mean, posterior.std
+        mean, std = self._sources[key]
+        scale: float = self._pipeline.vae.config.scaling_factor
+        return scale * (mean + std * self._drawn(frame)[0].to(self._device))
+
     @torch.no_grad()
     def effects(self, frames: Sequence[Frame], names: Sequence[str]) -> dict[str, float]:
         """How much each adapter, alone at weight 1, changes what the UNet predicts: RMS, in units of the noise.
 
         Measured on the base's own pictures of `frames` (one `batch_key`), noised to `PROBED` of the way.
         """
+        frames = [replace(frame, source=None) for frame in frames]
         texts = self._text([frame.prompt for frame in frames])
         scheduler = diffusion.scheduler(self._base, "ddim")
         clean, noise = self.denoise(frames), self._noise(frames)
@@ -106,12 +143,14 @@ class Painter:
 
     def _noise(self, frames: Sequence[Frame]) -> torch.Tensor:
         """What each picture begins from, by its seed alone, drawn on the CPU so that every device has the same."""
+        return torch.cat([self._drawn(frame)[-1] for frame in frames]).to(self._device)
+
+    def _drawn(self, frame: Frame) -> list[torch.Tensor]:
+        """Standard normal numbers (1, 4, H/8, W/8): for the source, where there is one, then for the noise."""
         scale = self._pipeline.vae_scale_factor
-        shapes = [(1, self._pipeline.unet.config.in_channels, f.height // scale, f.width // scale) for f in frames]
-        drawn = [
-            torch.randn(s, generator=torch.Generator().manual_seed(f.seed)) for s, f in zip(shapes, frames, strict=True)
-        ]
-        return torch.cat(drawn).to(self._device)
+        shape = (1, self._pipeline.unet.config.in_channels, frame.height // scale, frame.width // scale)
+        generator = torch.Generator().manual_seed(frame.seed)
+        return [torch.randn(shape, generator=generator) for _ in range(2 if frame.source else 1)]
 
     def _text(self, prompts: Sequence[str]) -> torch.Tensor:
         """Embeddings (B, tokens, width); each prompt is encoded once per run."""
@@ -131,7 +170,15 @@ class Painter:
 def batch_key(frame: Frame) -> tuple[object, ...]:
     """What frames of one batch must have in common."""
     blocks = tuple((name, tuple(factors.items())) for name, factors in frame.blocks.items())
-    return frame.steps, frame.guidance > 1 and frame.guidance, frame.scheduler, frame.width, frame.height, blocks
+    return (
+        frame.steps,
+        frame.source and frame.painted,
+        frame.guidance > 1 and frame.guidance,
+        frame.scheduler,
+        frame.width,
+        frame.height,
+        blocks,
+    )
 
 
 def groups(frames: Sequence[Frame], size: int) -> Iterator[list[int]]:

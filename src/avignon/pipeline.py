@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avignon import __version__, processes
+from avignon import __version__, imaging, processes
 from avignon.curate import least_edge
 from avignon.recipe import EMBEDDED, FolderMuseum, Recipe
 from avignon.records import Event, Voice
@@ -44,7 +44,7 @@ STAGES = (
     Stage(
         "generate",
         ("prepare", "train"),
-        lambda r: [_dump(r, "generate", "base", "seed", "name"), r.adapter_names, _base(r), _external(r)],
+        lambda r: [_dump(r, "generate", "base", "seed", "name"), r.adapter_names, _base(r), _external(r), _sources(r)],
     ),
     Stage("evaluate", ("prepare", "generate"), lambda r: _dump(r, "artists")),
     Stage(
@@ -70,6 +70,8 @@ def run(recipe: Recipe, folder: Path, listener: Callable[[Event], None], *, unti
         InputError: the user's input or surroundings are at fault; everything done before is kept.
     """
     space = Workspace(folder / recipe.name)
+    for image in _images(recipe):
+        imaging.size_of(image)  # One that cannot be used is told before hours of training lead up to it.
     wanted = STAGES[: NAMES.index(until) + 1]
     if not processes.is_first():
         _assist(recipe, space, wanted)
@@ -126,6 +128,15 @@ def _base(recipe: Recipe) -> list[Any]:
     if recipe.base.model == EMBEDDED:
         return _state(Path(__file__).with_name("embedded") / "base")
     return _state(Path(recipe.base.model)) if Path(recipe.base.model).is_absolute() else []
+
+
+def _images(recipe: Recipe) -> list[Path]:
+    return [Path(scene.image) for scene in recipe.generate.scenes if scene.image]
+
+
+def _sources(recipe: Recipe) -> list[str]:
+    """The pictures that scenes begin from."""
+    return [sha256_of(path) if path.is_file() else "" for path in _images(recipe)]
 
 
 def _external(recipe: Recipe) -> list[Any]:

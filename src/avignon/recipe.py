@@ -10,6 +10,7 @@ import re
 import tomllib
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from textwrap import shorten
 from typing import Annotated, Any, Literal, get_args
@@ -276,6 +277,11 @@ class Scene(Section):
     prompt: str
     seed: int = Field(default=-1, ge=-1, lt=2**63)
     """-1 derives one from the recipe's seed and the scene's place."""
+    image: str = ""
+    """A picture to begin from instead of noise: a work, or a photograph of one's own; relative paths are relative to
+    the recipe. Its middle square is taken. That you may use it is your statement; every picture names the file."""
+    image_strength: float = Field(default=0.6, gt=0, le=1)
+    """Share of the denoising steps that are done on `image`: little keeps it, 1 leaves nothing but a trace of it."""
 
 
 _BLOCK = re.compile(r"down|mid|up|mid_block\..+|(down|up)_blocks\.\d+(\..+)?")
@@ -322,12 +328,28 @@ class Generate(Section):
     batch: int = Field(default=4, ge=1, le=256)
     """Pictures denoised at once, whatever their weights; fewer where the memory does not hold them."""
 
+    @model_validator(mode="after")
+    def _some_step(self) -> "Generate":
+        for number, scene in enumerate(self.scenes):
+            if scene.image and int(self.steps * scene.image_strength) < 1:
+                raise ValueError(f"scenes.{number}.image_strength: {scene.image_strength:g} of {self.steps} steps is "
+                                 f"no step at all; at least {1 / self.steps:.2g} is needed")  # fmt: skip
+        return self
+
+
+Film = Literal["grid", "strip", "webp", "gif", "mp4"]
+
 
 class Exhibit(Section):
-    """The words on the page."""
+    """The words on the page, and what is made beside it."""
 
     title: str = "A dialogue of eras"
     introduction: str = ""
+    films: tuple[Film, ...] = Field(default=(), strict=False)
+    """The series as files for others, in `exhibition/films`: `grid` (all scenes, PNG), and of each scene `strip` (PNG),
+    `webp`, `gif` and `mp4`, which go there and back. `mp4` needs `pip install avignon[video]`."""
+    film_pace: float = Field(default=0.5, ge=0.04, le=60)
+    """Seconds for which a film shows each stop."""
 
 
 class Recipe(Section):
@@ -423,7 +445,18 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     recipe = _anchor(recipe, path.resolve().parent)
     for artist in recipe.artists:
         load_decisions(artist)  # A slip in them is told before anything is fetched.
+    _check_surroundings(recipe, path)
     return recipe
+
+
+def _check_surroundings(recipe: Recipe, path: Path) -> None:
+    """What a recipe asks of this machine, told before hours are spent on the way to it."""
+    for number, scene in enumerate(recipe.generate.scenes):
+        if scene.image and not Path(scene.image).is_file():
+            raise RecipeError(f"{path}: generate.scenes.{number}.image: {scene.image}: no such file")
+    if "mp4" in recipe.exhibit.films and find_spec("av") is None:
+        raise RecipeError(f"{path}: exhibit.films: 'mp4' needs `pip install avignon[video]`; others are grid, strip, "
+                          "webp, gif")  # fmt: skip
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -576,12 +609,15 @@ def _anchor(recipe: Recipe, folder: Path) -> Recipe:
     if base.model.startswith((".", "/", "~")):
         base = base.model_copy(update={"model": placed(base.model)})
     adapters = {name: placed(place) for name, place in recipe.generate.adapters.items()}
+    scenes = tuple(
+        scene.model_copy(update={"image": scene.image and placed(scene.image)}) for scene in recipe.generate.scenes
+    )
     return recipe.model_copy(
         update={
             "museum": anchored(recipe.museum),
             "artists": artists,
             "base": base,
-            "generate": recipe.generate.model_copy(update={"adapters": adapters}),
+            "generate": recipe.generate.model_copy(update={"adapters": adapters, "scenes": scenes}),
         }
     )
 

@@ -157,6 +157,17 @@ class Card:
 
 
 @dataclass(frozen=True)
+class Source:
+    """A picture of the user's that a generated one begins from."""
+
+    file: str
+    """Its name, without the folder, which is nobody's business."""
+    sha256: str
+    strength: float
+    """Share of the denoising steps that are done on it."""
+
+
+@dataclass(frozen=True)
 class Frame:
     """One generated image's full description: the same frame always gives the same picture."""
 
@@ -181,6 +192,13 @@ class Frame:
     """Weight at every denoising step, of the adapters whose weight is not the same at all of them."""
     blocks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """By adapter, factors on its weight in parts of the UNet: `down`, `mid`, `up`, or a block by its own name."""
+    source: Source | None = None
+    """None where the picture begins from noise."""
+
+    @property
+    def painted(self) -> int:
+        """Denoising steps that are done: the last ones of `steps`, where the picture begins from a source."""
+        return int(self.steps * self.source.strength) if self.source else self.steps
 
 
 @dataclass(frozen=True)
@@ -196,6 +214,11 @@ class Series:
     """The stop at which every adapter is off."""
     placing: Mapping[str, Any] = field(default_factory=dict)
     """How the stops came to their weights: `gains` by adapter, `places` of the stops, and what was measured."""
+
+    def of_scene(self, scene: str) -> list[tuple[str, Frame]]:
+        """Files and frames of a scene's stops in their order, without the base's."""
+        frames = {frame.stop: (file, frame) for file, frame in self.frames if frame.scene == scene}
+        return [frames[stop] for stop in self.stops]
 
 
 @dataclass(frozen=True)
@@ -254,7 +277,9 @@ def found_from(fields: Mapping[str, Any]) -> Found:
 
 def frame_from(fields: Mapping[str, Any]) -> Frame:
     """The inverse of `plain` for a frame."""
-    return Frame(**{**fields, "schedule": {name: tuple(row) for name, row in fields["schedule"].items()}})
+    schedule = {name: tuple(row) for name, row in fields["schedule"].items()}
+    source = fields.get("source")
+    return Frame(**{**fields, "schedule": schedule, "source": source and Source(**source)})
 
 
 def series_from(fields: Mapping[str, Any]) -> Series:

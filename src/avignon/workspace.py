@@ -138,6 +138,7 @@ class Workspace:
         self.report = root / "report.json"
         self.exhibition = root / "exhibition"
         self.page = self.exhibition / "index.html"
+        self.films = self.exhibition / "films"
         self.manifest = root / "manifest.json"
 
     def read_found(self) -> list[Found]:
