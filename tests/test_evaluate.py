@@ -130,6 +130,16 @@ def test_series_between_two_works_is_monotone_and_flagged(tmp_path: Path) -> Non
     assert (first, last) == (0, 1)
 
 
+def test_seeds_are_turned_along_the_series(tmp_path: Path) -> None:
+    """A scene with a second seed reaches it at the last stop; the base and other scenes keep to their own."""
+    scenes = [{"prompt": "a", "seed": 5, "to_seed": 9}, {"prompt": "b"}]
+    for settings in ({}, {"weights": [{"winslow-homer": 1.0}] * 3}):
+        recipe = small_recipe(tmp_path, tmp_path / "no-base-is-needed", generate={"scenes": scenes, **settings})
+        turned = [(frame.seed, frame.to_seed, frame.seed_place) for _, frame in series_of(recipe).frames]
+        assert turned[:4] == [(5, 9, 0.0), (5, 9, 0.0), (5, 9, 0.5), (5, 9, 1.0)]
+        assert turned[4:] == [(9, -1, 0.0)] * 4
+
+
 def series_of(recipe: Recipe) -> Series:
     """The frames that `generate` would make."""
     hashes = dict.fromkeys(recipe.adapter_names, "a" * 64)

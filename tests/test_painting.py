@@ -267,6 +267,17 @@ def test_picture_from_a_source_equals_diffusers(
         assert float((latent - expected).abs().max() / expected.std()) < 5e-5
 
 
+def test_noise_goes_from_seed_to_seed(painter: painting.Painter) -> None:
+    """At the ends it is the seeds' own to the bit, between them of the same length, and a frame there is its own."""
+    one, other = painter._drawn(frame({}, 3))[0], painter._drawn(frame({}, 4))[0]
+    at = {t: painter._drawn(frame({}, 3, to_seed=4, seed_place=t))[0] for t in (0.0, 0.25, 0.5, 1.0)}
+    assert torch.equal(at[0.0], one)
+    assert torch.equal(at[1.0], other)
+    assert float(at[0.5].norm()) == pytest.approx(float(one.norm() + other.norm()) / 2, rel=0.02)
+    assert float((at[0.25] - one).norm()) < float((at[0.25] - other).norm())
+    assert torch.equal(painting.slerp(one, one, 0.3), one)
+
+
 def test_little_strength_keeps_the_source(
     saved: tuple[Recipe, dict[str, Path]], photograph: tuple[Recipe, Path], painter: painting.Painter
 ) -> None:

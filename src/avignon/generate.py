@@ -98,8 +98,8 @@ class Easel:
         self._base, self._hashes, self._precision = base, hashes, precision
         self._sources = [_source(scene) for scene in recipe.generate.scenes]
 
-    def frame(self, number: int, stop: str, mix: blend.Mix) -> Frame:
-        """A scene (from 1) with a mix of adapters."""
+    def frame(self, number: int, stop: str, mix: blend.Mix, place: float = 0.0) -> Frame:
+        """A scene (from 1) with a mix of adapters, at a place from 0 to 1 of the way to its second seed."""
         recipe, settings = self.recipe, self.recipe.generate
         scene = settings.scenes[number - 1]
         return Frame(
@@ -119,6 +119,8 @@ class Easel:
             precision=self._precision,
             schedule=mix.schedule,
             blocks={name: factors for name, factors in settings.blocks.items() if name in mix.weights},
+            to_seed=scene.to_seed,
+            seed_place=place if scene.to_seed >= 0 else 0.0,
             source=self._sources[number - 1],
         )
 
@@ -151,10 +153,12 @@ class Easel:
         base = self.frame(number, BASE, blend.Mix({}))
         if settings.weights:
             mixes = [blend.explicit(weights, settings.during, base.painted) for weights in settings.weights]
+            places = blend.evenly(len(mixes)) if len(mixes) > 1 else [0.0]
         else:
-            way = self.path(placing["gains"], base.painted)
-            mixes = [way.at(place) for place in placing["places"]]
-        return [base, *(self.frame(number, f"stop-{i}", mix) for i, mix in enumerate(mixes, start=1))]
+            way, places = self.path(placing["gains"], base.painted), placing["places"]
+            mixes = [way.at(place) for place in places]
+        stops = enumerate(zip(mixes, places, strict=True), start=1)
+        return [base, *(self.frame(number, f"stop-{i}", mix, place) for i, (mix, place) in stops)]
 
 
 def _source(scene: Scene) -> Source | None:
@@ -222,13 +226,13 @@ def _even(
 
 
 def _probes(easel: Easel, path: blend.Path) -> list[Frame]:
-    return [frame for place in blend.evenly(PROBES) for frame in _at(easel, path.at(place))]
+    return [frame for place in blend.evenly(PROBES) for frame in _at(easel, path.at(place), place)]
 
 
-def _at(easel: Easel, mix: blend.Mix) -> list[Frame]:
+def _at(easel: Easel, mix: blend.Mix, place: float = 0.0) -> list[Frame]:
     """Some scenes with one mix, in fewer steps."""
     scenes = range(1, min(len(easel.recipe.generate.scenes), PROBE_SCENES) + 1)
-    return [_in_few_steps(easel.frame(number, "probe", mix)) for number in scenes]
+    return [_in_few_steps(easel.frame(number, "probe", mix, place)) for number in scenes]
 
 
 def _in_few_steps(frame: Frame) -> Frame:
@@ -256,6 +260,8 @@ def parameters_text(frame: Frame, model: str) -> str:
         "Model hash": frame.base[:10],
         "Lora weights": f'"{weights}"',
     }
+    if frame.to_seed >= 0:
+        values |= {"Variation seed": frame.to_seed, "Variation seed strength": f"{frame.seed_place:.3g}"}
     if frame.source:
         values |= {"Denoising strength": f"{frame.source.strength:g}", "Init image": json.dumps(frame.source.file),
                    "Init image hash": frame.source.sha256[:10]}  # fmt: skip

@@ -277,6 +277,9 @@ class Scene(Section):
     prompt: str
     seed: int = Field(default=-1, ge=-1, lt=2**63)
     """-1 derives one from the recipe's seed and the scene's place."""
+    to_seed: int = Field(default=-1, ge=-1, lt=2**63)
+    """A second seed: the noise that the pictures begin from goes from `seed`'s at the first stop to this one's at the
+    last, and composition goes with it; -1 stays with `seed`."""
     image: str = ""
     """A picture to begin from instead of noise: a work, or a photograph of one's own; relative paths are relative to
     the recipe. Its middle square is taken. That you may use it is your statement; every picture names the file."""

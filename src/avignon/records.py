@@ -192,6 +192,10 @@ class Frame:
     """Weight at every denoising step, of the adapters whose weight is not the same at all of them."""
     blocks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """By adapter, factors on its weight in parts of the UNet: `down`, `mid`, `up`, or a block by its own name."""
+    to_seed: int = -1
+    """A second seed, towards whose noise that of `seed` is turned; -1 for none."""
+    seed_place: float = 0.0
+    """How far it is turned: 0 is `seed`'s noise, 1 is `to_seed`'s."""
     source: Source | None = None
     """None where the picture begins from noise."""
 
