@@ -727,8 +727,10 @@ def stage_export(_: argparse.Namespace) -> None:
 
     tokenizer, unet = tokenizer_of_run(), new_unet()
     unet.load_state_dict(torch.load(CACHE / "unet.pt", weights_only=True)["average"])
+    vae = AutoencoderKL.from_pretrained(CACHE / "vae")
+    vae.register_to_config(_name_or_path="")  # where it was trained is of no use to others
     pipeline = StableDiffusionPipeline(
-        vae=AutoencoderKL.from_pretrained(CACHE / "vae").half(),
+        vae=vae.half(),
         text_encoder=trained_text_encoder(tokenizer),
         tokenizer=tokenizer,
         unet=unet.half(),
