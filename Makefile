@@ -17,7 +17,7 @@ check: .venv/installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/pytest -m "not slow"
 
-bench: .venv/installed
+bench: demo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[benchmarks]"
 	for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
 

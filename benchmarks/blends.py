@@ -1,11 +1,11 @@
 """What the ways of blending do to a series: whether it turns back, and how even its steps are; and a picture of them.
 
-    python benchmarks/blends.py RUN [--seeds N] [--stops N] [--steps N] [--picture FILE]
+    python benchmarks/blends.py [RUN] [--seeds N] [--stops N] [--steps N] [--picture FILE]
 
-RUN is the folder of a finished run with two artists, as runs/demo. Each of its scenes is painted with N seeds at every
-stop of a linear, an arc, an even and a relay series, with and without equal voices where that matters. Traits are
-averaged over the seeds, so that what is measured is the blend and not one picture's chance. With --picture, the first
-scene of each series is laid into one picture, a series to a row (docs/BLENDING.md shows it).
+RUN is the folder of a finished run with two artists, by default the demo's. Each of its scenes is painted with N seeds
+at every stop of a linear, an arc, an even and a relay series, with and without equal voices where that matters. Traits
+are averaged over the seeds, so that what is measured is the blend and not one picture's chance. With --picture, the
+first scene of each series is laid into one picture, a series to a row (docs/BLENDING.md shows it).
 """
 
 import argparse
@@ -22,6 +22,7 @@ from avignon.generate import PROBES
 from avignon.records import Frame, Voice
 from avignon.workspace import Workspace
 
+ROOT = Path(__file__).parents[1]
 SILENT = Voice("benchmark", lambda _: None)
 
 
@@ -78,7 +79,7 @@ def even(studio: Studio, path: blend.Path, stops: int) -> list[float]:
 def main() -> None:
     """Print the table, and write the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", nargs="?", type=Path, default=ROOT / "runs" / "demo")
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--stops", type=int, default=7)
     parser.add_argument("--steps", type=int, default=30)
