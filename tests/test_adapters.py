@@ -150,7 +150,6 @@ def test_saved_adapter_comes_back(base: diffusion.Base, recipe: Recipe, tmp_path
     assert [path.name for path in (tmp_path / "out").iterdir()] == [adapters.WEIGHTS_FILE]
     fresh = diffusion.load(recipe, torch.float32, SILENT)
     adapters.load(fresh, "new", tmp_path / "out")
-    adapters.set_weights(fresh.pipeline.unet, {"new": 1.0})
     assert adapters._scales(fresh.pipeline.unet, "new") == scales
     assert torch.equal(output(fresh.pipeline.unet), output(base.pipeline.unet))
 
@@ -299,15 +298,13 @@ def test_all_weights_zero_is_the_base(base: diffusion.Base, saved: Path) -> None
     """With all weights 0, after others, the UNet is bit for bit the base's."""
     unet = base.pipeline.unet
     before = output(unet)
-    adapters.set_weights(unet, {})
-    assert torch.equal(output(unet), before)
     adapters.load(base, "a", saved)
-    adapters.set_weights(unet, {"a": 0.7})
-    assert not torch.equal(output(unet), before)
-    adapters.set_weights(unet, {"a": 0.0})
-    assert torch.equal(output(unet), before)
-    adapters.set_weights(unet, {"a": 0.7})
-    assert not torch.equal(output(unet), before)
+    with adapters.mixing(unet, {}) as mixer:
+        for weight in (0.0, 0.7, 0.0, 0.7):
+            mixer.set([{"a": weight}])
+            assert torch.equal(output(unet), before) is (weight == 0)
+        mixer.set([{}])
+        assert torch.equal(output(unet), before)
 
 
 @pytest.mark.parametrize("weights", [{"a": 1.0, "b": 0.0}, {"a": 0.3, "b": 0.9}, {"a": -0.5, "b": 2.0}])
@@ -327,9 +324,10 @@ def test_mixture_sums_true_changes(base: diffusion.Base, recipe: Recipe, weights
                 scale = module.lora_alpha[adapter] / module.r[adapter]
                 change = up.flatten(1) @ down.flatten(1)  # a convolution's B is 1×1: the product is the same
                 layers[name].weight += weight * scale * change.reshape(layers[name].weight.shape)
-    adapters.set_weights(unet, {"a": 5.0, "b": 5.0})  # What was set before leaves no trace.
-    adapters.set_weights(unet, weights)
-    assert output(unet) == pytest.approx(output(by_hand), abs=2e-4, rel=1e-3)
+    with adapters.mixing(unet, {}) as mixer:
+        mixer.set([{"a": 5.0, "b": 5.0}])  # What was set before leaves no trace.
+        mixer.set([weights])
+        assert output(unet) == pytest.approx(output(by_hand), abs=2e-4, rel=1e-3)
 
 
 def card(folder: Path, **base: Any) -> None:

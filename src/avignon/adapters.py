@@ -326,14 +326,3 @@ def _spread(path: str, layer: Any) -> tuple[int, ...]:
     if isinstance(layer, torch.nn.Conv2d):
         return (-1, 1, 1, 1)
     return (-1, 1) if "time_emb" in path else (-1, 1, 1)
-
-
-def set_weights(unet: Any, weights: Mapping[str, float]) -> None:
-    """Mix adapters by weight: ΔW = Σ wᵢ·(αᵢ/rᵢ)·Bᵢ·Aᵢ, the sum of true deltas. All weights 0 is the base itself."""
-    active = {name: weight for name, weight in weights.items() if weight}
-    if not active:
-        if getattr(unet, "peft_config", None):
-            unet.disable_lora()
-        return
-    unet.enable_lora()
-    unet.set_adapters(list(active), list(active.values()))
