@@ -227,10 +227,17 @@ def png_bytes(
     return buffer.getvalue()
 
 
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+"""The last chunk of every PNG (https://www.w3.org/TR/png-3/#11IEND)."""
+
+
 def png_fields(path: Path) -> Any:
     """The JSON that `png_bytes` wrote; None where there is none or the file is damaged."""
     try:
-        with Image.open(path, formats=("PNG",)) as image:
+        content = path.read_bytes()
+        if not content.endswith(_PNG_END):  # The pixels may be all there in a file that was cut off.
+            return None
+        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
             image.load()
             return json.loads(str(getattr(image, "text", {}).get("avignon", "null")))
     except _BROKEN:
