@@ -107,7 +107,7 @@ class Easel:
             stop=stop,
             prompt=scene.prompt,
             negative_prompt=settings.negative_prompt,
-            seed=scene.seed if scene.seed >= 0 else recipe.seed + number,
+            seed=recipe.scene_seed(number),
             steps=settings.steps,
             guidance=settings.guidance,
             scheduler=settings.scheduler,

@@ -421,6 +421,11 @@ class Recipe(Section):
         """The adapters that the recipe trains, in order."""
         return ("joint",) if self.train.mode == "joint" else tuple(artist.slug for artist in self.artists)
 
+    def scene_seed(self, number: int) -> int:
+        """The seed of a scene (from 1): its own, or one that follows from the recipe's."""
+        own = self.generate.scenes[number - 1].seed
+        return own if own >= 0 else self.seed + number
+
     def museum_of(self, artist: Artist) -> AnyMuseum:
         """Where to look for this artist's works."""
         return artist.museum or self.museum

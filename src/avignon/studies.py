@@ -156,7 +156,7 @@ class Sampler:
             frame(
                 recipe,
                 scene.prompt,
-                scene.seed if scene.seed >= 0 else recipe.seed + number,
+                recipe.scene_seed(number),
                 scene=f"scene-{number}",
                 base=base.fingerprint,
                 precision=dtype,
