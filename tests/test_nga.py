@@ -95,7 +95,7 @@ def test_namesakes_are_not_merged(own: LocalMuseum, fetcher: Fetcher) -> None:
     own.add_work(1, 1401, "One")
     own.add_work(2, 5, "Other")
     with pytest.raises(
-        InputError, match=r"names 2 artists: 1401 \(1836 - 1910\), 5 \(British, 1700 - 1750\); put the id"
+        InputError, match=r"names 2 artists: 5 \(British, 1700 - 1750\), 1401 \(1836 - 1910\); put the id"
     ):
         nga(own, fetcher).find(artist())
     assert usable(nga(own, fetcher).find(artist("Homer", 5))) == ["2"]

@@ -113,6 +113,7 @@ def test_strange_key_lists_the_known(tmp_path: Path) -> None:
         ("train=5", "train: 5 is not allowed; should be a table"),
         ("museum=5", "museum: 5 is not allowed; should be a table"),
         ("artists.0.find=1401", "artists.0.find: 1401 is not allowed; should be a list"),
+        (f"artists.0.find=[{10**40}]", f"artists.0.find.0: {10**40} is not allowed; should be"),
         ("artists={name=1}", "artists: {'name': 1} is not allowed; should be a list (a list of tables is written"),
         ("museum={kind='met'}", "museum: kind 'met' is not allowed; it is 'nga', 'folder'"),
         ("museum={kind='folder'}", "museum.path: field required"),

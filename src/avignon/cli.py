@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import shutil
 import sys
 import time
@@ -262,6 +261,8 @@ def _print_catalog(held: "Catalog") -> None:
 @cli.command()
 def doctor() -> None:
     """Say what this machine offers: device, precision, attention, memory, disk, and what can be reached."""
+    import platform
+
     import torch
 
     from avignon import diffusion

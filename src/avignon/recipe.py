@@ -79,7 +79,7 @@ class Artist(Section):
 
     name: str = Field(min_length=1)
     """As shown on the page; also names the adapter."""
-    find: tuple[int | str, ...] = Field(default=(), strict=False)
+    find: tuple[Annotated[int, Field(ge=0, lt=2**63)] | str, ...] = Field(default=(), strict=False)
     """Names or museum ids (National Gallery of Art: constituentid) to look up; the name itself by default."""
     works: int = Field(ge=1, le=10_000)
     """How many works to train on. Fewer is an error, never a silent change."""
@@ -527,6 +527,10 @@ def _museum_kinds(fields: dict[str, Any]) -> None:
             owner["museum"].setdefault("kind", "folder" if "path" in owner["museum"] else "nga")
 
 
+_BRANCHES = ("nga", "folder", "artic", "int", "constrained-int", "str")
+"""What pydantic adds to a field's place: which kind of value it tried. No key of a recipe is called so."""
+
+
 def _explain(invalid: ValidationError) -> str:
     """The first error in one line, with how many more there are."""
     told = invalid.errors(include_url=False)
@@ -534,7 +538,7 @@ def _explain(invalid: ValidationError) -> str:
     errors = [error for error in told if not any(_is_inside(other["loc"], error["loc"]) for other in told)]
     unknown = [error for error in errors if error["type"] == "extra_forbidden"]
     error = (unknown or errors)[0]  # A misspelt key explains the field that seems to be missing.
-    place = [part for part in error["loc"] if part not in ("nga", "folder", "artic")]
+    place = [part for part in error["loc"] if part not in _BRANCHES]
     field = ".".join(str(part) for part in place)
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 and not unknown else ""
     return f"{field or 'recipe'}: {_complaint(error, place)}{more}"

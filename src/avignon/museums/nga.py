@@ -39,6 +39,8 @@ SUBJECT_TERMS = frozenset({"Theme", "Keyword"})
 """Kinds of terms that say what is to be seen; the others name schools, places and catalogues."""
 
 
+_NAMED = "SELECT DISTINCT constituentid FROM names WHERE key = ? ORDER BY ALL"
+_PERSON = "SELECT * FROM constituents WHERE artistofngaobject <> '0' AND constituentid = ?"
 _OBJECTS = """
     SELECT COLUMNS('objectid|accessionnum|title|displaydate|beginyear|endyear|medium|classification|creditline')
     FROM objects WHERE objectid IN (SELECT unnest(?))
@@ -51,7 +53,7 @@ _IMAGES = """
 """
 _ROLES = """
     SELECT objectid, constituentid, role, prefix FROM objects_constituents
-    WHERE roletype = 'artist' AND constituentid IN (SELECT unnest(?)) ORDER BY rowid
+    WHERE roletype = 'artist' AND constituentid = ? ORDER BY rowid
 """
 _TERMS = """
     SELECT objectid, termtype, term FROM objects_terms WHERE objectid IN (SELECT unnest(?)) ORDER BY rowid
@@ -153,12 +155,9 @@ def _evidence(row: Row, person: Row, image: Row) -> rights.Evidence:
 
 def _matching(wanted: int | str, ask: Ask) -> dict[int, Row]:
     """Artists of an id, or of a name in either of its forms."""
-    if isinstance(wanted, int):
-        which, value = "SELECT ?::BIGINT", str(wanted)
-    else:
-        which, value = "SELECT constituentid FROM names WHERE key = ?", names.key(wanted)
-    sql = f"SELECT * FROM constituents WHERE artistofngaobject <> '0' AND constituentid IN ({which}) ORDER BY rowid"
-    return {row["constituentid"]: row for row in ask(sql, value)}
+    named = [] if isinstance(wanted, int) else ask(_NAMED, names.key(wanted))
+    numbers = [wanted] if isinstance(wanted, int) else [row["constituentid"] for row in named]
+    return {number: row for number in numbers for row in ask(_PERSON, number)}
 
 
 def _near(wanted: str, ask: Ask) -> list[str]:
@@ -177,7 +176,7 @@ def _near(wanted: str, ask: Ask) -> list[str]:
 def _roles(people: list[int], ask: Ask) -> dict[int, Row]:
     """For each object the row that names one of the people as artist; the best where there are several."""
     roles: dict[int, Row] = {}
-    for row in ask(_ROLES, people):
+    for row in (row for person in people for row in ask(_ROLES, person)):
         held = roles.get(row["objectid"])
         if held is None or (_doubt(held) and not _doubt(row)):
             roles[row["objectid"]] = row

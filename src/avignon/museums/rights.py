@@ -13,12 +13,12 @@ from typing import Any
 
 from avignon.records import Access, Rights
 
-_OPEN_WORDS = re.compile(r"public domain|publicdomain/|\bcc-?0\b|creative commons zero|no known copyright|\bpdm\b")
-_CLOSED_WORDS = re.compile(
+_OPEN_WORDS = r"public domain|publicdomain/|\bcc-?0\b|creative commons zero|no known copyright|\bpdm\b"
+_CLOSED_WORDS = (
     r"in.copyright|copyrighted|all rights reserved|\brestricted|©|/inc\b|\bby-n[cd]|non-?commercial|permission|fair use"
     r"|\bnot\b.*(public domain|cc-?0)"
 )
-_DOUBTS = re.compile(r"\?|\b(unknown|perhaps|probably|possibly|maybe|may be|unclear|unsure)\b")
+_DOUBTS = r"\?|\b(unknown|perhaps|probably|possibly|maybe|may be|unclear|unsure)\b"
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,9 @@ def _by_source(evidence: Evidence) -> Access | None:
     if evidence.flag is not None:
         return {"1": Access.OPEN, "0": Access.RESTRICTED}.get(evidence.flag.strip(), Access.UNKNOWN)
     words = (evidence.statement or "").lower()
-    if _CLOSED_WORDS.search(words) or evidence.cap.strip():
+    if re.search(_CLOSED_WORDS, words) or evidence.cap.strip():
         return Access.RESTRICTED
-    return Access.OPEN if _OPEN_WORDS.search(words) and not _DOUBTS.search(words) else None
+    return Access.OPEN if re.search(_OPEN_WORDS, words) and not re.search(_DOUBTS, words) else None
 
 
 def _by_age(ends: dict[str, int | None], year: int) -> Access:
