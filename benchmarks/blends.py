@@ -54,9 +54,7 @@ def measure(studio: Studio, pictures: Sequence[Sequence[Sequence[Image.Image]]])
     seen = [[style.mean([style.traits(image) for image in scene]) for scene in stop] for stop in pictures]
 
     def way(one: style.Traits) -> float:
-        d = studio.ruler.to_artists(one)
-        a, b = d[first]["combined"] ** 2, d[last]["combined"] ** 2
-        return a / (a + b)
+        return studio.ruler.way(studio.ruler.to_artists(one), (first, last))
 
     ways = np.array([[way(scene) for scene in stop] for stop in seen])  # (stops, scenes)
     monotone = float((np.diff(ways, axis=0) >= 0).all(0).mean())

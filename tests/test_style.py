@@ -89,6 +89,22 @@ def test_distance_is_symmetric_and_zero_to_itself(works: dict[str, list[Image.Im
     assert ruler.between(one, other) == pytest.approx(ruler.between(other, one))
 
 
+def test_the_way_counts_only_what_lies_on_it(ruler: style.Yardstick) -> None:
+    """A third of the way from one manner to the other is a third, however far off the line; manners are 0 and 1."""
+    one, other = ruler.manners
+    ends, first, last = (one, other), ruler.manners[one], ruler.manners[other]
+    for manner, place in ((first, 0.0), (last, 1.0)):
+        ways = [ruler.way(ruler.to_artists(manner), ends, by) for by in (*style.ASPECTS, "combined")]
+        np.testing.assert_allclose(ways, place, atol=1e-9)
+    along = (last.brushwork - first.brushwork) / ruler.spreads["brushwork"]
+    off = np.random.default_rng(0).normal(size=along.shape)
+    off -= along * (off @ along) / (along @ along)
+    for far in (0.0, 3.0):
+        there = first.brushwork + (along / 3 + far * off) * ruler.spreads["brushwork"]
+        picture = style.Traits(first.colour, there, first.geometry)
+        assert ruler.way(ruler.to_artists(picture), ends, "brushwork") == pytest.approx(1 / 3)
+
+
 def test_one_work_each_is_enough_to_measure() -> None:
     """With a single work of each artist, what is expected of spreads stands in, and each is nearest to its own."""
     own = {hand: [style.traits(work(hand, 3))] for hand in PAINTERS}

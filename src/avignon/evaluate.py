@@ -19,7 +19,7 @@ from avignon.recipe import Recipe
 from avignon.records import Frame, Series, Voice, plain, series_from
 from avignon.workspace import Workspace, read_json, write_json
 
-SCHEMA = 2
+SCHEMA = 3
 
 BY = (*style.ASPECTS, "combined")
 
@@ -30,8 +30,9 @@ NOTES = (
     "picture is as near to the artist as his own works are. Colour compares palettes, brushwork the texture of "
     "lightness at several scales and directions, geometry the edges: how many, how straight, how sharp, which way. "
     "None sees what is painted, and none says whether a picture is good.",
-    "The way from the first artist to the last is measured from the combined distances a and b to the two: "
-    "a² / (a² + b²) rises from 0 at the first to 1 at the last. A series is called monotone if it never falls.",
+    "The way from the first artist to the last is the place of a picture on the line through what each one's works "
+    "have in common: 0 at the first, 1 at the last. What lies off that line, as softness that neither has, counts for "
+    "nothing on it. A series is called monotone if it never falls.",
     "Distances between neighbouring stops of the series are taken between the means of all scenes, those of a scene "
     "between its own pictures, which also differ by chance.",
     "The copy score says how far the best match of gradients with a work, or a crop of it, mirrored or not, stands out "
@@ -48,11 +49,6 @@ class Ruler:
     originals: copies.Originals
     ends: tuple[str, str]
     """The artists at the two ends of the way."""
-
-    def way(self, distances: Mapping[str, Mapping[str, float]], by: str = "combined") -> float:
-        """Where a picture of these distances is between the two ends: 0 at the first, 1 at the last."""
-        a, b = (distances[artist][by] ** 2 for artist in self.ends)
-        return a / (a + b) if a + b else 0.5
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,7 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
             "series": series.name,
             "ends": list(ruler.ends),
             "units": _rounded(ruler.style.units),
-            "own": {artist.slug: _own(space, artist.slug, ruler) for artist in recipe.artists},
+            "own_spread": {artist.slug: _own_spread(space, artist.slug, ruler) for artist in recipe.artists},
             "copy_threshold": copies.THRESHOLD,
             "copies": sum(entry["nearest"]["is_copy"] for entry in frames),
             "whole": _whole(series, seen, ruler, scenes),
@@ -116,10 +112,10 @@ def _works_of(recipe: Recipe, space: Workspace) -> dict[str, str]:
     }
 
 
-def _own(space: Workspace, artist: str, ruler: Ruler) -> dict[str, float]:
-    """Where the artist's own works lie on the way, in the mean, by each aspect: what the series can at most reach."""
+def _own_spread(space: Workspace, artist: str, ruler: Ruler) -> dict[str, float]:
+    """How far the artist's own works scatter along the way: the standard deviation of their places, by each aspect."""
     distances = [ruler.style.to_artists(style.traits(imaging.load(file))) for file in space.training_images(artist)]
-    return {by: round(float(np.mean([ruler.way(one, by) for one in distances])), 3) for by in BY}
+    return {by: round(float(np.std([ruler.style.way(one, ruler.ends, by) for one in distances])), 3) for by in BY}
 
 
 def _measured(
@@ -137,7 +133,7 @@ def _measured(
         "change_from_base": round(style.change(own.image, base.image), 3),
         "scene_kept": round(copies.likeness(own.image, base.image), 3),
         "distance": {artist: _rounded(distance) for artist, distance in distances.items()},
-        "way": {by: round(ruler.way(distances, by), 3) for by in BY},
+        "way": {by: round(ruler.style.way(distances, ruler.ends, by), 3) for by in BY},
         "nearest": {"file": match.file, "score": round(match.score, 3), "is_copy": match.is_copy},
     }
 
@@ -170,7 +166,7 @@ def _whole(
 def _course(traits: Sequence[style.Traits], ruler: Ruler) -> dict[str, Any]:
     """A way through traits, stop by stop: distances, place on the way, monotone or not, evenness."""
     distances = [ruler.style.to_artists(one) for one in traits]
-    ways = {by: [round(ruler.way(one, by), 3) for one in distances] for by in BY}
+    ways = {by: [round(ruler.style.way(one, ruler.ends, by), 3) for one in distances] for by in BY}
     steps = [round(ruler.style.between(one, other)["combined"], 3) for one, other in pairwise(traits)]
     spread = blend.spread(steps)
     return {

@@ -268,6 +268,18 @@ class Yardstick:
         """Distance from every artist's manner."""
         return {artist: self.between(one, manner) for artist, manner in self.manners.items()}
 
+    def way(self, distances: Mapping[str, Mapping[str, float]], ends: tuple[str, str], by: str = "combined") -> float:
+        """Where a picture of these distances is between two artists: 0 at the first one's manner, 1 at the last one's.
+
+        The scalar projection on the line through both, from the three distances alone: 1/2 + (a² - b²) / 2d². It is
+        also the evidence for the last artist against the first, were their works spread alike around their manners:
+        Fisher's linear discriminant (Annals of Eugenics 7, 1936). Of colour, whose distance is not Euclidean, it is
+        an approximation.
+        """
+        first, last = ends
+        apart = self.between(self.manners[first], self.manners[last])[by]
+        return 0.5 + (distances[first][by] ** 2 - distances[last][by] ** 2) / (2 * apart**2) if apart else 0.5
+
     def nearest(self, one: Traits, by: str = "combined") -> str:
         """The artist whose manner is nearest."""
         distances = self.to_artists(one)
