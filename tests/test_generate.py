@@ -1,6 +1,7 @@
 """The series: what each picture is made from, what it carries, and what is kept of an interrupted one."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from avignon import adapters, generate, imaging
-from avignon.errors import AdapterError
+from avignon import adapters, generate, imaging, processes
+from avignon.errors import AdapterError, WorkspaceError
 from avignon.recipe import Recipe
 from avignon.records import Event, Series, Voice, plain, series_from
 from avignon.workspace import Workspace
@@ -252,6 +253,27 @@ def test_extras_are_painted_beside_the_series(make: Maker) -> None:
     assert set(make.bytes()) == {file for file in painted if "-seed-1999" not in file and "-seed-2005" not in file}
     make(scenes=scenes, stops=5)
     assert make.bytes() == alone
+
+
+def test_a_share_of_the_pictures_is_no_series(make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of two processes paints every other batch; what the other one did not put there is missed, not indexed."""
+    make(batch=2)
+    whole = make.bytes()
+    shutil.rmtree(make.space.series)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(processes, "told", lambda find: find())
+    monkeypatch.setattr(processes, "meet", lambda: None)
+    with pytest.raises(WorkspaceError, match=r"scene-.*png: not there, or not what was asked for.*one --workspace"):
+        make(batch=2)
+    first = make.bytes()
+    assert first == {file: whole[file] for file in first}
+    assert len(first) == len(whole) / 2
+    assert not make.space.series_index.exists()
+    monkeypatch.setenv("RANK", "1")
+    shutil.rmtree(make.space.series)
+    with pytest.raises(FileNotFoundError):  # The maker finds no index: this is not the process that writes it.
+        make(batch=2)
+    assert make.bytes() == {file: content for file, content in whole.items() if file not in first}
 
 
 def test_extras_leave_what_was_measured(make: Maker) -> None:

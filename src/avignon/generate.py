@@ -4,7 +4,8 @@ Reads `adapters/` and `dataset/`; writes `series/<scene>/<stop>.png`, `series/se
 what was measured to place the stops. Some stops with further seeds, `<stop>-seed-<seed>.png`, are the series' extras:
 `evaluate` sees by them how various the pictures are. A frame is a full description: a picture that carries the very
 frame that is asked for is kept, so an interrupted series goes on where it stopped. Pictures made in one batch differ in
-the last bit from those made alone, so what is missing is made again in its own batch.
+the last bit from those made alone, so what is missing is made again in its own batch. Several processes, started by
+`accelerate launch -m avignon generate RECIPE`, share whole batches, so that their number changes no picture.
 """
 
 import json
@@ -16,7 +17,8 @@ from typing import Any
 
 from PIL import Image
 
-from avignon import adapters, blend, cards, diffusion, imaging, painting, style
+from avignon import adapters, blend, cards, diffusion, imaging, painting, processes, style
+from avignon.errors import WorkspaceError
 from avignon.recipe import Recipe, Scene
 from avignon.records import Frame, Series, Source, Voice, plain
 from avignon.workspace import Workspace, digest, read_json, sha256_of, write_bytes, write_json
@@ -40,7 +42,7 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
     """Make every picture of the series that is not there yet.
 
     Raises:
-        InputError: a base, precision or adapter that cannot be used.
+        InputError: a base, precision or adapter that cannot be used; processes that do not share a folder.
     """
     device = diffusion.device()
     precision = diffusion.precision_for(recipe.generate.precision, "generate", device)
@@ -52,7 +54,7 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
     hashes = {name: sha256_of(folder / adapters.WEIGHTS_FILE) for name, folder in folders.items()}
     painter = painting.Painter(base, recipe, device, voice)
     easel = Easel(recipe, base.fingerprint, hashes, precision)
-    series = easel.series(placing(easel, painter, space, voice))
+    series = easel.series(processes.told(lambda: placing(easel, painter, space, voice)))
 
     def as_png(image: Image.Image, frame: Frame) -> bytes:
         rights = cards.notice(
@@ -63,9 +65,9 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
         return imaging.png_bytes(image, parameters_text(frame, base.model), plain(frame), said)
 
     _paint(series, painter, space, voice, as_png)
-    write_json(space.series_index, plain(series))
-    kept = {space.series_index, space.placing, *(space.series / file for file, _ in series.pictures)}
-    space.sweep(space.series, kept)
+    processes.meet()
+    if processes.is_first():
+        _finish(series, space)
 
 
 def _paint(
@@ -75,18 +77,36 @@ def _paint(
     voice: Voice,
     as_png: Callable[[Image.Image, Frame], bytes],
 ) -> None:
+    """Paint what is missing, each process its share; the others' batches count as painted when it comes to them."""
     files, frames = [file for file, _ in series.pictures], [frame for _, frame in series.pictures]
-    missing = {place for place, file in enumerate(files) if not _is_shown(space.series / file, frames[place])}
+    missing = processes.told(lambda: _missing(series, space))
     done = len(frames) - len(missing)
-    for group in _groups(series, painter):
+    todo = [group for group in _groups(series, painter) if missing.intersection(group)]
+    for number, group in enumerate(todo):
         wanted = missing.intersection(group)
-        if not wanted:
-            continue
-        for place, image in zip(group, painter.paint([frames[place] for place in group]), strict=True):
-            if place in wanted:
-                write_bytes(space.series / files[place], as_png(image, frames[place]))
+        if number % processes.count() == processes.rank():
+            for place, image in zip(group, painter.paint([frames[place] for place in group]), strict=True):
+                if place in wanted:
+                    write_bytes(space.series / files[place], as_png(image, frames[place]))
         done += len(wanted)
         voice.progress(done, len(frames), files[group[-1]])
+
+
+def _finish(series: Series, space: Workspace) -> None:
+    """Write the index and sweep, once all pictures are there, the other processes' too."""
+    if processes.count() > 1 and (unseen := _missing(series, space)):
+        raise WorkspaceError(
+            f"{space.series / series.pictures[min(unseen)][0]}: not there, or not what was asked for, though another "
+            "process painted it; all machines need one --workspace, with the same base and adapters"
+        )
+    write_json(space.series_index, plain(series))
+    kept = {space.series_index, space.placing, *(space.series / file for file, _ in series.pictures)}
+    space.sweep(space.series, kept)
+
+
+def _missing(series: Series, space: Workspace) -> set[int]:
+    """Places of the pictures that are not there, or not as asked for."""
+    return {place for place, (file, frame) in enumerate(series.pictures) if not _is_shown(space.series / file, frame)}
 
 
 def _groups(series: Series, painter: painting.Painter) -> list[list[int]]:
