@@ -42,9 +42,9 @@ NOTES = (
 
 SEEDS_NOTE = (
     "From seed to seed, pictures of one scene and stop are compared two by two. In composition they differ by 1 less "
-    "the correlation of their gradients: near 0 there is one composition, whatever the seed. In style they differ by "
-    "their distance: a sure manner has little of it, and that is no fault. How much the prompt leaves open shows in "
-    "what the base's own pictures differ by; the other stops are to be read beside it."
+    "the correlation of their gradients: well under the base's value, an adapter paints one picture whatever the seed. "
+    "In style they differ by their distance: a sure manner has little of it, and that is no fault. How much the prompt "
+    "leaves open shows in what the base's own pictures differ by; the other stops are to be read beside it."
 )
 
 

@@ -1,4 +1,4 @@
-"""One run in several processes (`accelerate launch`, `torchrun`): the first one decides and writes, all compute."""
+"""One run in several processes (`accelerate launch`, `torchrun`): the first one decides, all compute."""
 
 import os
 from collections.abc import Callable
