@@ -105,6 +105,7 @@ def test_report_measures_every_frame(tmp_path: Path) -> None:
         for by, way in course["way"].items():
             assert course["monotone"][by] == (way == sorted(way))
     assert report["ends"] == ["winslow-homer", "pablo-picasso"]
+    assert (report["extras"], report["whole"]["seeds"]) == ([], {})
     assert len(report["notes"]) == len(evaluate.NOTES)
 
 
@@ -128,6 +129,54 @@ def test_series_between_two_works_is_monotone_and_flagged(tmp_path: Path) -> Non
         assert frame["nearest"]["file"].startswith(f"dataset/{own}/")
     first, *_, last = report["scenes"][0]["way"]["combined"]
     assert (first, last) == (0, 1)
+
+
+def test_adapter_that_paints_one_picture_is_told(tmp_path: Path) -> None:
+    """Pictures of a stop are compared seed by seed: where they are all one, no variety is left of the base's."""
+    recipe = small_recipe(tmp_path, tmp_path / "no-base-is-needed", generate={"extra_seeds": 2})
+    space, _ = carried(recipe, tmp_path / "runs")
+    series = series_of(recipe)
+    base = [frame.seed for _, frame in series.pictures if frame.stop == "base"]
+    copied = training_image(space, "winslow-homer")
+    for number, (file, frame) in enumerate(series.pictures):
+        shown = {"base": draw(200 + base.index(frame.seed), 64, 64), "stop-3": copied}  # The last stop has collapsed.
+        picture = shown.get(frame.stop, draw(300 + number, 64, 64))
+        write_bytes(space.series / file, imaging.png_bytes(picture, "", plain(frame)))
+    report, heard = evaluated(recipe, space, series)
+    assert [(one["file"], one["seed"]) for one in report["extras"]] == [(file, f.seed) for file, f in series.extras]
+    assert all((one["change_from_base"] == 0) == (one["stop"] == "base") for one in report["extras"]), "its own seed's"
+    flagged = [one["file"] for one in (*report["frames"], *report["extras"]) if one["nearest"]["is_copy"]]
+    assert {f"scene-1/stop-3-seed-{seed}.png" for seed in (1008, 2008)} < set(flagged)
+    assert report["copies"] == len(flagged) == [event.kind for event in heard].count("warning")
+    whole = report["whole"]["seeds"]
+    assert list(whole) == ["base", "stop-1", "stop-2", "stop-3"]
+    assert set(whole["base"]["apart"]) == {*evaluate.BY, "composition", "pixels"}
+    assert set(whole["base"]["of_base"].values()) == {1.0}
+    assert min(whole["base"]["apart"].values()) > 0.1
+    assert max(whole["stop-3"]["apart"].values()) < 1e-6
+    assert set(whole["stop-3"]["of_base"].values()) == {0.0}
+    assert all(0.3 < share < 3 for share in whole["stop-1"]["of_base"].values())
+    one, two, three = (
+        imaging.load(space.series / f"scene-2/base{part}.png") for part in ("", "-seed-1009", "-seed-2009")
+    )
+    pixels = [style.change(*pair) for pair in ((one, two), (one, three), (two, three))]
+    assert report["scenes"][1]["seeds"]["base"]["pixels"] == pytest.approx(sum(pixels) / 3, abs=1e-3)
+    assert whole["base"]["apart"]["pixels"] == pytest.approx(
+        (report["scenes"][0]["seeds"]["base"]["pixels"] + sum(pixels) / 3) / 2, abs=1e-3
+    )
+    assert report["notes"][-1] == evaluate.SEEDS_NOTE
+
+
+def test_base_without_variety_is_no_measure(tmp_path: Path) -> None:
+    """Where the base's own pictures do not differ, no share of that is given."""
+    recipe = small_recipe(tmp_path, tmp_path / "no-base-is-needed", generate={"extra_seeds": 1})
+    space, _ = carried(recipe, tmp_path / "runs")
+    series = series_of(recipe)
+    for number, (file, frame) in enumerate(series.pictures):
+        picture = draw(0 if frame.stop == "base" else number, 64, 64)
+        write_bytes(space.series / file, imaging.png_bytes(picture, "", plain(frame)))
+    report, _ = evaluated(recipe, space, series)
+    assert set(report["whole"]["seeds"]["stop-1"]["of_base"].values()) == {None}
 
 
 def test_seeds_are_turned_along_the_series(tmp_path: Path) -> None:

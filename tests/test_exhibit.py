@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from avignon.errors import ImageError
 from avignon.evaluate import BY
 from avignon.recipe import Recipe
 from avignon.records import Event, Frame, Series, Voice, plain
-from avignon.workspace import Workspace, write_json, write_text
+from avignon.workspace import Workspace, read_json, write_json, write_text
 from tests.support.images import truncated_jpeg
 
 NASTY = "<script>alert(\"1\")</script> & 'son'"
@@ -199,8 +200,9 @@ def report_of(recipe: Recipe, series: Series) -> dict[str, Any]:
         "schema": 2,
         "ends": [recipe.artists[0].slug, recipe.artists[-1].slug],
         "copy_threshold": 0.5,
-        "whole": {**course, "monotone_scenes": 0.5},
+        "whole": {**course, "monotone_scenes": 0.5, "seeds": {}},
         "frames": frames,
+        "extras": [],
         "scenes": scenes,
         "notes": [f"A note {NASTY}"],
     }
@@ -445,6 +447,34 @@ def test_a_kept_work_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"1\.jpg"):
         exhibit.run(recipe_of(), space, Voice("exhibit", lambda event: None))
     assert not space.page.exists()
+
+
+def test_variety_from_seed_to_seed(tmp_path: Path, page: Reader) -> None:
+    """With extras a table says how various pictures are, beside the base; extras that may copy are linked, not hung."""
+    recipe = recipe_of()
+    space, series = hang(recipe, tmp_path), series_of(recipe)
+    extras = tuple((f"scene-1/base-seed-{seed}.png", replace(series.frames[0][1], seed=seed)) for seed in (5001, 6001))
+    write_json(space.series_index, plain(replace(series, extras=extras)))
+    report = read_json(space.report)
+    apart = {"combined": 1.25, "composition": 0.5, "pixels": 40.0}
+    full = {"apart": apart, "of_base": dict.fromkeys(apart, 1.0)}
+    poor = {"apart": apart, "of_base": {"combined": None, "composition": 0.42, "pixels": 0.8}}
+    report["whole"]["seeds"] = {"base": full, "stop-1": poor, "stop-3": full}
+    report["extras"] = [
+        {"file": file, "nearest": {"file": "", "score": 9.0, "is_copy": seed == 5001}}
+        for (file, _), seed in zip(extras, (5001, 6001), strict=True)
+    ]
+    write_json(space.report, report)
+    exhibit.run(recipe, space, Voice("exhibit", lambda event: None))
+    hung = Reader(space.page.read_text(encoding="utf-8"))
+    room = hung.text("dialogue")
+    assert "Each scene with 3 seeds" in room
+    assert "Base0.501.2540" in room.replace(" ", "")
+    assert "Stop10.50(42%)1.2540(80%)" in room.replace(" ", "")
+    assert "Stop30.50(100%)1.25(100%)40(100%)" in room.replace(" ", "")
+    assert "1 may copy a training image: scene-1/base-seed-5001.png" in room
+    assert "../series/scene-1/base-seed-5001.png" in [fields["href"] for fields in hung.all("a")]
+    assert "seeds: how much" not in page.text("dialogue")
 
 
 def test_progress_ends_where_it_said(tmp_path: Path) -> None:

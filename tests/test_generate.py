@@ -1,6 +1,7 @@
 """The series: what each picture is made from, what it carries, and what is kept of an interrupted one."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from avignon import adapters, generate, imaging
-from avignon.errors import AdapterError
+from avignon import adapters, generate, imaging, processes
+from avignon.errors import AdapterError, WorkspaceError
 from avignon.recipe import Recipe
 from avignon.records import Event, Series, Voice, plain, series_from
 from avignon.workspace import Workspace
@@ -222,6 +223,66 @@ def test_series_from_a_photograph(make: Maker, tmp_path: Path) -> None:
     assert changed == {file for file in before if file.startswith("scene-1")}
     even = make(**settings | {"spacing": "even", "stops": 3})
     assert len(even.placing["places"]) == 3
+
+
+def test_extras_are_painted_beside_the_series(make: Maker) -> None:
+    """Base, first, middle and last stop get further seeds; the series has the same bytes, and all is kept or swept."""
+    scenes = [{"prompt": "the sea", "seed": 2**63 - 1}, {"prompt": "a guitar", "seed": 5, "to_seed": 6}]
+    make(scenes=scenes, stops=5)
+    alone = make.bytes()
+    series = make(scenes=scenes, stops=5, extra_seeds=2)
+    assert make.made == 4, "16 extras in batches of 4; the 12 pictures of the series are kept"
+    assert [file for file, _ in series.extras if file.startswith("scene-2")] == [
+        f"scene-2/{stop}-seed-{seed}.png" for stop in ("base", "stop-1", "stop-3", "stop-5") for seed in (1005, 2005)
+    ]
+    assert {frame.seed for _, frame in series.extras if frame.scene == "scene-1"} == {999, 1999}
+    assert {(frame.seed, frame.to_seed) for _, frame in series.extras[8:]} == {(1005, 1006), (2005, 2006)}
+    own = dict(series.frames)
+    for file, frame in series.extras:
+        assert imaging.png_fields(make.space.series / file) == plain(frame)
+        same = own[f"{frame.scene}/{frame.stop}.png"]
+        assert dict(frame.weights) == dict(same.weights)
+    painted = make.bytes()
+    assert len(set(painted.values())) == 12 + 16
+    assert {file: painted[file] for file in alone} == alone
+    lost = "scene-2/stop-3-seed-1005.png"
+    (make.space.series / lost).unlink()
+    assert make(scenes=scenes, stops=5, extra_seeds=2) == series
+    assert (make.made, make.bytes()) == (1, painted)
+    make(scenes=scenes, stops=5, extra_seeds=1)
+    assert set(make.bytes()) == {file for file in painted if "-seed-1999" not in file and "-seed-2005" not in file}
+    make(scenes=scenes, stops=5)
+    assert make.bytes() == alone
+
+
+def test_a_share_of_the_pictures_is_no_series(make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of two processes paints every other batch; what the other one did not put there is missed, not indexed."""
+    make(batch=2)
+    whole = make.bytes()
+    shutil.rmtree(make.space.series)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(processes, "told", lambda find: find())
+    monkeypatch.setattr(processes, "meet", lambda: None)
+    with pytest.raises(WorkspaceError, match=r"scene-.*png: not there, or not what was asked for.*one --workspace"):
+        make(batch=2)
+    first = make.bytes()
+    assert first == {file: whole[file] for file in first}
+    assert len(first) == len(whole) / 2
+    assert not make.space.series_index.exists()
+    monkeypatch.setenv("RANK", "1")
+    shutil.rmtree(make.space.series)
+    with pytest.raises(FileNotFoundError):  # The maker finds no index: this is not the process that writes it.
+        make(batch=2)
+    assert make.bytes() == {file: content for file, content in whole.items() if file not in first}
+
+
+def test_extras_leave_what_was_measured(make: Maker) -> None:
+    """Asking for further seeds does not measure the placing again, nor move a stop."""
+    one = {"scenes": [{"prompt": "the sea"}], "stops": 3, "equal_voices": True}
+    before = make(**one)
+    written = make.space.placing.stat().st_mtime_ns
+    assert make(**one, extra_seeds=1).frames == before.frames
+    assert make.space.placing.stat().st_mtime_ns == written
 
 
 def test_external_adapter(make: Maker) -> None:

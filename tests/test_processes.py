@@ -1,28 +1,46 @@
-"""One training in several processes: same curve, same weights, one writer, and a killed process ends it cleanly."""
+"""One run in several processes: the same training, the same pictures, and a killed process ends it cleanly."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
 
 from avignon import adapters, processes
+from avignon.recipe import load
 from avignon.workspace import Workspace
-from tests.support.runs import write_recipe
+from tests.support.runs import carried, write_recipe
 
 pytestmark = pytest.mark.slow
 
 
-def launched(recipe: Path, folder: Path, count: int) -> subprocess.Popen[str]:
-    """`torchrun -m avignon train` in so many processes on the CPU; accelerate joins them."""
+MEETING = """
+import sys, time
+from pathlib import Path
+from avignon import processes
+came = Path(sys.argv[1])
+assert processes.agree(processes.rank()) == 0
+if not processes.is_first():
+    time.sleep(2)
+    came.touch()
+processes.meet()
+assert came.exists(), "the first went on alone"
+processes.part()
+"""
+
+
+def launched(recipe: Path, folder: Path, count: int, command: str = "train") -> subprocess.Popen[str]:
+    """`torchrun -m avignon COMMAND` in so many processes on the CPU; accelerate joins them."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
     return subprocess.Popen(
-        [*launch, "-m", "avignon", "train", str(recipe), "--workspace", str(folder)],
+        [*launch, "-m", "avignon", command, str(recipe), "--workspace", str(folder)],
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -85,6 +103,64 @@ def test_killed_process_ends_the_run_and_it_goes_on(tmp_path: Path, tiny_sd: Pat
     assert all(torch.equal(broken[key], whole[key]) for key in whole)
 
 
+def trained(folder: Path, base: Path, **settings: Any) -> tuple[Path, Path]:
+    """A recipe, and the folder of its run up to the adapters, from which series are made."""
+    recipe = write_recipe(folder, base, train={"learning_rate": 0.1, "schedule": "constant"}, generate=settings)
+    carried(load(recipe), folder / "trained", "train")
+    return recipe, folder / "trained"
+
+
+def made(folder: Path) -> dict[str, bytes]:
+    """Every file of the series, and the report where there is one."""
+    root = folder / "small"
+    files = (path for part in ("series", "report.json") for path in (root / part, *(root / part).rglob("*")))
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files if path.is_file()}
+
+
+def test_two_processes_paint_as_one(tmp_path: Path, tiny_sd: Path) -> None:
+    """Measured stops, series, extras, index and report have the bytes of one process; both painted; one speaks."""
+    recipe, start = trained(tmp_path, tiny_sd, equal_voices=True, spacing="even", stops=4, extra_seeds=1, batch=2)
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    for folder in (alone, both):
+        shutil.copytree(start, folder)
+    left = both / "small" / "series" / "scene-9" / "old.png"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"")
+    for count, folder in ((1, alone), (2, both)):
+        code, output = finished(launched(recipe, folder, count, "evaluate"))
+        assert code == 0, output
+    assert made(both) == made(alone)
+    assert len(made(both)) == 2 * (5 + 4) + 3
+    assert output.count("generate: done") == output.count("evaluate: done") == 1, output
+    code, output = finished(launched(recipe, both, 2, "evaluate"))
+    assert code == 0, output
+    assert output.count("generate: up to date") == 1
+
+
+def test_killed_painter_ends_the_run_and_it_goes_on(tmp_path: Path, tiny_sd: Path) -> None:
+    """SIGKILL of the second process ends the launch without an index; run again, the series is that of one process."""
+    recipe, start = trained(tmp_path, tiny_sd, steps=60, stops=8, batch=1)
+    alone, broken = tmp_path / "alone", tmp_path / "broken"
+    for folder in (alone, broken):
+        shutil.copytree(start, folder)
+    process = launched(recipe, broken, 2, "generate")
+    deadline = time.monotonic() + 200
+    while not made(broken):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    os.kill(_second_of(process.pid), signal.SIGKILL)
+    code, _ = finished(process)
+    assert code != 0
+    found = made(broken)
+    assert "series/series.json" not in found
+    for count, folder in ((1, alone), (2, broken)):
+        code, output = finished(launched(recipe, folder, count, "generate"))
+        assert code == 0, output
+    assert len(found) < len(made(alone)) == 2 * 9 + 1
+    assert made(broken) == made(alone)
+
+
 def _second_of(launcher: int) -> int:
     """The process of rank 1 among a launcher's children."""
     for path in Path("/proc").glob("[0-9]*/environ"):
@@ -105,6 +181,15 @@ def test_batch_must_be_shared_evenly(tmp_path: Path, tiny_sd: Path) -> None:
     assert "train.batch: 3 cannot be shared evenly by 2 processes" in output
 
 
+def test_meeting_waits_for_all(tmp_path: Path) -> None:
+    """Behind the barrier is what the last to come has done before it."""
+    script = tmp_path / "meeting.py"
+    script.write_text(MEETING, encoding="utf-8")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    met = subprocess.run([*launch, str(script), str(tmp_path / "came")], capture_output=True, text=True, timeout=200)
+    assert met.returncode == 0, met.stderr
+
+
 def test_alone_is_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a launcher there is one process, and its word is its own."""
     for name in ("RANK", "WORLD_SIZE"):
@@ -112,3 +197,5 @@ def test_alone_is_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert processes.is_first()
     assert processes.count() == 1
     assert processes.agree("word") == "word"
+    assert processes.told(lambda: "word") == "word"
+    processes.meet()

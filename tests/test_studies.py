@@ -233,6 +233,10 @@ def test_best_weights_are_saved(tmp_path: Path, tiny_sd: Path, monkeypatch: pyte
     assert card(space)["metrics"]["kept_step"] == 2
     assert card(space)["metrics"]["steps"] == 4
     assert card(space)["metrics"]["sample_score"] == 0.9, "what is told is of the weights that are kept"
+    trained = card(space)
+    more = recipe.generate.model_copy(update={"extra_seeds": 2})
+    run(recipe.model_copy(update={"generate": more}), space)
+    assert card(space) == trained, "further seeds of the series are no reason to train again"
     short, other = prepared(tmp_path / "short", tiny_sd, **{**settings, "steps": 2})
     run(short, other)
     assert same(weights(space), weights(other))

@@ -3,12 +3,13 @@
 Reads `series/` and `dataset/`; writes `report.json` (docs/REPORT.md has its schema). Of every picture: how far the
 adapters moved it from the base's own, how far it is from each artist in colour, brushwork and geometry, and which
 training image it is nearest to. Of every scene and of the whole series: where each stop is on the way from the first
-voice to the last, whether that is monotone, and how even the steps are.
+voice to the last, whether that is monotone, and how even the steps are; where the series has extras, how much pictures
+of one stop differ from seed to seed.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,13 @@ NOTES = (
     "picture should be looked at beside that image: it is a copy or repeats a motif. Below it nothing is proved.",
 )
 
+SEEDS_NOTE = (
+    "From seed to seed, pictures of one scene and stop are compared two by two. In composition they differ by 1 less "
+    "the correlation of their gradients: well under the base's value, an adapter paints one picture whatever the seed. "
+    "In style they differ by their distance: a sure manner has little of it, and that is no fault. How much the prompt "
+    "leaves open shows in what the base's own pictures differ by; the other stops are to be read beside it."
+)
+
 
 @dataclass(frozen=True)
 class Ruler:
@@ -59,19 +67,23 @@ class Seen:
     traits: style.Traits
 
 
+Sight = Mapping[tuple[str, str, int], Seen]
+"""All pictures, the extras' among them, by scene, stop and seed."""
+
+
 def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
     """Measure every picture and write the report."""
     series = series_from(read_json(space.series_index))
     ruler = _ruler(recipe, space)
-    seen: dict[tuple[str, str], Seen] = {}
-    for file, frame in series.frames:
+    seen: dict[tuple[str, str, int], Seen] = {}
+    for file, frame in series.pictures:
         image = imaging.load(space.series / file)
-        seen[frame.scene, frame.stop] = Seen(image, style.traits(image))
-    frames = []
-    for file, frame in series.frames:
-        frames.append(_measured(file, frame, seen, ruler, series.base_stop))
-        voice.progress(len(frames), len(series.frames), file)
-    for entry in frames:
+        seen[frame.scene, frame.stop, frame.seed] = Seen(image, style.traits(image))
+    entries = []
+    for file, frame in series.pictures:
+        entries.append(_measured(file, frame, seen, ruler, series.base_stop))
+        voice.progress(len(entries), len(series.pictures), file)
+    for entry in entries:
         if entry["nearest"]["is_copy"]:
             voice.warn(f"{entry['file']} may copy {entry['nearest']['file']} (score {entry['nearest']['score']:.2f})")
     scenes = [_scene(scene, series, seen, ruler) for scene in series.scenes]
@@ -84,12 +96,13 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
             "units": _rounded(ruler.style.units),
             "own_spread": {artist.slug: _own_spread(space, artist.slug, ruler) for artist in recipe.artists},
             "copy_threshold": copies.THRESHOLD,
-            "copies": sum(entry["nearest"]["is_copy"] for entry in frames),
+            "copies": sum(entry["nearest"]["is_copy"] for entry in entries),
             "whole": _whole(series, seen, ruler, scenes),
             "scenes": scenes,
-            "frames": frames,
+            "frames": entries[: len(series.frames)],
+            "extras": entries[len(series.frames) :],
             "placing": series.placing,
-            "notes": NOTES,
+            "notes": [*NOTES, SEEDS_NOTE] if series.extras else NOTES,
         },
     )
 
@@ -118,16 +131,15 @@ def _own_spread(space: Workspace, artist: str, ruler: Ruler) -> dict[str, float]
     return {by: round(float(np.std([ruler.style.way(one, ruler.ends, by) for one in distances])), 3) for by in BY}
 
 
-def _measured(
-    file: str, frame: Frame, seen: Mapping[tuple[str, str], Seen], ruler: Ruler, base_stop: str
-) -> dict[str, Any]:
-    own, base = seen[frame.scene, frame.stop], seen[frame.scene, base_stop]
+def _measured(file: str, frame: Frame, seen: Sight, ruler: Ruler, base_stop: str) -> dict[str, Any]:
+    own, base = (seen[frame.scene, stop, frame.seed] for stop in (frame.stop, base_stop))
     distances = ruler.style.to_artists(own.traits)
     match = ruler.originals.nearest(own.image)
     return {
         "file": file,
         "scene": frame.scene,
         "stop": frame.stop,
+        "seed": frame.seed,
         "weights": dict(frame.weights),
         "source": frame.source and plain(frame.source),
         "change_from_base": round(style.change(own.image, base.image), 3),
@@ -138,18 +150,22 @@ def _measured(
     }
 
 
-def _scene(scene: str, series: Series, seen: Mapping[tuple[str, str], Seen], ruler: Ruler) -> dict[str, Any]:
-    stops = [seen[scene, stop] for stop in series.stops]
+def _scene(scene: str, series: Series, seen: Sight, ruler: Ruler) -> dict[str, Any]:
+    stops = [seen[scene, frame.stop, frame.seed] for _, frame in series.of_scene(scene)]
     changes = [round(style.change(one.image, other.image), 3) for one, other in pairwise(stops)]
-    return {"scene": scene, "neighbour_change": changes, **_course([stop.traits for stop in stops], ruler)}
+    return {
+        "scene": scene,
+        "neighbour_change": changes,
+        **_course([stop.traits for stop in stops], ruler),
+        "seeds": _seeds(scene, series, seen, ruler),
+    }
 
 
-def _whole(
-    series: Series, seen: Mapping[tuple[str, str], Seen], ruler: Ruler, scenes: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    """The course of the means of all scenes, and how far apart the scenes are at each stop."""
-    at_stop = [[seen[scene, stop].traits for scene in series.scenes] for stop in series.stops]
-    base = style.mean([seen[scene, series.base_stop].traits for scene in series.scenes])
+def _whole(series: Series, seen: Sight, ruler: Ruler, scenes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The course of the means of all scenes, and how far apart scenes and seeds are at each stop."""
+    traits = {(frame.scene, frame.stop): seen[frame.scene, frame.stop, frame.seed].traits for _, frame in series.frames}
+    at_stop = [[traits[scene, stop] for scene in series.scenes] for stop in series.stops]
+    base = style.mean([traits[scene, series.base_stop] for scene in series.scenes])
     means = [style.mean(several) for several in at_stop]
     diversity = [
         np.mean([ruler.style.between(one, mean)["combined"] for one in several])
@@ -160,7 +176,46 @@ def _whole(
         "monotone_scenes": round(float(np.mean([scene["monotone"]["combined"] for scene in scenes])), 3),
         "diversity": [round(float(value), 3) for value in diversity],
         "base_distance": {artist: _rounded(d) for artist, d in ruler.style.to_artists(base).items()},
+        "seeds": _beside_base([scene["seeds"] for scene in scenes], series.base_stop),
     }
+
+
+def _seeds(scene: str, series: Series, seen: Sight, ruler: Ruler) -> dict[str, dict[str, float]]:
+    """By stop, how much a scene's pictures differ from seed to seed; empty without extras."""
+    stops = dict.fromkeys(frame.stop for _, frame in series.extras)
+    return {stop: _apart([one for (s, t, _), one in seen.items() if (s, t) == (scene, stop)], ruler) for stop in stops}
+
+
+def _apart(several: Sequence[Seen], ruler: Ruler) -> dict[str, float]:
+    """Mean differences of two of the pictures: in style, in composition (0 to 2), in pixels (grey levels).
+
+    Unlike the distance from the pictures' own mean, a mean over pairs does not grow with how many pictures there are.
+    """
+    pairs = [
+        {
+            **ruler.style.between(one.traits, other.traits),
+            "composition": 1 - copies.likeness(one.image, other.image),
+            "pixels": style.change(one.image, other.image),
+        }
+        for one, other in combinations(several, 2)
+    ]
+    return _rounded(_means(pairs))
+
+
+def _beside_base(scenes: Sequence[Mapping[str, Mapping[str, float]]], base_stop: str) -> dict[str, dict[str, Any]]:
+    """By stop, what `_seeds` found in the mean of the scenes, and its share of what the base alone has."""
+    means = {stop: _means([scene[stop] for scene in scenes]) for stop in scenes[0]}
+    return {
+        stop: {
+            "apart": _rounded(mean),
+            "of_base": {by: round(mean[by] / own, 3) if own else None for by, own in means[base_stop].items()},
+        }
+        for stop, mean in means.items()
+    }
+
+
+def _means(several: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {by: float(np.mean([one[by] for one in several])) for by in several[0]}
 
 
 def _course(traits: Sequence[style.Traits], ruler: Ruler) -> dict[str, Any]:

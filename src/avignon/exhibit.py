@@ -177,6 +177,17 @@ class Course:
 
 
 @dataclass(frozen=True)
+class Variety:
+    """How much pictures of one stop differ from seed to seed, in the mean of all scenes."""
+
+    stop: Stop
+    apart: Mapping[str, float]
+    """By aspect of style, `combined`, `composition` and `pixels` (grey levels)."""
+    of_base: Mapping[str, float | None]
+    """The same as shares of what the base's pictures differ by; None where those do not differ."""
+
+
+@dataclass(frozen=True)
 class Cell:
     """One picture of the dialogue, and everything that is known of it."""
 
@@ -249,6 +260,12 @@ class Page:
     """True width in pixels of the pictures of the dialogue."""
     films: tuple[str, ...]
     """The series as files for others, relative to the page."""
+    seeds: int
+    """Pictures of a scene's stop that were compared, each with its own seed; 1 where the series has no extras."""
+    varieties: tuple[Variety, ...]
+    """How various they are, the base first; empty without extras."""
+    copied_extras: tuple[str, ...]
+    """Extras that may copy a training image, relative to the page: they hang nowhere, and are not kept quiet."""
 
     @property
     def ribbon(self) -> list[Cell]:
@@ -325,6 +342,9 @@ def _page(recipe: Recipe, space: Workspace, voice: Voice, beside: tuple[str, ...
         notes=tuple(report["notes"]),
         native=series.frames[0][1].width,
         films=beside,
+        seeds=1 + len({frame.seed for _, frame in series.extras if frame.scene == series.scenes[0]}),
+        varieties=_varieties(report["whole"]["seeds"], stops),
+        copied_extras=tuple(_href(entry["file"]) for entry in report["extras"] if entry["nearest"]["is_copy"]),
     )
 
 
@@ -497,6 +517,10 @@ def _stops(series: Series, parts: tuple[Part, ...]) -> tuple[Stop, ...]:
     )
 
 
+def _varieties(seeds: Mapping[str, Any], stops: tuple[Stop, ...]) -> tuple[Variety, ...]:
+    return tuple(Variety(stop, **seeds[stop.id]) for stop in stops if stop.id in seeds)
+
+
 def _stop(stop: str, number: int, doses: tuple[Dose, ...]) -> Stop:
     active = [dose.part.title for dose in doses if dose.weight]
     return Stop(stop, number, active[0] if len(active) == 1 < len(doses) else "", doses)
@@ -559,7 +583,7 @@ class _Dialogue:
             scene=scene + 1,
             frame=frame,
             file=file,
-            href="../series/" + quote(file),
+            href=_href(file),
             small=small,
             large=large,
             doses=_doses(frame.weights, self.parts),
@@ -613,6 +637,11 @@ def _originals(recipe: Recipe, space: Workspace, labels: list[Label]) -> dict[st
         for artist in recipe.artists
         for file, row in zip(space.training_images(artist.slug), space.read_metadata(artist.slug), strict=True)
     }
+
+
+def _href(file: str) -> str:
+    """A picture of the series, relative to the page."""
+    return "../series/" + quote(file)
 
 
 def _large_edge(frames: int) -> int:

@@ -1,13 +1,15 @@
 """generate: adapters → a series of pictures on the way from one voice to the next.
 
 Reads `adapters/` and `dataset/`; writes `series/<scene>/<stop>.png`, `series/series.json`, and in `series/placing.json`
-what was measured to place the stops. A frame is a full description: a picture that carries the very frame that is asked
-for is kept, so an interrupted series goes on where it stopped. Pictures made in one batch differ in the last bit from
-those made alone, so what is missing is made again in its own batch.
+what was measured to place the stops. Some stops with further seeds, `<stop>-seed-<seed>.png`, are the series' extras:
+`evaluate` sees by them how various the pictures are. A frame is a full description: a picture that carries the very
+frame that is asked for is kept, so an interrupted series goes on where it stopped. Pictures made in one batch differ in
+the last bit from those made alone, so what is missing is made again in its own batch. Several processes, started by
+`accelerate launch -m avignon generate RECIPE`, share whole batches, so that their number changes no picture.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,12 +17,16 @@ from typing import Any
 
 from PIL import Image
 
-from avignon import adapters, blend, cards, diffusion, imaging, painting, style
+from avignon import adapters, blend, cards, diffusion, imaging, painting, processes, style
+from avignon.errors import WorkspaceError
 from avignon.recipe import Recipe, Scene
 from avignon.records import Frame, Series, Source, Voice, plain
 from avignon.workspace import Workspace, digest, read_json, sha256_of, write_bytes, write_json
 
 BASE = "base"
+
+SEED_STEP = 1000
+"""From a scene's seed to its further ones: as many as there can be scenes, so that those of two scenes do not meet."""
 
 PROBES = 9
 """Places on the path that are painted to measure it."""
@@ -36,7 +42,7 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
     """Make every picture of the series that is not there yet.
 
     Raises:
-        InputError: a base, precision or adapter that cannot be used.
+        InputError: a base, precision or adapter that cannot be used; processes that do not share a folder.
     """
     device = diffusion.device()
     precision = diffusion.precision_for(recipe.generate.precision, "generate", device)
@@ -48,7 +54,7 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
     hashes = {name: sha256_of(folder / adapters.WEIGHTS_FILE) for name, folder in folders.items()}
     painter = painting.Painter(base, recipe, device, voice)
     easel = Easel(recipe, base.fingerprint, hashes, precision)
-    series = easel.series(placing(easel, painter, space, voice))
+    series = easel.series(processes.told(lambda: placing(easel, painter, space, voice)))
 
     def as_png(image: Image.Image, frame: Frame) -> bytes:
         rights = cards.notice(
@@ -59,9 +65,9 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
         return imaging.png_bytes(image, parameters_text(frame, base.model), plain(frame), said)
 
     _paint(series, painter, space, voice, as_png)
-    write_json(space.series_index, plain(series))
-    kept = {space.series_index, space.placing, *(space.series / file for file, _ in series.frames)}
-    space.sweep(space.series, kept)
+    processes.meet()
+    if processes.is_first():
+        _finish(series, space)
 
 
 def _paint(
@@ -71,18 +77,45 @@ def _paint(
     voice: Voice,
     as_png: Callable[[Image.Image, Frame], bytes],
 ) -> None:
-    frames = [frame for _, frame in series.frames]
-    missing = {place for place, (file, frame) in enumerate(series.frames) if not _is_shown(space.series / file, frame)}
+    """Paint what is missing, each process its share; the others' batches count as painted when it comes to them."""
+    files, frames = [file for file, _ in series.pictures], [frame for _, frame in series.pictures]
+    missing = processes.told(lambda: _missing(series, space))
     done = len(frames) - len(missing)
-    for group in painter.groups(frames):
+    todo = [group for group in _groups(series, painter) if missing.intersection(group)]
+    for number, group in enumerate(todo):
         wanted = missing.intersection(group)
-        if not wanted:
-            continue
-        for place, image in zip(group, painter.paint([frames[place] for place in group]), strict=True):
-            if place in wanted:
-                write_bytes(space.series / series.frames[place][0], as_png(image, frames[place]))
+        if number % processes.count() == processes.rank():
+            for place, image in zip(group, painter.paint([frames[place] for place in group]), strict=True):
+                if place in wanted:
+                    write_bytes(space.series / files[place], as_png(image, frames[place]))
         done += len(wanted)
-        voice.progress(done, len(frames), series.frames[group[-1]][0])
+        voice.progress(done, len(frames), files[group[-1]])
+
+
+def _finish(series: Series, space: Workspace) -> None:
+    """Write the index and sweep, once all pictures are there, the other processes' too."""
+    if processes.count() > 1 and (unseen := _missing(series, space)):
+        raise WorkspaceError(
+            f"{space.series / series.pictures[min(unseen)][0]}: not there, or not what was asked for, though another "
+            "process painted it; all machines need one --workspace, with the same base and adapters"
+        )
+    write_json(space.series_index, plain(series))
+    kept = {space.series_index, space.placing, *(space.series / file for file, _ in series.pictures)}
+    space.sweep(space.series, kept)
+
+
+def _missing(series: Series, space: Workspace) -> set[int]:
+    """Places of the pictures that are not there, or not as asked for."""
+    return {place for place, (file, frame) in enumerate(series.pictures) if not _is_shown(space.series / file, frame)}
+
+
+def _groups(series: Series, painter: painting.Painter) -> list[list[int]]:
+    """Places among the series' pictures that are painted together.
+
+    Extras keep to themselves, so that the series has the same bytes with and without them.
+    """
+    grid, extra = (painter.groups([frame for _, frame in part]) for part in (series.frames, series.extras))
+    return [*grid, *([len(series.frames) + place for place in group] for group in extra)]
 
 
 def _is_shown(path: Path, frame: Frame) -> bool:
@@ -138,14 +171,21 @@ class Easel:
         )
 
     def series(self, placing: Mapping[str, Any]) -> Series:
-        """Every frame, before a picture is made: for each scene the base alone, then the stops in order."""
+        """Every frame, before a picture is made: for each scene the base alone, then the stops in order; the extras."""
         scenes = range(1, len(self.recipe.generate.scenes) + 1)
         frames = tuple(
             (f"scene-{number}/{frame.stop}.png", frame) for number in scenes for frame in self._row(number, placing)
         )
         names = tuple(f"scene-{number}" for number in scenes)
         stops = tuple(frame.stop for _, frame in frames if frame.scene == names[0])[1:]
-        return Series(self.recipe.name, names, stops, frames, BASE, placing)
+        return Series(self.recipe.name, names, stops, frames, BASE, placing, self._extras(frames, stops))
+
+    def _extras(self, frames: Iterable[tuple[str, Frame]], stops: Sequence[str]) -> tuple[tuple[str, Frame], ...]:
+        """The base and the first, middle and last stop of every scene, with further seeds."""
+        chosen = {BASE, stops[0], stops[len(stops) // 2], stops[-1]}
+        numbers = range(1, self.recipe.generate.extra_seeds + 1)
+        again = [_reseeded(frame, number) for _, frame in frames if frame.stop in chosen for number in numbers]
+        return tuple((f"{frame.scene}/{frame.stop}-seed-{frame.seed}.png", frame) for frame in again)
 
     def _row(self, number: int, placing: Mapping[str, Any]) -> list[Frame]:
         """The frames of one scene. What changes during the denoising does so over the steps that are done."""
@@ -159,6 +199,12 @@ class Easel:
             mixes = [way.at(place) for place in places]
         stops = enumerate(zip(mixes, places, strict=True), start=1)
         return [base, *(self.frame(number, f"stop-{i}", mix, place) for i, (mix, place) in stops)]
+
+
+def _reseeded(frame: Frame, number: int) -> Frame:
+    """A frame with the scene's further seeds: both, or a scene that goes to a second seed would always end the same."""
+    seed, to_seed = ((one + number * SEED_STEP) % 2**63 if one >= 0 else one for one in (frame.seed, frame.to_seed))
+    return replace(frame, seed=seed, to_seed=to_seed)
 
 
 def _source(scene: Scene) -> Source | None:
@@ -181,7 +227,8 @@ def placing(easel: Easel, painter: painting.Painter, space: Workspace, voice: Vo
     recipe = easel.recipe
     if recipe.generate.weights or not (recipe.generate.equal_voices or recipe.generate.spacing == "even"):
         return unmeasured(recipe)
-    job = digest([plain(frame) for frame in _probes(easel, easel.path({}))] + [recipe.generate.model_dump(mode="json")])
+    settings = recipe.generate.model_dump(mode="json", exclude={"extra_seeds"})
+    job = digest([plain(frame) for frame in _probes(easel, easel.path({}))] + [settings])
     if space.placing.exists():
         known = read_json(space.placing)
         if known["job"] == job:

@@ -45,6 +45,7 @@ STAGES = (
         "generate",
         ("prepare", "train"),
         lambda r: [_dump(r, "generate", "base", "seed", "name"), r.adapter_names, _base(r), _external(r), _sources(r)],
+        shared=True,
     ),
     Stage("evaluate", ("prepare", "generate"), lambda r: _dump(r, "artists")),
     Stage(

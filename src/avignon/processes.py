@@ -1,8 +1,9 @@
-"""One run in several processes (`accelerate launch`, `torchrun`): the first one decides and writes, all compute."""
+"""One run in several processes (`accelerate launch`, `torchrun`): the first one decides, all compute."""
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -15,9 +16,14 @@ def count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def rank() -> int:
+    """Which of them this one is, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def is_first() -> bool:
-    """Whether this process decides and writes."""
-    return int(os.environ.get("RANK", "0")) == 0
+    """Whether this process decides, and writes what there is once."""
+    return rank() == 0
 
 
 def agree(value: T) -> T:
@@ -34,6 +40,19 @@ def agree(value: T) -> T:
     return word[0]
 
 
+def told(find: Callable[[], T]) -> T:
+    """What the first process finds, in all of them; the others do not look, they wait."""
+    return agree(cast(T, find() if is_first() else None))
+
+
+def meet() -> None:
+    """Wait until all have come here. To `agree` is not enough: the first goes on before the others have heard."""
+    if count() > 1:
+        import torch
+
+        torch.distributed.barrier()
+
+
 def part() -> None:
     """Leave the company in good order: a process that ends while others still speak to it ends in an error."""
     if count() == 1:
@@ -41,7 +60,7 @@ def part() -> None:
     import torch
 
     if torch.distributed.is_initialized():
-        torch.distributed.barrier()
+        meet()
         torch.distributed.destroy_process_group()
 
 

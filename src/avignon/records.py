@@ -218,6 +218,13 @@ class Series:
     """The stop at which every adapter is off."""
     placing: Mapping[str, Any] = field(default_factory=dict)
     """How the stops came to their weights: `gains` by adapter, `places` of the stops, and what was measured."""
+    extras: tuple[tuple[str, Frame], ...] = ()
+    """Some of the frames with further seeds, which have no place in the grid."""
+
+    @property
+    def pictures(self) -> tuple[tuple[str, Frame], ...]:
+        """Everything that is painted: the grid, then the extras."""
+        return self.frames + self.extras
 
     def of_scene(self, scene: str) -> list[tuple[str, Frame]]:
         """Files and frames of a scene's stops in their order, without the base's."""
@@ -288,7 +295,7 @@ def frame_from(fields: Mapping[str, Any]) -> Frame:
 
 def series_from(fields: Mapping[str, Any]) -> Series:
     """The inverse of `plain` for a series."""
-    frames = tuple((file, frame_from(frame)) for file, frame in fields["frames"])
+    frames, extras = (tuple((file, frame_from(frame)) for file, frame in fields[key]) for key in ("frames", "extras"))
     return Series(
         name=fields["name"],
         scenes=tuple(fields["scenes"]),
@@ -296,4 +303,5 @@ def series_from(fields: Mapping[str, Any]) -> Series:
         frames=frames,
         base_stop=fields["base_stop"],
         placing=fields["placing"],
+        extras=extras,
     )

@@ -158,7 +158,7 @@ class Job:
         """All that the weights depend on, by names that a user knows; a checkpoint of another job is not continued."""
         settings = self.recipe.train.model_dump(mode="json", exclude=NOT_IDENTITY)
         if self.recipe.train.is_judged:
-            settings["judged_by"] = self.recipe.generate.model_dump(mode="json")
+            settings["judged_by"] = self.recipe.generate.model_dump(mode="json", exclude={"extra_seeds"})
         else:
             del settings["sample_every"]
         artists = [[artist.name, artist.trigger, artist.rights] for artist in self.artists]
