@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub.constants
-import huggingface_hub.hf_api
 import pytest
 import safetensors.torch
 import torch
@@ -19,7 +17,7 @@ from avignon import diffusion
 from avignon import hub as models
 from avignon.errors import ModelError, RecipeError
 from avignon.records import Event, Voice
-from tests.support.hub import LocalHub
+from tests.support.hub import LocalHub, take_for_the_hub
 from tests.support.runs import small_recipe
 from tests.support.tiny_sd import make_tiny_sd
 
@@ -260,13 +258,7 @@ def hub(tiny_sd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     """A hub with the tiny base on it, which huggingface_hub takes for the real one, and an empty cache."""
     with LocalHub() as hub:
         hub.add(REPO, tiny_sd)
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.url)
-        constants = huggingface_hub.constants
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+        take_for_the_hub(hub, tmp_path / "hub-cache", monkeypatch)
         yield hub
 
 
