@@ -1,11 +1,12 @@
 """How often the measure of style names the right painter, and where it fails.
 
-    python benchmarks/style.py [--works N] [--trials N] [--art FOLDER]
+    python benchmarks/style.py [--works N] [--trials N] [--art FOLDER] [--encoder MODEL] [--revision REVISION]
 
 True works of the two procedural painters: in every trial 14 and 17 works make the yardstick, as in the demo, and the
 others are named. Then the same works degraded and recoloured, which shows what each aspect is blind to. With --art, a
 folder of paintings with an index.csv (columns file and artist): every painting is left out in turn, and named as by the
-first artist of the index or by one of the others.
+first artist of the index or by one of the others. With --encoder, a learned encoder (a directory, or a repository of a
+hub) is one more column.
 """
 
 import argparse
@@ -21,10 +22,12 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from avignon import imaging, style
 from avignon.embedded import world
 from avignon.embedded.painters import PAINTERS
+from avignon.encoder import Encoder, load
+from avignon.recipe import Evaluate
+from avignon.records import Voice
 
 SIZE = 192
 SHOWN = dict(zip(PAINTERS, (14, 17), strict=True))
-BY = (*style.ASPECTS, "combined")
 
 
 def turned(image: Image.Image) -> Image.Image:
@@ -67,49 +70,53 @@ def paint(hand: str, scene: world.Scene, seed: int) -> Image.Image:
 
 def named(ruler: style.Yardstick, truth: Sequence[str], pictures: Sequence[style.Traits]) -> dict[str, float]:
     """Share of pictures that are named right, by each aspect."""
-    return {by: float(np.mean([ruler.nearest(p, by) == t for t, p in zip(truth, pictures, strict=True)])) for by in BY}
+    return {by: float(np.mean([ruler.nearest(p, by) == t for t, p in zip(truth, pictures, strict=True)]))
+            for by in ruler.by}  # fmt: skip
 
 
 def row(name: str, shares: Mapping[str, float], count: int) -> None:
     """One line of the table."""
-    print(f"| {name} | " + " | ".join(f"{100 * shares[by]:.0f} %" for by in BY) + f" | {count} |", flush=True)
+    print(
+        f"| {name} | " + " | ".join(f"{100 * share:.0f} %" for share in shares.values()) + f" | {count} |", flush=True
+    )
 
 
-def painters(works: int, trials: int) -> None:
+def painters(works: int, trials: int, aspects: Sequence[style.Aspect]) -> None:
     """The two procedural painters."""
     rng = random.Random(11)
     scenes = [world.sample(rng) for _ in range(works)]
     pictures = {hand: [paint(hand, scene, 40_000 + i) for i, scene in enumerate(scenes)] for hand in PAINTERS}
-    truth_of = {hand: [style.traits(picture) for picture in pictures[hand]] for hand in PAINTERS}
+    truth_of = {hand: [style.traits(picture, aspects) for picture in pictures[hand]] for hand in PAINTERS}
     for what, change in CHANGES.items():
         changed = truth_of if what == "as they are" else {
-            hand: [style.traits(change(picture)) for picture in pictures[hand]] for hand in PAINTERS
+            hand: [style.traits(change(picture), aspects) for picture in pictures[hand]] for hand in PAINTERS
         }  # fmt: skip
-        shares: dict[str, list[float]] = {by: [] for by in BY}
+        shares: dict[str, list[float]] = {}
         for _ in range(trials):
             order = {hand: rng.sample(range(works), works) for hand in PAINTERS}
-            ruler = style.yardstick({h: [truth_of[h][i] for i in order[h][: SHOWN[h]]] for h in PAINTERS})
+            ruler = style.yardstick({h: [truth_of[h][i] for i in order[h][: SHOWN[h]]] for h in PAINTERS}, aspects)
             asked = [(hand, changed[hand][i]) for hand in PAINTERS for i in order[hand][SHOWN[hand] :]]
             for by, share in named(ruler, [hand for hand, _ in asked], [seen for _, seen in asked]).items():
-                shares[by].append(share)
+                shares.setdefault(by, []).append(share)
         row(what, {by: float(np.mean(share)) for by, share in shares.items()}, len(asked))
 
 
-def art(folder: Path) -> None:
+def art(folder: Path, aspects: Sequence[style.Aspect]) -> None:
     """Real paintings, each left out in turn."""
     with (folder / "index.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     first = rows[0]["artist"]
     images = [imaging.load(folder / row["file"]) for row in rows]
     for edge in (192, 512):
-        seen = [style.traits(imaging.fit(image, imaging.square_crops(image.size, 1)[0], edge)) for image in images]
+        squares = [imaging.fit(image, imaging.square_crops(image.size, 1)[0], edge) for image in images]
+        seen = [style.traits(square, aspects) for square in squares]
         who = [row["artist"] if row["artist"] == first else "the others" for row in rows]
-        right: dict[str, list[bool]] = {by: [] for by in BY}
+        right: dict[str, list[bool]] = {}
         for i, one in enumerate(seen):
             rest = {name: [s for j, s in enumerate(seen) if who[j] == name and j != i] for name in dict.fromkeys(who)}
-            ruler = style.yardstick(rest)
-            for by in BY:
-                right[by].append(ruler.nearest(one, by) == who[i])
+            ruler = style.yardstick(rest, aspects)
+            for by in ruler.by:
+                right.setdefault(by, []).append(ruler.nearest(one, by) == who[i])
         row(f"{first} or the others, {edge} pixels", {by: float(np.mean(r)) for by, r in right.items()}, len(seen))
         wrong = [rows[i]["title"] for i, ok in enumerate(right["combined"]) if not ok]
         print(f"|   wrong by the combined score: {'; '.join(wrong) or 'none'} |||||", flush=True)
@@ -121,11 +128,24 @@ def main() -> None:
     parser.add_argument("--works", type=int, default=60, help="works painted by each painter")
     parser.add_argument("--trials", type=int, default=20, help="draws of the works that are shown")
     parser.add_argument("--art", type=Path, help="a folder of paintings with an index.csv")
+    parser.add_argument("--encoder", default="", help="a learned encoder: a directory, or a repository of a hub")
+    parser.add_argument("--revision", default="main", help="the repository's branch, tag or commit")
     arguments = parser.parse_args()
-    print("| pictures | " + " | ".join(BY) + " | named |\n| --- | --- | --- | --- | --- | --- |")
-    painters(arguments.works, arguments.trials)
+    aspects = list(style.ASPECTS)
+    if arguments.encoder:
+        aspects.append(style.learned(encoder(arguments.encoder, arguments.revision)))
+    print("| pictures | " + " | ".join([*(aspect.name for aspect in aspects), "combined"]) + " | named |")
+    print("| --- " * (len(aspects) + 3) + "|")
+    painters(arguments.works, arguments.trials, aspects)
     if arguments.art:
-        art(arguments.art)
+        art(arguments.art, aspects)
+
+
+def encoder(model: str, revision: str) -> Encoder:
+    """The encoder of a directory, or else of a hub."""
+    folder = Path(model).expanduser().resolve()
+    settings = Evaluate(encoder=str(folder) if folder.is_dir() else model, encoder_revision=revision)
+    return load(settings, Voice("evaluate", lambda event: print(event.text)))
 
 
 if __name__ == "__main__":

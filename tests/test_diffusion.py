@@ -8,17 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub.constants
-import huggingface_hub.hf_api
 import pytest
 import safetensors.torch
 import torch
 from diffusers import AutoencoderKL
 
 from avignon import diffusion
-from avignon.errors import BaseError, RecipeError
+from avignon import hub as models
+from avignon.errors import ModelError, RecipeError
 from avignon.records import Event, Voice
-from tests.support.hub import LocalHub
+from tests.support.hub import LocalHub, take_for_the_hub
 from tests.support.runs import small_recipe
 from tests.support.tiny_sd import make_tiny_sd
 
@@ -43,7 +42,7 @@ class Loader:
 
     def refused(self, model: Path | str, **base: Any) -> str:
         """The one line by which a base is refused."""
-        with pytest.raises(BaseError) as refused:
+        with pytest.raises(ModelError) as refused:
             self(model, **base)
         assert "\n" not in str(refused.value)
         return str(refused.value)
@@ -75,6 +74,11 @@ def test_loads_a_directory(load: Loader, tiny_sd: Path) -> None:
         assert not any(parameter.requires_grad for parameter in part.parameters())
     assert load.heard == []
     assert set(base.card) == {"model", "revision", "fingerprint", "resolution"}
+
+
+def unet_of(base: Path) -> str:
+    """What identifies a base: the SHA-256 of its UNet's weights."""
+    return models.fingerprint(base / "unet", "diffusion_pytorch_model")
 
 
 def edited(path: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
@@ -239,11 +243,11 @@ def test_fingerprint_is_of_the_unets_weights(load: Loader, tiny_sd: Path, copy: 
 
 def test_fingerprint_reads_the_name_of_a_blob(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the weights are a link to a file named by its SHA-256, as in the hub's cache, the file is not read."""
-    name = diffusion.fingerprint(copy)
+    name = unet_of(copy)
     (copy / UNET).rename(tmp_path / name)
     (copy / UNET).symlink_to(tmp_path / name)
-    monkeypatch.setattr(diffusion, "sha256_of", None)
-    assert diffusion.fingerprint(copy) == name
+    monkeypatch.setattr(models, "sha256_of", None)
+    assert unet_of(copy) == name
 
 
 REPO = "someone/tiny-sd"
@@ -254,13 +258,7 @@ def hub(tiny_sd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     """A hub with the tiny base on it, which huggingface_hub takes for the real one, and an empty cache."""
     with LocalHub() as hub:
         hub.add(REPO, tiny_sd)
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.url)
-        constants = huggingface_hub.constants
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+        take_for_the_hub(hub, tmp_path / "hub-cache", monkeypatch)
         yield hub
 
 
@@ -271,12 +269,12 @@ def test_hub_by_branch_and_commit(load: Loader, hub: LocalHub, tmp_path: Path) -
     main, following, pinned = load(REPO), load(REPO, revision="next"), load(REPO, revision=old)
     assert (main.model, main.revision, following.revision, pinned.revision) == (REPO, old, newer, old)
     assert main.fingerprint == pinned.fingerprint != following.fingerprint
-    assert following.fingerprint == diffusion.fingerprint(tmp_path / "newer")
+    assert following.fingerprint == unet_of(tmp_path / "newer")
 
 
 def test_hub_fingerprint_is_the_blobs_name(load: Loader, hub: LocalHub, tiny_sd: Path) -> None:
     """The fingerprint of a base from the hub, read off its blob's name, is that of the same base in a directory."""
-    assert load(REPO).fingerprint == diffusion.fingerprint(tiny_sd)
+    assert load(REPO).fingerprint == unet_of(tiny_sd)
 
 
 def test_hub_that_has_not_got_it(load: Loader, hub: LocalHub) -> None:
@@ -347,9 +345,9 @@ def test_offline_without_a_cache(load: Loader, hub: LocalHub) -> None:
 @pytest.mark.parametrize("cached", [True, False])
 def test_silent_hub(load: Loader, hub: LocalHub, monkeypatch: pytest.MonkeyPatch, cached: bool) -> None:
     """A hub that never answers is given up after one time-out, of less than ten seconds; then the cache has to do."""
-    assert diffusion.TIMEOUT < 10
+    assert models.TIMEOUT < 10
     first = load(REPO) if cached else None
-    monkeypatch.setattr(diffusion, "TIMEOUT", 0.3)
+    monkeypatch.setattr(models, "TIMEOUT", 0.3)
     monkeypatch.setattr(hub, "answer", lambda _: time.sleep(2))
     start = time.monotonic()
     if first:

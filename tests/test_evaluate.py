@@ -91,7 +91,9 @@ def test_report_measures_every_frame(tmp_path: Path) -> None:
     }
     for frame in report["frames"]:
         assert set(frame["distance"]) == {"winslow-homer", "pablo-picasso"}
-        assert all(set(distance) == set(evaluate.BY) for distance in frame["distance"].values())
+        assert all(
+            set(distance) == {"colour", "brushwork", "geometry", "combined"} for distance in frame["distance"].values()
+        )
         assert (frame["change_from_base"] == 0) == (frame["stop"] in ("base", "stop-1"))
         assert (frame["scene_kept"] == 1) == (frame["stop"] in ("base", "stop-1"))
         assert frame["nearest"]["file"] in files
@@ -99,13 +101,14 @@ def test_report_measures_every_frame(tmp_path: Path) -> None:
     assert weights == [{}, *path(recipe.adapter_names, 3, "arc")]
     assert [scene["scene"] for scene in report["scenes"]] == list(series.scenes)
     for course in (report["whole"], *report["scenes"]):
-        assert len(course["neighbour_distance"]) == 2
-        ratio = max(course["neighbour_distance"]) / min(course["neighbour_distance"])
-        assert course["spread"] == pytest.approx(ratio, abs=0.02)
+        for by, steps in course["neighbour_distance"].items():
+            assert len(steps) == 2
+            assert course["spread"][by] == pytest.approx(max(steps) / min(steps), rel=0.02)
         for by, way in course["way"].items():
             assert course["monotone"][by] == (way == sorted(way))
     assert report["ends"] == ["winslow-homer", "pablo-picasso"]
     assert (report["extras"], report["whole"]["seeds"]) == ([], {})
+    assert report["encoder"] is None
     assert len(report["notes"]) == len(evaluate.NOTES)
 
 
@@ -150,7 +153,7 @@ def test_adapter_that_paints_one_picture_is_told(tmp_path: Path) -> None:
     assert report["copies"] == len(flagged) == [event.kind for event in heard].count("warning")
     whole = report["whole"]["seeds"]
     assert list(whole) == ["base", "stop-1", "stop-2", "stop-3"]
-    assert set(whole["base"]["apart"]) == {*evaluate.BY, "composition", "pixels"}
+    assert set(whole["base"]["apart"]) == {*report["whole"]["way"], "composition", "pixels"}
     assert set(whole["base"]["of_base"].values()) == {1.0}
     assert min(whole["base"]["apart"].values()) > 0.1
     assert max(whole["stop-3"]["apart"].values()) < 1e-6

@@ -15,7 +15,6 @@ from PIL import Image
 
 from avignon import exhibit, pages
 from avignon.errors import ImageError
-from avignon.evaluate import BY
 from avignon.recipe import Recipe
 from avignon.records import Event, Frame, Series, Voice, plain
 from avignon.workspace import Workspace, read_json, write_json, write_text
@@ -23,6 +22,7 @@ from tests.support.images import truncated_jpeg
 
 NASTY = "<script>alert(\"1\")</script> & 'son'"
 SEA, TABLE = "The Sea Painter", f"Table {NASTY}"
+BY = ("colour", "brushwork", "geometry", "combined")
 STATEMENT = "2 of 3 training images are not known to be free to use."
 
 
@@ -193,11 +193,11 @@ def report_of(recipe: Recipe, series: Series) -> dict[str, Any]:
     course = {
         "way": dict.fromkeys(BY, [0.25, 0.5, 0.45][: len(series.stops)]),
         "monotone": dict.fromkeys(BY, False),
-        "spread": 1.5,
+        "spread": dict.fromkeys(BY, 1.5),
     }
     scenes = [{"scene": scene, "neighbour_change": [5.0, 7.5], **course} for scene in series.scenes]
     return {
-        "schema": 2,
+        "schema": 3,
         "ends": [recipe.artists[0].slug, recipe.artists[-1].slug],
         "copy_threshold": 0.5,
         "whole": {**course, "monotone_scenes": 0.5, "seeds": {}},

@@ -62,7 +62,7 @@ def test_geometry_of_drawn_shapes() -> None:
 def test_flat_picture_has_traits() -> None:
     """A picture without any edge is measured without a division by zero."""
     flat = style.traits(Image.new("RGB", (64, 64), "grey"))
-    assert all(np.isfinite(getattr(flat, aspect)).all() for aspect in style.ASPECTS)
+    assert all(np.isfinite(seen).all() for seen in flat.values())
 
 
 def test_unseen_works_are_named(works: dict[str, list[Image.Image]], ruler: style.Yardstick) -> None:
@@ -76,7 +76,7 @@ def test_own_works_are_about_one_unit_away(works: dict[str, list[Image.Image]], 
     """A work that was not shown lies at about 1 from its artist in every aspect; noise lies far from both."""
     for hand, own in works.items():
         distances = [ruler.to_artists(style.traits(image))[hand] for image in own[10:]]
-        for by in (*style.ASPECTS, "combined"):
+        for by in ruler.by:
             assert 0.5 < np.mean([distance[by] for distance in distances]) < 1.8
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (192, 192, 3), np.uint8))
     assert min(d["combined"] for d in ruler.to_artists(style.traits(noise)).values()) > 3
@@ -94,14 +94,14 @@ def test_the_way_counts_only_what_lies_on_it(ruler: style.Yardstick) -> None:
     one, other = ruler.manners
     ends, first, last = (one, other), ruler.manners[one], ruler.manners[other]
     for manner, place in ((first, 0.0), (last, 1.0)):
-        ways = [ruler.way(ruler.to_artists(manner), ends, by) for by in (*style.ASPECTS, "combined")]
+        ways = [ruler.way(ruler.to_artists(manner), ends, by) for by in ruler.by]
         np.testing.assert_allclose(ways, place, atol=1e-9)
-    along = (last.brushwork - first.brushwork) / ruler.spreads["brushwork"]
+    along = (last["brushwork"] - first["brushwork"]) / ruler.spreads["brushwork"]
     off = np.random.default_rng(0).normal(size=along.shape)
     off -= along * (off @ along) / (along @ along)
     for far in (0.0, 3.0):
-        there = first.brushwork + (along / 3 + far * off) * ruler.spreads["brushwork"]
-        picture = style.Traits(first.colour, there, first.geometry)
+        there = first["brushwork"] + (along / 3 + far * off) * ruler.spreads["brushwork"]
+        picture = {**first, "brushwork": there}
         assert ruler.way(ruler.to_artists(picture), ends, "brushwork") == pytest.approx(1 / 3)
 
 

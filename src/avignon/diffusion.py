@@ -1,13 +1,7 @@
-"""Stable Diffusion from where the recipe says, loaded safely: the same code for the hub, a directory and the miniature.
-
-Only safetensors are read; what is missing, incomplete or pickled is a clear line, before gigabytes are loaded.
-"""
+"""Stable Diffusion, checked and loaded safely: the same code for the hub, a directory and the miniature."""
 
 import importlib.resources
 import importlib.util
-import json
-import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,19 +19,14 @@ from diffusers import (
 )
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.utils import logging as diffusers_logging
-from huggingface_hub import HfApi
-from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 from transformers import CLIPTextModel
 from transformers.utils import logging as transformers_logging
 
-from avignon.errors import BaseError, RecipeError
+from avignon import hub
+from avignon.errors import ModelError, RecipeError
 from avignon.recipe import EMBEDDED, Recipe
 from avignon.recipe import Base as BaseSettings
 from avignon.records import Voice
-from avignon.workspace import sha256_of
-
-TIMEOUT = 8
-"""Seconds to wait for a hub to say whether it has a model."""
 
 WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 """The parts that hold weights, and the stem of their files in diffusers' format."""
@@ -85,7 +74,7 @@ def load(recipe: Recipe, dtype: torch.dtype, voice: Voice) -> Base:
     """Find, check and load the recipe's base.
 
     Raises:
-        BaseError: it cannot be reached, is incomplete, holds only pickle files, or is no Stable Diffusion.
+        ModelError: it cannot be reached, is incomplete, holds only pickle files, or is no Stable Diffusion.
     """
     settings = recipe.base
     _quiet_libraries()
@@ -99,15 +88,8 @@ def load(recipe: Recipe, dtype: torch.dtype, voice: Voice) -> Base:
         voice.warn(f"{model} was trained at {trained_at} pixels, the recipe asks for {settings.resolution}")
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         part.requires_grad_(False).eval()
-    commit = re.search(r"/snapshots/([0-9a-f]{40})", folder.as_posix())
-    return Base(pipeline, model, commit[1] if commit else "", fingerprint(folder), settings.resolution)
-
-
-def fingerprint(folder: Path) -> str:
-    """SHA-256 of the UNet's weights. In the hub's cache a large file's name is its SHA-256, which spares reading it."""
-    path = max((folder / "unet").glob(f"{WEIGHTS['unet']}*.safetensors"), key=lambda p: p.stat().st_size)
-    name = path.resolve().name
-    return name if re.fullmatch(r"[0-9a-f]{64}", name) else sha256_of(path)
+    unet = hub.fingerprint(folder / "unet", WEIGHTS["unet"])
+    return Base(pipeline, model, hub.commit_of(folder), unet, settings.resolution)
 
 
 def embedded_folder() -> Path:
@@ -118,135 +100,46 @@ def embedded_folder() -> Path:
 def _folder_of(settings: BaseSettings, voice: Voice) -> tuple[str, Path]:
     if settings.model == EMBEDDED:
         return EMBEDDED, embedded_folder()
-    if Path(settings.model).is_absolute():
-        return Path(settings.model).name, Path(settings.model)
-    failures = []
-    for model in (settings.model, *settings.mirrors):
-        try:
-            return model, _download(model, settings)
-        except BaseError as failed:
-            failures.append(str(failed))
-            voice.note(f"not available: {failed}")
-    raise BaseError("; ".join(failures))
+    wanted = hub.Wanted(settings.model, settings.mirrors, settings.revision, "base.model", "base.mirrors")
 
-
-def _download(model: str, settings: BaseSettings) -> Path:
-    """The repository's files in the hub's cache, fetched where they are not there yet; HF_ENDPOINT names a mirror."""
-    hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    where = f"base.model {model!r} (revision {settings.revision!r})"
-    offline = _why_offline(model, settings.revision, where, hub)
-    try:
-        return Path(
-            StableDiffusionPipeline.download(
-                model,
-                revision=settings.revision,
-                variant=settings.variant or None,
-                use_safetensors=True,
-                local_files_only=bool(offline),
-                **_NOT_NEEDED,
-            )
+    def fetch(model: str, offline: bool) -> str:
+        folder: str = StableDiffusionPipeline.download(
+            model,
+            revision=settings.revision,
+            variant=settings.variant or None,
+            use_safetensors=True,
+            local_files_only=offline,
+            **_NOT_NEEDED,
         )
-    except GatedRepoError:
-        raise BaseError(
-            f"{where}: its owner asks for a login: accept the terms on {hub}/{model}, `hf auth login`"
-        ) from None
-    except Exception as failed:
-        raise BaseError(
-            f"{where}: could not be had from {hub} ({offline or _first_line(failed)}); check the network, "
-            "set HF_ENDPOINT to a mirror, or name a local directory in base.model"
-        ) from failed
+        return folder
 
-
-def _why_offline(model: str, revision: str, where: str, hub: str) -> str:
-    """Ask the hub once, with a short time-out, whether it has the model; why it cannot be asked, empty if it can.
-
-    The client's own downloads wait for half a minute before they give up on a hub that is not there.
-    """
-    try:
-        HfApi().model_info(model, revision=revision, timeout=TIMEOUT)
-    except GatedRepoError:
-        return ""
-    except RevisionNotFoundError:
-        raise BaseError(f"{where}: no such revision on {hub}") from None
-    except RepositoryNotFoundError:
-        raise BaseError(f"{where}: not on {hub}; name a mirror in base.mirrors, or a local directory") from None
-    except HFValidationError:
-        raise BaseError(f"{where}: neither owner/name on a hub nor a path that begins with ./, / or ~") from None
-    except Exception as failed:  # noqa: BLE001 - see `_download`
-        return _first_line(failed)
-    return ""
-
-
-def _first_line(failed: Exception) -> str:
-    lines = str(failed).strip().splitlines()
-    return lines[0][:200] if lines else type(failed).__name__
+    return hub.find(wanted, fetch, voice)
 
 
 def _check(folder: Path, variant: str) -> None:
     """Name what a directory lacks before a library fails in the middle of it."""
     index = folder / "model_index.json"
-    try:
-        kind = json.loads(index.read_text(encoding="utf-8")).get("_class_name", "")
-    except FileNotFoundError:
-        raise BaseError(f"{folder}: no Stable Diffusion in diffusers' format: model_index.json is missing") from None
-    except (OSError, ValueError, AttributeError):
-        raise BaseError(f"{index}: damaged: not a JSON object") from None
+    kind = hub.described(index, "no Stable Diffusion in diffusers' format").get("_class_name", "")
     if kind != "StableDiffusionPipeline":
-        raise BaseError(f"{index}: _class_name is {kind!r}; only StableDiffusionPipeline (1.x and 2.x) is understood")
+        raise ModelError(f"{index}: _class_name is {kind!r}; only StableDiffusionPipeline (1.x and 2.x) is understood")
     for part, stem in WEIGHTS.items():
-        _check_weights(folder / part, stem, variant)
+        hub.check_weights(folder / part, stem, variant)
     for needed in ("tokenizer/vocab.json", "tokenizer/merges.txt", "scheduler/scheduler_config.json"):
         alternative = folder / "tokenizer/tokenizer.json"
         if not (folder / needed).exists() and not (needed.startswith("tokenizer") and alternative.exists()):
-            raise BaseError(f"{folder}: incomplete: {needed} is missing")
-
-
-def _check_weights(folder: Path, stem: str, variant: str) -> None:
-    if not (folder / "config.json").exists():
-        raise BaseError(f"{folder.parent}: incomplete: {folder.name}/config.json is missing")
-    names = sorted(p.name for p in folder.iterdir())
-    wanted = f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors"
-    sharded = f"{wanted}.index.json"
-    if wanted in names or sharded in names or any(re.fullmatch(rf"{stem}.*-of-\d+\.safetensors", n) for n in names):
-        return
-    pickled = [name for name in names if name.endswith((".bin", ".ckpt", ".pt"))]
-    if pickled:
-        raise BaseError(
-            f"{folder}: holds only pickle files ({', '.join(pickled)}), which can run code when they are loaded; "
-            "convert them to safetensors"
-        )
-    raise BaseError(f"{folder.parent}: incomplete: {folder.name}/{wanted} is missing")
+            raise ModelError(f"{folder}: incomplete: {needed} is missing")
 
 
 def _read(folder: Path, variant: str, dtype: torch.dtype) -> Any:
-    parts = {part: _read_part(folder / part, variant, dtype) for part in WEIGHTS}
+    parts = {
+        part: hub.read(kind, folder / part, variant=variant or None, dtype=dtype) for part, kind in _CLASSES.items()
+    }
     try:
         return StableDiffusionPipeline.from_pretrained(
             folder, dtype=dtype, local_files_only=True, **parts, **_NOT_NEEDED, requires_safety_checker=False
         )
     except Exception as failed:
-        raise BaseError(f"{folder}: cannot be loaded as Stable Diffusion: {_first_line(failed)}") from failed
-
-
-def _read_part(folder: Path, variant: str, dtype: torch.dtype) -> Any:
-    """One part with weights. The libraries fill in what a file lacks with random numbers; here that is an error."""
-    try:
-        part, info = _CLASSES[folder.name].from_pretrained(
-            folder,
-            dtype=dtype,
-            variant=variant or None,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except Exception as failed:
-        raise BaseError(
-            f"{folder}: damaged, or not of the shape that config.json says: {_first_line(failed)}"
-        ) from failed
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise BaseError(f"{folder}: incomplete: {len(missing)} tensors are missing, the first is {missing[0]}")
-    return part
+        raise ModelError(f"{folder}: cannot be loaded as Stable Diffusion: {hub.first_line(failed)}") from failed
 
 
 def _quiet_libraries() -> None:

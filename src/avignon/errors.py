@@ -6,7 +6,7 @@
         ├── RightsError          works that the recipe's `rights` does not admit
         ├── ImageError           a picture that cannot be used
         ├── FetchError           something that could not be had over the network
-        ├── BaseError            a base model that is missing, incomplete or unsafe
+        ├── ModelError           a base model or an encoder that is missing, incomplete or unsafe
         ├── AdapterError         an adapter that does not belong to the base, or is damaged
         └── WorkspaceError       a folder that cannot be written, or is in use
 
@@ -38,8 +38,8 @@ class FetchError(InputError):
     """Something could not be had over the network."""
 
 
-class BaseError(InputError):
-    """A base model is missing, incomplete or unsafe to load."""
+class ModelError(InputError):
+    """A base model or an encoder is missing, incomplete or unsafe to load."""
 
 
 class AdapterError(InputError):

@@ -10,7 +10,7 @@ of one stop differ from seed to seed.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -18,11 +18,13 @@ from PIL import Image
 from avignon import blend, copies, imaging, style
 from avignon.recipe import Recipe
 from avignon.records import Frame, Series, Voice, plain, series_from
+from avignon.style import Traits
 from avignon.workspace import Workspace, read_json, write_json
 
-SCHEMA = 3
+if TYPE_CHECKING:
+    from avignon.encoder import Encoder
 
-BY = (*style.ASPECTS, "combined")
+SCHEMA = 3
 
 NOTES = (
     "Change from the base is the root mean square difference from the base's own picture of the same prompt and seed, "
@@ -48,15 +50,26 @@ SEEDS_NOTE = (
     "leaves open shows in what the base's own pictures differ by; the other stops are to be read beside it."
 )
 
+ENCODER_NOTE = (
+    "The encoder is {model}. Its distance is 1 less the cosine of what it makes of two pictures, in the same units; it "
+    "also sees what is painted. It has no part in the combined distance, and placed no stop."
+)
+
 
 @dataclass(frozen=True)
 class Ruler:
     """What pictures are held against."""
 
     style: style.Yardstick
+    works: Mapping[str, Sequence[Traits]]
+    """Of each artist's training images."""
     originals: copies.Originals
     ends: tuple[str, str]
     """The artists at the two ends of the way."""
+
+    def traits(self, image: Image.Image) -> Traits:
+        """What the ruler's aspects see in a picture."""
+        return style.traits(image, self.style.aspects)
 
 
 @dataclass(frozen=True)
@@ -64,7 +77,7 @@ class Seen:
     """A picture of the series and its traits."""
 
     image: Image.Image
-    traits: style.Traits
+    traits: Traits
 
 
 Sight = Mapping[tuple[str, str, int], Seen]
@@ -74,11 +87,12 @@ Sight = Mapping[tuple[str, str, int], Seen]
 def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
     """Measure every picture and write the report."""
     series = series_from(read_json(space.series_index))
-    ruler = _ruler(recipe, space)
+    encoder = _encoder(recipe, voice)
+    ruler = _ruler(recipe, space, (*style.ASPECTS, *([style.learned(encoder)] if encoder else [])))
     seen: dict[tuple[str, str, int], Seen] = {}
     for file, frame in series.pictures:
         image = imaging.load(space.series / file)
-        seen[frame.scene, frame.stop, frame.seed] = Seen(image, style.traits(image))
+        seen[frame.scene, frame.stop, frame.seed] = Seen(image, ruler.traits(image))
     entries = []
     for file, frame in series.pictures:
         entries.append(_measured(file, frame, seen, ruler, series.base_stop))
@@ -94,7 +108,8 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
             "series": series.name,
             "ends": list(ruler.ends),
             "units": _rounded(ruler.style.units),
-            "own_spread": {artist.slug: _own_spread(space, artist.slug, ruler) for artist in recipe.artists},
+            "encoder": encoder and encoder.card,
+            "own_spread": {artist: _own_spread(works, ruler) for artist, works in ruler.works.items()},
             "copy_threshold": copies.THRESHOLD,
             "copies": sum(entry["nearest"]["is_copy"] for entry in entries),
             "whole": _whole(series, seen, ruler, scenes),
@@ -102,18 +117,38 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
             "frames": entries[: len(series.frames)],
             "extras": entries[len(series.frames) :],
             "placing": series.placing,
-            "notes": [*NOTES, SEEDS_NOTE] if series.extras else NOTES,
+            "notes": [
+                *NOTES,
+                *([SEEDS_NOTE] if series.extras else []),
+                *([ENCODER_NOTE.format(model=encoder.model)] if encoder else []),
+            ],
         },
     )
 
 
-def _ruler(recipe: Recipe, space: Workspace) -> Ruler:
+def _encoder(recipe: Recipe, voice: Voice) -> "Encoder | None":
+    if not recipe.evaluate.encoder:
+        return None
+    from avignon.encoder import load  # Here, because it needs torch, which measuring without an encoder does not.
+
+    return load(recipe.evaluate, voice)
+
+
+def _ruler(recipe: Recipe, space: Workspace, aspects: Sequence[style.Aspect]) -> Ruler:
     works = {artist.slug: space.training_images(artist.slug) for artist in recipe.artists}
     images = {space.relative(file): imaging.load(file) for files in works.values() for file in files}
-    traits = {artist: [style.traits(images[space.relative(file)]) for file in files] for artist, files in works.items()}
+    traits = {
+        artist: [style.traits(images[space.relative(file)], aspects) for file in files]
+        for artist, files in works.items()
+    }
     led = [name for name in recipe.voices if name in works]
     ends = led if len(led) > 1 else list(works)
-    return Ruler(style.yardstick(traits), copies.Originals(images, _works_of(recipe, space)), (ends[0], ends[-1]))
+    return Ruler(
+        style.yardstick(traits, aspects),
+        traits,
+        copies.Originals(images, _works_of(recipe, space)),
+        (ends[0], ends[-1]),
+    )
 
 
 def _works_of(recipe: Recipe, space: Workspace) -> dict[str, str]:
@@ -125,10 +160,11 @@ def _works_of(recipe: Recipe, space: Workspace) -> dict[str, str]:
     }
 
 
-def _own_spread(space: Workspace, artist: str, ruler: Ruler) -> dict[str, float]:
-    """How far the artist's own works scatter along the way: the standard deviation of their places, by each aspect."""
-    distances = [ruler.style.to_artists(style.traits(imaging.load(file))) for file in space.training_images(artist)]
-    return {by: round(float(np.std([ruler.style.way(one, ruler.ends, by) for one in distances])), 3) for by in BY}
+def _own_spread(works: Sequence[Traits], ruler: Ruler) -> dict[str, float]:
+    """How far an artist's own works scatter along the way: the standard deviation of their places, by each aspect."""
+    distances = [ruler.style.to_artists(one) for one in works]
+    by_aspect = {by: [ruler.style.way(one, ruler.ends, by) for one in distances] for by in ruler.style.by}
+    return {by: round(float(np.std(places)), 3) for by, places in by_aspect.items()}
 
 
 def _measured(file: str, frame: Frame, seen: Sight, ruler: Ruler, base_stop: str) -> dict[str, Any]:
@@ -145,7 +181,7 @@ def _measured(file: str, frame: Frame, seen: Sight, ruler: Ruler, base_stop: str
         "change_from_base": round(style.change(own.image, base.image), 3),
         "scene_kept": round(copies.likeness(own.image, base.image), 3),
         "distance": {artist: _rounded(distance) for artist, distance in distances.items()},
-        "way": {by: round(ruler.style.way(distances, ruler.ends, by), 3) for by in BY},
+        "way": {by: round(ruler.style.way(distances, ruler.ends, by), 3) for by in ruler.style.by},
         "nearest": {"file": match.file, "score": round(match.score, 3), "is_copy": match.is_copy},
     }
 
@@ -218,21 +254,27 @@ def _means(several: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {by: float(np.mean([one[by] for one in several])) for by in several[0]}
 
 
-def _course(traits: Sequence[style.Traits], ruler: Ruler) -> dict[str, Any]:
+def _course(traits: Sequence[Traits], ruler: Ruler) -> dict[str, Any]:
     """A way through traits, stop by stop: distances, place on the way, monotone or not, evenness."""
     distances = [ruler.style.to_artists(one) for one in traits]
-    ways = {by: [round(ruler.style.way(one, ruler.ends, by), 3) for one in distances] for by in BY}
-    steps = [round(ruler.style.between(one, other)["combined"], 3) for one, other in pairwise(traits)]
-    spread = blend.spread(steps)
+    ways = {by: [round(ruler.style.way(one, ruler.ends, by), 3) for one in distances] for by in ruler.style.by}
+    between = [ruler.style.between(one, other) for one, other in pairwise(traits)]
+    steps = {by: [round(step[by], 3) for step in between] for by in ruler.style.by}
     return {
         "distance": {
-            artist: {by: [round(one[artist][by], 3) for one in distances] for by in BY} for artist in distances[0]
+            artist: {by: [round(one[artist][by], 3) for one in distances] for by in ruler.style.by}
+            for artist in distances[0]
         },
         "way": ways,
         "monotone": {by: all(one <= other for one, other in pairwise(way)) for by, way in ways.items()},
         "neighbour_distance": steps,
-        "spread": round(spread, 3) if np.isfinite(spread) else None,
+        "spread": {by: _spread(own) for by, own in steps.items()},
     }
+
+
+def _spread(steps: Sequence[float]) -> float | None:
+    spread = blend.spread(steps)
+    return round(spread, 3) if np.isfinite(spread) else None
 
 
 def _rounded(values: Mapping[str, float]) -> dict[str, float]:

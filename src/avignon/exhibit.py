@@ -207,7 +207,7 @@ class Cell:
     kept: float | None
     """Likeness of its composition to that of the base's picture, at most 1; None for the base itself."""
     distances: tuple[tuple[str, Mapping[str, float]], ...]
-    """Distance from each artist's works by colour, brushwork, geometry, and combined."""
+    """Distance from each artist's works by aspect, and combined."""
     nearest: Nearest | None
     before: str
     after: str
@@ -625,7 +625,7 @@ def _course(entry: Mapping[str, Any], span: tuple[float, float]) -> Course | Non
         return (high - value) / (high - low)
 
     lines = {by: " ".join(f"{i + 0.5:g},{height(v):.3f}" for i, v in enumerate(way)) for by, way in ways.items()}
-    monotone, spread = entry["monotone"]["combined"], entry["spread"]
+    monotone, spread = entry["monotone"]["combined"], entry["spread"]["combined"]
     return Course(tuple(lines.items()), ways, monotone, spread, height(0.5)) if len(ways["combined"]) > 1 else None
 
 

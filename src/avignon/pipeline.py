@@ -32,7 +32,7 @@ class Stage:
         return digest([self.depends(recipe), [space.made_by(parent) for parent in self.parents]])
 
     def run(self, recipe: Recipe, space: Workspace, voice: Voice) -> None:
-        """Do the stage's work. Its module is loaded here and not before: only training and generating need torch."""
+        """Do the stage's work. Its module is loaded here and not before: training and generating need torch."""
         importlib.import_module(f"avignon.{self.name}").run(recipe, space, voice)
 
 
@@ -47,7 +47,7 @@ STAGES = (
         lambda r: [_dump(r, "generate", "base", "seed", "name"), r.adapter_names, _base(r), _external(r), _sources(r)],
         shared=True,
     ),
-    Stage("evaluate", ("prepare", "generate"), lambda r: _dump(r, "artists")),
+    Stage("evaluate", ("prepare", "generate"), lambda r: [_dump(r, "artists", "evaluate"), _local(r.evaluate.encoder)]),
     Stage(
         "exhibit",
         ("curate", "prepare", "train", "generate", "evaluate"),
@@ -125,10 +125,14 @@ def _state(root: Path) -> list[Any]:
 
 
 def _base(recipe: Recipe) -> list[Any]:
-    """A local base's files; a model on a hub is told apart by its name and revision."""
     if recipe.base.model == EMBEDDED:
         return _state(Path(__file__).with_name("embedded") / "base")
-    return _state(Path(recipe.base.model)) if Path(recipe.base.model).is_absolute() else []
+    return _local(recipe.base.model)
+
+
+def _local(model: str) -> list[Any]:
+    """A local model's files; one on a hub is told apart by its name and revision."""
+    return _state(Path(model)) if Path(model).is_absolute() else []
 
 
 def _images(recipe: Recipe) -> list[Path]:

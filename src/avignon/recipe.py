@@ -343,6 +343,18 @@ class Generate(Section):
         return self
 
 
+class Evaluate(Section):
+    """What the series is measured with beside the measures that are always there."""
+
+    encoder: str = ""
+    """A learned encoder whose distances the report shows as one more aspect: a Hugging Face repository or a local
+    directory of a CLIP or a DINOv2 in transformers' format. Empty: none, and nothing is downloaded."""
+    encoder_mirrors: tuple[str, ...] = Field(default=(), strict=False)
+    """Repositories to try, in order, where `encoder` is gone."""
+    encoder_revision: str = "main"
+    """Branch, tag or commit; a commit makes a report reproducible."""
+
+
 Film = Literal["grid", "strip", "webp", "gif", "mp4"]
 
 
@@ -373,6 +385,7 @@ class Recipe(Section):
     prepare: Prepare = Prepare()
     train: Train = Train()
     generate: Generate
+    evaluate: Evaluate = Evaluate()
     exhibit: Exhibit = Exhibit()
 
     @field_validator("artists")
@@ -465,6 +478,9 @@ def _check_surroundings(recipe: Recipe, path: Path) -> None:
     for number, scene in enumerate(recipe.generate.scenes):
         if scene.image and not Path(scene.image).is_file():
             raise RecipeError(f"{path}: generate.scenes.{number}.image: {scene.image}: no such file")
+    encoder = Path(recipe.evaluate.encoder)
+    if encoder.is_absolute() and not encoder.is_dir():
+        raise RecipeError(f"{path}: evaluate.encoder: {encoder}: no such directory")
     if "mp4" in recipe.exhibit.films and find_spec("av") is None:
         raise RecipeError(f"{path}: exhibit.films: 'mp4' needs `pip install avignon[video]`; others are grid, strip, "
                           "webp, gif")  # fmt: skip
@@ -620,9 +636,12 @@ def _anchor(recipe: Recipe, folder: Path) -> Recipe:
         )
         for artist in recipe.artists
     )
-    base = recipe.base
-    if base.model.startswith((".", "/", "~")):
-        base = base.model_copy(update={"model": placed(base.model)})
+
+    def located(model: str) -> str:
+        return placed(model) if model.startswith((".", "/", "~")) else model
+
+    base = recipe.base.model_copy(update={"model": located(recipe.base.model)})
+    measured = recipe.evaluate.model_copy(update={"encoder": located(recipe.evaluate.encoder)})
     adapters = {name: placed(place) for name, place in recipe.generate.adapters.items()}
     scenes = tuple(
         scene.model_copy(update={"image": scene.image and placed(scene.image)}) for scene in recipe.generate.scenes
@@ -633,6 +652,7 @@ def _anchor(recipe: Recipe, folder: Path) -> Recipe:
             "artists": artists,
             "base": base,
             "generate": recipe.generate.model_copy(update={"adapters": adapters, "scenes": scenes}),
+            "evaluate": measured,
         }
     )
 

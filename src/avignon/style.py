@@ -4,13 +4,14 @@ Each aspect turns a picture into a vector (its source stands at its function) an
 `Manner` is what these vectors have in common over his works; a picture's distance from it is in units of how far the
 artists' own works lie from it, so that 1 is where an artist's own work typically is, and the aspects can be joined.
 
+A learned encoder (`learned`) is one more aspect where there is one; it has no part in the combined score.
+
 All sizes are in pixels: compare only pictures of one size.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +26,6 @@ _SRGB_TO_XYZ = np.array(
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
 )
 _D65 = np.array([0.95047, 1.0, 1.08883])
-
-ASPECTS = ("colour", "brushwork", "geometry")
 
 DIRECTIONS = 32
 QUANTILES = 64
@@ -216,53 +215,84 @@ def _directions_of(direction: Floats, slope: Floats) -> tuple[float, float, floa
 
 # Together -------------------------------------------------------------------------------------------------------------
 
-EXPECTED_SPREAD: Mapping[str, Any] = {
-    "brushwork": 0.14,
-    "geometry": np.array([0.08, 0.10, 0.29, 0.10, 0.07, 0.06, 0.10, 0.42]),
-}
-"""Standard deviation of each trait within one artist's works, as it is expected before the works are seen.
+Traits = Mapping[str, Floats]
+"""What the aspects see in one picture, or in the mean of several, by aspect. Of colour, shaped (directions, quantiles),
+the mean of several is their Wasserstein barycentre along each direction."""
 
-These are the values of the two procedural painters (benchmarks/style.py). Colour is in units of L*a*b* already."""
 
-EXPECTED_DISTANCE = {"colour": 9.0, "brushwork": 1.0, "geometry": 1.0}
-"""How far an artist's own work lies from his manner, likewise."""
+def trait_distance(one: Floats, other: Floats) -> float:
+    """Root mean square difference of traits, which are in standard deviations within an artist's works."""
+    return float(np.sqrt(np.mean((one - other) ** 2)))
+
+
+def angle_distance(one: Floats, other: Floats) -> float:
+    """1 less the cosine of the angle between two vectors: 0 for one direction, 1 for a right angle."""
+    return max(0.0, float(1 - one @ other / (np.linalg.norm(one) * np.linalg.norm(other))))
 
 
 @dataclass(frozen=True)
-class Traits:
-    """What the three aspects see in one picture, or in the mean of several."""
+class Aspect:
+    """One way of looking at pictures."""
 
-    colour: Floats
-    """Shaped (directions, quantiles); the mean of several is their Wasserstein barycentre along each direction."""
-    brushwork: Floats
-    geometry: Floats
+    name: str
+    see: Callable[[Image.Image], Floats]
+    """Traits of a picture."""
+    distance: Callable[[Floats, Floats], float]
+    """Of two pictures' traits, each divided by its spread."""
+    expected: float | None = None
+    """How far an artist's own work lies from his manner, as it is expected before the works are seen; None expects
+    nothing: the works alone tell, and where each artist has but one, how far works lie from the mean of all."""
+    expected_spread: Floats | float | None = None
+    """Standard deviation of each trait within one artist's works, likewise; None where traits have one unit already."""
+    is_combined: bool = True
+    """Whether it has part in the combined score."""
 
 
-def traits(image: Image.Image) -> Traits:
+ASPECTS = (
+    Aspect("colour", palette, colour_distance, 9.0),
+    Aspect("brushwork", brushwork, trait_distance, 1.0, 0.14),
+    Aspect("geometry", geometry, trait_distance, 1.0, np.array([0.08, 0.10, 0.29, 0.10, 0.07, 0.06, 0.10, 0.42])),
+)
+"""What is always there. What is expected are the values of the two procedural painters (benchmarks/style.py)."""
+
+
+def learned(see: Callable[[Image.Image], Floats]) -> Aspect:
+    """A learned encoder as an aspect. The combined score, which places stops and chooses weights, is without it."""
+    return Aspect("encoder", see, angle_distance, is_combined=False)
+
+
+def traits(image: Image.Image, aspects: Sequence[Aspect] = ASPECTS) -> Traits:
     """Measure one picture in all aspects."""
-    return Traits(palette(image), brushwork(image), geometry(image))
+    return {aspect.name: aspect.see(image) for aspect in aspects}
 
 
 def mean(several: Sequence[Traits]) -> Traits:
     """What several pictures have in common."""
-    return Traits(*(np.mean([getattr(one, aspect) for one in several], axis=0) for aspect in ASPECTS))
+    return {name: np.mean([one[name] for one in several], axis=0) for name in several[0]}
 
 
 @dataclass(frozen=True)
 class Yardstick:
     """Distances in style, in units of how far the artists' own works lie from their manners."""
 
+    aspects: Sequence[Aspect]
     manners: Mapping[str, Traits]
     """The mean of each artist's works."""
-    spreads: Mapping[str, Floats]
-    """Of brushwork and geometry: standard deviation of each trait within an artist's works."""
+    spreads: Mapping[str, Floats | float]
+    """By aspect, standard deviation of each trait within an artist's works; 1 for traits that are in one unit."""
     units: Mapping[str, float]
-    """Of each aspect: how far an artist's work lies from the mean of his others."""
+    """By aspect, how far an artist's work lies from the mean of his others."""
+
+    @property
+    def by(self) -> tuple[str, ...]:
+        """What distances there are: the aspects' names, and `combined`."""
+        return (*(aspect.name for aspect in self.aspects), "combined")
 
     def between(self, one: Traits, other: Traits) -> dict[str, float]:
-        """Distance by colour, brushwork and geometry, and `combined`: their root mean square."""
-        distances = {aspect: self._raw(aspect, one, other) / self.units[aspect] for aspect in ASPECTS}
-        return {**distances, "combined": float(np.sqrt(np.mean(np.square(list(distances.values())))))}
+        """Distance by each aspect, and `combined`: the root mean square of those that have part in it."""
+        distances = {aspect.name: self._raw(aspect, one, other) / self.units[aspect.name] for aspect in self.aspects}
+        joined = [distances[aspect.name] for aspect in self.aspects if aspect.is_combined]
+        return {**distances, "combined": float(np.sqrt(np.mean(np.square(joined))))}
 
     def to_artists(self, one: Traits) -> dict[str, dict[str, float]]:
         """Distance from every artist's manner."""
@@ -273,8 +303,8 @@ class Yardstick:
 
         The scalar projection on the line through both, from the three distances alone: 1/2 + (a² - b²) / 2d². It is
         also the evidence for the last artist against the first, were their works spread alike around their manners:
-        Fisher's linear discriminant (Annals of Eugenics 7, 1936). Of colour, whose distance is not Euclidean, it is
-        an approximation.
+        Fisher's linear discriminant (Annals of Eugenics 7, 1936). Of colour and of a learned encoder, whose distances
+        are not Euclidean, it is an approximation.
         """
         first, last = ends
         apart = self.between(self.manners[first], self.manners[last])[by]
@@ -285,30 +315,30 @@ class Yardstick:
         distances = self.to_artists(one)
         return min(distances, key=lambda artist: distances[artist][by])
 
-    def _raw(self, aspect: str, one: Traits, other: Traits) -> float:
-        a, b = getattr(one, aspect), getattr(other, aspect)
-        if aspect == "colour":
-            return colour_distance(a, b)
-        return float(np.sqrt(np.mean(((a - b) / self.spreads[aspect]) ** 2)))
+    def _raw(self, aspect: Aspect, one: Traits, other: Traits) -> float:
+        spread = self.spreads[aspect.name]
+        return aspect.distance(one[aspect.name] / spread, other[aspect.name] / spread)
 
 
-def yardstick(works: Mapping[str, Sequence[Traits]]) -> Yardstick:
+def yardstick(works: Mapping[str, Sequence[Traits]], aspects: Sequence[Aspect] = ASPECTS) -> Yardstick:
     """The measure that follows from the artists' own works; of few works it is drawn towards what is expected."""
-    spreads = {aspect: _spread(aspect, works) for aspect in EXPECTED_SPREAD}
+    spreads = {aspect.name: _spread(aspect, works) for aspect in aspects}
     manners = {artist: mean(own) for artist, own in works.items()}
-    plain = Yardstick(manners, spreads, dict.fromkeys(ASPECTS, 1.0))
-    return Yardstick(manners, spreads, {aspect: _unit(aspect, works, plain) for aspect in ASPECTS})
+    plain = Yardstick(aspects, manners, spreads, {aspect.name: 1.0 for aspect in aspects})
+    return Yardstick(aspects, manners, spreads, {aspect.name: _unit(aspect, works, plain) for aspect in aspects})
 
 
-def _spread(aspect: str, works: Mapping[str, Sequence[Traits]]) -> Floats:
-    rows = [np.stack([getattr(one, aspect) for one in own]) for own in works.values()]
+def _spread(aspect: Aspect, works: Mapping[str, Sequence[Traits]]) -> Floats | float:
+    if aspect.expected_spread is None:
+        return 1.0
+    rows = [np.stack([one[aspect.name] for one in own]) for own in works.values()]
     squares = np.sum([((row - row.mean(0)) ** 2).sum(0) for row in rows], axis=0)
     freedom = sum(len(row) - 1 for row in rows)
-    spread: Floats = np.sqrt((squares + PRIOR * np.square(EXPECTED_SPREAD[aspect])) / (freedom + PRIOR))
+    spread: Floats = np.sqrt((squares + PRIOR * np.square(aspect.expected_spread)) / (freedom + PRIOR))
     return spread
 
 
-def _unit(aspect: str, works: Mapping[str, Sequence[Traits]], plain: Yardstick) -> float:
+def _unit(aspect: Aspect, works: Mapping[str, Sequence[Traits]], plain: Yardstick) -> float:
     """The mean distance of a work from the mean of the artist's others."""
     apart = [
         plain._raw(aspect, one, mean([*own[:i], *own[i + 1 :]]))
@@ -316,4 +346,13 @@ def _unit(aspect: str, works: Mapping[str, Sequence[Traits]], plain: Yardstick) 
         if len(own) > 1
         for i, one in enumerate(own)
     ]
-    return (sum(apart) + PRIOR * EXPECTED_DISTANCE[aspect]) / (len(apart) + PRIOR)
+    if aspect.expected is None:
+        return float(np.mean(apart or _from_all(aspect, works, plain))) or 1.0  # Works that are all alike have no unit.
+    return (sum(apart) + PRIOR * aspect.expected) / (len(apart) + PRIOR)
+
+
+def _from_all(aspect: Aspect, works: Mapping[str, Sequence[Traits]], plain: Yardstick) -> list[float]:
+    """Distance of every work from the mean of all, whoever painted them."""
+    every = [one for own in works.values() for one in own]
+    middle = mean(every)
+    return [plain._raw(aspect, one, middle) for one in every]

@@ -12,6 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+import huggingface_hub.constants
+import huggingface_hub.hf_api
+import pytest
+
 from tests.support import Asked, LocalServer, Reply
 
 LARGE = (".safetensors", ".bin", ".ckpt", ".pt", ".png", ".jpg")
@@ -234,6 +238,17 @@ class LocalHub(LocalServer):
                 return reply
             self.cuts_left = None if self.cuts_left is None else self.cuts_left - 1
         return Reply(reply.status, reply.body, reply.headers, self.cut_after, self.cut_by)
+
+
+def take_for_the_hub(hub: LocalHub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have huggingface_hub take it for the real one in this process, with its cache in `cache`."""
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.url)
+    constants = huggingface_hub.constants
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
 
 
 class _ContentNetwork(LocalServer):
