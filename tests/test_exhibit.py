@@ -191,7 +191,10 @@ def report_of(recipe: Recipe, series: Series) -> dict[str, Any]:
         for file, frame in series.frames
     ]
     course = {
-        "way": dict.fromkeys(BY, [0.25, 0.5, 0.45][: len(series.stops)]),
+        "way": {
+            **dict.fromkeys(BY, [0.25, 0.5, 0.45][: len(series.stops)]),
+            "colour": [-2.0, 0.5, 3.0][: len(series.stops)],
+        },
         "monotone": dict.fromkeys(BY, False),
         "spread": dict.fromkeys(BY, 1.5),
     }
@@ -271,6 +274,14 @@ def pictures() -> Iterator[tuple[str, Frame]]:
     """Every picture's anchor, and its frame."""
     for _, frame in series_of(recipe_of()).frames:
         yield f"picture-{frame.scene[-1]}-{0 if frame.stop == 'base' else frame.stop[-1]}", frame
+
+
+def test_curves_stay_inside_their_bands(page: Reader) -> None:
+    """A place far outside the way is drawn at the edge, and flattens no other curve."""
+    curves = {line["class"]: line["points"] for line in page.all("polyline")}
+    colour, combined = ([float(point.split(",")[1]) for point in curves[by].split()] for by in ("colour", "combined"))
+    assert colour == [1.0, 0.5, 0.0]
+    assert max(combined) - min(combined) == pytest.approx(0.25 / 2, abs=1e-3)
 
 
 def test_nothing_from_a_table_becomes_markup(page: Reader) -> None:

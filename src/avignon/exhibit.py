@@ -610,10 +610,14 @@ class _Dialogue:
 
 
 def _span(report: Mapping[str, Any]) -> tuple[float, float]:
-    """The places on the way that all the curves of the page lie between, so that they can be compared."""
+    """The places on the way that all the curves of the page lie between, so that they can be compared.
+
+    At most half a way past either artist: colours that two artists share leave a picture's place far outside, and the
+    other curves flat.
+    """
     courses = [report["whole"], *report["scenes"]]
     values = [value for course in courses for way in course["way"].values() for value in way]
-    return min([*values, 0.45]), max([*values, 0.55])
+    return max(min([*values, 0.45]), -0.5), min(max([*values, 0.55]), 1.5)
 
 
 def _course(entry: Mapping[str, Any], span: tuple[float, float]) -> Course | None:
@@ -622,7 +626,7 @@ def _course(entry: Mapping[str, Any], span: tuple[float, float]) -> Course | Non
     ways = {by: tuple(way) for by, way in entry["way"].items()}
 
     def height(value: float) -> float:
-        return (high - value) / (high - low)
+        return (high - min(max(value, low), high)) / (high - low)
 
     lines = {by: " ".join(f"{i + 0.5:g},{height(v):.3f}" for i, v in enumerate(way)) for by, way in ways.items()}
     monotone, spread = entry["monotone"]["combined"], entry["spread"]["combined"]
