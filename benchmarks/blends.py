@@ -99,12 +99,13 @@ def main() -> None:
     gains = blend.equal_gains(painter.effects(probes, names))
     print("gains:", {name: round(gain, 3) for name, gain in gains.items()}, flush=True)
     arc = blend.Path(names, "arc", arguments.steps, settings.generate.strength, gains)
+    plain = replace(arc, gains={})
     series: dict[str, tuple[blend.Path, list[float]]] = {
         "linear": (replace(arc, kind="linear"), blend.evenly(arguments.stops)),
-        "arc, voices as trained": (replace(arc, gains={}), blend.evenly(arguments.stops)),
+        "arc, voices as trained": (plain, blend.evenly(arguments.stops)),
         "arc": (arc, blend.evenly(arguments.stops)),
         "arc, even": (arc, even(studio, arc, arguments.stops)),
-        "arc, voices as trained, even": (plain := replace(arc, gains={}), even(studio, plain, arguments.stops)),
+        "arc, voices as trained, even": (plain, even(studio, plain, arguments.stops)),
         "relay": (replace(arc, kind="relay"), blend.evenly(arguments.stops)),
     }
     shown = []

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,14 +89,7 @@ def test_killed_process_ends_the_run_and_it_goes_on(tmp_path: Path, tiny_sd: Pat
     recipe = write_recipe(tmp_path, tiny_sd, train={"batch": 4, "steps": 60, "checkpoint_every": 1})
     process = launched(recipe, tmp_path / "broken", 2)
     folder = Workspace(tmp_path / "broken" / "small").adapter("winslow-homer") / "checkpoints"
-    deadline = time.monotonic() + 200
-    while not list(folder.glob("step-*.pt")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.05)
-    os.kill(_second_of(process.pid), signal.SIGKILL)
-    code, _ = finished(process)
-    assert code != 0
+    kill_second(process, lambda: any(folder.glob("step-*.pt")))
     for name in ("broken", "whole"):
         code, output = finished(launched(recipe, tmp_path / name, 2))
         assert code == 0, output
@@ -144,14 +138,7 @@ def test_killed_painter_ends_the_run_and_it_goes_on(tmp_path: Path, tiny_sd: Pat
     for folder in (alone, broken):
         shutil.copytree(start, folder)
     process = launched(recipe, broken, 2, "generate")
-    deadline = time.monotonic() + 200
-    while not made(broken):
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.02)
-    os.kill(_second_of(process.pid), signal.SIGKILL)
-    code, _ = finished(process)
-    assert code != 0
+    kill_second(process, lambda: bool(made(broken)))
     found = made(broken)
     assert "series/series.json" not in found
     for count, folder in ((1, alone), (2, broken)):
@@ -159,6 +146,18 @@ def test_killed_painter_ends_the_run_and_it_goes_on(tmp_path: Path, tiny_sd: Pat
         assert code == 0, output
     assert len(found) < len(made(alone)) == 2 * 9 + 1
     assert made(broken) == made(alone)
+
+
+def kill_second(process: subprocess.Popen[str], is_time: Callable[[], bool]) -> None:
+    """SIGKILL to the process of rank 1 once it is time; the launch has to end in an error."""
+    deadline = time.monotonic() + 200
+    while not is_time():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    os.kill(_second_of(process.pid), signal.SIGKILL)
+    code, _ = finished(process)
+    assert code != 0
 
 
 def _second_of(launcher: int) -> int:

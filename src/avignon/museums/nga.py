@@ -155,8 +155,7 @@ def _evidence(row: Row, person: Row, image: Row) -> rights.Evidence:
 
 def _matching(wanted: int | str, ask: Ask) -> dict[int, Row]:
     """Artists of an id, or of a name in either of its forms."""
-    named = [] if isinstance(wanted, int) else ask(_NAMED, names.key(wanted))
-    numbers = [wanted] if isinstance(wanted, int) else [row["constituentid"] for row in named]
+    numbers = [wanted] if isinstance(wanted, int) else [row["constituentid"] for row in ask(_NAMED, names.key(wanted))]
     return {number: row for number in numbers for row in ask(_PERSON, number)}
 
 
