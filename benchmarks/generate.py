@@ -1,12 +1,12 @@
 """A series of pictures: avignon's painter against diffusers' pipeline, frame by frame, in one run.
 
     python benchmarks/generate.py [--adapters FOLDER FOLDER] [--stops 9] [--steps 30] [--repeats 3]
-    python benchmarks/generate.py --real [--steps 2]        the architecture of Stable Diffusion 2.1, random weights
+    python benchmarks/generate.py --real [--batch 4]        the architecture of Stable Diffusion 2.1, random weights
 
 Both make the same frames (4 scenes at each stop) from the same adapters: diffusers with `set_adapters` before every
 picture, as its documentation shows; avignon in batches, in fp32 and, where the processor has it, in bf16. Repeats
-alternate, the median counts. The largest difference of the pictures in fp32 is printed beside the times. With --real a
-few steps are timed, and the time per step is what is compared: nothing is measured of a whole picture there.
+alternate, the median counts. The largest difference of the pictures in fp32 is printed beside the times. With --real
+single steps and changes of the weights are timed, and what a picture takes is computed from both.
 """
 
 import argparse
@@ -14,6 +14,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -126,7 +128,7 @@ def miniature(arguments: argparse.Namespace, scratch: Path) -> None:
 
 
 def real(arguments: argparse.Namespace) -> None:
-    """Steps of the real architecture with random weights: one guided step of 4 pictures, batched against one by one."""
+    """The real architecture with random weights: a guided step of each way, and what a change of the weights costs."""
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
         sample_size=64, block_out_channels=(320, 640, 1280, 1280), attention_head_dim=(5, 10, 20, 20),
@@ -137,29 +139,36 @@ def real(arguments: argparse.Namespace) -> None:
     for seed, name in enumerate("ab"):
         adapters.add(unet, name, recipe.Ranks(attention=16, projection=16, convolution=2), 0.0, seed)
     unet.requires_grad_(False)
-    rows = [{"a": 0.6, "b": 0.8}] * 2 * arguments.batch
     noise, text = torch.randn(2 * arguments.batch, 4, 64, 64), torch.randn(2 * arguments.batch, 77, 1024)
 
-    @torch.no_grad()
     def alone() -> None:
-        unet.enable_lora()
-        unet.set_adapters(["a", "b"], [0.6, 0.8])
         for k in range(arguments.batch):
             unet(noise[2 * k : 2 * k + 2], 500, text[2 * k : 2 * k + 2])
 
-    @torch.no_grad()
-    def together(dtype: torch.dtype) -> None:
-        with adapters.mixing(unet, {}) as mixer:
-            mixer.set(rows)
-            unet(noise.to(dtype), 500, text.to(dtype))
+    first = "diffusers, one by one, fp32"
+    changing: dict[str, Callable[[], Any]] = {first: lambda: unet.set_adapters(["a", "b"], [0.6, 0.8])}
+    stepping: dict[str, Callable[[], Any]] = {first: alone}
+    with torch.no_grad(), ExitStack() as stack:
+        for precision in precisions():
+            own = deepcopy(unet).to(dtype := diffusion.DTYPES[precision])
+            mixer = stack.enter_context(adapters.mixing(own, {}))
+            name = f"avignon, one batch, {precision}"
+            changing[name] = partial(mixed_anew, mixer, 2 * arguments.batch)
+            stepping[name] = partial(own, noise.to(dtype), 500, text.to(dtype))
+        print(f"{arguments.batch} pictures of 512 pixels, {torch.get_num_threads()} threads, torch {torch.__version__}")
+        changes, steps = timed(changing, arguments.repeats), timed(stepping, arguments.repeats)
+    changes[first] *= arguments.batch  # before every picture
+    print("weights changed (by diffusers for every picture, by avignon for every batch), seconds a picture:")
+    table(changes, arguments.batch, "picture")
+    print("one guided step, seconds a picture:")
+    table(steps, arguments.batch, "step of a picture")
+    print(f"a picture of {arguments.steps} steps, computed from both (nothing was decoded):")
+    table({name: changes[name] + arguments.steps * steps[name] for name in steps}, arguments.batch, "picture")
 
-    print(f"one guided step of {arguments.batch} pictures of 512 pixels, {torch.get_num_threads()} threads", flush=True)
-    times = timed({"diffusers, one by one, fp32": alone, "avignon, one batch, fp32": lambda: together(torch.float32)},
-                  arguments.repeats)  # fmt: skip
-    if "bf16" in precisions():
-        unet.to(torch.bfloat16)
-        times |= timed({"avignon, one batch, bf16": lambda: together(torch.bfloat16)}, arguments.repeats)
-    table(times, arguments.batch, "step of a picture")
+
+def mixed_anew(mixer: adapters.Mixer, samples: int) -> None:
+    """New weights, the same for all samples."""
+    mixer.set([{"a": 0.6, "b": 0.8 + torch.rand(1).item()}] * samples)
 
 
 def table(times: dict[str, float], count: int, unit: str) -> None:

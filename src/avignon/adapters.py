@@ -248,6 +248,7 @@ class Mixer:
         self._unet = unet
         self._layers = [(name, module, module.get_base_layer()) for name, module in _lora_layers(unet)]
         self._own = [layer.weight.data for _, _, layer in self._layers]
+        self._scales = [dict(module.scaling) for _, module, _ in self._layers]
         self._blocks = blocks
         self._rows: Sequence[Mapping[str, float]] | None = None
 
@@ -272,19 +273,21 @@ class Mixer:
             layer.weight.data = own
 
     def _add(self, row: Mapping[str, float], names: Sequence[str]) -> None:
-        for path, module, layer in self._layers:
-            change: Any = 0.0
-            for name in (name for name in names if name in module.lora_A):
-                module.set_scale(name, row[name] * self._factor(name, path))
-                change = change + module.get_delta_weight(name).float()
-            if names:
-                layer.weight.data = (layer.weight.data.float() + change).to(layer.weight.dtype)
+        """W + ΔW in one product of all the factors side by side, in fp32: of 866 million weights each is read once."""
+        for (path, module, layer), own, scales in zip(self._layers, self._own, self._scales, strict=True):
+            there = [name for name in names if name in module.lora_A]
+            if there:
+                factors = [row[name] * self._factor(name, path) * scales[name] for name in there]
+                ups = [module.lora_B[n].weight.flatten(1).float() * f for n, f in zip(there, factors, strict=True)]
+                downs = [module.lora_A[name].weight.flatten(1).float() for name in there]
+                mixed = torch.addmm(own.flatten(1).float(), torch.cat(ups, 1), torch.cat(downs))
+                layer.weight.data = torch.empty_like(own).copy_(mixed.view(own.shape))
 
     def _scale(self, rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> None:
-        for path, module, layer in self._layers:
+        for (path, module, layer), scales in zip(self._layers, self._scales, strict=True):
             module.set_adapter(names)
             for name in (name for name in names if name in module.lora_A):
-                scale = self._factor(name, path) * module.lora_alpha[name] / module.r[name]
+                scale = self._factor(name, path) * scales[name]
                 weights = torch.tensor([row.get(name, 0.0) * scale for row in rows])
                 module.scaling[name] = weights.view(_spread(path, layer)).to(layer.weight)
 
