@@ -15,11 +15,11 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 from avignon import adapters, diffusion, painting, train
+from avignon.batches import seed_of
 from avignon.errors import AdapterError, AvignonError
 from avignon.objective import denoising_losses
-from avignon.recipe import Ranks, Recipe, Train
+from avignon.recipe import Ranks, Recipe
 from avignon.records import Event, Frame, Voice
-from avignon.updates import Factors, Updates
 from avignon.workspace import Workspace
 from tests.support.runs import carried, small_recipe
 
@@ -176,9 +176,14 @@ def lose_all(tensors: Tensors) -> None:
         del tensors[key]
 
 
-def resized(ending: str, *shape: int) -> Callable[[Tensors], None]:
-    """Give the magnitudes of these layers another shape."""
-    return lambda tensors: tensors.update({key: torch.ones(shape) for key in tensors if key.endswith(ending)})
+def lengthen(tensors: Tensors) -> None:
+    """Give linear layers a magnitude more than they have channels."""
+    tensors.update({k: torch.ones(len(t) + 1) for k, t in tensors.items() if k.endswith("to_q.lora_magnitude_vector")})
+
+
+def flatten(tensors: Tensors) -> None:
+    """Shape the magnitudes of convolutions as those of linear layers are."""
+    tensors.update({k: t.flatten() for k, t in tensors.items() if k.endswith("conv1.lora_magnitude_vector")})
 
 
 def orphan(tensors: Tensors) -> None:
@@ -190,8 +195,8 @@ def orphan(tensors: Tensors) -> None:
 SPOILT = {
     "one missing": (lose_one, "do not agree whether"),
     "all missing": (lose_all, "do not agree whether"),
-    "too long": (resized("to_q.lora_magnitude_vector", 99), "to_q is (8, 8) here"),
-    "a linear layer's on a convolution": (resized("conv1.lora_magnitude_vector", 24), "conv1 is ("),
+    "too long": (lengthen, "to_q is (8, 8) here"),
+    "a linear layer's on a convolution": (flatten, "conv1 is ("),
     "alone": (orphan, "no complete LoRA or DoRA"),
 }
 
@@ -271,6 +276,7 @@ def test_mixture_sums_true_changes(base: diffusion.Base, weights: Mapping[str, f
     own, change = bases(unet), {name: changes(unet, name) for name in weights}
     with adapters.mixing(unet, {"a": {"up": 0.25}}) as mixer:
         mixer.set([{"a": 5.0, "b": 5.0, "lora": 5.0}])  # What was set before leaves no trace.
+        mixer.set([{"lora": 0.2}, {"lora": 0.8}])
         mixer.set([weights])
         for layer, mixed in bases(unet).items():
             factors = {name: 0.25 if name == "a" and layer.startswith("up") else 1.0 for name in weights}
@@ -426,12 +432,18 @@ def test_samples_change_nothing(whole: tuple[Recipe, Workspace, Tensors], tmp_pa
     assert same(run(recipe, space), whole[2])
 
 
-def test_magnitudes_do_not_decay() -> None:
-    """Without a gradient, decay shrinks the factors and leaves the magnitudes alone."""
-    factors = Factors([torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2))], torch.float32)
-    updates = Updates(factors, Train(weight_decay=0.5), scaled=False, magnitudes=2)
-    updates.apply(0, torch.tensor(1.0), 0.1)
-    assert factors.master.tolist() == pytest.approx([0.95] * 3 + [1.0] * 2)
+def test_magnitudes_do_not_decay(tmp_path: Path, tiny_sd: Path) -> None:
+    """Where gradients are clipped to nothing, decay shrinks the factors and leaves the magnitudes as they began."""
+    recipe, space = prepared(tmp_path, tiny_sd, weight_decay=1.0, max_grad_norm=1e-30)
+    tensors = run(recipe, space)
+    unet = diffusion.load(recipe, torch.float32, SILENT).pipeline.unet
+    adapters.add(unet, "new", recipe.train.ranks, 0.0, seed_of(recipe.seed, "joint"), dora=True)
+    for key, begun in adapters.weights_of(unet, "new").items():
+        left = float(tensors[f"unet.{key}"].norm())
+        if "lora_A" in key:
+            assert left < 0.99 * float(begun.norm()), key
+        else:
+            assert left == pytest.approx(float(begun.norm()), rel=1e-5), key
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -440,16 +452,16 @@ def test_low_precision_does_not_round_magnitudes(
 ) -> None:
     """Where the UNet computes in half precision, magnitudes are learned, used and saved in fp32."""
     monkeypatch.setattr(diffusion, "precision_for", lambda *_: precision)
-    used: list[torch.Tensor] = []
+    used: set[torch.dtype] = set()
 
     def watched(unet: Any, *others: Any) -> torch.Tensor:
-        used.extend(adapters.magnitudes(unet, "joint").values())
+        used.update(magnitude.dtype for magnitude in adapters.magnitudes(unet, "joint").values())
         return denoising_losses(unet, *others)
 
     monkeypatch.setattr(train, "denoising_losses", watched)
     recipe, space = prepared(tmp_path, tiny_sd, steps=2)
     tensors = run(recipe, space)
-    assert {magnitude.dtype for magnitude in used} == {torch.float32}
+    assert used == {torch.float32}
     dtype = diffusion.DTYPES[precision]
     lengths = [tensor for key, tensor in tensors.items() if key.endswith("lora_magnitude_vector")]
     assert not all(torch.equal(length, length.to(dtype).float()) for length in lengths)
