@@ -467,6 +467,15 @@ def test_low_precision_does_not_round_magnitudes(
     assert not all(torch.equal(length, length.to(dtype).float()) for length in lengths)
 
 
+@pytest.mark.parametrize(("dora", "compiled"), [(False, True), (True, False)])
+def test_dora_is_not_compiled_unasked(tmp_path: Path, tiny_sd: Path, dora: bool, compiled: bool) -> None:
+    """On a CUDA device `auto` compiles a LoRA's blocks but not a DoRA's; `on` does both."""
+    for asked, expected in (("auto", compiled), ("on", True)):
+        fixed = {"dora": dora, "compile": asked, "precision": "fp32", "attention": "sdpa"}
+        recipe = small_recipe(tmp_path / asked, tiny_sd, train=fixed)
+        assert train.Machine.of(recipe, torch.device("cuda")).compiled is expected
+
+
 def test_card_and_page_say_dora(
     whole: tuple[Recipe, Workspace, Tensors], base: diffusion.Base, tmp_path: Path, tiny_sd: Path
 ) -> None:

@@ -249,7 +249,7 @@ class Train(Section):
     """`sdpa` is PyTorch's own, `plain` two matrix products. `auto` takes xFormers where it is installed and a CUDA
     device is there, plain to train on a CPU where pictures are small, else PyTorch's own."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Compile the UNet's repeated blocks (torch.compile); `auto` does on a CUDA device."""
+    """Compile the UNet's repeated blocks (torch.compile); `auto` does on a CUDA device, except for a DoRA."""
     deterministic: bool = False
     """Only algorithms that give the same bits on every run; a GPU is slower with them, a CPU gives them anyway."""
     checkpoint_every: int = Field(default=100, ge=1)

@@ -117,7 +117,10 @@ class Machine:
         settings = recipe.train
         precision = diffusion.precision_for(settings.precision, "train", device)
         attention = diffusion.attention_for(settings.attention, device, recipe.base.resolution)
-        compiled = settings.compile == "on" or (settings.compile == "auto" and device.type == "cuda")
+        # peft's DoRA cannot be traced: a block would fall into a graph for every piece of a layer.
+        compiled = settings.compile == "on" or (
+            settings.compile == "auto" and device.type == "cuda" and not settings.dora
+        )
         automatic = [name for name in ("precision", "attention", "compile") if getattr(settings, name) == "auto"]
         return cls(device, precision, attention, compiled, tuple(automatic))
 
