@@ -94,6 +94,16 @@ def test_parameters_on_stable_diffusion_2() -> None:
     assert share["ranks"] == {"attention": 16, "projection": 16, "convolution": 2}
 
 
+def test_magnitudes_on_stable_diffusion_2() -> None:
+    """A DoRA of the real UNet has 165,120 magnitudes more than a LoRA, one for each channel of an adapted layer."""
+    unet = sd21_unet()
+    unet.add_adapter(adapters.lora_config(Ranks(), dora=True), adapter_name="new")
+    parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
+    share = adapters.trainable(unet, parameters, Ranks())
+    assert share["unet_parameters"] == 865_910_724
+    assert share["parameters"] == 5_097_728 + 165_120
+
+
 def ranks_of(unet: Any) -> dict[str, set[int]]:
     """The ranks found on each kind of layer."""
     found: dict[str, set[int]] = {}
@@ -384,28 +394,18 @@ SHAPES: dict[str, tuple[Callable[[dict[str, torch.Tensor]], None], str]] = {
         lambda t: t.update({k: torch.zeros(99, 4) for k in t if k.endswith("to_q.lora_B.weight")}),
         "here",
     ),
-    "DoRA": (
-        lambda t: t.update(
-            {
-                f"{k.rpartition('.lora_A')[0]}.lora_magnitude_vector.weight": t[k][:, 0].clone()
-                for k in list(t)
-                if k.endswith("to_q.lora_A.weight")
-            }
-        ),
-        "is no part of a plain LoRA",
-    ),
     "two ranks": (lambda t: t.update({k: t[k][:2].clone() for k in t if k.endswith("to_q.lora_A.weight")}), "here"),
     "convolution": (
         lambda t: t.update({k: t[k][..., None, None] for k in t if k.endswith("to_q.lora_A.weight")}),
         "here",
     ),
-    "half a pair": (lambda t: t.__delitem__(next(k for k in t if "lora_B" in k)), "no complete LoRA"),
+    "half a pair": (lambda t: t.__delitem__(next(k for k in t if "lora_B" in k)), "no complete LoRA or DoRA"),
     "text encoder": (lambda t: t.update({"text_encoder.x.lora_A.weight": torch.zeros(4, 16)}), "text_encoder.x"),
     "other names": (
         lambda t: t.update({k.replace("unet.", "lora_unet_"): t.pop(k) for k in list(t)}),
         "in diffusers' format",
     ),
-    "nothing": (lambda t: t.clear(), "no complete LoRA"),
+    "nothing": (lambda t: t.clear(), "no complete LoRA or DoRA"),
 }
 
 

@@ -1,8 +1,10 @@
-"""LoRA on a UNet: which layers, at which rank, saved so that every tensor comes back.
+"""LoRA and DoRA on a UNet: which layers, at which rank, saved so that every tensor comes back.
 
-LoRA: Hu et al., arXiv:2106.09685, eq. 3: W' = W + (α/r)·B·A. The file is diffusers' format with peft's own key names
-and the adapter's metadata; the usual conversion of names before saving loses attention weights without an error when
-convolutions are adapted too, which is why `save` reloads what it wrote and compares each tensor.
+LoRA: Hu et al., arXiv:2106.09685, eq. 3: W' = W + (α/r)·B·A. DoRA: Liu et al., arXiv:2402.09353, eq. 5:
+W' = m·(W + (α/r)·B·A) / ‖W + (α/r)·B·A‖, with a norm and a learned magnitude m for each output channel. The file is
+diffusers' format with peft's own key names and the adapter's metadata; the usual conversion of names before saving
+loses attention weights without an error when convolutions are adapted too, which is why `save` reloads what it wrote
+and compares each tensor.
 """
 
 import json
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
+import safetensors.torch
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.training_utils import cast_training_params
@@ -36,7 +39,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
 """The UNet's layers of each kind, by the end of their names."""
 
 
-def lora_config(ranks: Ranks, alpha: float = 0.0, *, paths: Iterable[str] = ()) -> LoraConfig:
+def lora_config(ranks: Ranks, alpha: float = 0.0, *, dora: bool = False, paths: Iterable[str] = ()) -> LoraConfig:
     """Which layers are adapted, at which rank; `alpha` 0 is each layer's rank, a scale of 1.
 
     `paths` are all of the UNet's modules; they are needed only where single blocks have ranks of their own.
@@ -55,6 +58,7 @@ def lora_config(ranks: Ranks, alpha: float = 0.0, *, paths: Iterable[str] = ()) 
         alpha_pattern={layer: alpha or rank for layer, rank in pattern.items()},
         target_modules=list(kinds),
         init_lora_weights="gaussian",
+        use_dora=dora,
     )
 
 
@@ -65,8 +69,10 @@ def _rank_of(path: str, kinds: Mapping[str, int], blocks: Mapping[str, int]) -> 
     return (of_block or own)[0] if own else 0
 
 
-def add(unet: Any, name: str, ranks: Ranks, alpha: float, seed: int) -> list[torch.nn.Parameter]:
-    """Put a new adapter on a frozen UNet and return its parameters, in fp32. The change it makes is still zero.
+def add(unet: Any, name: str, ranks: Ranks, alpha: float, seed: int, *, dora: bool = False) -> list[torch.nn.Parameter]:
+    """Put a new adapter on a frozen UNet and return its parameters, in fp32, a DoRA's magnitudes last.
+
+    The change it makes is still zero.
 
     Raises:
         RecipeError: ranks for a block that the UNet has not.
@@ -78,17 +84,45 @@ def add(unet: Any, name: str, ranks: Ranks, alpha: float, seed: int) -> list[tor
             raise RecipeError(f"train.ranks.blocks: the UNet has no {block!r}; there are {', '.join(blocks)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        unet.add_adapter(lora_config(ranks, alpha, paths=paths), adapter_name=name)
+        unet.add_adapter(lora_config(ranks, alpha, dora=dora, paths=paths), adapter_name=name)
     cast_training_params(unet, torch.float32)
-    return [parameter for parameter in unet.parameters() if parameter.requires_grad]
+    lengths = magnitudes(unet, name)
+    for path, magnitude in lengths.items():
+        # peft took them in the UNet's precision: in bf16 up to 0.4 % off, which would be a change.
+        layer = unet.get_submodule(path)
+        weight = layer.get_base_layer().weight.float()
+        magnitude.data = layer.lora_magnitude_vector[name].get_weight_norm(weight, lora_weight=0.0, scaling=1.0)
+    last = {id(magnitude) for magnitude in lengths.values()}
+    return sorted((p for p in unet.parameters() if p.requires_grad), key=lambda parameter: id(parameter) in last)
+
+
+def magnitudes(unet: Any, name: str) -> dict[str, torch.nn.Parameter]:
+    """A DoRA's magnitudes by layer, (out,) of a linear layer and (1, out, 1, 1) of a convolution; none of a LoRA."""
+    return {
+        path: module.lora_magnitude_vector[name].weight
+        for path, module in _lora_layers(unet)
+        if name in module.lora_magnitude_vector
+    }
+
+
+def doras(unet: Any) -> set[str]:
+    """Names of those adapters on the UNet that are DoRA."""
+    return {name for _, module in _lora_layers(unet) for name in module.lora_magnitude_vector}
 
 
 def trainable(unet: Any, parameters: list[torch.nn.Parameter], ranks: Ranks) -> dict[str, Any]:
-    """How much is trained: the adapter's parameters, the UNet's without it, and their share."""
+    """What is trained: LoRA or DoRA, the adapter's parameters, the UNet's without it, and their share."""
     adapter = sum(parameter.numel() for parameter in parameters)
     total = sum(parameter.numel() for parameter in unet.parameters()) - adapter
     told = {**ranks.model_dump(exclude={"blocks"}), **ranks.blocks}
-    return {"parameters": adapter, "unet_parameters": total, "share": adapter / total, "ranks": told}
+    method = "DoRA" if doras(unet) else "LoRA"
+    return {
+        "method": method,
+        "parameters": adapter,
+        "unet_parameters": total,
+        "share": adapter / total,
+        "ranks": told,
+    }
 
 
 def weights_of(unet: Any, name: str) -> dict[str, torch.Tensor]:
@@ -185,6 +219,25 @@ def _put_on(pipeline: Any, name: str, folder: Path) -> None:
         # Several adapters on one UNet are the very thing that is wanted.
         warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")
         pipeline.load_lora_weights(folder, weight_name=WEIGHTS_FILE, adapter_name=name)
+    _sharpen(pipeline.unet, name, folder / WEIGHTS_FILE)
+
+
+def _sharpen(unet: Any, name: str, path: Path) -> None:
+    """Give a DoRA's magnitudes the file's precision back, whatever the UNet's is: each is a factor on all of a weight.
+
+    Raises:
+        ValueError: the file has magnitudes for more or fewer layers than peft made of it.
+    """
+    ending, loaded = ".lora_magnitude_vector", magnitudes(unet, name)
+    tensors = {
+        key.removeprefix("unet.").removesuffix(ending): tensor
+        for key, tensor in safetensors.torch.load_file(path).items()
+        if key.endswith(ending)
+    }
+    if unlike := tensors.keys() ^ loaded.keys():
+        raise ValueError(f"tensors and metadata do not agree whether {min(unlike)} has a DoRA's magnitude")
+    for layer, magnitude in loaded.items():
+        magnitude.data = tensors[layer].to(magnitude.device, torch.float32)
 
 
 def _check_card(base: Base, folder: Path) -> None:
@@ -205,7 +258,7 @@ def _check_card(base: Base, folder: Path) -> None:
 
 
 def _check_shapes(unet: Any, path: Path) -> None:
-    """Every pair of factors must fit a layer of the UNet; diffusers drops what does not fit with a log line at most."""
+    """Everything must fit a layer of the UNet; diffusers drops what does not fit with a log line at most."""
     layers = {name: module.weight.shape for name, module in unet.named_modules() if hasattr(module, "weight")}
     for layer, factors in _factors(path).items():
         shape = layers.get(layer) or layers.get(f"{layer}.base_layer")
@@ -213,35 +266,38 @@ def _check_shapes(unet: Any, path: Path) -> None:
             raise AdapterError(f"{path}: made for another base: the UNet has no layer {layer}")
         # A is (rank, in, …) and B (out, rank, …); of a convolution, A has the kernel's shape as well.
         down, up = factors["lora_A"], factors["lora_B"]
-        if down[1:] != list(shape[1:]) or up[:2] != [shape[0], down[0]]:
+        length = [shape[0]] if len(shape) == 2 else [1, shape[0], 1, 1]
+        fits = down[1:] == list(shape[1:]) and up[:2] == [shape[0], down[0]]
+        if not fits or factors.get("lora_magnitude_vector", length) != length:
             raise AdapterError(f"{path}: made for another base: {layer} is {tuple(shape)} here")
 
 
 def _factors(path: Path) -> dict[str, dict[str, list[int]]]:
-    """Shapes of A and B of every adapted layer, read from the file's header alone."""
+    """Shapes of A, B and a DoRA's magnitude of every adapted layer, read from the file's header alone."""
     shapes: dict[str, dict[str, list[int]]] = {}
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118 - the file object is no mapping
-                match = re.fullmatch(r"unet\.(.+)\.(lora_[AB])\.weight", key)
+                match = re.fullmatch(r"unet\.(.+)\.(?:(lora_[AB])\.weight|(lora_magnitude_vector))", key)
                 if not match:  # Of a text encoder, say: it would be on in every picture, whatever its weight.
-                    raise AdapterError(f"{path}: {key} is no part of a plain LoRA for a UNet in diffusers' format")
-                shapes.setdefault(match[1], {})[match[2]] = file.get_slice(key).get_shape()
+                    raise AdapterError(f"{path}: {key} is no part of a LoRA or DoRA for a UNet in diffusers' format")
+                shapes.setdefault(match[1], {})[match[2] or match[3]] = file.get_slice(key).get_shape()
     except FileNotFoundError:
         raise AdapterError(f"{path}: no such file; an adapter's folder holds {WEIGHTS_FILE}") from None
     except (OSError, safetensors.SafetensorError) as broken:
         raise AdapterError(f"{path}: damaged: {broken}") from None
-    if not shapes or any(len(pair) != 2 for pair in shapes.values()):
-        raise AdapterError(f"{path}: no complete LoRA for a UNet in diffusers' format")
+    if not shapes or any(not parts.keys() >= {"lora_A", "lora_B"} for parts in shapes.values()):
+        raise AdapterError(f"{path}: no complete LoRA or DoRA for a UNet in diffusers' format")
     return shapes
 
 
 class Mixer:
-    """Sets how much of every adapter is in each sample of a batch: ΔW = Σ wᵢ·(αᵢ/rᵢ)·Bᵢ·Aᵢ, the sum of true deltas.
+    """Sets how much of every adapter is in each sample of a batch: ΔW = Σ wᵢ·ΔWᵢ, the sum of true deltas.
 
     Where all samples have the same weights, ΔW is added to the layers' weights once, and the passes are as fast as the
     base's own. Where they differ, each layer's low-rank products are scaled sample by sample (peft's `scaling` may be a
-    tensor). The two agree to rounding; all weights 0 is the base itself, bit for bit.
+    tensor); a DoRA's ΔWᵢ is no such product, so its samples must have the same weights. The two agree to rounding; all
+    weights 0 is the base itself, bit for bit.
     """
 
     def __init__(self, unet: Any, blocks: Mapping[str, Mapping[str, float]]) -> None:
@@ -253,7 +309,11 @@ class Mixer:
         self._rows: Sequence[Mapping[str, float]] | None = None
 
     def set(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Weights by adapter, for each sample of the next passes."""
+        """Weights by adapter, for each sample of the next passes.
+
+        Raises:
+            ValueError: samples have different weights of a DoRA.
+        """
         if rows == self._rows or not self._layers:
             return
         self._rows = list(rows)
@@ -273,17 +333,15 @@ class Mixer:
             layer.weight.data = own
 
     def _add(self, row: Mapping[str, float], names: Sequence[str]) -> None:
-        """W + ΔW in one product of all the factors side by side, in fp32: of 866 million weights each is read once."""
         for (path, module, layer), own, scales in zip(self._layers, self._own, self._scales, strict=True):
-            there = [name for name in names if name in module.lora_A]
-            if there:
-                factors = [row[name] * self._factor(name, path) * scales[name] for name in there]
-                ups = [module.lora_B[n].weight.flatten(1).float() * f for n, f in zip(there, factors, strict=True)]
-                downs = [module.lora_A[name].weight.flatten(1).float() for name in there]
-                mixed = torch.addmm(own.flatten(1).float(), torch.cat(ups, 1), torch.cat(downs))
-                layer.weight.data = torch.empty_like(own).copy_(mixed.view(own.shape))
+            weights = {name: row[name] * self._factor(name, path) for name in names if name in module.lora_A}
+            if weights:
+                changed = _changed(module, own.flatten(1).float(), scales, weights)
+                layer.weight.data = torch.empty_like(own).copy_(changed.view(own.shape))
 
     def _scale(self, rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> None:
+        if unlike := doras(self._unet).intersection(names):
+            raise ValueError(f"samples of one batch have different weights of a DoRA: {', '.join(sorted(unlike))}")
         for (path, module, layer), scales in zip(self._layers, self._scales, strict=True):
             module.set_adapter(names)
             for name in (name for name in names if name in module.lora_A):
@@ -293,6 +351,30 @@ class Mixer:
 
     def _factor(self, name: str, path: str) -> float:
         return block_factor(self._blocks.get(name, {}), path)
+
+
+def _changed(module: Any, own: torch.Tensor, scales: Mapping[str, float], weights: Mapping[str, float]) -> torch.Tensor:
+    """W + Σ wᵢ·ΔWᵢ of a layer whose own weights are given as (out, in · kernel) in fp32.
+
+    The low-rank changes are one product of all their factors side by side, so that W is read and written once.
+    """
+    plain = [name for name in weights if name not in module.lora_magnitude_vector]
+    changed = _with_factors(module, own, {name: weights[name] * scales[name] for name in plain})
+    for name in (name for name in weights if name not in plain):
+        moved = _with_factors(module, own, {name: scales[name]})
+        magnitude = module.lora_magnitude_vector[name].weight.flatten()  # (out,)
+        length = torch.linalg.vector_norm(moved, dim=1)
+        changed = changed + weights[name] * ((magnitude / length)[:, None] * moved - own)
+    return changed
+
+
+def _with_factors(module: Any, own: torch.Tensor, scales: Mapping[str, float]) -> torch.Tensor:
+    """W + Σ sᵢ·Bᵢ·Aᵢ, as (out, in · kernel); a convolution's B is 1×1, so the product is the same."""
+    if not scales:
+        return own
+    ups = [module.lora_B[name].weight.flatten(1).float() * scale for name, scale in scales.items()]
+    downs = [module.lora_A[name].weight.flatten(1).float() for name in scales]
+    return torch.addmm(own, torch.cat(ups, 1), torch.cat(downs))
 
 
 @contextmanager

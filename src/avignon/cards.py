@@ -22,8 +22,8 @@ instance_prompt: {prompt}
 ---
 # {name}
 
-A LoRA adapter trained by [avignon](https://pypi.org/project/avignon/) on {works} works ({images} images) of {artists}.
-What it makes are pictures by a trained model. None of them is a work of {artists}.
+A {method} adapter trained by [avignon](https://pypi.org/project/avignon/) on {works} works ({images} images)
+of {artists}. What it makes are pictures by a trained model. None of them is a work of {artists}.
 
 - Trigger phrase: `{trigger}`
 - Base: `{model}`, revision `{revision}`, UNet SHA-256 `{fingerprint}`

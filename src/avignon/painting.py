@@ -4,7 +4,7 @@ Frames of different weights go through the UNet in one batch, texts are encoded 
 diffusers' own StableDiffusionPipeline makes of the same adapters and weights.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ class Painter:
 
     def groups(self, frames: Sequence[Frame]) -> list[list[int]]:
         """Places of the frames that `paint` would take into one batch."""
-        return list(groups(frames, self._batch))
+        return list(groups(frames, self._batch, adapters.doras(self._pipeline.unet)))
 
     def paint(self, frames: Sequence[Frame]) -> list[Image.Image]:
         """Pictures of any frames, in their order; each as if it were made alone, to rounding."""
@@ -203,11 +203,11 @@ def batch_key(frame: Frame) -> tuple[object, ...]:
     )
 
 
-def groups(frames: Sequence[Frame], size: int) -> Iterator[list[int]]:
+def groups(frames: Sequence[Frame], size: int, unmixed: Collection[str] = ()) -> Iterator[list[int]]:
     """Places of frames that go through the UNet together, at most `size`.
 
     Frames of equal weights are the cheapest (see `adapters.Mixer`); only what does not fill half a batch with its like
-    is joined with others.
+    is joined with others, and nothing with an adapter of `unmixed`.
     """
     alike: dict[tuple[object, ...], dict[str, list[int]]] = {}
     for place, frame in enumerate(frames):
@@ -216,7 +216,8 @@ def groups(frames: Sequence[Frame], size: int) -> Iterator[list[int]]:
     for by_weights in alike.values():
         rest: list[int] = []
         for places in by_weights.values():
-            whole = len(places) - len(places) % size if len(places) % size < size / 2 else len(places)
+            joins = len(places) % size < size / 2 and not frames[places[0]].weights.keys() & set(unmixed)
+            whole = len(places) - len(places) % size if joins else len(places)
             yield from (places[i : i + size] for i in range(0, whole, size))
             rest += places[whole:]
         yield from (rest[i : i + size] for i in range(0, len(rest), size))

@@ -208,6 +208,7 @@ class Train(Section):
     warmup: int = Field(default=0, ge=0)
     """Steps over which the learning rate rises from 0."""
     weight_decay: float = Field(default=0.01, ge=0, le=1)
+    """Pull towards no change at all; a DoRA's lengths, which it would pull to 0, are left alone."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     caption_dropout: float = Field(default=0.05, ge=0, lt=1)
     """Share of samples trained with the empty prompt, which keeps classifier-free guidance at work."""
@@ -238,6 +239,9 @@ class Train(Section):
     ranks: Ranks = Ranks()
     alpha: float = Field(default=0.0, ge=0)
     """LoRA alpha for all layers; 0 sets it to each layer's rank, a scale of 1."""
+    dora: bool = False
+    """Learn the length of every output channel's weights as well, apart from their direction (DoRA, Liu et al.,
+    arXiv:2402.09353): nearer to training all weights at small ranks, and slower. Its factors are computed in fp32."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about half the memory, a third more time."""
@@ -245,7 +249,7 @@ class Train(Section):
     """`sdpa` is PyTorch's own, `plain` two matrix products. `auto` takes xFormers where it is installed and a CUDA
     device is there, plain to train on a CPU where pictures are small, else PyTorch's own."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Compile the UNet's repeated blocks (torch.compile); `auto` does on a CUDA device."""
+    """Compile the UNet's repeated blocks (torch.compile); `auto` does on a CUDA device, except for a DoRA."""
     deterministic: bool = False
     """Only algorithms that give the same bits on every run; a GPU is slower with them, a CPU gives them anyway."""
     checkpoint_every: int = Field(default=100, ge=1)

@@ -117,7 +117,10 @@ class Machine:
         settings = recipe.train
         precision = diffusion.precision_for(settings.precision, "train", device)
         attention = diffusion.attention_for(settings.attention, device, recipe.base.resolution)
-        compiled = settings.compile == "on" or (settings.compile == "auto" and device.type == "cuda")
+        # peft's DoRA cannot be traced: a block would fall into a graph for every piece of a layer.
+        compiled = settings.compile == "on" or (
+            settings.compile == "auto" and device.type == "cuda" and not settings.dora
+        )
         automatic = [name for name in ("precision", "attention", "compile") if getattr(settings, name) == "auto"]
         return cls(device, precision, attention, compiled, tuple(automatic))
 
@@ -277,7 +280,7 @@ def prepare_unet(unet: Any, name: str, recipe: Recipe, machine: Machine) -> list
     diffusion.place(unet, machine.device, dtype, memory_format=torch.channels_last)
     diffusion.use_attention(unet, machine.attention)
     seed = seed_of(recipe.seed, name)
-    parameters = adapters.add(unet, name, settings.ranks, settings.alpha, seed)
+    parameters = adapters.add(unet, name, settings.ranks, settings.alpha, seed, dora=settings.dora)
     unet.train()
     if settings.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
@@ -311,8 +314,17 @@ class Training:
         self._unet = base.pipeline.unet
         self._schedule = DDPMScheduler.from_config(base.pipeline.scheduler.config)
         self._seed = seed_of(job.recipe.seed, job.name)
-        self._factors = Factors(parameters, diffusion.DTYPES[job.machine.precision])
-        self._updates = Updates(self._factors, self._settings, scaled=job.machine.precision == "fp16")
+        # A magnitude is a factor on all of a weight: rounded to bf16, it would be off by as much as a style moves it.
+        self._factors = Factors(
+            parameters, torch.float32 if self._settings.dora else diffusion.DTYPES[job.machine.precision]
+        )
+        lengths = adapters.magnitudes(self._unet, job.name).values()
+        self._updates = Updates(
+            self._factors,
+            self._settings,
+            scaled=job.machine.precision == "fp16",
+            magnitudes=sum(length.numel() for length in lengths),
+        )
         self._checkpoints = Checkpoints(job.folder / "checkpoints", job.identity(base), self._settings.keep_checkpoints)
         samples = self._settings.batch * (2 if lessons.prior else 1)
         self._share = samples // self._company.num_processes

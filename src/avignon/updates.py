@@ -21,7 +21,7 @@ SOUND, LOSS, GRADIENT, SCALE = range(4)
 
 
 class Factors:
-    """All of an adapter's parameters in one vector of P numbers.
+    """All of an adapter's parameters in one vector of P numbers, a DoRA's magnitudes last.
 
     `master` is fp32 and what the optimizer sees. The UNet computes with views of a copy in its own precision, whose
     gradients are gathered into the master's; in fp32 the copy is the master itself. So casting, clipping, the
@@ -90,12 +90,15 @@ class Fault:
 
 
 class Updates:
-    """Takes the steps: unscale, clip, guard, optimize, average."""
+    """Takes the steps: unscale, clip, guard, optimize, average.
 
-    def __init__(self, factors: Factors, settings: Train, *, scaled: bool) -> None:
+    The last `magnitudes` of the factors do not decay.
+    """
+
+    def __init__(self, factors: Factors, settings: Train, *, scaled: bool, magnitudes: int = 0) -> None:
         self._factors, self._settings, self._scaled = factors, settings, scaled
         device = factors.master.device
-        self.optimizer = new_optimizer(factors.master, settings)
+        self.optimizer = new_optimizer(factors.master, settings, magnitudes)
         self.scale = torch.tensor(2.0**16 if scaled else 1.0, device=device)
         self.clean = torch.zeros((), device=device)
         """Steps since the last overflow."""
@@ -191,8 +194,8 @@ class Updates:
             self.average.copy_(state["average"])
 
 
-def new_optimizer(weights: torch.nn.Parameter, settings: Train) -> Any:
-    """The recipe's optimizer over one vector.
+def new_optimizer(weights: torch.nn.Parameter, settings: Train, magnitudes: int = 0) -> Any:
+    """The recipe's optimizer over one vector, whose last `magnitudes` numbers do not decay.
 
     AdamW: Loshchilov & Hutter, arXiv:1711.05101. 8 bits: Dettmers et al., arXiv:2110.02861 (bitsandbytes).
     Prodigy: Mishchenko & Defazio, arXiv:2306.06101 (prodigyopt); it finds the rate itself, `learning_rate` is a factor.
@@ -200,18 +203,32 @@ def new_optimizer(weights: torch.nn.Parameter, settings: Train) -> Any:
     Raises:
         RecipeError: the optimizer's package is not installed.
     """
-    rate, decay = settings.learning_rate, settings.weight_decay
+    rate, decay, parts = settings.learning_rate, settings.weight_decay, _parts(weights, magnitudes)
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW([weights], lr=rate, weight_decay=decay, fused=True)
+        return torch.optim.AdamW(parts, lr=rate, weight_decay=decay, fused=True)
     try:
         if settings.optimizer == "adamw-8bit":
             from bitsandbytes.optim import AdamW8bit
 
-            return AdamW8bit([weights], lr=rate, weight_decay=decay)
+            return AdamW8bit(parts, lr=rate, weight_decay=decay)
         from prodigyopt import Prodigy
 
-        return Prodigy([weights], lr=rate, weight_decay=decay, safeguard_warmup=True, use_bias_correction=True)
+        return Prodigy(parts, lr=rate, weight_decay=decay, safeguard_warmup=True, use_bias_correction=True)
     except ImportError:
         raise RecipeError(
             f"train.optimizer: {settings.optimizer!r} needs `pip install avignon[optimizers]`; adamw needs nothing"
         ) from None
+
+
+def _parts(weights: torch.nn.Parameter, magnitudes: int) -> list[dict[str, Any]]:
+    """The vector as an optimizer is given it: in one, or a DoRA's in two views, of which the second does not decay.
+
+    Decay leads factors back to the base, but a magnitude to a layer of zeros.
+    """
+    if not magnitudes:
+        return [{"params": [weights]}]
+    assert weights.grad is not None
+    sizes = [weights.numel() - magnitudes, magnitudes]
+    factors, lengths = (torch.nn.Parameter(part) for part in torch.split(weights.data, sizes))
+    factors.grad, lengths.grad = torch.split(weights.grad, sizes)
+    return [{"params": [factors]}, {"params": [lengths], "weight_decay": 0.0}]
