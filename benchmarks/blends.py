@@ -98,7 +98,8 @@ def main() -> None:
               for k, s in enumerate(settings.generate.scenes[:4])]  # fmt: skip
     gains = blend.equal_gains(painter.effects(probes, names))
     print("gains:", {name: round(gain, 3) for name, gain in gains.items()}, flush=True)
-    arc = blend.Path(names, "arc", arguments.steps, settings.generate.strength, gains)
+    strengths = {name: settings.generate.strength_of(name) for name in names}
+    arc = blend.Path(names, "arc", arguments.steps, strengths, gains)
     plain = replace(arc, gains={})
     series: dict[str, tuple[blend.Path, list[float]]] = {
         "linear": (replace(arc, kind="linear"), blend.evenly(arguments.stops)),

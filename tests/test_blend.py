@@ -69,9 +69,10 @@ def test_one_voice_comes_from_the_base() -> None:
     assert [stop["joint"] for stop in path(("joint",), 3, "arc")] == pytest.approx([0.0, 0.5**0.5, 1.0])
 
 
-def test_strength_multiplies_all() -> None:
-    """Strength is a factor on every weight, and zero stays exactly zero."""
-    assert path(("a", "b"), 3, "linear", 1.5) == [{"a": 1.5, "b": 0.0}, {"a": 0.75, "b": 0.75}, {"a": 0.0, "b": 1.5}]
+def test_strength_multiplies_the_voice_it_is_for() -> None:
+    """Strength is a factor on a voice's weight everywhere, 1 where none is given, and zero stays exactly zero."""
+    way = Path(("a", "b"), "linear", strengths={"a": 1.5})
+    assert [way.at(t).weights for t in (0, 0.5, 1)] == [{"a": 1.5, "b": 0.0}, {"a": 0.75, "b": 0.5}, {"a": 0.0, "b": 1}]
 
 
 def test_relay_hands_over_during_the_denoising() -> None:

@@ -178,6 +178,16 @@ def test_half_strength_is_half_the_weight(make: Maker) -> None:
     assert np.array_equal(by_path[1], make.pixels("scene-1/stop-2.png"))
 
 
+def test_one_voice_may_be_stronger(make: Maker) -> None:
+    """`strengths` multiplies the weights of the voices that it names, on the whole path."""
+    series = make(strengths={PICASSO: 1.5}, path="linear")
+    assert [dict(frame.weights) for _, frame in series.frames[1:4]] == [
+        {HOMER: 1.0, PICASSO: 0.0},
+        {HOMER: 0.5, PICASSO: 0.75},
+        {HOMER: 0.0, PICASSO: 1.5},
+    ]
+
+
 def test_even_stops_and_equal_voices_are_measured_once(make: Maker) -> None:
     """Gains and places come from what was painted and measured; the same job reads them, another measures again."""
     one = {"scenes": [{"prompt": "the sea"}], "stops": 4, "spacing": "even", "equal_voices": True, "path": "relay"}

@@ -139,6 +139,14 @@ def test_strange_key_lists_the_known(tmp_path: Path) -> None:
         ("generate.voices=['ann-othr']", "recipe: generate.voices: no adapter 'ann-othr'; there are ann-other, bo-"),
         ("generate.voices=['ann-other','ann-other']", "recipe: generate.voices: an adapter is named twice"),
         (
+            "generate.strengths={ann-othr=1.2}",
+            "recipe: generate.strengths: no adapter 'ann-othr'; there are ann-other, bo-",
+        ),
+        (
+            "generate.strengths={ann-other=0}",
+            "generate.strengths.ann-other: 0 is not allowed; should be greater than 0",
+        ),
+        (
             "generate.during={ann-othr=[1.0]}",
             "recipe: generate.during: no adapter 'ann-othr'; there are ann-other, bo-",
         ),

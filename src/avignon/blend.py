@@ -40,8 +40,8 @@ class Path:
     kind: Kind = "arc"
     steps: int = 1
     """Denoising steps."""
-    strength: float = 1.0
-    """Factor on every weight."""
+    strengths: Mapping[str, float] = field(default_factory=dict)
+    """Factors on the adapters' weights; 1 where there is none."""
     gains: Mapping[str, float] = field(default_factory=dict)
     """Factors that bring the adapters to equal effect where they are mixed; 1 where there is none.
 
@@ -74,14 +74,14 @@ class Path:
         return (one,) * self.steps, (other,) * self.steps
 
     def _row(self, name: str, row: Sequence[float], gain: float) -> list[float]:
-        factor = self.strength * gain
+        factor = self.strengths.get(name, 1.0) * gain
         profile = over_steps(self.during.get(name, (1.0,)), self.steps)
         return [weight * factor * part for weight, part in zip(row, profile, strict=True)]
 
 
-def path(names: Sequence[str], stops: int, kind: Kind, strength: float = 1.0) -> list[dict[str, float]]:
+def path(names: Sequence[str], stops: int, kind: Kind) -> list[dict[str, float]]:
     """Mean weights at evenly placed stops on the way through `names`, both ends included."""
-    way = Path(tuple(names), kind, strength=strength)
+    way = Path(tuple(names), kind)
     return [dict(way.at(place).weights) for place in evenly(stops)]
 
 

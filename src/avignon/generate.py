@@ -164,7 +164,7 @@ class Easel:
             self.recipe.voices,
             settings.path,
             steps or settings.steps,
-            settings.strength,
+            {name: settings.strength_of(name) for name in self.recipe.voices},
             gains,
             settings.fade,
             settings.during,

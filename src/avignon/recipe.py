@@ -325,6 +325,8 @@ class Generate(Section):
     """Further adapters to mix in by `voices` or `weights`: name = folder of pytorch_lora_weights.safetensors."""
     strength: float = Field(default=1.0, gt=0, le=4)
     """Factor on every weight of the path."""
+    strengths: dict[str, Annotated[float, Field(gt=0, le=4)]] = {}
+    """Further factors, on single adapters' weights: where one voice came out of its training weaker than another."""
     steps: int = Field(default=30, ge=1, le=1000)
     """Denoising steps."""
     guidance: float = Field(default=7.5, ge=1, le=50)
@@ -337,6 +339,10 @@ class Generate(Section):
     series: so the report can say how much pictures of one stop differ from seed to seed, with adapters and without."""
     batch: int = Field(default=4, ge=1, le=256)
     """Pictures denoised at once, whatever their weights; fewer where the memory does not hold them."""
+
+    def strength_of(self, name: str) -> float:
+        """The factor on an adapter's weight along the path."""
+        return self.strength * self.strengths.get(name, 1.0)
 
     @model_validator(mode="after")
     def _some_step(self) -> "Generate":
@@ -411,7 +417,8 @@ class Recipe(Section):
                 raise ValueError(f"generate.adapters: {name!r} is the name of an adapter that this recipe trains")
         settings, known = self.generate, {*self.adapter_names, *self.generate.adapters}
         named = {"weights": [name for stop in settings.weights for name in stop], "voices": settings.voices,
-                 "during": settings.during, "blocks": settings.blocks}  # fmt: skip
+                 "during": settings.during, "blocks": settings.blocks,
+                 "strengths": settings.strengths}  # fmt: skip
         for field, names in named.items():
             for name in names:
                 if name not in known:
