@@ -170,6 +170,28 @@ def test_adapter_that_paints_one_picture_is_told(tmp_path: Path) -> None:
     assert report["notes"][-1] == evaluate.SEEDS_NOTE
 
 
+def test_scene_is_judged_by_the_means_of_its_seeds(tmp_path: Path) -> None:
+    """One seed of three goes to and fro: the scene's mean never turns back, and of the single rows two do not."""
+    recipe = small_recipe(tmp_path, tmp_path / "no-base-is-needed", works=1, generate={"extra_seeds": 2})
+    space, _ = carried(recipe, tmp_path / "runs")
+    homer, picasso = (training_image(space, name) for name in ("winslow-homer", "pablo-picasso"))
+    series = series_of(recipe)
+    straight = dict.fromkeys(("base", "stop-1"), homer) | dict.fromkeys(("stop-2", "stop-3"), picasso)
+    back = straight | {"stop-1": picasso, "stop-2": homer}
+    for file, frame in series.pictures:
+        turns = frame.seed == min(one.seed for _, one in series.pictures if one.scene == frame.scene)
+        picture = (back if turns else straight)[frame.stop]
+        write_bytes(space.series / file, imaging.png_bytes(picture, "", plain(frame)))
+    report, _ = evaluated(recipe, space, series)
+    assert (report["whole"]["monotone_scenes"], report["whole"]["monotone_rows"]) == (1.0, 0.667)
+    for scene in report["scenes"]:
+        assert not scene["monotone"]["combined"], "the row that hangs"
+        over = scene["over_seeds"]
+        assert (over["seeds"], over["monotone_seeds"], over["monotone"]["combined"]) == (3, 2, True)
+        way = over["way"]["combined"]
+        assert 0 < way[0] < way[1] < way[2] == 1
+
+
 def test_base_without_variety_is_no_measure(tmp_path: Path) -> None:
     """Where the base's own pictures do not differ, no share of that is given."""
     recipe = small_recipe(tmp_path, tmp_path / "no-base-is-needed", generate={"extra_seeds": 1})

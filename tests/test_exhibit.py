@@ -200,10 +200,10 @@ def report_of(recipe: Recipe, series: Series) -> dict[str, Any]:
     }
     scenes = [{"scene": scene, "neighbour_change": [5.0, 7.5], **course} for scene in series.scenes]
     return {
-        "schema": 3,
+        "schema": 4,
         "ends": [recipe.artists[0].slug, recipe.artists[-1].slug],
         "copy_threshold": 0.5,
-        "whole": {**course, "monotone_scenes": 0.5, "seeds": {}},
+        "whole": {**course, "monotone_scenes": 0.5, "monotone_rows": 0.5, "seeds": {}},
         "frames": frames,
         "extras": [],
         "scenes": scenes,
@@ -470,6 +470,7 @@ def test_variety_from_seed_to_seed(tmp_path: Path, page: Reader) -> None:
     apart = {"combined": 1.25, "composition": 0.5, "pixels": 40.0}
     full = {"apart": apart, "of_base": dict.fromkeys(apart, 1.0)}
     poor = {"apart": apart, "of_base": {"combined": None, "composition": 0.42, "pixels": 0.8}}
+    report["whole"]["monotone_rows"] = 1 / 3
     report["whole"]["seeds"] = {"base": full, "stop-1": poor, "stop-3": full}
     report["extras"] = [
         {"file": file, "nearest": {"file": "", "score": 9.0, "is_copy": seed == 5001}}
@@ -480,6 +481,7 @@ def test_variety_from_seed_to_seed(tmp_path: Path, page: Reader) -> None:
     hung = Reader(space.page.read_text(encoding="utf-8"))
     room = hung.text("dialogue")
     assert "Each scene with 3 seeds" in room
+    assert "In the mean of 3 seeds 1 of 2 scenes never turn back; of the 6 single rows, 2." in room
     assert "Base0.501.2540" in room.replace(" ", "")
     assert "Stop10.50(42%)1.2540(80%)" in room.replace(" ", "")
     assert "Stop30.50(100%)1.25(100%)40(100%)" in room.replace(" ", "")

@@ -24,7 +24,7 @@ from avignon.workspace import Workspace, read_json, write_json
 if TYPE_CHECKING:
     from avignon.encoder import Encoder
 
-SCHEMA = 3
+SCHEMA = 4
 
 NOTES = (
     "Change from the base is the root mean square difference from the base's own picture of the same prompt and seed, "
@@ -194,7 +194,22 @@ def _scene(scene: str, series: Series, seen: Sight, ruler: Ruler) -> dict[str, A
         "neighbour_change": changes,
         **_course([stop.traits for stop in stops], ruler),
         "seeds": _seeds(scene, series, seen, ruler),
+        "over_seeds": _over_seeds(scene, series, seen, ruler),
     }
+
+
+def _over_seeds(scene: str, series: Series, seen: Sight, ruler: Ruler) -> dict[str, Any]:
+    """A scene apart from the chance of one seed: the course of the means of all, and how many seeds never turn back."""
+    rows = _rows(scene, series, seen)
+    monotone = [_course(row, ruler)["monotone"]["combined"] for row in rows]
+    means = [style.mean(several) for several in zip(*rows, strict=True)]
+    return {"seeds": len(rows), "monotone_seeds": sum(monotone), **_course(means, ruler)}
+
+
+def _rows(scene: str, series: Series, seen: Sight) -> list[list[Traits]]:
+    """Traits of a scene's pictures, stop by stop, for each of its seeds; the base is no stop."""
+    seeds = dict.fromkeys(frame.seed for _, frame in series.pictures if frame.scene == scene)
+    return [[seen[scene, stop, seed].traits for stop in series.stops] for seed in seeds]
 
 
 def _whole(series: Series, seen: Sight, ruler: Ruler, scenes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -202,14 +217,15 @@ def _whole(series: Series, seen: Sight, ruler: Ruler, scenes: Sequence[Mapping[s
     traits = {(frame.scene, frame.stop): seen[frame.scene, frame.stop, frame.seed].traits for _, frame in series.frames}
     at_stop = [[traits[scene, stop] for scene in series.scenes] for stop in series.stops]
     base = style.mean([traits[scene, series.base_stop] for scene in series.scenes])
-    means = [style.mean(several) for several in at_stop]
+    means, over = [style.mean(several) for several in at_stop], [scene["over_seeds"] for scene in scenes]
     diversity = [
         np.mean([ruler.style.between(one, mean)["combined"] for one in several])
         for several, mean in zip(at_stop, means, strict=True)
     ]
     return {
         **_course(means, ruler),
-        "monotone_scenes": round(float(np.mean([scene["monotone"]["combined"] for scene in scenes])), 3),
+        "monotone_scenes": round(float(np.mean([one["monotone"]["combined"] for one in over])), 3),
+        "monotone_rows": round(sum(one["monotone_seeds"] for one in over) / sum(one["seeds"] for one in over), 3),
         "diversity": [round(float(value), 3) for value in diversity],
         "base_distance": {artist: _rounded(d) for artist, d in ruler.style.to_artists(base).items()},
         "seeds": _beside_base([scene["seeds"] for scene in scenes], series.base_stop),

@@ -252,7 +252,9 @@ class Page:
     ends: tuple[str, str]
     """Names of the artists at the two ends of the way."""
     monotone_scenes: float
-    """Share of scenes whose combined curve never falls."""
+    """Share of the scenes that never turn back, in the mean of their seeds."""
+    monotone_rows: float
+    """The same of every scene with each of its seeds."""
     parts: tuple[Part, ...]
     cards: tuple[Mapping[str, Any], ...]
     notes: tuple[str, ...]
@@ -337,6 +339,7 @@ def _page(recipe: Recipe, space: Workspace, voice: Voice, beside: tuple[str, ...
         course=_course(report["whole"], dialogue.span),
         ends=(dialogue.artists[report["ends"][0]], dialogue.artists[report["ends"][1]]),
         monotone_scenes=report["whole"]["monotone_scenes"],
+        monotone_rows=report["whole"]["monotone_rows"],
         parts=parts,
         cards=tuple(cards.values()),
         notes=tuple(report["notes"]),

@@ -1,11 +1,11 @@
 """generate: adapters → a series of pictures on the way from one voice to the next.
 
 Reads `adapters/` and `dataset/`; writes `series/<scene>/<stop>.png`, `series/series.json`, and in `series/placing.json`
-what was measured to place the stops. Some stops with further seeds, `<stop>-seed-<seed>.png`, are the series' extras:
-`evaluate` sees by them how various the pictures are. A frame is a full description: a picture that carries the very
-frame that is asked for is kept, so an interrupted series goes on where it stopped. Pictures made in one batch differ in
-the last bit from those made alone, so what is missing is made again in its own batch. Several processes, started by
-`accelerate launch -m avignon generate RECIPE`, share whole batches, so that their number changes no picture.
+what was measured to place the stops. The same with further seeds, `<stop>-seed-<seed>.png`, are the series' extras: by
+them `evaluate` tells a scene from the chance of one seed. A frame is a full description: a picture that carries the
+very frame that is asked for is kept, so an interrupted series goes on where it stopped. Pictures made in one batch
+differ in the last bit from those made alone, so what is missing is made again in its own batch. Several processes,
+started by `accelerate launch -m avignon generate RECIPE`, share whole batches, so that their number changes no picture.
 """
 
 import json
@@ -178,13 +178,12 @@ class Easel:
         )
         names = tuple(f"scene-{number}" for number in scenes)
         stops = tuple(frame.stop for _, frame in frames if frame.scene == names[0])[1:]
-        return Series(self.recipe.name, names, stops, frames, BASE, placing, self._extras(frames, stops))
+        return Series(self.recipe.name, names, stops, frames, BASE, placing, self._extras(frames))
 
-    def _extras(self, frames: Iterable[tuple[str, Frame]], stops: Sequence[str]) -> tuple[tuple[str, Frame], ...]:
-        """The base and the first, middle and last stop of every scene, with further seeds."""
-        chosen = {BASE, stops[0], stops[len(stops) // 2], stops[-1]}
+    def _extras(self, frames: Iterable[tuple[str, Frame]]) -> tuple[tuple[str, Frame], ...]:
+        """Every frame with further seeds."""
         numbers = range(1, self.recipe.generate.extra_seeds + 1)
-        again = [_reseeded(frame, number) for _, frame in frames if frame.stop in chosen for number in numbers]
+        again = [_reseeded(frame, number) for _, frame in frames for number in numbers]
         return tuple((f"{frame.scene}/{frame.stop}-seed-{frame.seed}.png", frame) for frame in again)
 
     def _row(self, number: int, placing: Mapping[str, Any]) -> list[Frame]:

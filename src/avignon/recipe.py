@@ -335,8 +335,8 @@ class Generate(Section):
     scheduler: SCHEDULERS = "ddim"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     extra_seeds: int = Field(default=0, ge=0, le=100)
-    """Further seeds with which the base and the first, middle and last stop of each scene are painted, beside the
-    series: so the report can say how much pictures of one stop differ from seed to seed, with adapters and without."""
+    """Further seeds with which each scene is painted, beside the series: so the report can tell what a scene does on
+    the way from what one seed happens to do, and how much pictures of one stop differ from seed to seed."""
     batch: int = Field(default=4, ge=1, le=256)
     """Pictures denoised at once, whatever their weights; fewer where the memory does not hold them."""
 

@@ -219,7 +219,7 @@ class Series:
     placing: Mapping[str, Any] = field(default_factory=dict)
     """How the stops came to their weights: `gains` by adapter, `places` of the stops, and what was measured."""
     extras: tuple[tuple[str, Frame], ...] = ()
-    """Some of the frames with further seeds, which have no place in the grid."""
+    """The frames with further seeds, which have no place in the grid."""
 
     @property
     def pictures(self) -> tuple[tuple[str, Frame], ...]:
