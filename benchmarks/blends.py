@@ -57,7 +57,7 @@ def measure(studio: Studio, pictures: Sequence[Sequence[Sequence[Image.Image]]])
         return studio.ruler.way(studio.ruler.to_artists(one), (first, last))
 
     ways = np.array([[way(scene) for scene in stop] for stop in seen])  # (stops, scenes)
-    monotone = float((np.diff(ways, axis=0) >= 0).all(0).mean())
+    monotone = float(np.mean([blend.is_monotone(scene) for scene in ways.T.tolist()]))
     means = [style.mean(stop) for stop in seen]
     steps = [studio.ruler.between(one, other)["combined"] for one, other in pairwise(means)]
     return monotone, blend.spread(steps), [way(one) for one in means]

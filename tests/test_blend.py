@@ -14,6 +14,7 @@ from avignon.blend import (
     even_places,
     evenly,
     explicit,
+    is_monotone,
     over_steps,
     path,
     spread,
@@ -148,3 +149,19 @@ def test_blocks_by_name_go_before_their_part() -> None:
         "conv_in",
     )
     assert [block_factor(factors, layer) for layer in layers] == [0.5, 0.0, 0.5, 2.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("way", "monotone"),
+    [
+        ((0.1, 0.1, 0.5, 0.9), True),
+        ((0.1, 0.3, 0.2, 0.9), False),
+        ((-0.2, -0.4, 0.5, 1.0), True),
+        ((0.0, 0.8, 1.1, 1.05), True),
+        ((0.0, 0.8, 1.1, 0.95), False),
+        ((1.0, 0.5, 0.0), False),
+    ],
+)
+def test_turning_back_is_between_the_artists(way: tuple[float, ...], monotone: bool) -> None:
+    """A fall counts from place 0 to 1; who is beyond an artist's mean and comes back to it has turned to nobody."""
+    assert is_monotone(way) is monotone

@@ -169,6 +169,15 @@ def spread(distances: Sequence[float]) -> float:
     return max(distances) / min(distances) if min(distances, default=0.0) > 0 else math.inf
 
 
+def is_monotone(way: Sequence[float]) -> bool:
+    """Whether places on the way from one artist (0) to another (1) never turn back.
+
+    A fall counts between the two only: who is beyond an artist and comes back to him has turned to nobody.
+    """
+    between = [min(max(place, 0.0), 1.0) for place in way]
+    return between == sorted(between)
+
+
 def at_step(weights: Mapping[str, float], schedule: Mapping[str, Sequence[float]], step: int) -> dict[str, float]:
     """Every adapter's weight at one denoising step (from 0): its schedule's, where it has one."""
     return {name: schedule[name][step] if name in schedule else weight for name, weight in weights.items()}

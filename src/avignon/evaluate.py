@@ -282,7 +282,7 @@ def _course(traits: Sequence[Traits], ruler: Ruler) -> dict[str, Any]:
             for artist in distances[0]
         },
         "way": ways,
-        "monotone": {by: all(one <= other for one, other in pairwise(way)) for by, way in ways.items()},
+        "monotone": {by: blend.is_monotone(way) for by, way in ways.items()},
         "neighbour_distance": steps,
         "spread": {by: _spread(own) for by, own in steps.items()},
     }
