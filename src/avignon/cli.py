@@ -278,8 +278,7 @@ def doctor() -> None:
         ("python, torch", f"{platform.python_version()}, {torch.__version__}"),
         ("device", f"{device}" + (f" ({torch.cuda.get_device_name()})" if device.type == "cuda" else "")),
         ("processor cores", str(os.cpu_count())),
-        ("precision", f"train {diffusion.precision_for('auto', 'train', device)}, "
-                      f"generate {diffusion.precision_for('auto', 'generate', device)}"),
+        ("precision", diffusion.precision_for("auto", "train", device)),
         ("attention", diffusion.attention_for("auto", device)),
         ("memory", f"{memory / 2**30:.1f} GiB" if memory else "unknown"),
         ("free disk here", f"{shutil.disk_usage('.').free / 2**30:.1f} GiB"),

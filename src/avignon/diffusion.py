@@ -163,10 +163,12 @@ def device() -> torch.device:
 
 
 def precision_for(asked: str, stage: str, on: torch.device) -> Precision:
-    """The precision a stage works in; `auto` is what this device does best.
+    """The precision a stage works in; `auto` is the device's best: on a CPU bf16 where it multiplies that natively.
 
-    Training on a CPU takes bf16 where the processor multiplies it natively; generating on a CPU takes fp32, so that
-    pictures are those of any other program.
+    Args:
+        asked: the recipe's word.
+        stage: whose setting it is.
+        on: the device.
 
     Raises:
         RecipeError: a precision that the device cannot do.
@@ -174,8 +176,7 @@ def precision_for(asked: str, stage: str, on: torch.device) -> Precision:
     if asked == "auto":
         if on.type == "cuda":
             return "fp16"
-        native = on.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-        return "bf16" if stage == "train" and native else "fp32"
+        return "bf16" if on.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "fp32"
     if asked == "fp16" and on.type == "cpu":
         raise RecipeError(f"{stage}.precision: 'fp16' needs a GPU and this machine has none; use auto, bf16 or fp32")
     if asked == "fp16":

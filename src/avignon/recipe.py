@@ -334,6 +334,8 @@ class Generate(Section):
     negative_prompt: str = ""
     scheduler: SCHEDULERS = "ddim"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """`auto` is fp16 on a CUDA device, bf16 on a CPU that multiplies it natively, else fp32. Pictures are those of any
+    other program in fp32 only; they are decoded in it always."""
     extra_seeds: int = Field(default=0, ge=0, le=100)
     """Further seeds with which each scene is painted, beside the series: so the report can tell what a scene does on
     the way from what one seed happens to do, and how much pictures of one stop differ from seed to seed."""
