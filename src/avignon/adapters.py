@@ -333,8 +333,8 @@ def mixing(unet: Any, blocks: Mapping[str, Mapping[str, float]]) -> Iterator[Mix
 def routed(unet: Any, names: Sequence[str]) -> Iterator[None]:
     """Within the block each of `len(names)` equal parts of a batch goes through its own adapter alone, and these learn.
 
-    The adapters must be on the same layers. One name is peft's own forward pass with that adapter. Blocks may lie within
-    blocks, for what concerns one adapter alone.
+    The adapters must be on the same layers. One name is peft's own forward pass with that adapter. One such block may
+    lie within another, for what concerns a single adapter.
     """
     layers = [module for _, module in _lora_layers(unet)]
     before = [(module, list(module.active_adapters), vars(module).get("forward")) for module in layers]
