@@ -987,7 +987,7 @@ def test_same_seed_same_bits(whole: tuple[Recipe, Workspace], tmp_path: Path, ti
 def test_full_disk_loses_nothing(
     whole: tuple[Recipe, Workspace], tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk that fills up within the second adapter's checkpoint: one clear line, and both go on from the one before."""
+    """A disk that fills up within the second adapter's checkpoint: one line, and both go on from the one before."""
     recipe, space = prepared(tmp_path, tiny_sd, keep_checkpoints=1)
     save, calls = torch.save, iter(range(10))
 
