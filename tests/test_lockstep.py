@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from avignon.records import Event
 from avignon.workspace import Workspace
 from tests.test_train import HOMER, PICASSO, OutOfMemory, Stop, card, metrics, prepared, run, same, stopped, weights
 
+GRIS = "juan-gris"
 BOTH = (HOMER, PICASSO)
 
 COMPANY = {"micro_batch": 1}
@@ -107,12 +109,8 @@ def values(path: Path) -> torch.Tensor:
 # Interruptions --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", [1, 3])
-def test_killed_between_two_checkpoints(
-    whole: tuple[Recipe, Workspace], tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch, place: int
-) -> None:
-    """Killed before the second adapter's checkpoint of a step is written, the first ones too: both go on alike."""
-    recipe, space = prepared(tmp_path, tiny_sd, keep_checkpoints=1, **COMPANY)
+def killed_at_save(monkeypatch: pytest.MonkeyPatch, recipe: Recipe, space: Workspace, place: int) -> None:
+    """Train, and die at a checkpoint before anything is written, counted from 0."""
     save, calls = torch.save, itertools.count()
 
     def killed(state: Any, path: Path) -> None:
@@ -124,6 +122,15 @@ def test_killed_between_two_checkpoints(
         patch.setattr(torch, "save", killed)
         with pytest.raises(Stop):
             run(recipe, space)
+
+
+@pytest.mark.parametrize("place", [1, 3])
+def test_killed_between_two_checkpoints(
+    whole: tuple[Recipe, Workspace], tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch, place: int
+) -> None:
+    """Killed before the second adapter's checkpoint of a step is written, the first ones too: both go on alike."""
+    recipe, space = prepared(tmp_path, tiny_sd, keep_checkpoints=1, **COMPANY)
+    killed_at_save(monkeypatch, recipe, space, place)
     said = notes_of(recipe, space)
     expected = [f"{name}: going on at step 2 of 4" for name in BOTH] if place == 3 else []
     assert [line for line in said if "going on" in line] == expected
@@ -258,6 +265,28 @@ def killed_in(monkeypatch: pytest.MonkeyPatch, recipe: Recipe, space: Workspace)
         patch.setattr(jobs.Job, "finish", killed)
         with pytest.raises(Stop):
             run(recipe, space)
+
+
+def test_company_that_grew_smaller(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three one stops early, and the run is killed between the next saves of the two left: they go on in step."""
+    judged(monkeypatch, EARLY | {GRIS: EARLY[PICASSO]})
+    settings = {"steps": 6, "sample_every": 1, "patience": 2, "checkpoint_every": 4, **COMPANY}
+    ends = []
+    for kills in (False, True):
+        pair, space = prepared(tmp_path / str(kills), tiny_sd, **settings)
+        shutil.copytree(space.metadata(PICASSO).parent, space.metadata(GRIS).parent)
+        third = pair.artists[1].model_copy(update={"name": "Juan Gris"})
+        recipe = pair.model_copy(update={"artists": (*pair.artists, third)})
+        if kills:  # After three saves of step 3 and one of step 4.
+            killed_at_save(monkeypatch, recipe, space, 4)
+        said = notes_of(recipe, space)
+        ends.append(space)
+    assert f"2 adapters in one pass: {PICASSO}, {GRIS}" in said
+    assert [line for line in said if "going on" in line] == [
+        f"{name}: going on at step 3 of 6" for name in (PICASSO, GRIS)
+    ]
+    for name in (*BOTH, GRIS):
+        assert same(weights(ends[0], name), weights(ends[1], name))
 
 
 # Faults and memory ----------------------------------------------------------------------------------------------------
