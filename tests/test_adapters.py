@@ -450,14 +450,19 @@ def test_adapter_of_other_weights_of_the_same_shape(saved: Path, tmp_path: Path)
 # Each part of a batch through its own adapter -------------------------------------------------------------------------
 
 
-def passed(unet: Any, names: list[str], samples: list[int], *, learn: bool = False) -> torch.Tensor:
-    """What the UNet says of samples, told by their seeds, that go through these adapters in equal parts."""
+def said_of(unet: Any, samples: list[int]) -> torch.Tensor:
+    """What the UNet says of samples that are told by their seeds."""
     draws = [torch.Generator().manual_seed(seed) for seed in samples]
     noisy = torch.cat([torch.randn(1, 4, 8, 8, generator=draw) for draw in draws])
     text = torch.cat([torch.randn(1, 77, 16, generator=draw) for draw in draws])
-    times = torch.tensor([100 * (seed % 10) for seed in samples])
+    said: torch.Tensor = unet(noisy, torch.tensor([100 * (seed % 10) for seed in samples]), text).sample
+    return said
+
+
+def passed(unet: Any, names: list[str], samples: list[int], *, learn: bool = False) -> torch.Tensor:
+    """The same, as they go through these adapters in equal parts."""
     with adapters.routed(unet, names), torch.set_grad_enabled(learn):
-        said: torch.Tensor = unet(noisy, times, text).sample
+        said = said_of(unet, samples)
         if learn:
             said.square().sum().backward()  # type: ignore[no-untyped-call]
     return said.detach()
@@ -511,6 +516,21 @@ def test_each_part_goes_through_its_own_adapter(base: diffusion.Base, method: st
     assert not torch.allclose(passed(unet, ["b", "a"], [1, 2, 3, 4]), both, atol=1e-2)
 
 
+def test_factors_may_have_a_precision_of_their_own(base: diffusion.Base) -> None:
+    """DoRA's factors in fp32 on a UNet in bf16: each part is what peft makes of it, in the UNet's precision."""
+    unet = base.pipeline.unet.to(torch.bfloat16)
+    two_learned(unet, "DoRA")
+    inputs = torch.ones(4, 4, 8, 8), torch.full((4,), 300), torch.ones(4, 77, 16)
+    noisy, times, text = (tensor.to(torch.bfloat16) for tensor in inputs)
+    with torch.no_grad():
+        with adapters.routed(unet, ["a", "b"]):
+            both = unet(noisy, times, text).sample
+        for name, part in (("a", both[:2]), ("b", both[2:])):
+            with adapters.routed(unet, [name]):
+                assert torch.allclose(unet(noisy, times, text).sample[:2], part, rtol=0.02, atol=0.02)
+    assert both.dtype == torch.bfloat16
+
+
 def test_gradients_are_free_of_the_others_data(base: diffusion.Base) -> None:
     """Other samples, even such as are no numbers, in the other adapter's part move no bit of an adapter's gradients."""
     unet = base.pipeline.unet
@@ -538,7 +558,7 @@ def test_layers_are_as_before_after_routing(base: diffusion.Base) -> None:
         passed(unet, ["b"], [1])
         with adapters.routed(unet, ["b"]), adapters.mixing(unet, {}) as mixer:
             mixer.set([{"b": 1.0}])
-        assert torch.equal(passed(unet, ["a", "b"], [1, 2]), together)
+        assert torch.equal(said_of(unet, [1, 2]), together)
         learns = {key.split(".")[-2] for key, p in unet.named_parameters() if p.requires_grad}
         assert learns == {"a", "b"}
     assert [(list(m.active_adapters), vars(m).get("forward")) for m in layers] == state

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from avignon import imaging, jobs, lockstep, studies
+from avignon import imaging, jobs, learner, lockstep, studies
 from avignon.batches import Draw
 from avignon.errors import AvignonError
 from avignon.objective import denoising_losses
 from avignon.recipe import Recipe
 from avignon.records import Event
+from avignon.updates import Updates
 from avignon.workspace import Workspace
 from tests.test_train import HOMER, PICASSO, OutOfMemory, Stop, card, metrics, prepared, run, same, stopped, weights
 
@@ -184,6 +185,17 @@ def test_finished_company_is_not_needed(tmp_path: Path, tiny_sd: Path) -> None:
         assert same(weights(other, name), weights(space, name))
 
 
+def test_together_is_no_part_of_a_job(tmp_path: Path, tiny_sd: Path) -> None:
+    """An interrupted pair goes on one after the other, and in step again, where each of them was."""
+    recipe, space = prepared(tmp_path, tiny_sd)
+    apart = recipe.model_copy(update={"train": recipe.train.model_copy(update={"together": False})})
+    stopped(recipe, space, 3)
+    stopped(apart, space, 4)
+    said = notes_of(recipe, space)
+    assert [line for line in said if "going on" in line] == [f"{name}: going on at step 2 of 4" for name in BOTH]
+    assert notes_of(apart, space, "progress") == []
+
+
 def test_other_works_of_one_are_not_the_others_matter(tmp_path: Path, tiny_sd: Path) -> None:
     """One artist's images changed under an interrupted pair: he starts afresh, the other goes on where he was."""
     recipe, space = prepared(tmp_path, tiny_sd)
@@ -317,6 +329,26 @@ def test_no_number_of_one_is_not_the_others(
         assert same(weights(space, name), weights(whole[1], name)), "whatever spoiled it was gone, and so is its trace"
 
 
+def test_each_has_a_loss_scale_of_its_own(
+    whole: tuple[Recipe, Workspace], tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradients are scaled by their own adapter's scale: powers of two, which leave no trace in the weights."""
+    scales = itertools.count(3, 5)
+
+    class Scaled(Updates):
+        """Begins with another scale each time."""
+
+        def __init__(self, *arguments: Any, **more: Any) -> None:
+            super().__init__(*arguments, **more)
+            self.scale = torch.tensor(2.0 ** next(scales))
+
+    recipe, space = prepared(tmp_path, tiny_sd, **COMPANY)
+    monkeypatch.setattr(learner, "Updates", Scaled)
+    run(recipe, space)
+    for name in BOTH:
+        assert same(weights(space, name), weights(whole[1], name))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("most", "checkpointing", "rungs"), [(4, False, 1), (4, True, 2), (2, True, 3)])
 def test_out_of_memory_parts_the_adapters_first(
@@ -334,6 +366,25 @@ def test_out_of_memory_parts_the_adapters_first(
     assert len(told) == rungs
     small = {"together": False, "gradient_checkpointing": checkpointing, "micro_batch": most % 4}
     started, other = prepared(tmp_path / "b", tiny_sd, **common, **small)
+    run(started, other)
+    for name in BOTH:
+        assert same(weights(space, name), weights(other, name))
+
+
+def test_out_of_memory_within_a_step(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where memory runs out after some passes of a step, nothing of these is left when it is done again."""
+    recipe, space = prepared(tmp_path / "a", tiny_sd, **COMPANY, steps=2)
+    calls = itertools.count()
+
+    def second_fails(*arguments: Any) -> torch.Tensor:
+        if next(calls) == 1:
+            raise MemoryError
+        return denoising_losses(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lockstep, "denoising_losses", second_fails)
+        run(recipe, space)
+    started, other = prepared(tmp_path / "b", tiny_sd, **COMPANY, steps=2, together=False)
     run(started, other)
     for name in BOTH:
         assert same(weights(space, name), weights(other, name))
