@@ -18,7 +18,7 @@ step of avignon's; the peak is that of a square matrix product in the same preci
 from __future__ import annotations
 
 import argparse
-import functools
+import contextlib
 import json
 import multiprocessing
 import resource
@@ -41,12 +41,15 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from avignon import adapters, batches, diffusion, objective, recipe, train
 from avignon.imaging import pixels
+from avignon.jobs import Machine
 from avignon.records import Voice
 from avignon.updates import Factors, Updates
 
 ROOT = Path(__file__).parents[1]
 SILENT = Voice("benchmark", lambda _: None)
 IMAGES = 14
+ROUTES = contextlib.ExitStack()
+"""What a contestant has set up for all of its steps."""
 Step = Callable[[int], None]
 
 
@@ -139,57 +142,39 @@ def examples_in(folder: Path, edge: int) -> list[tuple[Path, dict[str, Any]]]:
 
 def avignon(base: diffusion.Base, settings: recipe.Recipe, examples: list[Any], device: torch.device) -> Step:
     """This package's step, by its own functions."""
-    choices = settings.train
-    machine = train.Machine.of(settings, device)
-    data = batches.encode(base, examples, choices, device, SILENT)
-    unet = base.pipeline.unet
-    base.pipeline.vae = base.pipeline.text_encoder = None  # not needed any more
-    parameters = train.prepare_unet(unet, "benchmark", settings, machine)
-    schedule = DDPMScheduler.from_config(base.pipeline.scheduler.config)
-    factors = Factors(parameters, diffusion.DTYPES[machine.precision])
-    updates = Updates(factors, choices, scaled=machine.precision == "fp16")
-
-    def step(number: int) -> None:
-        drawn = batches.draw(data, choices, 1000, 0, number)
-        loss = objective.denoising_losses(unet, schedule, drawn).mean()
-        (loss * updates.scale).backward()  # type: ignore[no-untyped-call]
-        updates.apply(number, loss.detach(), 1e-4)
-
-    return step
+    return _in_step(base, settings, examples, device, ["benchmark"])
 
 
 def together(base: diffusion.Base, settings: recipe.Recipe, examples: list[Any], device: torch.device) -> Step:
     """Two adapters at once: twice the batch goes through the frozen base, each half through its own adapter."""
+    return _in_step(base, settings, examples, device, ["benchmark", "second"])
+
+
+def _in_step(
+    base: diffusion.Base, settings: recipe.Recipe, examples: list[Any], device: torch.device, names: list[str]
+) -> Step:
+    """A step of one adapter or of several; they are routed until the process ends."""
     choices = settings.train
-    machine = train.Machine.of(settings, device)
+    machine = Machine.of(settings, device)
     data = batches.encode(base, examples, choices, device, SILENT)
-    unet, names = base.pipeline.unet, ("benchmark", "second")
-    base.pipeline.vae = base.pipeline.text_encoder = None
-    train.prepare_unet(unet, names[0], settings, machine)
-    adapters.add(unet, names[1], choices.ranks, 0.0, seed=1)
-    parameters = [p.requires_grad_(True) for name, p in unet.named_parameters() if ".lora_" in name]
-    for module in unet.modules():
-        if hasattr(module, "lora_A"):
-            module.forward = functools.partial(_halves, module, names)
+    unet = base.pipeline.unet
+    base.pipeline.vae = base.pipeline.text_encoder = None  # not needed any more
+    prepared = train.prepare_unet(unet, names, settings, machine)
     schedule = DDPMScheduler.from_config(base.pipeline.scheduler.config)
-    factors = Factors(parameters, diffusion.DTYPES[machine.precision])
-    updates = Updates(factors, choices, scaled=machine.precision == "fp16")
+    factors = [Factors(parameters, diffusion.DTYPES[machine.precision]) for parameters in prepared]
+    updates = [Updates(own, choices, scaled=machine.precision == "fp16") for own in factors]
+    ROUTES.enter_context(adapters.routed(unet, names))
 
     def step(number: int) -> None:
-        drawn = [batches.draw(data, choices, 1000, seed, number) for seed in (0, 1)]
-        loss = objective.denoising_losses(unet, schedule, drawn[0].joined(drawn[1])).mean()
-        (loss * updates.scale).backward()  # type: ignore[no-untyped-call]
-        updates.apply(number, loss.detach(), 1e-4)
+        drawn = [batches.draw(data, choices, 1000, seed, number) for seed in range(len(names))]
+        each = objective.denoising_losses(unet, schedule, batches.joined(drawn)).chunk(len(names))
+        losses = [own.mean() for own in each]
+        scaled = [loss * own.scale for loss, own in zip(losses, updates, strict=True)]
+        torch.stack(scaled).sum().backward()  # type: ignore[no-untyped-call]
+        for own, loss in zip(updates, losses, strict=True):
+            own.apply(number, loss.detach(), 1e-4)
 
     return step
-
-
-def _halves(module: Any, names: tuple[str, str], x: torch.Tensor) -> torch.Tensor:
-    """A layer with two adapters, of which each sees its half of the batch."""
-    parts = zip(names, x.chunk(2), strict=True)
-    change = [module.lora_B[name](module.lora_A[name](part)) * module.scaling[name] for name, part in parts]
-    base: torch.Tensor = module.base_layer(x)
-    return base + torch.cat(change)
 
 
 def common(base: diffusion.Base, settings: recipe.Recipe, examples: list[Any], device: torch.device) -> Step:

@@ -1,5 +1,6 @@
 """LoRA on a UNet: sizes, saving that proves itself, mixing, and what other programs make of the file."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -444,3 +445,138 @@ def test_adapter_of_other_weights_of_the_same_shape(saved: Path, tmp_path: Path)
     """A base of other weights but the same shapes takes an adapter that has no card: nothing says that it is wrong."""
     other = small_recipe(tmp_path / "other", make_tiny_sd(tmp_path / "other-sd", seed=9))
     adapters.load(diffusion.load(other, torch.float32, SILENT), "new", saved)
+
+
+# Each part of a batch through its own adapter -------------------------------------------------------------------------
+
+
+def said_of(unet: Any, samples: list[int]) -> torch.Tensor:
+    """What the UNet says of samples that are told by their seeds."""
+    draws = [torch.Generator().manual_seed(seed) for seed in samples]
+    noisy = torch.cat([torch.randn(1, 4, 8, 8, generator=draw) for draw in draws])
+    text = torch.cat([torch.randn(1, 77, 16, generator=draw) for draw in draws])
+    said: torch.Tensor = unet(noisy, torch.tensor([100 * (seed % 10) for seed in samples]), text).sample
+    return said
+
+
+def passed(unet: Any, names: list[str], samples: list[int], *, learn: bool = False) -> torch.Tensor:
+    """The same, as they go through these adapters in equal parts."""
+    with adapters.routed(unet, names), torch.set_grad_enabled(learn):
+        said = said_of(unet, samples)
+        if learn:
+            said.square().sum().backward()  # type: ignore[no-untyped-call]
+    return said.detach()
+
+
+def gradients(unet: Any, name: str) -> torch.Tensor:
+    """Of one adapter, which are then forgotten; nothing else may have any."""
+    found = {key: p for key, p in unet.named_parameters() if p.grad is not None}
+    own = torch.cat([p.grad.flatten() for key, p in found.items() if f".{name}." in key])
+    for parameter in found.values():
+        parameter.grad = None
+    return own
+
+
+METHODS = ["LoRA", "DoRA"]
+
+
+def two_learned(unet: Any, method: str) -> None:
+    """Adapters a and b on a UNet; DoRA, which peft computes itself, scales what the base says as well."""
+    with pytest.MonkeyPatch.context() as patch:
+        config = adapters.lora_config
+        patch.setattr(
+            adapters,
+            "lora_config",
+            lambda *rest, **more: dataclasses.replace(config(*rest, **more), use_dora=method == "DoRA"),
+        )
+        for seed, name in enumerate("ab"):
+            learned(unet, name, seed, alpha=2.0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_each_part_goes_through_its_own_adapter(base: diffusion.Base, method: str, checkpointing: bool) -> None:
+    """What the UNet says of each part, and each adapter's gradients, are those of that adapter alone on that part."""
+    unet = base.pipeline.unet
+    two_learned(unet, method)
+    unet.train()
+    if checkpointing:
+        unet.enable_gradient_checkpointing()
+    both = passed(unet, ["a", "b"], [1, 2, 3, 4], learn=True)
+    found = {key: p.grad.clone() for key, p in unet.named_parameters() if p.grad is not None}
+    assert all(".a." in key or ".b." in key for key in found), "the base is frozen"
+    unet.zero_grad()
+    for name, samples, part in (("a", [1, 2], both[:2]), ("b", [3, 4], both[2:])):
+        assert torch.allclose(passed(unet, [name], samples, learn=True), part, atol=1e-5)
+        for key, parameter in unet.named_parameters():
+            if f".{name}." in key:
+                assert parameter.grad is not None
+                assert torch.allclose(parameter.grad, found[key], rtol=1e-3, atol=1e-4 * float(found[key].abs().max()))
+        unet.zero_grad()
+    assert not torch.allclose(passed(unet, ["b", "a"], [1, 2, 3, 4]), both, atol=1e-2)
+
+
+def test_factors_may_have_a_precision_of_their_own(base: diffusion.Base) -> None:
+    """DoRA's factors in fp32 on a UNet in bf16: each part is what peft makes of it, in the UNet's precision."""
+    unet = base.pipeline.unet.to(torch.bfloat16)
+    two_learned(unet, "DoRA")
+    inputs = torch.ones(4, 4, 8, 8), torch.full((4,), 300), torch.ones(4, 77, 16)
+    noisy, times, text = (tensor.to(torch.bfloat16) for tensor in inputs)
+    with torch.no_grad():
+        with adapters.routed(unet, ["a", "b"]):
+            both = unet(noisy, times, text).sample
+        for name, part in (("a", both[:2]), ("b", both[2:])):
+            with adapters.routed(unet, [name]):
+                assert torch.allclose(unet(noisy, times, text).sample[:2], part, rtol=0.02, atol=0.02)
+    assert both.dtype == torch.bfloat16
+
+
+def test_gradients_are_free_of_the_others_data(base: diffusion.Base) -> None:
+    """Other samples, even such as are no numbers, in the other adapter's part move no bit of an adapter's gradients."""
+    unet = base.pipeline.unet
+    two_learned(unet, "LoRA")
+    alone: list[torch.Tensor] = []
+    for others in ([3, 4], [5, 6]):
+        passed(unet, ["a", "b"], [1, 2, *others], learn=True)
+        alone.append(gradients(unet, "a"))
+    assert torch.equal(*alone)
+    with torch.no_grad():
+        next(p for key, p in unet.named_parameters() if ".lora_B.b." in key).fill_(torch.nan)
+    passed(unet, ["a", "b"], [1, 2, 3, 4], learn=True)
+    assert torch.equal(gradients(unet, "a"), alone[0])
+
+
+def test_layers_are_as_before_after_routing(base: diffusion.Base) -> None:
+    """Routes may lie within routes; afterwards peft's layers, what is active and what learns are as they were."""
+    unet = base.pipeline.unet
+    two_learned(unet, "LoRA")
+    layers = [module for module in unet.modules() if hasattr(module, "lora_A")]
+    before, together = output(unet), passed(unet, ["a", "b"], [1, 2])
+    state = [(list(m.active_adapters), vars(m).get("forward")) for m in layers]
+    learning = [p.requires_grad for p in unet.parameters()]
+    with adapters.routed(unet, ["a", "b"]):
+        passed(unet, ["b"], [1])
+        with adapters.routed(unet, ["b"]), adapters.mixing(unet, {}) as mixer:
+            mixer.set([{"b": 1.0}])
+        assert torch.equal(said_of(unet, [1, 2]), together)
+        learns = {key.split(".")[-2] for key, p in unet.named_parameters() if p.requires_grad}
+        assert learns == {"a", "b"}
+    assert [(list(m.active_adapters), vars(m).get("forward")) for m in layers] == state
+    assert [p.requires_grad for p in unet.parameters()] == learning
+    assert torch.equal(output(unet), before)
+
+
+def test_another_adapter_is_no_part_of_one(base: diffusion.Base, tmp_path: Path) -> None:
+    """With another one on, an adapter begins, is counted and is saved as if it were alone."""
+    unet = base.pipeline.unet
+    first = adapters.add(unet, "homer", RANKS, 0.0, seed=1)
+    begun = torch.cat([p.detach().flatten() for p in first])
+    share = adapters.trainable(unet, first, RANKS)
+    adapters.save(unet, "homer", tmp_path / "alone.safetensors")
+    unet.delete_adapters("homer")
+    adapters.add(unet, "homer-2", RANKS, 0.0, seed=2)
+    second = adapters.add(unet, "homer", RANKS, 0.0, seed=1)
+    assert torch.equal(torch.cat([p.detach().flatten() for p in second]), begun)
+    assert adapters.trainable(unet, second, RANKS) == share
+    adapters.save(unet, "homer", tmp_path / "both.safetensors")
+    assert (tmp_path / "both.safetensors").read_bytes() == (tmp_path / "alone.safetensors").read_bytes()

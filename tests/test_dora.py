@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-from avignon import adapters, diffusion, painting, train
+from avignon import adapters, diffusion, jobs, lockstep, painting, train
 from avignon.batches import seed_of
 from avignon.errors import AdapterError, AvignonError
 from avignon.objective import denoising_losses
@@ -458,7 +458,7 @@ def test_low_precision_does_not_round_magnitudes(
         used.update(magnitude.dtype for magnitude in adapters.magnitudes(unet, "joint").values())
         return denoising_losses(unet, *others)
 
-    monkeypatch.setattr(train, "denoising_losses", watched)
+    monkeypatch.setattr(lockstep, "denoising_losses", watched)
     recipe, space = prepared(tmp_path, tiny_sd, steps=2)
     tensors = run(recipe, space)
     assert used == {torch.float32}
@@ -473,7 +473,7 @@ def test_dora_is_not_compiled_unasked(tmp_path: Path, tiny_sd: Path, dora: bool,
     for asked, expected in (("auto", compiled), ("on", True)):
         fixed = {"dora": dora, "compile": asked, "precision": "fp32", "attention": "sdpa"}
         recipe = small_recipe(tmp_path / asked, tiny_sd, train=fixed)
-        assert train.Machine.of(recipe, torch.device("cuda")).compiled is expected
+        assert jobs.Machine.of(recipe, torch.device("cuda")).compiled is expected
 
 
 def test_card_and_page_say_dora(
@@ -501,8 +501,8 @@ def test_dora_is_part_of_a_trainings_identity(whole: tuple[Recipe, Workspace, Te
 
     def identity(**changes: Any) -> Mapping[str, str]:
         changed = recipe.model_copy(update={"train": recipe.train.model_copy(update=changes)})
-        machine = train.Machine.of(changed, CPU)
-        return train.Job("joint", recipe.artists, changed, space, SILENT, machine, None).identity(base)
+        machine = jobs.Machine.of(changed, CPU)
+        return jobs.Job("joint", recipe.artists, changed, space, SILENT, machine, None).identity(base)
 
     assert identity() == identity(watch_every=1)
     assert identity()["settings"] != identity(dora=False)["settings"]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from avignon import adapters, batches, diffusion, imaging, studies, train
+from avignon import adapters, batches, diffusion, imaging, lockstep, studies
 from avignon.errors import RecipeError
 from avignon.objective import denoising_losses
 from avignon.painting import Painter
@@ -100,7 +100,7 @@ def test_prior_counts_in_the_loss(tmp_path: Path, tiny_sd: Path, monkeypatch: py
     def known(unet: Any, schedule: Any, drawn: batches.Draw) -> torch.Tensor:
         return denoising_losses(unet, schedule, drawn) * 0 + torch.where(drawn.weight == 1, 2.0, 3.0)
 
-    monkeypatch.setattr(train, "denoising_losses", known)
+    monkeypatch.setattr(lockstep, "denoising_losses", known)
     for micro_batch in (0, 1):
         settings = {"prior_images": 2, "prior_weight": 10.0, "micro_batch": micro_batch}
         recipe, space = prepared(tmp_path / str(micro_batch), tiny_sd, **settings)

@@ -10,8 +10,9 @@ and compares each tensor.
 import json
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,8 @@ def add(unet: Any, name: str, ranks: Ranks, alpha: float, seed: int, *, dora: bo
 
     The change it makes is still zero.
 
+    Others may be on already; it alone is active then (see `routed`).
+
     Raises:
         RecipeError: ranks for a block that the UNet has not.
     """
@@ -82,7 +85,7 @@ def add(unet: Any, name: str, ranks: Ranks, alpha: float, seed: int, *, dora: bo
     for block in ranks.blocks:
         if block not in blocks:
             raise RecipeError(f"train.ranks.blocks: the UNet has no {block!r}; there are {', '.join(blocks)}")
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _several_wanted():
         torch.manual_seed(seed)
         unet.add_adapter(lora_config(ranks, alpha, dora=dora, paths=paths), adapter_name=name)
     cast_training_params(unet, torch.float32)
@@ -111,9 +114,9 @@ def doras(unet: Any) -> set[str]:
 
 
 def trainable(unet: Any, parameters: list[torch.nn.Parameter], ranks: Ranks) -> dict[str, Any]:
-    """What is trained: LoRA or DoRA, the adapter's parameters, the UNet's without it, and their share."""
+    """What is trained: LoRA or DoRA, the adapter's parameters, the UNet's without any, and their share."""
     adapter = sum(parameter.numel() for parameter in parameters)
-    total = sum(parameter.numel() for parameter in unet.parameters()) - adapter
+    total = sum(parameter.numel() for name, parameter in unet.named_parameters() if ".lora_" not in name)
     told = {**ranks.model_dump(exclude={"blocks"}), **ranks.blocks}
     method = "DoRA" if doras(unet) else "LoRA"
     return {
@@ -215,9 +218,7 @@ def load(base: Base, name: str, folder: Path) -> None:
 
 
 def _put_on(pipeline: Any, name: str, folder: Path) -> None:
-    with warnings.catch_warnings():
-        # Several adapters on one UNet are the very thing that is wanted.
-        warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")
+    with _several_wanted():
         pipeline.load_lora_weights(folder, weight_name=WEIGHTS_FILE, adapter_name=name)
     _sharpen(pipeline.unet, name, folder / WEIGHTS_FILE)
 
@@ -238,6 +239,14 @@ def _sharpen(unet: Any, name: str, path: Path) -> None:
         raise ValueError(f"tensors and metadata do not agree whether {min(unlike)} has a DoRA's magnitude")
     for layer, magnitude in loaded.items():
         magnitude.data = tensors[layer].to(magnitude.device, torch.float32)
+
+
+@contextmanager
+def _several_wanted() -> Iterator[None]:
+    """Several adapters on one UNet are no slip: peft's warning of it is not passed on."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")
+        yield
 
 
 def _check_card(base: Base, folder: Path) -> None:
@@ -400,6 +409,54 @@ def mixing(unet: Any, blocks: Mapping[str, Mapping[str, float]]) -> Iterator[Mix
         unet.requires_grad_(False)
         for parameter in trained:
             parameter.requires_grad_(True)
+
+
+@contextmanager
+def routed(unet: Any, names: Sequence[str]) -> Iterator[None]:
+    """Within the block each of `len(names)` equal parts of a batch goes through its own adapter alone, and these learn.
+
+    The adapters must be on the same layers. One name is peft's own forward pass with that adapter. One such block may
+    lie within another, for what concerns a single adapter.
+    """
+    layers = [module for _, module in _lora_layers(unet)]
+    before = [(module, list(module.active_adapters), vars(module).get("forward")) for module in layers]
+    for module in layers:
+        module.set_adapter(list(names))  # Also lets exactly these adapters' factors have gradients.
+        _take(module, partial(_routed, module, tuple(names)) if len(names) > 1 else None)
+    try:
+        yield
+    finally:
+        for module, active, forward in before:
+            module.set_adapter(active)
+            _take(module, forward)
+
+
+def _take(module: Any, forward: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
+    """Let a layer compute by `forward`; None is its class's own."""
+    vars(module).pop("forward", None)
+    if forward:
+        module.forward = forward
+
+
+def _routed(module: Any, names: tuple[str, ...], x: torch.Tensor) -> torch.Tensor:
+    """A layer of a batch in `len(names)` parts: the base's once for all, then each part's own adapter.
+
+    Samples never meet in a UNet, so a part's loss reaches no adapter but its own.
+    """
+    base: torch.Tensor = module.base_layer(x)
+    parts = list(zip(names, x.chunk(len(names)), strict=True))
+    if module.lora_variant:  # One that is more than a sum, such as DoRA, is left to peft.
+        results = base.chunk(len(names))
+        return torch.cat([_variant(module, *part, result) for part, result in zip(parts, results, strict=True)])
+    # Scaled where it is small, between the factors.
+    return base + torch.cat([module.lora_B[n](module.lora_A[n](part) * module.scaling[n]) for n, part in parts])
+
+
+def _variant(module: Any, name: str, x: torch.Tensor, result: torch.Tensor) -> torch.Tensor:
+    """As peft's own forward pass does it for one adapter, whose factors may have a precision of their own."""
+    x = x.to(module.lora_A[name].weight.dtype)
+    changed: torch.Tensor = module.lora_variant[name].forward(module, active_adapter=name, x=x, result=result)
+    return changed.to(result.dtype)
 
 
 def _lora_layers(unet: Any) -> list[tuple[str, Any]]:

@@ -6,7 +6,7 @@ each of several processes draws the same batch and takes its own share.
 
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -93,9 +93,10 @@ class Draw:
         columns = (torch.split(getattr(self, field.name), size) for field in fields(self))
         return itertools.starmap(Draw, zip(*columns, strict=True))
 
-    def joined(self, other: "Draw") -> "Draw":
-        """Both draws as one."""
-        return Draw(*(torch.cat([getattr(self, field.name), getattr(other, field.name)]) for field in fields(self)))
+
+def joined(draws: Sequence[Draw]) -> Draw:
+    """Several draws as one, in their order."""
+    return Draw(*(torch.cat([getattr(drawn, field.name) for drawn in draws]) for field in fields(Draw)))
 
 
 def draw_with_prior(data: Data, prior: Data, settings: Train, timesteps: int, seed: int, step: int) -> Draw:
@@ -106,7 +107,7 @@ def draw_with_prior(data: Data, prior: Data, settings: Train, timesteps: int, se
     own = draw(data, settings, timesteps, seed, step)
     others = draw(prior, settings, timesteps, seed_of(seed, "prior"), step)
     weight = torch.full_like(others.weight, settings.prior_weight)
-    return own.joined(replace(others, index=others.index + len(data.files), weight=weight))
+    return joined([own, replace(others, index=others.index + len(data.files), weight=weight)])
 
 
 def draw(data: Data, settings: Train, timesteps: int, seed: int, step: int) -> Draw:

@@ -5,16 +5,19 @@ A checkpoint is a zip file (torch's format), in which each part has a checksum.
 
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
-from avignon.workspace import replacing
+from avignon.workspace import digest, replacing
 
 _NAME = re.compile(r"step-(\d{7})\.pt")
+
+
+State = dict[str, Any]
 
 
 class Checkpoints:
@@ -23,14 +26,33 @@ class Checkpoints:
     def __init__(self, folder: Path, job: Mapping[str, str], keep: int) -> None:
         self._folder, self._job, self._keep = folder, dict(job), keep
 
-    def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Write the state after `step` steps, then let the oldest beyond the number kept go."""
-        with replacing(self._folder / f"step-{step:07}.pt") as scratch:
-            torch.save({"job": self._job, "step": step, **state}, scratch)
-        for old in self._newest_first()[self._keep :]:
-            old.unlink()
+    @property
+    def key(self) -> str:
+        """What tells the job from all others."""
+        return digest(self._job)
 
-    def newest(self) -> tuple[dict[str, Any] | None, list[str]]:
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
+        """Write the state after `step` steps."""
+        with replacing(self._path(step)) as scratch:
+            torch.save({"job": self._job, "step": step, **state}, scratch)
+
+    def prune(self, step: int) -> None:
+        """Keep the newest up to `step` alone: later ones are of a time before the training went back."""
+        kept = [path for path in self._newest_first() if path <= self._path(step)][: self._keep]
+        for path in self._newest_first():
+            if path not in kept:
+                path.unlink()
+
+    def steps(self) -> set[int]:
+        """The steps of which there is a file, sound or not."""
+        return {int(path.stem.removeprefix("step-")) for path in self._newest_first()}
+
+    def at(self, step: int) -> State | None:
+        """The state after so many steps; None where it is damaged or of another job."""
+        state = _read(self._path(step))
+        return None if state is None or self._differences(state["job"]) else state
+
+    def newest(self) -> tuple[State | None, list[str]]:
         """The newest sound state, and a line about each file that was passed over.
 
         Those of another job are set aside, not deleted: the lines say what differs.
@@ -53,6 +75,9 @@ class Checkpoints:
         for path in self._newest_first():
             path.unlink()
 
+    def _path(self, step: int) -> Path:
+        return self._folder / f"step-{step:07}.pt"
+
     def _newest_first(self) -> list[Path]:
         return sorted((p for p in self._folder.glob("step-*.pt") if _NAME.fullmatch(p.name)), reverse=True)
 
@@ -66,7 +91,19 @@ class Checkpoints:
         return path.replace(place)
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def common(jobs: Sequence[Checkpoints]) -> list[State | None]:
+    """Each job's state of the newest step of which all have a sound one; None of each where there is no such step.
+
+    Jobs that are in step save one after the other, and a run may be killed in between.
+    """
+    for step in sorted(set.intersection(*(job.steps() for job in jobs)), reverse=True):
+        states = [job.at(step) for job in jobs]
+        if None not in states:
+            return states
+    return [None] * len(jobs)
+
+
+def _read(path: Path) -> State | None:
     """A checkpoint whose every part has the checksum that it was written with; None if it has not."""
     try:
         with zipfile.ZipFile(path) as parts:

@@ -193,6 +193,9 @@ class Train(Section):
 
     mode: Literal["separate", "joint"] = "separate"
     """`separate`: one adapter per artist, which can be mixed. `joint`: one for all, as the original project had."""
+    together: bool = True
+    """Pass the batches of several adapters through the base at once, each sample through its own adapter: faster, and
+    a little larger. `false`: one adapter after the other."""
     steps: int = Field(default=1200, ge=1)
     """Optimizer steps per adapter."""
     batch: int = Field(default=4, ge=1, le=256)
