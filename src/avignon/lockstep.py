@@ -9,7 +9,7 @@ import gc
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, TypeVar
@@ -45,7 +45,7 @@ class Lockstep:
         self._unet = base.pipeline.unet
         self._schedule = DDPMScheduler.from_config(base.pipeline.scheduler.config)
         self._share = settings.batch * (2 if settings.prior_images else 1) // company.num_processes
-        self._ladder = Ladder(self._unet, settings, self._share, apart=len(learners) == 1)
+        self._ladder = Ladder(self._unet, settings, self._share)
         self._pending: list[list[Step]] = []
         """Steps that nobody has looked at yet, of each learner."""
 
@@ -58,6 +58,7 @@ class Lockstep:
             AvignonError: a loss or a gradient is no longer a number; the last good weights of all are kept.
         """
         while self._learners:
+            self._ladder.apart |= len(self._learners) == 1
             with adapters.routed(self._unet, [learner.name for learner in self._learners]):
                 done = self._until_one_is_over(done)
             over = [learner for learner in self._learners if learner.is_over(done)]
@@ -95,12 +96,11 @@ class Lockstep:
 
     def _passes(self, number: int) -> list[torch.Tensor]:
         """Gradients of this process's share of each batch, as the ladder says; the sum of each learner's losses."""
-        if not self._ladder.apart:
+        if len(self._learners) == 1 or not self._ladder.apart:
             return self._passes_of(self._learners, number)
         losses: list[torch.Tensor] = []
         for learner in self._learners:
-            alone = len(self._learners) == 1
-            with nullcontext() if alone else adapters.routed(self._unet, [learner.name]):
+            with adapters.routed(self._unet, [learner.name]):
                 losses += self._passes_of([learner], number)
         return losses
 
@@ -184,10 +184,10 @@ class Ladder:
     settings: Train
     share: int
     """Images of a step that are this process's, of each adapter."""
-    apart: bool
-    """Whether each adapter has passes of its own."""
     size: int = field(init=False)
     """Images per pass, of each adapter."""
+    apart: bool = False
+    """Whether each adapter has passes of its own, as the only one has."""
     warned: bool = False
 
     def __post_init__(self) -> None:

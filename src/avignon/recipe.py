@@ -194,14 +194,14 @@ class Train(Section):
     mode: Literal["separate", "joint"] = "separate"
     """`separate`: one adapter per artist, which can be mixed. `joint`: one for all, as the original project had."""
     together: bool = True
-    """Pass the batches of several adapters through the base at once, each sample through its own adapter: faster, and
-    a little larger. `false`: one adapter after the other."""
+    """Pass the batches of several adapters through the base at once, each sample through its own adapter: faster, but
+    larger, as a batch of as many images is. `false`: one adapter after the other."""
     steps: int = Field(default=1200, ge=1)
     """Optimizer steps per adapter."""
     batch: int = Field(default=4, ge=1, le=256)
     """Images per optimizer step."""
     micro_batch: int = Field(default=0, ge=0, le=256)
-    """Images per pass, for small cards: gradients add up to `batch`, which it must divide; 0: all at once."""
+    """Images of each adapter per pass, for small cards: gradients add up to `batch`, which it must divide; 0: all."""
     optimizer: Literal["adamw", "adamw-8bit", "prodigy"] = "adamw"
     """`adamw-8bit` keeps its state in a quarter of the memory; `prodigy` finds the rate itself (set learning_rate = 1).
     Both need `pip install avignon[optimizers]`."""

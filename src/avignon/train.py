@@ -43,8 +43,10 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
         base = diffusion.load(recipe, torch.float32, voice)
         waiting = [job for job in jobs if not job.is_done(base)]
         company.wait_for_everyone()  # All have read the cards before the first process takes one away.
-        for place, group in enumerate(_groups(waiting, base)):
-            _train(group, diffusion.load(recipe, torch.float32, voice) if place else base)
+        for place, group in enumerate(_groups(waiting, base, together=settings.together)):
+            if place:  # The one before has adapters on, in another precision.
+                base = diffusion.load(recipe, torch.float32, voice)
+            _train(group, base)
     if company.is_main_process:
         space.sweep(space.adapters, {p for job in jobs for p in job.folder.rglob("*") if p.is_file()})
 
@@ -72,14 +74,14 @@ def _deterministic(wanted: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
-def _groups(waiting: Sequence[Job], base: diffusion.Base) -> list[list[Job]]:
+def _groups(waiting: Sequence[Job], base: diffusion.Base, *, together: bool) -> list[list[Job]]:
     """The jobs that learn in step: all new ones, and an interrupted one with those of its company that are not done.
 
     Company changes last digits, and so the bits; a job goes on in the one that its checkpoint names. One without a
     checkpoint may be named as well: the run was killed while its company saved for the first time.
     """
     companies = processes.told(lambda: [_company(job, base) for job in waiting])
-    if not all(job.recipe.train.together for job in waiting):
+    if not together:
         return [[job] for job in waiting]
     keys = [job.checkpoints(base).key for job in waiting]
     groups: dict[frozenset[str], list[Job]] = {}
