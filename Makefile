@@ -2,20 +2,23 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# A process for every core, each with one thread: two busy torch processes on the same cores wait for one another.
+TESTS := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
 .PHONY: demo test check bench clean
 
 demo: .venv/installed
 	$(BIN)/avignon run recipes/demo.toml
 
 test: .venv/installed-dev
-	$(BIN)/pytest
+	$(TESTS)
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -m "not slow"
+	$(TESTS) -m "not slow"
 
 bench: demo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[benchmarks]"

@@ -19,7 +19,10 @@ from avignon.workspace import Workspace
 ROOT = Path(__file__).parents[1]
 TABLES = ROOT / "src/avignon/embedded/tables"
 BASE = ROOT / "src/avignon/embedded/base"
-FEW = ("train.steps=6", "train.precision=fp32", "generate.stops=3", "generate.steps=4")
+FEW = (
+    "train.steps=6", "train.precision=fp32", "generate.stops=3", "generate.steps=4", "generate.precision=fp32",
+    "generate.extra_seeds=0",
+)  # fmt: skip
 
 OUTSIDE = """
 import json, sys

@@ -124,7 +124,7 @@ def test_two_processes_paint_as_one(tmp_path: Path, tiny_sd: Path) -> None:
         code, output = finished(launched(recipe, folder, count, "evaluate"))
         assert code == 0, output
     assert made(both) == made(alone)
-    assert len(made(both)) == 2 * (5 + 4) + 3
+    assert len(made(both)) == 2 * (5 + 5) + 3
     assert output.count("generate: done") == output.count("evaluate: done") == 1, output
     code, output = finished(launched(recipe, both, 2, "evaluate"))
     assert code == 0, output
