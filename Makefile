@@ -20,9 +20,12 @@ check: .venv/installed-dev
 	$(BIN)/lint-imports
 	$(TESTS) -m "not slow"
 
+# Some of them alone: make bench BENCHMARKS="benchmarks/train.py benchmarks/catalog.py"
+BENCHMARKS ?= $(wildcard benchmarks/*.py)
+
 bench: demo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[benchmarks]"
-	for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
+	for benchmark in $(BENCHMARKS); do $(BIN)/python $$benchmark || exit 1; done
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
