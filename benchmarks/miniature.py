@@ -286,7 +286,8 @@ def stops_of(folder: Path) -> list[dict[str, float]]:
     settings = demo(f"generate.stops={STOPS}", "generate.spacing=even", "generate.equal_voices=true")
     space = pipeline.run(settings, folder, lambda _: None, until="generate")
     placing = read_json(space.placing)["placing"]
-    path = blend.Path(settings.voices, settings.generate.path, gains=placing["gains"])
+    strengths = {name: settings.generate.strength_of(name) for name in settings.voices}
+    path = blend.Path(settings.voices, settings.generate.path, strengths=strengths, gains=placing["gains"])
     return [dict(path.at(place).weights) for place in placing["places"]]
 
 
@@ -309,7 +310,7 @@ def main() -> None:
     """Print the figures of the parts asked for."""
     parts = ("obedience", "vae", "style", "dialogue")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("parts", nargs="*", choices=parts, default=parts)
+    parser.add_argument("parts", nargs="*", choices=parts, help="all by default")
     parser.add_argument(
         "--samples", type=int, default=1000, help="samples of base and adapters (obedience: 320 at most)"
     )
@@ -317,6 +318,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=24, help="scenes of the dialogue")
     parser.add_argument("--workspace", type=Path, help="a folder whose adapters of the demo are taken if up to date")
     arguments = parser.parse_args()
+    arguments.parts = arguments.parts or parts
     if "vae" in arguments.parts:
         autoencoder(arguments)
     if "obedience" in arguments.parts:
