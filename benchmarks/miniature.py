@@ -310,7 +310,7 @@ def main() -> None:
     """Print the figures of the parts asked for."""
     parts = ("obedience", "vae", "style", "dialogue")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("parts", nargs="*", choices=parts, help="all by default")
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(parts)}; all by default")
     parser.add_argument(
         "--samples", type=int, default=1000, help="samples of base and adapters (obedience: 320 at most)"
     )
@@ -319,6 +319,8 @@ def main() -> None:
     parser.add_argument("--workspace", type=Path, help="a folder whose adapters of the demo are taken if up to date")
     arguments = parser.parse_args()
     arguments.parts = arguments.parts or parts
+    if unknown := set(arguments.parts).difference(parts):  # argparse's choices would refuse no part at all
+        parser.error(f"no part {min(unknown)!r}; there are {', '.join(parts)}")
     if "vae" in arguments.parts:
         autoencoder(arguments)
     if "obedience" in arguments.parts:

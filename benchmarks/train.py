@@ -342,14 +342,14 @@ def images_of(way: str, batch: int) -> int:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("models", nargs="*", choices=("miniature", "sd21"), help="both by default")
+    parser.add_argument("model", nargs="?", choices=("miniature", "sd21", "both"), default="both")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, help="steps a round: 10 of the miniature, 1 of the real one by default")
     parser.add_argument("--batch", type=int, help="4 for the miniature, 1 for the real one by default")
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--together", action="store_true", help="two adapters, in one pass and one after the other")
     arguments = parser.parse_args()
-    for model in arguments.models or ("miniature", "sd21"):  # argparse would refuse a default that is no single choice
+    for model in ("miniature", "sd21") if arguments.model == "both" else (arguments.model,):
         compete(model, arguments)
 
 
