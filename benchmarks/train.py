@@ -285,7 +285,7 @@ def matrix_peak(precision: diffusion.Precision, device: torch.device) -> float:
 
 
 def compete(model: str, arguments: argparse.Namespace) -> None:
-    """One table: avignon, two adapters at once in the precision it picks here; the common way in the same and in fp32."""
+    """One table: avignon, two adapters at once, in the precision it picks; the common way in the same and in fp32."""
     device = diffusion.device()
     precision = diffusion.precision_for("auto", "train", device)
     fixed = [f"train.batch={arguments.batch or (4 if model == 'miniature' else 1)}"]
