@@ -24,6 +24,7 @@ from avignon.painting import Painter
 from avignon.recipe import Ranks, Recipe
 from avignon.records import Frame, Voice
 from tests.support.runs import small_recipe
+from tests.support.saving import refuses_spoiled
 from tests.support.tiny_sd import make_tiny_sd
 
 RANKS = Ranks(attention=4, projection=3, convolution=2)
@@ -218,16 +219,7 @@ def test_saving_proves_itself(
 ) -> None:
     """A tensor lost or changed on the way to the file is an error, and no file is left."""
     learned(base.pipeline.unet, "new")
-    write = StableDiffusionPipeline.save_lora_weights
-
-    def spoiled(folder: Path, *, unet_lora_layers: dict[str, torch.Tensor], **others: Any) -> None:
-        spoil(unet_lora_layers)
-        write(folder, unet_lora_layers=unet_lora_layers, **others)
-
-    monkeypatch.setattr(StableDiffusionPipeline, "save_lora_weights", spoiled)
-    with pytest.raises(AvignonError, match="did not come back"):
-        adapters.save(base.pipeline.unet, "new", tmp_path / "out" / adapters.WEIGHTS_FILE)
-    assert not any((tmp_path / "out").iterdir())
+    refuses_spoiled(base.pipeline.unet, tmp_path / "out", monkeypatch, spoil)
 
 
 def test_saving_proves_the_scales(base: diffusion.Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,6 +331,22 @@ def test_mixture_sums_true_changes(base: diffusion.Base, recipe: Recipe, weights
         mixer.set([{"a": 5.0, "b": 5.0}])  # What was set before leaves no trace.
         mixer.set([weights])
         assert output(unet) == pytest.approx(output(by_hand), abs=2e-4, rel=1e-3)
+
+
+@pytest.mark.parametrize("rows", [[{"a": 1.0}] * 2, [{"a": 1.0}, {"a": 0.0}]])
+def test_weight_is_on_the_scale_that_peft_loaded(base: diffusion.Base, rows: list[dict[str, float]]) -> None:
+    """A file's scale need not be alpha / rank (rsLoRA's is alpha / √rank): weight 1 is the adapter as peft has it."""
+    unet = base.pipeline.unet
+    learned(unet, "a")
+    for module in (module for module in unet.modules() if hasattr(module, "lora_A")):
+        module.scaling["a"] *= 0.37
+    theirs = output(unet)
+    unet.disable_lora()
+    assert not torch.allclose(theirs, output(unet), atol=1e-2), "the adapter shows"
+    unet.enable_lora()
+    with adapters.mixing(unet, {}) as mixer:
+        mixer.set(rows)
+        assert output(unet)[:1] == pytest.approx(theirs[:1], abs=2e-4, rel=1e-3)
 
 
 def card(folder: Path, **base: Any) -> None:

@@ -16,19 +16,18 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 from avignon import adapters, diffusion, jobs, lockstep, painting, train
 from avignon.batches import seed_of
-from avignon.errors import AdapterError, AvignonError
+from avignon.errors import AdapterError
 from avignon.objective import denoising_losses
 from avignon.recipe import Ranks, Recipe
 from avignon.records import Event, Frame, Voice
 from avignon.workspace import Workspace
 from tests.support.runs import carried, small_recipe
+from tests.support.saving import Tensors, refuses_spoiled
 
 RANKS = Ranks(attention=4, projection=3, convolution=2)
 SILENT = Voice("test", lambda _: None)
 CPU = torch.device("cpu")
 HOMER = "winslow-homer"
-
-Tensors = dict[str, torch.Tensor]
 
 
 @pytest.fixture
@@ -158,16 +157,7 @@ def test_saving_proves_the_magnitudes(
 ) -> None:
     """A magnitude lost or changed on the way to the file is an error, and no file is left."""
     learned(base.pipeline.unet, "new")
-    write = StableDiffusionPipeline.save_lora_weights
-
-    def spoiled(folder: Path, *, unet_lora_layers: Tensors, **others: Any) -> None:
-        spoil(unet_lora_layers)
-        write(folder, unet_lora_layers=unet_lora_layers, **others)
-
-    monkeypatch.setattr(StableDiffusionPipeline, "save_lora_weights", spoiled)
-    with pytest.raises(AvignonError, match="did not come back"):
-        adapters.save(base.pipeline.unet, "new", tmp_path / "out" / adapters.WEIGHTS_FILE)
-    assert not any((tmp_path / "out").iterdir())
+    refuses_spoiled(base.pipeline.unet, tmp_path / "out", monkeypatch, spoil)
 
 
 def lose_all(tensors: Tensors) -> None:

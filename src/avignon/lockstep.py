@@ -150,10 +150,11 @@ class Lockstep:
             if any(steps[0].number > fault.step for fault in faults.values()):
                 self._stop(faults, steps)
             extra = found if steps is self._pending[-1] else [{} for _ in found]
-            for learner, step, measured in zip(self._learners, steps, extra, strict=True):
-                learner.journal.write(step, measured)
+            losses = {
+                learner.name: learner.journal.write(step, measured)
+                for learner, step, measured in zip(self._learners, steps, extra, strict=True)
+            }
             text = ", ".join(f"{learner.name}: loss {learner.journal.recent:.4f}" for learner in self._learners)
-            losses = {learner.name: float(step.loss) for learner, step in zip(self._learners, steps, strict=True)}
             self._voice.progress(steps[0].number, self._settings.steps, text, loss=losses)
         self._pending.clear()
         self._ladder.look(self._voice)
