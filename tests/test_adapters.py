@@ -371,6 +371,8 @@ def test_card_of_another_base_is_refused(base: diffusion.Base, saved: Path) -> N
     assert base.fingerprint[:12] in said
     card(saved, model="another name", fingerprint=base.fingerprint)
     adapters.load(base, "new", saved)
+    card(saved, model="as avignon 0.1.0 named it", fingerprint=min(base.earlier_names))
+    adapters.load(base, "other", saved)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"base": {}}', '{"base": null}'])

@@ -73,12 +73,12 @@ def test_loads_a_directory(load: Loader, tiny_sd: Path) -> None:
         assert not part.training
         assert not any(parameter.requires_grad for parameter in part.parameters())
     assert load.heard == []
-    assert set(base.card) == {"model", "revision", "fingerprint", "resolution"}
+    assert set(base.card) == {"model", "revision", "fingerprint", "parts", "resolution"}
 
 
 def unet_of(base: Path) -> str:
-    """What identifies a base: the SHA-256 of its UNet's weights."""
-    return models.fingerprint(base / "unet", "diffusion_pytorch_model")
+    """What tells which adapters fit a base: the SHA-256 of its UNet's weights, rounded."""
+    return models.rounded(models.weight_files(base / "unet", "diffusion_pytorch_model"))
 
 
 def edited(path: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
@@ -243,11 +243,11 @@ def test_fingerprint_is_of_the_unets_weights(load: Loader, tiny_sd: Path, copy: 
 
 def test_fingerprint_reads_the_name_of_a_blob(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the weights are a link to a file named by its SHA-256, as in the hub's cache, the file is not read."""
-    name = unet_of(copy)
+    name = models.fingerprint(copy / "unet", "diffusion_pytorch_model")
     (copy / UNET).rename(tmp_path / name)
     (copy / UNET).symlink_to(tmp_path / name)
     monkeypatch.setattr(models, "sha256_of", None)
-    assert unet_of(copy) == name
+    assert models.fingerprint(copy / "unet", "diffusion_pytorch_model") == name
 
 
 REPO = "someone/tiny-sd"
@@ -272,9 +272,10 @@ def test_hub_by_branch_and_commit(load: Loader, hub: LocalHub, tmp_path: Path) -
     assert following.fingerprint == unet_of(tmp_path / "newer")
 
 
-def test_hub_fingerprint_is_the_blobs_name(load: Loader, hub: LocalHub, tiny_sd: Path) -> None:
-    """The fingerprint of a base from the hub, read off its blob's name, is that of the same base in a directory."""
+def test_a_base_is_the_same_from_hub_and_directory(load: Loader, hub: LocalHub, tiny_sd: Path) -> None:
+    """Fingerprint and identity of a base from the hub are those of the same base in a directory."""
     assert load(REPO).fingerprint == unet_of(tiny_sd)
+    assert load(REPO).parts == load(tiny_sd).parts
 
 
 def test_hub_that_has_not_got_it(load: Loader, hub: LocalHub) -> None:

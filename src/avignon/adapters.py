@@ -256,10 +256,10 @@ def _check_card(base: Base, folder: Path) -> None:
         return
     try:
         trained_on = json.loads(card.read_text(encoding="utf-8"))["base"]
-        model, fingerprint = trained_on["model"], trained_on["fingerprint"]
+        model, fingerprint, fits = trained_on["model"], trained_on["fingerprint"], base.fits(trained_on)
     except (ValueError, KeyError, TypeError):
         raise AdapterError(f"{card}: damaged: no base with model and fingerprint") from None
-    if fingerprint != base.fingerprint:
+    if not fits:
         raise AdapterError(
             f"{folder}: made for another base: {model} ({fingerprint[:12]}), "
             f"and the recipe's is {base.model} ({base.fingerprint[:12]})"

@@ -2,8 +2,9 @@
 
 import importlib.resources
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,9 +28,13 @@ from avignon.errors import ModelError, RecipeError
 from avignon.recipe import EMBEDDED, Recipe
 from avignon.recipe import Base as BaseSettings
 from avignon.records import Voice
+from avignon.workspace import digest
 
 WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 """The parts that hold weights, and the stem of their files in diffusers' format."""
+
+PARTS = (*WEIGHTS, "tokenizer", "scheduler")
+"""All parts that adapters and pictures depend on."""
 
 TEXTS = 32
 """How many texts go through the text encoder at once: all captions of a set would not fit a small card."""
@@ -55,9 +60,32 @@ class Base:
     model: str
     revision: str
     """The hub's commit, where there is one."""
-    fingerprint: str
-    """SHA-256 of the UNet's weights file: adapters belong to exactly these weights."""
+    parts: Mapping[str, str]
+    """SHA-256 of every part as it was loaded (`hub.part`): what was made with other parts is made again."""
+    folder: Path
+    variant: str
     resolution: int
+
+    @property
+    def identity(self) -> str:
+        """One hash over all parts."""
+        return digest(dict(self.parts))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the UNet's weights rounded to fp16: adapters fit every base that has this one."""
+        return hub.rounded(hub.weight_files(self.folder / "unet", WEIGHTS["unet"], self.variant))
+
+    @cached_property
+    def earlier_names(self) -> frozenset[str]:
+        """What avignon 0.1.0 may have called this base: it knew the hash of one file of the UNet's."""
+        return hub.known_as(self.folder / "unet", WEIGHTS["unet"])
+
+    def fits(self, card: Mapping[str, Any]) -> bool:
+        """Whether an adapter with this base on its card can be put on."""
+        if card.get("parts", {}).get("unet") == self.parts["unet"]:
+            return True
+        return card["fingerprint"] in self.earlier_names | {self.fingerprint}
 
     @property
     def card(self) -> dict[str, Any]:
@@ -66,6 +94,7 @@ class Base:
             "model": self.model,
             "revision": self.revision,
             "fingerprint": self.fingerprint,
+            "parts": dict(self.parts),
             "resolution": self.resolution,
         }
 
@@ -88,8 +117,8 @@ def load(recipe: Recipe, dtype: torch.dtype, voice: Voice) -> Base:
         voice.warn(f"{model} was trained at {trained_at} pixels, the recipe asks for {settings.resolution}")
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         part.requires_grad_(False).eval()
-    unet = hub.fingerprint(folder / "unet", WEIGHTS["unet"])
-    return Base(pipeline, model, hub.commit_of(folder), unet, settings.resolution)
+    parts = {part: hub.part(folder / part, WEIGHTS.get(part, ""), settings.variant) for part in PARTS}
+    return Base(pipeline, model, hub.commit_of(folder), parts, folder, settings.variant, settings.resolution)
 
 
 def embedded_folder() -> Path:

@@ -3,23 +3,29 @@
 What is missing, incomplete or pickled is a clear line, before gigabytes are loaded.
 """
 
+import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors
 from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
 from avignon.errors import ModelError
 from avignon.records import Voice
-from avignon.workspace import sha256_of
+from avignon.workspace import digest, sha256_of
 
 TIMEOUT = 8
 """Seconds to wait for a hub to say whether it has a model."""
+
+_NOTES = {"_diffusers_version", "_name_or_path", "dtype", "torch_dtype", "transformers_version"}
+"""Keys of a configuration that change nothing of what is computed."""
 
 
 @dataclass(frozen=True)
@@ -111,11 +117,68 @@ def commit_of(folder: Path) -> str:
     return found[1] if found else ""
 
 
-def fingerprint(folder: Path, stem: str) -> str:
-    """SHA-256 of the (largest) weights. In the hub's cache a large file's name is its SHA-256: it need not be read."""
-    path = max(folder.glob(f"{stem}*.safetensors"), key=lambda p: p.stat().st_size)
-    name = path.resolve().name
-    return name if re.fullmatch(r"[0-9a-f]{64}", name) else sha256_of(path)
+def weight_files(folder: Path, stem: str, variant: str = "") -> list[Path]:
+    """The files that hold a variant's weights: the single one, the shards that an index lists, or both."""
+    ending = f".{variant}" if variant else ""
+    files = {folder / f"{stem}{ending}.safetensors"}
+    for index in (f"{stem}.safetensors.index{ending}.json", f"{stem}{ending}.safetensors.index.json"):
+        if (folder / index).is_file():
+            shards = described(folder / index, "no weights").get("weight_map", {})
+            files |= {folder / name for name in shards.values()}
+    return sorted(file for file in files if file.is_file())
+
+
+def fingerprint(folder: Path, stem: str, variant: str = "") -> str:
+    """SHA-256 of a variant's weights: of the file, or over those of its shards."""
+    hashes = [_sha256(file) for file in weight_files(folder, stem, variant)]
+    return hashes[0] if len(hashes) == 1 else digest(hashes)
+
+
+def part(folder: Path, stem: str = "", variant: str = "") -> str:
+    """SHA-256 over all that is loaded of one part of a model: what its JSON files and its vocabulary say, its weights.
+
+    Args:
+        folder: the part's.
+        stem: of its weights' files; empty where it has none.
+        variant: of the weights.
+    """
+    files = [folder / "config.json"] if stem else sorted({*folder.glob("*.json"), *folder.glob("*.txt")})
+    words = {file.name: _meaning(file) for file in files}
+    return digest([words, fingerprint(folder, stem, variant) if stem else ""])
+
+
+def _meaning(file: Path) -> object:
+    """What a configuration says, without notes of which library wrote it; the hash of any other file."""
+    try:
+        told = json.loads(file.read_bytes()) if file.suffix == ".json" else None
+    except ValueError:
+        told = None
+    if not isinstance(told, dict):
+        return _sha256(file)
+    return {key: value for key, value in told.items() if key not in _NOTES}
+
+
+def rounded(files: Sequence[Path]) -> str:
+    """SHA-256 over the tensors of some files, by name, rounded to fp16: one for all precisions, shards and mirrors."""
+    hashed = hashlib.sha256()
+    with ExitStack() as stack:
+        opened = [stack.enter_context(safetensors.safe_open(file, framework="pt")) for file in files]
+        for key, file in sorted((key, place) for place, held in enumerate(opened) for key in held.keys()):  # noqa: SIM118
+            tensor = opened[file].get_tensor(key)
+            hashed.update(f"{key} {tuple(tensor.shape)}\n".encode())
+            hashed.update(memoryview(tensor.half().contiguous().numpy()).cast("B"))
+    return hashed.hexdigest()
+
+
+def known_as(folder: Path, stem: str) -> frozenset[str]:
+    """SHA-256 of each file of weights, of any variant: one of them is the name that avignon 0.1.0 gave the base."""
+    return frozenset(_sha256(file) for file in folder.glob(f"{stem}*.safetensors"))
+
+
+def _sha256(file: Path) -> str:
+    """SHA-256 of a file. In the hub's cache a large file's name is its SHA-256: it need not be read."""
+    name = file.resolve().name
+    return name if re.fullmatch(r"[0-9a-f]{64}", name) else sha256_of(file)
 
 
 def described(path: Path, otherwise: str) -> dict[str, Any]:

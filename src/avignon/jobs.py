@@ -12,7 +12,7 @@ from avignon import adapters, cards, diffusion, imaging, studies
 from avignon.batches import Data, encode, seed_of
 from avignon.checkpoints import Checkpoints
 from avignon.errors import RecipeError
-from avignon.recipe import Artist, Recipe
+from avignon.recipe import SCHEMA, Artist, Recipe, Train
 from avignon.records import Frame, Voice, plain
 from avignon.workspace import Workspace, digest, read_json, sha256_of, write_bytes, write_json, write_text
 
@@ -95,31 +95,62 @@ class Job:
         ]
 
     def identity(self, base: diffusion.Base) -> dict[str, str]:
-        """All that the weights depend on, by names that a user knows; a checkpoint of another job is not continued."""
-        settings = self.recipe.train.model_dump(mode="json", exclude=NOT_IDENTITY)
+        """All that the weights depend on, by names that a user knows.
+
+        Settings count where they differ from the defaults, so that one which is new, at its default, changes nothing.
+        """
+        settings = self.recipe.train
+        ignored = NOT_IDENTITY | {"precision", "steps"} | (set() if settings.is_judged else {"sample_every"})
+        judged_by = self.recipe.generate.chosen(exclude={"extra_seeds"}) if settings.is_judged else {}
+        chosen = [SCHEMA, self.name, self.recipe.seed, settings.chosen(exclude=ignored), judged_by]
+        return {
+            "number of steps": str(settings.steps),
+            "settings": digest([*chosen, self.machine.precision]),
+            **self._learned_from(),
+            **{f"{part} of the base": hashed for part, hashed in base.parts.items()},
+        }
+
+    def _identities_in_schema_1(self, base: diffusion.Base) -> set[str]:
+        """Hashes by which avignon 0.1.0 may have known this job."""
+        settings = self.recipe.train.as_in_schema_1(exclude=NOT_IDENTITY)
         if self.recipe.train.is_judged:
-            settings["judged_by"] = self.recipe.generate.model_dump(mode="json", exclude={"extra_seeds"})
+            settings["judged_by"] = self.recipe.generate.as_in_schema_1(exclude={"extra_seeds"})
         else:
             del settings["sample_every"]
-        artists = [[artist.name, artist.trigger, artist.rights] for artist in self.artists]
+        chosen = {"settings": digest([self.name, self.recipe.seed, settings, self.machine.precision])}
+        return {digest({**chosen, **self._learned_from(), "base": name}) for name in base.earlier_names}
+
+    def _learned_from(self) -> dict[str, str]:
         return {
-            "settings": digest([self.name, self.recipe.seed, settings, self.machine.precision]),
-            "artists": digest(artists),
-            "base": base.fingerprint,
+            "artists": digest([[artist.name, artist.trigger, artist.rights] for artist in self.artists]),
             "dataset": digest([[row["sha256"], row["captions"]] for _, row in self.examples()]),
         }
 
     def is_done(self, base: diffusion.Base) -> bool:
-        """Whether this very adapter was finished by an earlier run that was interrupted later on."""
-        card, weights = self.folder / "card.json", self.folder / adapters.WEIGHTS_FILE
-        if not (card.exists() and weights.exists()):
-            return False
-        metrics = read_json(card)["metrics"]
-        return bool(metrics["identity"] == digest(self.identity(base)) and metrics["weights"] == sha256_of(weights))
+        """Whether this very adapter is finished: by an earlier run that was interrupted later on, or long ago."""
+        metrics = finished(self.folder)
+        if "job" in metrics:
+            return bool(metrics["job"] == self.identity(base))
+        return metrics.get("identity") in self._identities_in_schema_1(base)
 
     def checkpoints(self, base: diffusion.Base) -> Checkpoints:
-        """Where an interrupted training goes on."""
-        return Checkpoints(self.folder / "checkpoints", self.identity(base), self.recipe.train.keep_checkpoints)
+        """Where an interrupted training goes on, or a finished one of which more steps are wanted."""
+        job, settings = self.identity(base), self.recipe.train
+        if settings.is_open_ended:
+            del job["number of steps"]
+        return Checkpoints(self.folder / "checkpoints", job, settings.keep_checkpoints, settings.steps)
+
+    def set_aside(self, base: diffusion.Base) -> None:
+        """Keep what is finished here, before another job of this name takes its place; and say so."""
+        metrics = finished(self.folder)
+        if not metrics:
+            return
+        place = self.space.set_aside(self.folder, metrics["weights"], leave={"checkpoints"})
+        wanted, known = self.identity(base), metrics.get("job", {})
+        others = [f"another {name}" for name in wanted if wanted[name] != known.get(name)] if known else ["another job"]
+        self.voice.warn(f"{self.name}: {', '.join(others)} than it was finished with; that one is kept in {place}")
+        if others == ["another number of steps"] and not self.recipe.train.is_open_ended:
+            self.voice.warn(f"{self.name}: it begins anew, because {_why_anew(self.recipe.train)}")
 
     def lessons(self, base: diffusion.Base) -> Lessons:
         """Everything that the training reads, encoded once; the UNet must be without adapters."""
@@ -201,8 +232,23 @@ class Job:
             base=base.card,
             trainable=share,
             environment=cards.environment(self.machine.device.type, self.machine.precision),
-            metrics={**metrics, "identity": digest(self.identity(base)), "weights": sha256_of(weights)},
+            metrics={**metrics, "job": self.identity(base), "weights": sha256_of(weights)},
         )
         write_text(self.folder / "README.md", cards.model_card(card, ledger))
         write_json(self.folder / "card.json", plain(card))
-        self.checkpoints(base).clear()
+        self.checkpoints(base).clear(keep_last=self.recipe.train.is_open_ended)
+
+
+def finished(folder: Path) -> dict[str, Any]:
+    """What the card of a finished adapter measured; empty where none is, or its weights are not those of the card."""
+    card, weights = folder / "card.json", folder / adapters.WEIGHTS_FILE
+    if not (card.exists() and weights.exists()):
+        return {}
+    metrics: dict[str, Any] = read_json(card)["metrics"]
+    return metrics if metrics["weights"] == sha256_of(weights) else {}
+
+
+def _why_anew(settings: Train) -> str:
+    if settings.is_judged:
+        return "what is kept was judged at the last step"
+    return f"the learning rate falls towards the last step (train.schedule = {settings.schedule!r})"

@@ -12,7 +12,7 @@ from typing import Any
 
 from avignon import __version__, imaging, processes
 from avignon.curate import least_edge
-from avignon.recipe import EMBEDDED, FolderMuseum, Recipe
+from avignon.recipe import EMBEDDED, SCHEMA, FolderMuseum, Recipe
 from avignon.records import Event, Voice
 from avignon.workspace import Workspace, digest, sha256_of, storing, write_text
 
@@ -23,13 +23,24 @@ class Stage:
 
     name: str
     parents: tuple[str, ...]
-    depends: Callable[[Recipe], object]
+    sections: tuple[str, ...]
+    """The parts of the recipe that it reads."""
+    depends: Callable[[Recipe], Sequence[object]] = lambda _: ()
+    """What else it depends on: the user's files, values of other parts."""
     shared: bool = False
     """Whether several processes do it together; the others are the first one's alone."""
 
     def inputs(self, recipe: Recipe, space: Workspace) -> str:
         """One hash over everything that the stage's outputs follow from."""
-        return digest([self.depends(recipe), [space.made_by(parent) for parent in self.parents]])
+        return digest([SCHEMA, recipe.chosen(*self.sections), *self.depends(recipe), self._parents(space)])
+
+    def is_current(self, recipe: Recipe, space: Workspace) -> bool:
+        """Whether it need not run: its inputs and outputs are those of its last run, be it one of avignon 0.1.0."""
+        earlier = digest([[recipe.as_in_schema_1(*self.sections), *self.depends(recipe)], self._parents(space)])
+        return any(space.is_current(self.name, inputs) for inputs in (self.inputs(recipe, space), earlier))
+
+    def _parents(self, space: Workspace) -> list[str]:
+        return [space.made_by(parent) for parent in self.parents]
 
     def run(self, recipe: Recipe, space: Workspace, voice: Voice) -> None:
         """Do the stage's work. Its module is loaded here and not before: training and generating need torch."""
@@ -37,21 +48,23 @@ class Stage:
 
 
 STAGES = (
-    Stage("collect", (), lambda r: [_dump(r, "museum", "artists", "collect"), _decisions(r), _folders(r)]),
-    Stage("curate", ("collect",), lambda r: [_dump(r, "curate", "artists"), least_edge(r), _decisions(r)]),
-    Stage("prepare", ("curate",), lambda r: [_dump(r, "prepare", "artists"), r.base.resolution]),
-    Stage("train", ("prepare",), lambda r: [_dump(r, "train", "artists", "base", "seed"), _base(r)], shared=True),
+    Stage("collect", (), ("museum", "artists", "collect"), lambda r: (_decisions(r), _folders(r))),
+    Stage("curate", ("collect",), ("curate", "artists"), lambda r: (least_edge(r), _decisions(r))),
+    Stage("prepare", ("curate",), ("prepare", "artists"), lambda r: (r.base.resolution,)),
+    Stage("train", ("prepare",), ("train", "artists", "base", "seed"), lambda r: (_base(r),), shared=True),
     Stage(
         "generate",
         ("prepare", "train"),
-        lambda r: [_dump(r, "generate", "base", "seed", "name"), r.adapter_names, _base(r), _external(r), _sources(r)],
+        ("generate", "base", "seed", "name"),
+        lambda r: (r.adapter_names, _base(r), _external(r), _sources(r)),
         shared=True,
     ),
-    Stage("evaluate", ("prepare", "generate"), lambda r: [_dump(r, "artists", "evaluate"), _local(r.evaluate.encoder)]),
+    Stage("evaluate", ("prepare", "generate"), ("artists", "evaluate"), lambda r: (_local(r.evaluate.encoder),)),
     Stage(
         "exhibit",
         ("curate", "prepare", "train", "generate", "evaluate"),
-        lambda r: [_dump(r, "exhibit", "artists", "name"), __version__],
+        ("exhibit", "artists", "name"),
+        lambda _: (__version__,),
     ),
 )
 
@@ -81,8 +94,7 @@ def run(recipe: Recipe, folder: Path, listener: Callable[[Event], None], *, unti
     with space.locked():
         write_text(space.recipe, recipe.to_toml())
         for stage in wanted:
-            inputs = stage.inputs(recipe, space)
-            current = space.is_current(stage.name, inputs)
+            inputs, current = stage.inputs(recipe, space), stage.is_current(recipe, space)
             if stage.shared:
                 processes.agree(current)
             if current:
@@ -102,10 +114,6 @@ def _assist(recipe: Recipe, space: Workspace, wanted: Sequence[Stage]) -> None:
     for stage in wanted:
         if stage.shared and not processes.agree(True):
             stage.run(recipe, space, Voice(stage.name, lambda _: None))
-
-
-def _dump(recipe: Recipe, *sections: str) -> Any:
-    return recipe.model_dump(mode="json", include=set(sections))
 
 
 def _decisions(recipe: Recipe) -> dict[str, str]:

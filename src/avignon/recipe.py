@@ -38,12 +38,48 @@ def stem(object_id: str) -> str:
     return f"{plain[:80]}-{hashlib.sha256(object_id.encode()).hexdigest()[:8]}".strip("-")
 
 
+SCHEMA = 2
+"""Of hashes over a recipe's values: to be raised where a default or the meaning of a value changes. A new field needs
+no other number, because hashes cover only what differs from the defaults; avignon 0.1.0 (schema 1) hashed all."""
+
+
+def since(schema: int) -> dict[str, Any]:
+    """Marks a field as newer than hashes of the schemas before: `Field(default=…, json_schema_extra=since(2))`."""
+    return {"since": schema}
+
+
 class Section(BaseModel):
     """A table of the recipe: frozen, strictly typed, no unknown keys."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    def chosen(self, *fields: str, exclude: Iterable[str] = ()) -> dict[str, Any]:
+        """The values that differ from the defaults, JSON-ready, of some fields or of all."""
+        return self.model_dump(mode="json", exclude_defaults=True, include=set(fields) or None, exclude=set(exclude))
+
+    def as_in_schema_1(self, *fields: str, exclude: Iterable[str] = ()) -> dict[str, Any]:
+        """All values as avignon 0.1.0 hashed them; what is newer is left out where it has its default."""
+        told = {name: getattr(self, name) for name in fields or type(self).model_fields if name not in exclude}
+        dumped = self.model_dump(mode="json", include=set(told))
+        return {name: _as_in_schema_1(value, dumped[name]) for name, value in told.items() if not _is_newer(self, name)}
+
+
+def _is_newer(section: Section, name: str) -> bool:
+    field = type(section).model_fields[name]
+    extra = field.json_schema_extra
+    marked = isinstance(extra, dict) and "since" in extra
+    return marked and getattr(section, name) == field.get_default(call_default_factory=True)
+
+
+def _as_in_schema_1(value: Any, dumped: Any) -> Any:
+    """`dumped` as it is, but for the sections in it."""
+    if isinstance(value, Section):
+        return value.as_in_schema_1()
+    if isinstance(value, tuple):
+        return [_as_in_schema_1(one, other) for one, other in zip(value, dumped, strict=True)]
+    return dumped
 
 
 class NgaMuseum(Section):
@@ -276,6 +312,11 @@ class Train(Section):
     def is_judged(self) -> bool:
         """Whether what is learned depends on samples."""
         return self.keep == "best" or self.patience > 0
+
+    @property
+    def is_open_ended(self) -> bool:
+        """Whether no step depends on how many there will be, so that a finished training can go on."""
+        return self.schedule == "constant" and not self.is_judged
 
 
 class Scene(Section):

@@ -220,6 +220,8 @@ class Series:
     """How the stops came to their weights: `gains` by adapter, `places` of the stops, and what was measured."""
     extras: tuple[tuple[str, Frame], ...] = ()
     """The frames with further seeds, which have no place in the grid."""
+    base_parts: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of every part of the base; empty in a series by avignon 0.1.0."""
 
     @property
     def pictures(self) -> tuple[tuple[str, Frame], ...]:
@@ -288,7 +290,7 @@ def found_from(fields: Mapping[str, Any]) -> Found:
 
 def frame_from(fields: Mapping[str, Any]) -> Frame:
     """The inverse of `plain` for a frame."""
-    schedule = {name: tuple(row) for name, row in fields["schedule"].items()}
+    schedule = {name: tuple(row) for name, row in fields.get("schedule", {}).items()}
     source = fields.get("source")
     return Frame(**{**fields, "schedule": schedule, "source": source and Source(**source)})
 
@@ -304,4 +306,5 @@ def series_from(fields: Mapping[str, Any]) -> Series:
         base_stop=fields["base_stop"],
         placing=fields["placing"],
         extras=extras,
+        base_parts=fields.get("base_parts", {}),
     )

@@ -74,7 +74,7 @@ def prior(
     count, seed = recipe.train.prior_images, seed_of(recipe.seed, "prior")
     dtype = str(base.pipeline.unet.dtype)
     frames = [
-        frame(recipe, captions[i % len(captions)], seed_of(seed, i), base=base.fingerprint, precision=dtype)
+        frame(recipe, captions[i % len(captions)], seed_of(seed, i), base=base.identity, precision=dtype)
         for i in range(count)
     ]
     job = digest([plain(one) for one in frames])
@@ -158,7 +158,7 @@ class Sampler:
                 scene.prompt,
                 recipe.scene_seed(number),
                 scene=f"scene-{number}",
-                base=base.fingerprint,
+                base=base.identity,
                 precision=dtype,
             )
             for number, scene in enumerate(recipe.generate.scenes[:SCENES], start=1)

@@ -17,7 +17,7 @@ from avignon import adapters, diffusion, processes
 from avignon.batches import seed_of
 from avignon.checkpoints import common
 from avignon.errors import RecipeError
-from avignon.jobs import Job, Machine
+from avignon.jobs import Job, Machine, finished
 from avignon.learner import Learner
 from avignon.lockstep import Lockstep
 from avignon.recipe import Artist, Recipe
@@ -48,7 +48,16 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
                 base = diffusion.load(recipe, torch.float32, voice)
             _train(group, base)
     if company.is_main_process:
+        _keep_others(space, {job.name for job in jobs}, voice)
         space.sweep(space.adapters, {p for job in jobs for p in job.folder.rglob("*") if p.is_file()})
+
+
+def _keep_others(space: Workspace, names: set[str], voice: Voice) -> None:
+    """Set aside the finished adapters of an earlier recipe that this one does not train."""
+    for folder in sorted(space.adapters.iterdir()):
+        if folder.name not in names and (metrics := finished(folder)):
+            place = space.set_aside(folder, metrics["weights"])
+            voice.warn(f"{folder.name}: the recipe does not train it any more; the finished adapter is kept in {place}")
 
 
 def _jobs(recipe: Recipe) -> list[tuple[str, tuple[Artist, ...]]]:
@@ -107,6 +116,7 @@ def _train(group: Sequence[Job], base: diffusion.Base) -> None:
         voice.note(f"{len(group)} adapters in one pass: {', '.join(names)}")
     if company.is_main_process:
         for job in group:
+            job.set_aside(base)
             (job.folder / "card.json").unlink(missing_ok=True)
     lessons = [job.lessons(base) for job in group]
     parameters = prepare_unet(base.pipeline.unet, names, recipe, machine)

@@ -10,7 +10,8 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import shutil
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,17 @@ class Workspace:
     def adapter(self, name: str) -> Path:
         """The folder of a trained adapter."""
         return self.adapters / name
+
+    def set_aside(self, folder: Path, mark: str, leave: Collection[str] = ()) -> Path:
+        """Copy a folder of the run, but for `leave`, to where no stage writes; `mark` is a hash of what is in it."""
+        place = self.root / "set-aside" / self.relative(folder).replace("/", "-")
+        place = place.with_name(f"{place.name}-{mark[:8]}")
+        if not place.exists():
+            scratch = place.with_name(_SCRATCH + place.name)
+            shutil.rmtree(scratch, ignore_errors=True)
+            shutil.copytree(folder, scratch, ignore=lambda _, names: set(leave).intersection(names))
+            scratch.replace(place)
+        return place
 
     def relative(self, path: Path) -> str:
         """A path as it is written inside the run's files: relative to the run, with forward slashes."""
