@@ -198,8 +198,11 @@ def test_a_changed_part_of_the_base_is_seen_and_named(
     assert steps_taken(events) == [1]
     assert all(sha != made(space)[0][name] for name, sha in before[0].items())
     assert all(sha != made(space)[1][name] for name, sha in before[1].items())
-    assert any(f"another {part} of the base than it was finished with" in text for text in said(events, "warning"))
-    assert any(f"the base has another {part} than in the last run" in text for text in said(events, "note"))
+    assert any(
+        f"was finished with different {part} of the base; that adapter is kept in" in text
+        for text in said(events, "warning")
+    )
+    assert any(f"the base has a different {part} than in the last run" in text for text in said(events, "note"))
 
 
 def test_notes_in_a_base_change_nothing(tmp_path: Path) -> None:
@@ -328,7 +331,7 @@ def test_more_steps_at_a_constant_rate_go_on(tmp_path: Path, tiny_sd: Path) -> N
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5]
     kept = bytes_of(space.root / "set-aside", adapters.WEIGHTS_FILE)
     assert sorted(kept.values()) == sorted(before.values())
-    assert any("another number of steps" in text and "kept in" in text for text in said(events, "warning"))
+    assert any("different number of steps" in text and "kept in" in text for text in said(events, "warning"))
 
 
 def test_fewer_steps_at_a_constant_rate_begin_anew(tmp_path: Path, tiny_sd: Path) -> None:
@@ -360,7 +363,7 @@ def test_a_finished_adapter_of_another_recipe_is_kept(tmp_path: Path, tiny_sd: P
     _, events = run(small(tmp_path / "a", tiny_sd, steps=1, learning_rate=5e-3), tmp_path / "runs", "train")
     warnings = said(events, "warning")
     assert [w for w in warnings if w.startswith((HOMER, PICASSO))] == [
-        f"{name}: another settings than it was finished with; that one is kept in "
+        f"{name}: was finished with different settings; that adapter is kept in "
         f"{first.root / 'set-aside'}/adapters-{name}-{sha[:8]}"
         for name, sha in ((n, s) for n in (HOMER, PICASSO) for s in before if kept_as(first, n, s))
     ]

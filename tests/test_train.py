@@ -402,7 +402,7 @@ def test_checkpoint_of_another_job_is_set_aside(tmp_path: Path) -> None:
     state, told = Checkpoints(tmp_path, {"settings": "1", "base": "b", "dataset": "y"}, keep=2, last=9).newest()
     assert state is None
     place = tmp_path / "set-aside" / "step-0000007.pt"
-    assert told == [f"{place}: belongs to another job (another base, another dataset) and was set aside"]
+    assert told == [f"{place}: belongs to another job (different base, different dataset) and was set aside"]
     assert torch.load(place)["step"] == 7
 
 
@@ -429,9 +429,9 @@ def test_damaged_checkpoint_goes_on_from_the_one_before(
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"train": {"learning_rate": 1e-3}}, "another settings"),
-        ({"prepare": {"captions": 1}}, "another dataset"),
-        ({"seed": 8}, "another settings"),
+        ({"train": {"learning_rate": 1e-3}}, "different settings"),
+        ({"prepare": {"captions": 1}}, "different dataset"),
+        ({"seed": 8}, "different settings"),
     ],
 )
 def test_changed_job_starts_afresh_and_loses_nothing(
@@ -460,7 +460,7 @@ def test_another_base_is_told(tmp_path: Path, tiny_sd: Path) -> None:
     notes: list[str] = []
     run(recipe, space, lambda event: notes.append(event.text))
     assert any(
-        "belongs to another job (another unet of the base, another vae of the base, another text_encoder" in note
+        "belongs to another job (different unet of the base, different vae of the base, different text_encoder" in note
         for note in notes
     )
     assert [line["step"] for line in metrics(space)] == [1, 2, 3, 4]

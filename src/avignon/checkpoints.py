@@ -86,7 +86,7 @@ class Checkpoints:
 
     def _differences(self, other: Mapping[str, str]) -> list[str]:
         keys = [*self._job, *(key for key in other if key not in self._job)]
-        return [f"another {key}" for key in keys if self._job.get(key) != other.get(key)]
+        return [f"different {key}" for key in keys if self._job.get(key) != other.get(key)]
 
     def _set_aside(self, path: Path) -> Path:
         place = path.parent / "set-aside" / path.name

@@ -99,7 +99,9 @@ class Shown:
         known = read_json(self.space.series_index).get("base_parts", {}) if self.space.series_index.exists() else {}
         changed = [part for part, hashed in series.base_parts.items() if known.get(part, hashed) != hashed]
         if changed and missing:
-            voice.note(f"the base has another {', '.join(changed)} than in the last run: {missing} pictures to make")
+            voice.note(
+                f"the base has a different {', '.join(changed)} than in the last run: {missing} pictures to make"
+            )
 
 
 def _holds(fields: Mapping[str, Any], frame: Frame) -> bool:

@@ -147,9 +147,10 @@ class Job:
             return
         place = self.space.set_aside(self.folder, metrics["weights"], leave={"checkpoints"})
         wanted, known = self.identity(base), metrics.get("job", {})
-        others = [f"another {name}" for name in wanted if wanted[name] != known.get(name)] if known else ["another job"]
-        self.voice.warn(f"{self.name}: {', '.join(others)} than it was finished with; that one is kept in {place}")
-        if others == ["another number of steps"] and not self.recipe.train.is_open_ended:
+        others = [f"different {name}" for name in wanted if known and wanted[name] != known.get(name)]
+        finished_with = ", ".join(others) or "different settings"
+        self.voice.warn(f"{self.name}: was finished with {finished_with}; that adapter is kept in {place}")
+        if others == ["different number of steps"] and not self.recipe.train.is_open_ended:
             self.voice.warn(f"{self.name}: it begins anew, because {_why_anew(self.recipe.train)}")
 
     def lessons(self, base: diffusion.Base) -> Lessons:
