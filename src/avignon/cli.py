@@ -165,7 +165,7 @@ def _museum(tables: str, folder: Path | None, artic: bool) -> "AbstractContextMa
     from avignon.recipe import ArticMuseum, Collect, FolderMuseum
 
     museum = FolderMuseum(kind="folder", path=str(folder.resolve())) if folder else ArticMuseum(kind="artic")
-    return opened(museum, Collect(), _complain)
+    return opened(museum, Collect(), lambda text: click.echo(f"avignon: warning: {text}", err=True))
 
 
 def _print_works(artist: str, found: "Sequence[Found]") -> None:

@@ -16,7 +16,7 @@ from avignon.imaging import SUFFIXES
 
 @functools.cache
 def _kinds() -> dict[str, frozenset[str]]:
-    """Suffixes and names by what they are: `unread`, `read`, `system`."""
+    """Suffixes and names by what they are: `unread`, `system`."""
     data = tomllib.loads(Path(__file__).with_name("files.toml").read_text(encoding="utf-8"))
     return {kind: frozenset(each for names in table.values() for each in names) for kind, table in data.items()}
 
@@ -97,7 +97,7 @@ def unread(file: str) -> str:
 
 def is_read(file: str) -> bool:
     """Whether the decoder reads what a file is by its name."""
-    return _suffix(file) in {*SUFFIXES, *_kinds()["read"]}
+    return _suffix(file) in SUFFIXES
 
 
 def composed(name: str) -> str:

@@ -53,7 +53,7 @@ class Folder:
         files, wanted = files_of(self.path), [str(name) for name in artist.find or (artist.name,)]
         index = _index(files)
         listed = self._indexed(self.path / index, files, wanted) if index else _unindexed(files)
-        self._check_known(wanted, [row for row, _ in listed])
+        self._check_known(wanted, [row for row, _ in listed], index)
         if passed := files.passed_over(index):
             self.warn(f"{self.path}: {passed}")
         stances = ((row, reason or _stance(row, wanted)) for row, reason in listed)
@@ -71,19 +71,18 @@ class Folder:
         path = self.path / work.image_url
         return Received(path.read_bytes(), path.suffix.lower())
 
-    def _check_known(self, wanted: Sequence[str], rows: Sequence[Row]) -> None:
+    def _check_known(self, wanted: Sequence[str], rows: Sequence[Row], index: str) -> None:
         """Raise for a name that nobody bears, where rows name their artists."""
         if not any("artist" in row for row in rows):
             return
         known = dict.fromkeys(row["artist"] for row in rows if row.get("artist"))
         for name in wanted:
-            if all(names.doubt(each, name) is None for each in known):
-                empty = next(
-                    (p for p in self.path.iterdir() if p.is_dir() and names.key(p.name) == names.key(name)), None
-                )
-                if empty and not (self.path / INDEX).exists():
-                    raise InputError(f"{empty}: no pictures here; allowed are {', '.join(SUFFIXES)}")
-                raise InputError(f"{self.path}: {names.unknown(name, known)}")
+            if any(names.doubt(each, name) is not None for each in known):
+                continue
+            empty = [p for p in self.path.iterdir() if p.is_dir() and names.key(p.name) == names.key(name)]
+            if empty and not index:
+                raise InputError(f"{empty[0]}: no pictures here; allowed are {', '.join(SUFFIXES)}")
+            raise InputError(f"{self.path}: {names.unknown(name, known)}")
 
     def _indexed(self, index: Path, files: Files, wanted: Sequence[str]) -> list[Listed]:
         """The index's rows, each with a file inside the folder, and a row for each picture that it does not name.
@@ -165,7 +164,7 @@ def _index(files: Files) -> str:
     if not found:
         kinds = TABLES | {".txt"}
         other = next(
-            (p for p in map(Path, top) if p.name.casefold().startswith("index.") and p.suffix.lower() in kinds), None
+            (p for p in map(Path, top) if p.name.casefold().startswith("index") and p.suffix.lower() in kinds), None
         )
         if other:
             raise InputError(f"{files.root / other}: not read; the index is called {INDEX}: {sheets.HOW}")

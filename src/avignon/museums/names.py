@@ -35,6 +35,7 @@ class Vocabulary:
 
     doubts: frozenset[str]
     hands: frozenset[str]
+    beside: frozenset[str]
     fillers: frozenset[str]
     joints: re.Pattern[str]
     own: frozenset[str]
@@ -42,7 +43,7 @@ class Vocabulary:
     @property
     def qualifiers(self) -> frozenset[str]:
         """All by which a work is not certainly the artist's own."""
-        return self.doubts | self.hands
+        return self.doubts | self.hands | self.beside
 
 
 @functools.cache
@@ -53,7 +54,7 @@ def vocabulary() -> Vocabulary:
     plain = {kind: frozenset(word for each in words for word in _words(each)) for kind, words in lists.items()}
     long, short = ("|".join(map(re.escape, data["joints"][each])) for each in ("words", "short"))
     joints = re.compile(rf"[;/&+|\r\n]|[\s_](?:(?i:{long})|{short})[\s_]")
-    return Vocabulary(plain["doubts"], plain["hands"], plain["fillers"], joints, plain["own"])
+    return Vocabulary(plain["doubts"], plain["hands"], plain["beside"], plain["fillers"], joints, plain["own"])
 
 
 def doubt(text: str, wanted: str) -> str | None:
@@ -81,8 +82,8 @@ def is_doubted(text: str) -> bool:
 def is_qualifier(text: str, *, doubts_alone: bool = False) -> bool:
     """Whether a text is nothing but such words: `attributed to`, `Werkstatt des`."""
     words, known = frozenset(_words(text)), vocabulary()
-    qualifiers = known.doubts if doubts_alone else known.qualifiers
-    return not words.isdisjoint(qualifiers) and words <= qualifiers | known.fillers
+    telling = known.doubts if doubts_alone else known.doubts | known.hands
+    return not words.isdisjoint(telling) and words <= known.qualifiers | known.fillers
 
 
 def is_own_hand(role: str) -> bool:
