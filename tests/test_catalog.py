@@ -1,5 +1,6 @@
 """The catalog of a museum's tables: exchanged whole or not at all, and quick to ask."""
 
+import codecs
 import csv
 import json
 import multiprocessing
@@ -414,6 +415,9 @@ def test_decisions_file_is_for_editing(capsys: Captured, wide: Ranged, tmp_path:
     command = ("works", "Fernand Leger", "--tables", tables(wide), "--decisions", path)
     listed(capsys, *command)
     assert decisions_in(path) == {}
+    assert path.read_bytes().startswith(
+        codecs.BOM_UTF8
+    )  # C1: or Excel takes an accent for two letters, and saves them.
     lines = path.read_text(encoding="utf-8").splitlines()
     assert len(lines) == 1 + 5
     path.write_text("object_id,decision,reason\n701,drop,too small\n12,keep,\n", encoding="utf-8")

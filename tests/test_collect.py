@@ -1,5 +1,6 @@
 """collect: every work that was considered is on the list, and only what may be used is fetched."""
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -330,6 +331,63 @@ def test_replaced_scan_is_taken(run: Run, tmp_path: Path) -> None:
     row = next(row for row in run.space.read_ledger() if row["object_id"] == "ann-work-0")
     assert (row["width"], row["height"]) == ("120", "100")
     assert sha256_of(run.space.root / row["file"]) == sha256_of(tmp_path / "scans" / "ann" / "work-0.png")
+
+
+def index(folder: Path, *rows: str) -> None:
+    """The two artists' scans, under another index."""
+    scans.scans(folder / "scans")
+    (folder / "scans" / "index.csv").write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+
+
+ANN = [f"ann/work-{number}.png" for number in range(3)]
+BO = [f"bo/work-{number}.png" for number in range(3)]
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+def test_no_picture_is_every_artists(run: Run, tmp_path: Path, indexed: bool) -> None:
+    """A7: where nothing says whose pictures are, two artists do not both get all of them."""
+    index(tmp_path, "file,title,rights", *(f"{file},,CC0" for file in (*ANN, *BO)))
+    if not indexed:
+        shutil.rmtree(tmp_path / "scans")
+        for number in range(3):
+            scans.scan(tmp_path / "scans" / f"{number}.png", number)
+    recipe = load(scans.recipe(tmp_path), ["artists.0.rights=acknowledge-restricted"] * (not indexed))
+    with pytest.raises(InputError) as caught:
+        run.collect(recipe)
+    first = "ann/work-0.png" if indexed else "0.png"
+    assert str(caught.value) == (
+        f"{tmp_path / 'scans'}: nothing says whether {first!r} is by Ann Other or Bo Second; "
+        "name the artists in a column artist of index.csv, or give each a subfolder of that name"
+    )
+
+
+def test_doubts_of_an_index_are_in_the_ledger(run: Run, tmp_path: Path) -> None:
+    """A8, C2: doubtful works and those not in the index are in the ledger; a curator's keep overrules a doubt alone."""
+    index(
+        tmp_path,
+        "file;Artist;rights",
+        *(f"{file};Ann Other;CC0" for file in ANN[:2]),
+        f"{ANN[2]};After Ann Other;CC0",
+        f"{BO[0]};Bo Second & Ann Other;CC0",
+        f"{BO[1]};Bo Second;CC0",
+    )
+    words(tmp_path, "ann-work-2,keep,by her own hand")
+    recipe = load(scans.recipe(tmp_path, works=1), ["artists.0.decisions=words.csv", "artists.0.works=3"])
+    run.carry(recipe)
+    ledger = {(row["artist"], row["object_id"]): (row["decision"], row["reason"]) for row in run.space.read_ledger()}
+    assert ledger["Ann Other", "ann-work-2"] == ("kept", "kept by the curator: by her own hand")
+    joined = ("rejected", "attribution is 'Bo Second & Ann Other'")
+    assert ledger["Ann Other", "bo-work-0"] == ledger["Bo Second", "bo-work-0"] == joined
+    assert ledger["Bo Second", "bo-work-1"] == ("kept", "")
+    assert ledger["Bo Second", "bo-work-2"] == ("rejected", "not in index.csv")
+
+
+def test_what_a_folder_says_is_said_once(run: Run, tmp_path: Path) -> None:
+    """C2: a warning of the folder that both artists share comes once."""
+    scans.scans(tmp_path / "scans")
+    (tmp_path / "scans" / "README.txt").write_text("mine")
+    run.collect(load(scans.recipe(tmp_path)))
+    assert run.warnings() == [f"{tmp_path / 'scans'}: passed over, as no pictures: 1 × .txt"]
 
 
 def test_museum_offline(run: Run, stocked: LocalMuseum, tmp_path: Path) -> None:

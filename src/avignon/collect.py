@@ -3,17 +3,18 @@
 Reads the museum; writes `works/found.jsonl` (every work that was considered) and `works/<artist>/<object_id>.<ext>`.
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from avignon.errors import FetchError, ImageError, RightsError
+from avignon.errors import FetchError, ImageError, InputError, RightsError
 from avignon.imaging import SUFFIXES, size_of
 from avignon.museums import opened
 from avignon.museums.protocol import Museum
-from avignon.recipe import Artist, Recipe, load_decisions, stem
+from avignon.recipe import AnyMuseum, Artist, FolderMuseum, Recipe, load_decisions, stem
 from avignon.records import Access, Decision, Found, Original, Verdict, Voice, Work, plain
 from avignon.workspace import Workspace, sha256_of, write_bytes, write_text
 
@@ -27,11 +28,15 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
     """
     earlier = [f for f in space.read_found() if f.original]
     found: list[Found] = []
+    whose: dict[tuple[str, str], str] = {}
+    warn = functools.cache(voice.warn)  # Artists of one folder share its index, and what is said of it.
     for artist in recipe.artists:
-        with opened(recipe.museum_of(artist), recipe.collect, voice.warn) as museum:
+        with opened(recipe.museum_of(artist), recipe.collect, warn) as museum:
             voice.note(f"looking for {artist.name}")
             words = load_decisions(artist)
-            considered = _gated(artist, museum.find(artist))
+            of_artist = museum.find(artist)
+            _check_whose(artist, recipe.museum_of(artist), of_artist, whose)
+            considered = _gated(artist, of_artist)
             _tell_strangers(artist, words, considered, voice)
             ranked = _ranked(artist, considered, words, recipe.collect.reserve)
             try:
@@ -40,6 +45,23 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
                 write_text(space.found, _lines([*found, *_not_in(found, earlier)]))
     write_text(space.found, _lines(found))
     space.sweep(space.works, {space.found, space.ledger, *(space.root / f.original.file for f in found if f.original)})
+
+
+def _check_whose(artist: Artist, museum: AnyMuseum, found: list[Found], whose: dict[tuple[str, str], str]) -> None:
+    """Raise where two artists would have one picture because nothing says whose it is; `whose` grows by what is found.
+
+    Raises:
+        InputError: naming the folder, the picture and both artists.
+    """
+    if not isinstance(museum, FolderMuseum):
+        return
+    for work in (f.work for f in found if f.decision is None and not f.work.attributed):
+        other = whose.setdefault((museum.path, work.image_url), artist.name)
+        if other != artist.name:
+            raise InputError(
+                f"{museum.path}: nothing says whether {work.image_url!r} is by {other} or {artist.name}; "
+                "name the artists in a column artist of index.csv, or give each a subfolder of that name"
+            )
 
 
 def _not_in(found: list[Found], earlier: list[Found]) -> list[Found]:

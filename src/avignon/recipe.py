@@ -3,7 +3,6 @@
 Every field is documented directly beneath itself. Unknown keys are errors that suggest the nearest key.
 """
 
-import csv
 import difflib
 import hashlib
 import re
@@ -18,7 +17,8 @@ from typing import Annotated, Any, Literal, get_args
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from avignon.errors import RecipeError
+from avignon import sheets
+from avignon.errors import InputError, RecipeError
 from avignon.records import EMBEDDED as EMBEDDED
 from avignon.records import NGA_TABLES as NGA_TABLES
 from avignon.records import Decision, Verdict
@@ -46,6 +46,15 @@ no other number, because hashes cover only what differs from the defaults; avign
 def since(schema: int) -> dict[str, Any]:
     """Marks a field as newer than hashes of the schemas before: `Field(default=…, json_schema_extra=since(2))`."""
     return {"since": schema}
+
+
+DECISIONS = sheets.Columns(
+    "decisions",
+    {"object_id": ("id",), "decision": (), "reason": ()},
+    needed=("decision", "object_id"),
+    grave=("decision",),
+)
+"""Of a curator's file; further columns are for whoever edits it."""
 
 
 class Section(BaseModel):
@@ -727,35 +736,23 @@ def decisions_in(path: Path) -> dict[str, Decision]:
     """
     words = {"keep": Verdict.KEPT, "kept": Verdict.KEPT, "drop": Verdict.REJECTED, "rejected": Verdict.REJECTED}
     decisions: dict[str, Decision] = {}
-    for line, row in _decision_rows(path):
-        word = (row["decision"] or "").strip().lower()
-        if row["decision"] is not None and not word:
+    try:
+        sheet = sheets.read(path, DECISIONS)
+    except InputError as unreadable:
+        raise RecipeError(str(unreadable)) from None
+    for line, row in sheet.rows:
+        word, number = row["decision"].lower(), row["object_id"]
+        if not word and any(each.strip().lower() in words for each in re.split(r"[,;\t|]", number)[1:]):
+            raise RecipeError(
+                f"{path}: line {line}: {number!r} is one field; separate its fields as the first line's are"
+            )
+        if not word:
             continue
         if word not in words:
             raise RecipeError(f"{path}: line {line}: decision: {word!r} is not allowed; it is keep, drop or empty")
-        number = (row["object_id"] or "").strip()
         if not number:
             raise RecipeError(f"{path}: line {line}: object_id is empty")
         if number in decisions:
             raise RecipeError(f"{path}: line {line}: object_id {number!r} is decided on twice")
-        decisions[number] = Decision(words[word], (row.get("reason") or "").strip())
+        decisions[number] = Decision(words[word], row.get("reason", ""))
     return decisions
-
-
-def _decision_rows(path: Path) -> Iterable[tuple[int, dict[str, str | None]]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            line = 1
-            reader = csv.DictReader(file, strict=True)
-            missing = {"object_id", "decision"} - set(reader.fieldnames or ())
-            if missing:
-                raise RecipeError(f"{path}: column {', '.join(sorted(missing))} is missing")
-            for row in reader:
-                yield reader.line_num, row
-                line = reader.line_num
-    except OSError as unreadable:
-        raise RecipeError(f"{path}: decisions cannot be read: {unreadable.strerror}") from None
-    except UnicodeDecodeError:
-        raise RecipeError(f"{path}: decisions cannot be read: not UTF-8 text") from None
-    except csv.Error as broken:
-        raise RecipeError(f"{path}: line {line + 1}: not CSV: {broken}") from None

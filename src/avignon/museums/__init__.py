@@ -23,7 +23,7 @@ def opened(museum: "AnyMuseum", settings: "Collect", warn: Callable[[str], None]
     if museum.kind == "folder":
         from avignon.museums.folder import Folder
 
-        yield Folder(Path(museum.path))
+        yield Folder(Path(museum.path), warn=warn)
         return
     from avignon.museums.iiif import Images
 
