@@ -81,20 +81,21 @@ def rights_of(artists: Sequence[Artist], works: Sequence[Row]) -> dict[str, Any]
     counts: dict[str, Any] = {access.value: sum(row["rights"] == access for row in works) for access in Access}
     conditions = Counter(row["condition"] for row in works if row.get("condition"))
     acknowledged = [artist.name for artist in artists if artist.rights == "acknowledge-restricted"]
-    statement = _statement(len(works), len(works) - counts[Access.OPEN], acknowledged)
-    if conditions:
-        statement = f"{statement} {_asked(len(works), conditions)}"
+    statement = _statement(len(works), len(works) - counts[Access.OPEN], acknowledged, conditions)
     return {**counts, "conditions": dict(conditions), "acknowledged": acknowledged, "statement": statement}
 
 
-def _statement(works: int, closed: int, acknowledged: Sequence[str]) -> str:
-    if not closed:
+def _statement(works: int, closed: int, acknowledged: Sequence[str], conditions: Mapping[str, int]) -> str:
+    if not closed and not conditions:
         return f"All {works} training images are open: released by their museum, or in the public domain."
-    return (
+    if not closed:
+        return f"All {works} training images are open, some with a condition. {_asked(works, conditions)}"
+    said = (
         f"{closed} of {works} training images are not known to be free to use. Whoever made this adapter "
         f"stated that they may use those of {' and '.join(acknowledged)}; that does not pass to you. "
         "Ask before you share it."
     )
+    return f"{said} {_asked(works, conditions)}" if conditions else said
 
 
 def _asked(works: int, conditions: Mapping[str, int]) -> str:
@@ -107,7 +108,7 @@ def _asked(works: int, conditions: Mapping[str, int]) -> str:
 
 
 def notice(folders: Iterable[Path]) -> str:
-    """What a picture must say of the adapters that made it, by their folders; empty where all is open without a condition."""
+    """What a picture must say of its adapters, by their folders; empty where all works are open without a condition."""
     return " ".join(dict.fromkeys(filter(None, map(_notice_of, folders))))
 
 

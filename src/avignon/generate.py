@@ -56,14 +56,18 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
     easel = Easel(recipe, base.fingerprint, hashes, precision)
     series = easel.series(processes.told(lambda: placing(easel, painter, space, voice)))
 
-    def as_png(image: Image.Image, frame: Frame) -> bytes:
-        rights = cards.notice(
+    def rights(frame: Frame) -> str:
+        notice = cards.notice(
             folders[name] for name, weight in frame.weights.items() if weight or name in frame.schedule
         )
         begun = f"It began from {frame.source.file}, for whose rights its user answers." if frame.source else ""
-        said = " ".join(filter(None, (rights, begun)))
-        return imaging.png_bytes(image, parameters_text(frame, base.model), plain(frame), said)
+        return " ".join(filter(None, (notice, begun)))
 
+    def as_png(image: Image.Image, frame: Frame) -> bytes:
+        return imaging.png_bytes(image, parameters_text(frame, base.model), plain(frame), rights(frame))
+
+    if processes.is_first():
+        _drop_outdated(series, space, rights)
     _paint(series, painter, space, voice, as_png)
     processes.meet()
     if processes.is_first():
@@ -102,6 +106,14 @@ def _finish(series: Series, space: Workspace) -> None:
     write_json(space.series_index, plain(series))
     kept = {space.series_index, space.placing, *(space.series / file for file, _ in series.pictures)}
     space.sweep(space.series, kept)
+
+
+def _drop_outdated(series: Series, space: Workspace, rights: Callable[[Frame], str]) -> None:
+    """Delete pictures that say of their rights what no longer holds; painted anew, they are the same to the eye."""
+    for file, frame in series.pictures:
+        path = space.series / file
+        if _is_shown(path, frame) and imaging.png_rights(path) != rights(frame):
+            path.unlink()
 
 
 def _missing(series: Series, space: Workspace) -> set[int]:

@@ -13,7 +13,7 @@ from avignon.batches import Data, encode, seed_of
 from avignon.checkpoints import Checkpoints
 from avignon.errors import RecipeError
 from avignon.recipe import Artist, Recipe
-from avignon.records import Frame, Voice, plain
+from avignon.records import Card, Frame, Voice, plain
 from avignon.workspace import Workspace, digest, read_json, sha256_of, write_bytes, write_json, write_text
 
 NOT_IDENTITY = {
@@ -116,6 +116,15 @@ class Job:
             return False
         metrics = read_json(card)["metrics"]
         return bool(metrics["identity"] == digest(self.identity(base)) and metrics["weights"] == sha256_of(weights))
+
+    def restate_rights(self) -> None:
+        """Write a finished adapter's cards anew where not its images, but what is known of their rights has changed."""
+        path, ledger = self.folder / "card.json", self.space.read_ledger()
+        held = read_json(path)
+        rights = cards.rights_of(self.artists, cards.works_of([artist.name for artist in self.artists], ledger))
+        if {"conditions": {}, **held["rights"]} != rights:
+            write_text(self.folder / "README.md", cards.model_card(Card(**{**held, "rights": rights}), ledger))
+            write_json(path, {**held, "rights": rights})
 
     def checkpoints(self, base: diffusion.Base) -> Checkpoints:
         """Where an interrupted training goes on."""

@@ -158,6 +158,8 @@ class Example:
     museum: str
     box: tuple[int, int, int, int]
     """The crop: left, upper, right, lower, in pixels of the original turned upright."""
+    rights: str = Access.OPEN
+    """Access and condition of the work's image, as `brief` writes them."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ class Card:
     dataset: Mapping[str, Any]
     """Images, works, and a hash over the prepared images and captions."""
     rights: Mapping[str, Any]
-    """Counts of works per access and per condition, whose restricted works were acknowledged, the sentence that follows."""
+    """Counts of works per access and condition, whose restricted works were acknowledged, the sentence that follows."""
     recipe: Mapping[str, Any]
     environment: Mapping[str, Any]
     metrics: Mapping[str, Any]

@@ -95,21 +95,23 @@ def _at_address(address: str) -> _Part:
     codes = place.removeprefix(f"{licence['address']}/").split("-")
     known = {element["code"] for element in licence["elements"]}
     if place.startswith(licence["address"]) and known.issuperset(codes) and port in ("", *licence["jurisdictions"]):
-        return _of_elements(codes, found["version"] or "", port)
+        return _of_elements(codes, found["version"] or "", port, address)
     return _addresses().get(place, _Part("unread", address)) if not port else _Part("unread", address)
 
 
 def _licensed(text: str) -> _Part:
     """A Creative Commons licence by its code or its name."""
     codes = [_elements()[words.key(found[0], _GAP)] for found in _element().finditer(text)]
-    version = re.search(rf"[1-4]\.[05](?:{_GAP}(?P<port>[a-z]+)\b)?", text)
+    version = re.search(r"[1-4]\.[05](?:[\s-]+(?P<port>[a-z]+)\b)?", text)
     port = version["port"] if version and version["port"] in _vocabulary()["licence"]["jurisdictions"] else ""
-    return _of_elements(codes, version[0][:3] if version else "", port or "")
+    return _of_elements(codes, version[0][:3] if version else "", port or "", text)
 
 
-def _of_elements(codes: Iterable[str], version: str, port: str) -> _Part:
+def _of_elements(codes: Iterable[str], version: str, port: str, text: str) -> _Part:
     """A licence of these elements: it sets the condition of each, and restricts if one of them does."""
     elements = [each for each in _vocabulary()["licence"]["elements"] if each["code"] in codes]
+    if elements[0]["code"] != "by" and all(each["kind"] == "open" for each in elements):
+        return _Part("unread", text)  # All that are in use ask for attribution, so something is missing here.
     name = " ".join(filter(None, ("CC", "-".join(each["code"] for each in elements), version, port))).upper()
     kind = "claim" if any(each["kind"] == "claim" for each in elements) else "open"
     return _Part(kind, condition=f"{', '.join(each['condition'] for each in elements)} ({name})")
@@ -169,8 +171,8 @@ def _lexer() -> re.Pattern[str]:
     )
     code = words.any_of((each["code"] for each in licence["elements"]), _GAP)
     elements = rf"{_element().pattern}(?:{_GAP}{_element().pattern})*"
-    # A jurisdiction ends the licence's name: in "CC BY 4.0 in copyright", "in" is not India.
-    version = rf"(?:{_GAP}|/)v?[1-4]\.[05](?!\d)(?:{_GAP}{port}(?=\s*(?:$|[^\w\s])))?(?:{_GAP}{after})*"
+    # A jurisdiction ends the name of a licence before 4.0: in "CC BY 3.0 in copyright", "in" is not India.
+    version = rf"(?:{_GAP}|/)v?(?:[1-3]\.[05][\s-]+{port}(?=\s*(?:$|[^\w\s]))|[1-4]\.[05](?!\d))(?:{_GAP}{after})*"
     return re.compile(
         r"(?P<address>(?:(?:https?:)?//|www\.)\S+|[a-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z]{2,}/\S*)"
         rf"|(?P<licence>{lead}{_GAP}(?:{between}{_GAP})*{elements}(?:{version})?(?:{_GAP}{after})*"
