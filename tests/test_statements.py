@@ -121,7 +121,12 @@ DOUBTFUL = [
         "unrestricted",
         "no restrictions",
     ),
-    *("no copyright information", "no copyright infringement intended", "No copyright status"),
+    *(
+        "public domain under licence",
+        "no copyright information",
+        "no copyright infringement intended",
+        "No copyright status",
+    ),
     *("Creative Commons", "CC", "CC 4.0", "attribution", "share alike", "CC BY 4.0, Jane Doe", "CC BY-SA 4.0 or GFDL"),
     *("account001", "n/a", "-", "?", ".", "ask", "mine", "yes", "1", "my own photograph", "パブリックドメイン", "CC01"),
     *(
