@@ -57,6 +57,13 @@ def test_record_becomes_a_work(museum: Artic, server: LocalArtic) -> None:
     assert work.depicts == "A work made of oil on canvas."
 
 
+def test_displayed_date_stands_in_for_missing_years(museum: Artic) -> None:
+    """A record without years of its own has those of the date that it displays."""
+    found = by_id(museum.find(Name("Winslow Homer")))
+    assert (found["25813"].work.begin, found["25813"].work.end) == (1880, 1884)
+    assert "made 1884" in found["25813"].work.rights.evidence
+
+
 def test_rights_are_the_museums_word_on_each_work(museum: Artic) -> None:
     """Public domain is open, what is not called so is restricted, and no word at all is unknown."""
     found = by_id(museum.find(Name("Winslow Homer")))

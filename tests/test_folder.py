@@ -85,6 +85,73 @@ def test_rights_come_from_the_index(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("columns", "access", "years"),
+    [
+        # A range in short ends in its last year: 1931 is protected in the United States through 2026.
+        ({"year": "1930-31", "artist_died": "1954"}, "unknown", (1930, 1931)),
+        ({"year": "1929–35", "artist_died": "1954"}, "unknown", (1929, 1935)),
+        ({"date": "1929–30", "artist_died": "1954"}, "open", (1929, 1930)),
+        ({"year": "c. 1885", "artist_died": "1910"}, "open", (1880, 1890)),
+        ({"year": "1885.0", "artist_died": "1910.0"}, "open", (1885, 1885)),
+        ({"year": "", "date": "1890s", "artist_died": "1910"}, "open", (1890, 1899)),
+        ({"year": "n.d.", "date": "1885", "artist_died": "March 1910"}, "open", (1885, 1885)),
+        ({"year": "n.d.", "artist_died": "1910"}, "open", (None, None)),
+        # Without a last year, the artist's death is the last; a later year speaks against that.
+        ({"year": "after 1890", "artist_died": "1910"}, "open", (1890, None)),
+        ({"year": "after 1890", "artist_died": "1955"}, "unknown", (1890, None)),
+        ({"year": "after 1920", "artist_died": "1910"}, "unknown", (1920, None)),
+        ({"year": "1885, cast 1990", "artist_died": "1910"}, "unknown", (1885, 1990)),
+        ({"year": "after 1890"}, "unknown", (1890, None)),
+        ({"year": "18th century"}, "open", (1701, 1800)),
+        ({"year": "1800s"}, "unknown", (1800, 1899)),
+        # Statements come before age, understood or not.
+        ({"year": "1885", "artist_died": "1910", "rights": "(C) 2019 The Museum"}, "restricted", (1885, 1885)),
+        ({"year": "1885", "artist_died": "1910", "rights": "ask the museum"}, "unknown", (1885, 1885)),
+        ({"year": "1885", "artist_died": "1910", "rights": "  "}, "open", (1885, 1885)),
+        ({"year": "1937", "artist_died": "1973", "rights": "Public domain from 2044"}, "restricted", (1937, 1937)),
+        ({"year": "1925", "artist_died": "1973", "rights": "public domain (USA only)"}, "unknown", (1925, 1925)),
+    ],
+)
+def test_dates_and_statements_of_an_index(
+    tmp_path: Path, columns: dict[str, str], access: str, years: tuple[int | None, int | None]
+) -> None:
+    """What an index writes of years and rights gives the years that are meant, and never more freedom than it says."""
+    scan(tmp_path / "a.png", 1)
+    fields = ",".join(f'"{value}"' for value in columns.values())
+    index(tmp_path, f"file,{','.join(columns)}\na.png,{fields}\n")
+    (found,) = find(tmp_path)
+    assert found.work.rights.access.value == access
+    assert (found.work.begin, found.work.end) == years
+    assert "not understood" not in found.work.rights.evidence or access != "open"
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        (
+            {"year": "cast by the estate", "artist_died": "1910"},
+            "not dated; date 'cast by the estate' is not understood",
+        ),
+        (
+            {"year": "1885", "artist_died": "c. 1910"},
+            "year of death unknown; made 1885; year of death 'c. 1910' is not",
+        ),
+        ({"year": "1885", "artist_died": "still alive"}, "year of death 'still alive' is not understood"),
+        ({"year": "1885", "artist_died": "after 1910"}, "year of death 'after 1910' is not understood"),
+        ({"artist_died": "1910", "rights": "CC BY 4.0, Jane Doe"}, "'CC BY 4.0, Jane Doe'; not understood: 'jane doe'"),
+    ],
+)
+def test_what_an_index_says_and_nobody_reads_is_said(tmp_path: Path, columns: dict[str, str], said: str) -> None:
+    """A date, year of death or statement that is not understood stands in the evidence, and age opens nothing."""
+    scan(tmp_path / "a.png", 1)
+    fields = ",".join(f'"{value}"' for value in columns.values())
+    index(tmp_path, f"file,{','.join(columns)}\na.png,{fields}\n")
+    (found,) = find(tmp_path)
+    assert found.work.rights.access is Access.UNKNOWN
+    assert said in found.work.rights.evidence
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("file\na.png\nmissing.png\n", "line 3: file: 'missing.png' does not exist"),

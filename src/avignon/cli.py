@@ -178,7 +178,7 @@ def _print_works(artist: str, found: "Sequence[Found]") -> None:
             each.work.medium,
             each.work.classification,
             f"{each.work.width}×{each.work.height}",
-            each.work.rights.access.value,
+            each.work.rights.brief,
             each.decision.reason if each.decision else "",
             each.work.page,
         )

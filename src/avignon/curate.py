@@ -19,7 +19,7 @@ from avignon.workspace import Workspace, write_bytes, write_text
 LEDGER = (
     *("museum", "object_id", "accession", "title", "artist", "year", "image_url", "width", "height", "sha256"),
     *("rights", "evidence", "decision", "reason"),
-    *("file", "medium", "classification", "credit", "page", "capped", "terms", "acknowledged"),
+    *("file", "medium", "classification", "credit", "page", "capped", "terms", "acknowledged", "condition"),
     *(each.name for each in fields(Measures)),
 )
 
@@ -171,7 +171,7 @@ def _write_contact(recipe: Recipe, decided: list[Decided], space: Workspace) -> 
             about=_about(each),
             kept=each.is_kept,
             reason=each.decision.reason,
-            rights=each.found.work.rights.access.sentence,
+            rights=each.found.work.rights.label,
             picture=each.thumbnail,
         )
         for each in decided
@@ -214,6 +214,7 @@ def _row(decided: Decided, acknowledged: set[str]) -> dict[str, object]:
         "terms": "; ".join(work.terms),
         # The user stated that they may use this artist's images though this one is not open.
         "acknowledged": str(closed and work.artist in acknowledged).lower(),
+        "condition": work.rights.condition,
         **(asdict(decided.measures) if decided.measures else {}),
     }
 

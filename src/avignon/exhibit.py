@@ -81,10 +81,15 @@ class Label:
         return self.row["rights"] == Access.OPEN
 
     @property
+    def condition(self) -> str:
+        """What the image's licence asks; empty for nothing, and in a ledger that has no such column yet."""
+        return self.row.get("condition") or ""
+
+    @property
     def sentence(self) -> str:
         """What the label says of the rights, and of what the user stated where they are not open."""
         stated = " Whoever ran this stated that they may use it." if self.row.get("acknowledged") == "true" else ""
-        return Access(self.row["rights"]).sentence + stated
+        return Access(self.row["rights"]).under(self.condition) + stated
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,11 @@ class Voicing:
     def not_open(self) -> int:
         """How many of the works that hang are restricted or of unknown rights."""
         return sum(not label.is_open for label in self.hung)
+
+    @property
+    def conditions(self) -> list[str]:
+        """What the licences of the works that hang ask, each once."""
+        return list(dict.fromkeys(label.condition for label in self.hung if label.condition))
 
     @property
     def reasons(self) -> list[tuple[str, int]]:

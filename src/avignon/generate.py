@@ -60,14 +60,19 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
     shown = Shown(space, base)
     series = easel.series(processes.told(lambda: placing(easel, painter, shown, voice)), base.parts)
 
-    def as_png(image: Image.Image, frame: Frame) -> bytes:
-        rights = cards.notice(
+    def rights(frame: Frame) -> str:
+        notice = cards.notice(
             folders[name] for name, weight in frame.weights.items() if weight or name in frame.schedule
         )
         begun = f"It began from {frame.source.file}, for whose rights its user answers." if frame.source else ""
-        said = " ".join(filter(None, (rights, begun)))
-        return imaging.png_bytes(image, parameters_text(frame, base.model), plain(frame), said)
+        return " ".join(filter(None, (notice, begun)))
 
+    def as_png(image: Image.Image, frame: Frame) -> bytes:
+        return imaging.png_bytes(image, parameters_text(frame, base.model), plain(frame), rights(frame))
+
+    if processes.is_first():
+        _restate_rights(series, shown, rights, as_png)
+    processes.meet()
     _paint(series, painter, shown, voice, as_png)
     processes.meet()
     if processes.is_first():
@@ -146,6 +151,17 @@ def _finish(series: Series, shown: Shown) -> None:
     write_json(space.series_index, plain(series))
     kept = {space.series_index, space.placing, *(space.series / file for file, _ in series.pictures)}
     space.sweep(space.series, kept)
+
+
+def _restate_rights(
+    series: Series, shown: Shown, rights: Callable[[Frame], str], as_png: Callable[[Image.Image, Frame], bytes]
+) -> None:
+    """Write pictures anew, the same pixels, that say of their rights what no longer holds."""
+    missing = shown.missing(series)
+    for place, (file, frame) in enumerate(series.pictures):
+        path = shown.space.series / file
+        if place not in missing and imaging.png_rights(path) != rights(frame):
+            write_bytes(path, as_png(imaging.load(path), frame))
 
 
 def _groups(series: Series, painter: painting.Painter) -> list[list[int]]:

@@ -13,7 +13,7 @@ from avignon.batches import Data, encode, seed_of
 from avignon.checkpoints import Checkpoints
 from avignon.errors import RecipeError
 from avignon.recipe import SCHEMA, Artist, Recipe, Train
-from avignon.records import Frame, Voice, plain
+from avignon.records import Card, Frame, Voice, plain
 from avignon.workspace import Workspace, digest, read_json, sha256_of, write_bytes, write_json, write_text
 
 NOT_IDENTITY = {
@@ -132,6 +132,15 @@ class Job:
         if "job" in metrics:
             return bool(metrics["job"] == self.identity(base))
         return metrics.get("identity") in self._identities_in_schema_1(base)
+
+    def restate_rights(self) -> None:
+        """Write a finished adapter's cards anew where not its images, but what is known of their rights has changed."""
+        path, ledger = self.folder / "card.json", self.space.read_ledger()
+        held = read_json(path)
+        rights = cards.rights_of(self.artists, cards.works_of([artist.name for artist in self.artists], ledger))
+        if {"conditions": {}, **held["rights"]} != rights:
+            write_text(self.folder / "README.md", cards.model_card(Card(**{**held, "rights": rights}), ledger))
+            write_json(path, {**held, "rights": rights})
 
     def checkpoints(self, base: diffusion.Base) -> Checkpoints:
         """Where an interrupted training goes on, or a finished one of which more steps are wanted."""

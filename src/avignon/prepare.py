@@ -11,7 +11,7 @@ from textwrap import shorten
 
 from avignon import imaging
 from avignon.recipe import Artist, Recipe, stem
-from avignon.records import Example, Verdict, Voice, plain
+from avignon.records import Example, Verdict, Voice, brief, plain
 from avignon.workspace import Workspace, write_bytes, write_text
 
 Row = dict[str, str]
@@ -44,7 +44,8 @@ def _examples(artist: Artist, row: Row, recipe: Recipe, space: Workspace) -> lis
         write_bytes(space.metadata(artist.slug).with_name(name), content)
         digest = hashlib.sha256(content).hexdigest()
         identity = (row["object_id"], row["accession"], row["title"], row["museum"])
-        examples.append(Example(name, captions, digest, *identity, box))
+        rights = brief(row["rights"], row.get("condition", ""))
+        examples.append(Example(name, captions, digest, *identity, box, rights))
     return examples
 
 

@@ -133,8 +133,9 @@ class Artist(Section):
     trigger: str = Field(min_length=1)
     """The phrase in every caption, by which prompts call the style."""
     rights: Literal["open-only", "acknowledge-restricted"] = "open-only"
-    """`open-only` takes works whose images are open. `acknowledge-restricted` also takes images that are restricted or
-    of unknown rights: you state that you may use them, and everything made from them says so."""
+    """`open-only` takes works whose images are open, be it on a condition such as attribution. With
+    `acknowledge-restricted` images may also be restricted or of unknown rights: you state that you may use them.
+    Everything made from them says so, and what conditions they have."""
     decisions: str = ""
     """A CSV file with columns object_id, decision (`keep`, `drop`, or empty: the measures decide) and reason: a
     curator's word, above measures. `avignon works ARTIST --decisions FILE` writes one to edit."""

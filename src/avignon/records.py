@@ -25,6 +25,14 @@ class Access(StrEnum):
         """What a wall label says."""
         return _SENTENCES[self]
 
+    def under(self, condition: str) -> str:
+        """What a wall label says of an image whose licence sets a condition; `sentence` where it sets none."""
+        if not condition:
+            return self.sentence
+        if self is Access.OPEN:
+            return f"Open with a condition: as far as the evidence goes, this image may be used under {condition}."
+        return f"{self.sentence} Its licence names a condition: {condition}."
+
 
 _SENTENCES = {
     Access.OPEN: "Open: as far as the evidence goes, this image may be used freely.",
@@ -40,6 +48,23 @@ class Rights:
     access: Access
     evidence: str
     """Field values and reasoning in one line, e.g. `openaccess=0; maxpixels=900; artist died 1973`."""
+    condition: str = ""
+    """What its licence asks of whoever uses it, e.g. `attribution, share-alike (CC BY-SA 4.0)`; empty for nothing."""
+
+    @property
+    def label(self) -> str:
+        """What a wall label says."""
+        return self.access.under(self.condition)
+
+    @property
+    def brief(self) -> str:
+        """Access and condition, for a cell of a table."""
+        return brief(self.access, self.condition)
+
+
+def brief(access: str, condition: str) -> str:
+    """Access and condition as a cell of a table has them, e.g. `open: attribution (CC BY 4.0)`."""
+    return f"{access}: {condition}" if condition else str(access)
 
 
 @dataclass(frozen=True)
@@ -133,6 +158,8 @@ class Example:
     museum: str
     box: tuple[int, int, int, int]
     """The crop: left, upper, right, lower, in pixels of the original turned upright."""
+    rights: str = Access.OPEN
+    """Access and condition of the work's image, as `brief` writes them."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +176,7 @@ class Card:
     dataset: Mapping[str, Any]
     """Images, works, and a hash over the prepared images and captions."""
     rights: Mapping[str, Any]
-    """Counts of works per access, whose restricted works were acknowledged, and the sentence that follows."""
+    """Counts of works per access and condition, whose restricted works were acknowledged, the sentence that follows."""
     recipe: Mapping[str, Any]
     environment: Mapping[str, Any]
     metrics: Mapping[str, Any]
@@ -274,7 +301,8 @@ def plain(record: Any) -> dict[str, Any]:
 
 def work_from(fields: Mapping[str, Any]) -> Work:
     """The inverse of `plain` for a work."""
-    rights = Rights(Access(fields["rights"]["access"]), fields["rights"]["evidence"])
+    stated = fields["rights"]
+    rights = Rights(Access(stated["access"]), stated["evidence"], stated.get("condition", ""))
     return Work(**{**fields, "rights": rights, "terms": tuple(fields["terms"])})
 
 

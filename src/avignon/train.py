@@ -43,6 +43,9 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
         base = diffusion.load(recipe, torch.float32, voice)
         waiting = [job for job in jobs if not job.is_done(base)]
         company.wait_for_everyone()  # All have read the cards before the first process takes one away.
+        if company.is_main_process:
+            for job in (job for job in jobs if job not in waiting):
+                job.restate_rights()
         for place, group in enumerate(_groups(waiting, base, together=settings.together)):
             if place:  # The one before has adapters on, in another precision.
                 base = diffusion.load(recipe, torch.float32, voice)

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 from avignon.errors import FetchError, InputError
 from avignon.fetch import USER_AGENT
-from avignon.museums import names, rights
+from avignon.museums import dates, names, rights
 from avignon.museums.iiif import Images
 from avignon.museums.protocol import Received, Sought, one_line, outside
 from avignon.records import Decision, Found, Verdict, Work
@@ -101,11 +101,14 @@ class Artic:
     def _found(self, artist: Sought, person: Record, record: Record, images: str) -> Found:
         image, thumbnail = record.get("image_id") or "", record.get("thumbnail") or {}
         classification = record.get("artwork_type_title") or ""
-        flag = record.get("is_public_domain")
+        flag, display = record.get("is_public_domain"), record.get("date_display") or ""
+        years = dates.known(record.get("date_start"), record.get("date_end"), display)
         evidence = rights.Evidence(
             died=person.get("death_date"),
             born=person.get("birth_date"),
-            made=record.get("date_end") or record.get("date_start"),
+            made=years.end,
+            begun=years.begin,
+            unread=dates.unread(years, display),
             flag="" if flag is None else str(int(flag)),
             flag_name="is_public_domain",
         )
@@ -118,7 +121,7 @@ class Artic:
             rights=rights.judged(evidence, self.year),
             attributed=str(person["title"]),
             accession=record.get("main_reference_number") or "",
-            date=one_line(record.get("date_display") or ""),
+            date=one_line(display),
             medium=one_line(record.get("medium_display") or ""),
             classification=classification,
             terms=tuple(record.get("subject_titles") or ()),
@@ -126,8 +129,8 @@ class Artic:
             width=int(thumbnail.get("width") or 0),
             height=int(thumbnail.get("height") or 0),
             page=OBJECT_PAGE.format(record["id"]),
-            begin=record.get("date_start"),
-            end=record.get("date_end"),
+            begin=years.begin,
+            end=years.end,
             depicts=one_line(thumbnail.get("alt_text") or ""),
         )
         reason = _doubt(person, record) or outside(artist, classification) or ("" if image else "no image published")

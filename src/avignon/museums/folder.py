@@ -7,7 +7,6 @@ where it has no subfolders. Whatever looks like a picture and is not the artist'
 
 import functools
 import os
-import re
 import time
 import tomllib
 from collections import Counter
@@ -18,7 +17,7 @@ from pathlib import Path
 from avignon import sheets
 from avignon.errors import ImageError, InputError
 from avignon.imaging import SUFFIXES, size_of
-from avignon.museums import names, rights
+from avignon.museums import dates, names, rights
 from avignon.museums.files import TABLES, Files, candidates, composed, files_of, is_read, unread
 from avignon.museums.protocol import Received, Sought, one_line, outside
 from avignon.recipe import slug, stem
@@ -115,6 +114,7 @@ class Folder:
             width, height = size_of(path)
         except ImageError as unusable:
             reason = unread(row["file"]) or str(unusable).removeprefix(f"{path}: ")
+        years = _years(row)
         title = row.get("title") or path.stem.replace("_", " ").replace("-", " ")
         work = Work(
             museum=self.path.name,
@@ -132,8 +132,8 @@ class Folder:
             credit=one_line(row.get("credit") or row.get("source", "")),
             width=width,
             height=height,
-            begin=_year(row, first=True),
-            end=_year(row, first=False),
+            begin=years.begin,
+            end=years.end,
         )
         return Found(work, Decision(Verdict.REJECTED, reason) if reason else None)
 
@@ -269,15 +269,22 @@ def _check_twice(index: Path, lines: Sequence[int], rows: Sequence[Row]) -> None
 
 
 def _evidence(row: Row) -> rights.Evidence:
-    died = _number(row.get("artist_died", ""))
-    return rights.Evidence(died=died, made=_year(row, first=False), statement=row.get("rights", ""))
+    years, died = _years(row), dates.read(row.get("artist_died", ""))
+    # A death that is only about known is not known: a term of protection hangs on the year.
+    last = died.end if died and not died.about else None
+    unread = [f"date {text!r}" for text in _dates(row) if dates.read(text) is None]
+    if last is None and row.get("artist_died", "").strip():
+        unread.append(f"year of death {row['artist_died']!r}")
+    return rights.Evidence(
+        died=last, made=years.end, begun=years.begin, statement=row.get("rights", ""), unread=tuple(unread)
+    )
 
 
-def _year(row: Row, *, first: bool) -> int | None:
-    """The first or last year that an index writes, as in `1873-1876`; None where it writes none."""
-    years = re.findall(r"\b[12]\d{3}\b", row.get("year", "") or row.get("date", ""))
-    return int(years[0 if first else -1]) if years else None
+def _years(row: Row) -> dates.Years:
+    """The years that an index writes, in the first of its dates that is understood."""
+    read = (years for text in _dates(row) if (years := dates.read(text)))
+    return next((years for years in read if years.begin or years.end), dates.Years())
 
 
-def _number(text: str) -> int | None:
-    return int(text) if text.strip().isdecimal() else None
+def _dates(row: Row) -> list[str]:
+    return [text for column in ("year", "date") if (text := row.get(column, "")).strip()]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from avignon.errors import InputError
-from avignon.museums import names, rights
+from avignon.museums import dates, names, rights
 from avignon.museums.catalog import Catalog, Row
 from avignon.museums.protocol import Received, Sought, one_line, outside
 from avignon.records import Decision, Found, Verdict, Work
@@ -117,13 +117,14 @@ class Nga:
         person = people[role["constituentid"]]
         number = str(row["objectid"])
         ours = self.catalog.about.tables == EMBEDDED_TABLES
+        years = dates.known(row.get("beginyear"), row.get("endyear"), row["displaydate"])
         work = Work(
             museum="procedural museum" if ours else "nga",
             object_id=number,
             artist=artist.name,
             title=one_line(row["title"]),
             image_url=image.get("iiifurl", ""),
-            rights=rights.judged(_evidence(row, person, image), self.year),
+            rights=rights.judged(_evidence(years, row, person, image), self.year),
             attributed=person["forwarddisplayname"] or person["preferreddisplayname"],
             accession=row["accessionnum"],
             date=one_line(row["displaydate"]),
@@ -134,19 +135,21 @@ class Nga:
             width=image.get("width") or 0,
             height=image.get("height") or 0,
             page="" if ours else OBJECT_PAGE.format(number),
-            begin=row.get("beginyear"),
-            end=row.get("endyear"),
+            begin=years.begin,
+            end=years.end,
             depicts=one_line(image.get("assistivetext") or ""),
         )
         reason = _doubt(role) or outside(artist, row["classification"]) or ("" if image else "no image published")
         return Found(work, Decision(Verdict.REJECTED, reason) if reason else None)
 
 
-def _evidence(row: Row, person: Row, image: Row) -> rights.Evidence:
+def _evidence(years: dates.Years, row: Row, person: Row, image: Row) -> rights.Evidence:
     return rights.Evidence(
         died=person["endyear"],
         born=person.get("beginyear"),
-        made=row.get("endyear") or row.get("beginyear"),
+        made=years.end,
+        begun=years.begin,
+        unread=dates.unread(years, row["displaydate"]),
         flag=image.get("openaccess"),
         flag_name="openaccess",
         cap=image.get("maxpixels", ""),
