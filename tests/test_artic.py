@@ -176,7 +176,7 @@ def test_works_lists_it(
     server: LocalArtic, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`avignon works --artic` takes the same options."""
-    monkeypatch.setattr("avignon.recipe.ArticMuseum", lambda kind: ArticMuseum(kind=kind, api=server.api))
+    monkeypatch.setattr("avignon.recipe.ArticMuseum", lambda kind: ArticMuseum(kind=kind, api=server.api, pause=0))
     with pytest.raises(SystemExit) as left:
         cli.main(["works", "Winslow Homer", "--artic", "--open-only", "--like", "herring", "--csv"])
     assert left.value.code == 0

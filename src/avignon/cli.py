@@ -162,15 +162,17 @@ def _museum(tables: str, folder: Path | None, artic: bool) -> "AbstractContextMa
     from avignon.recipe import ArticMuseum, Collect, FolderMuseum
 
     museum = FolderMuseum(kind="folder", path=str(folder.resolve())) if folder else ArticMuseum(kind="artic")
-    return opened(museum, Collect(), lambda _: None)
+    return opened(museum, Collect(), lambda text: click.echo(f"avignon: warning: {text}", err=True))
 
 
 def _print_works(artist: str, found: "Sequence[Found]") -> None:
+    from avignon.wording import unmarked
+
     header = ("id", "title", "date", "medium", "class", "pixels", "rights", "note", "page")
     rows = [
         (
             each.work.object_id,
-            each.work.title,
+            unmarked(each.work.title),
             each.work.date,
             each.work.medium,
             each.work.classification,

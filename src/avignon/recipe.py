@@ -46,7 +46,20 @@ class Section(BaseModel):
     )
 
 
-class NgaMuseum(Section):
+class OnlineMuseum(Section):
+    """What every museum on the network has: its pace, the widths that it keeps ready, and whom it can write to."""
+
+    pause: float = Field(default=0.2, ge=0, le=60)
+    """Least seconds between two requests to one of the museum's hosts, as it asks for; `collect.pause` stands above."""
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(), strict=False)
+    """Widths in which the museum has its images ready: the largest of them within `collect.max_edge` is asked for, any
+    width where none is. Empty: what fits `collect.max_edge`."""
+    contact: str = Field(default="", pattern=r"^[ -'*-~]*$", max_length=200, exclude=True)
+    """An email address or a page at which the museum can reach you, in plain ASCII without brackets. It goes into the
+    User-Agent of every request, and into no file: adapters' cards hold the recipe, and travel."""
+
+
+class NgaMuseum(OnlineMuseum):
     """The National Gallery of Art's open data, or any museum that publishes the same tables."""
 
     kind: Literal["nga"] = "nga"
@@ -62,12 +75,16 @@ class FolderMuseum(Section):
     """The directory; relative paths are relative to the recipe."""
 
 
-class ArticMuseum(Section):
-    """The Art Institute of Chicago's public API."""
+class ArticMuseum(OnlineMuseum):
+    """The Art Institute of Chicago's public API. What it asks of programs: https://api.artic.edu/docs/#scraping."""
 
     kind: Literal["artic"]
     api: str = "https://api.artic.edu/api/v1"
     """Where the API is."""
+    pause: float = Field(default=1.0, ge=0, le=60)
+    """As above; this museum asks for no more than one request a second."""
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(843, 1686), strict=False)
+    """As above; images of these widths are in this museum's cache, all others are made anew for each request."""
 
 
 AnyMuseum = NgaMuseum | FolderMuseum | ArticMuseum
@@ -93,6 +110,9 @@ class Artist(Section):
     decisions: str = ""
     """A CSV file with columns object_id, decision (`keep`, `drop`, or empty: the measures decide) and reason: a
     curator's word, above measures. `avignon works ARTIST --decisions FILE` writes one to edit."""
+    originals: str = ""
+    """A folder of images added by hand, each named by its object id, such as `25800.jpg`: they are taken in place of
+    fetching, for works that the museum lists and `rights` admits."""
     museum: Museum | None = None
     """Where this artist's works are, if not in the recipe's `museum`."""
 
@@ -124,8 +144,8 @@ class Collect(Section):
     """Images fetched beyond the number wanted, so that curation can reject some."""
     max_edge: int = Field(default=2048, ge=64, le=4096)
     """Longest side asked for, in pixels; never more than the true size."""
-    pause: float = Field(default=0.2, ge=0, le=60)
-    """Least seconds between two requests to one host."""
+    pause: float | None = Field(default=None, ge=0, le=60)
+    """Least seconds between two requests to one host, whatever the museum's own `pause` is; by default that one."""
     timeout: float = Field(default=30.0, gt=0, le=600)
     """Seconds to wait for a connection or for the next bytes."""
     max_megabytes: int = Field(default=200, ge=1, le=4096)
@@ -494,6 +514,9 @@ def _check_surroundings(recipe: Recipe, path: Path) -> None:
     for number, scene in enumerate(recipe.generate.scenes):
         if scene.image and not Path(scene.image).is_file():
             raise RecipeError(f"{path}: generate.scenes.{number}.image: {scene.image}: no such file")
+    for number, artist in enumerate(recipe.artists):
+        if artist.originals and not Path(artist.originals).is_dir():
+            raise RecipeError(f"{path}: artists.{number}.originals: {artist.originals}: no such folder")
     encoder = Path(recipe.evaluate.encoder)
     if encoder.is_absolute() and not encoder.is_dir():
         raise RecipeError(f"{path}: evaluate.encoder: {encoder}: no such directory")
@@ -648,6 +671,7 @@ def _anchor(recipe: Recipe, folder: Path) -> Recipe:
             update={
                 "museum": artist.museum and anchored(artist.museum),
                 "decisions": artist.decisions and placed(artist.decisions),
+                "originals": artist.originals and placed(artist.originals),
             }
         )
         for artist in recipe.artists

@@ -40,8 +40,12 @@ COLUMNS = {
     "objects_terms": "termid objectid termtype term visualbrowsertheme visualbrowserstyle",
     "objects_dimensions": "objectid element dimensiontype dimension unitname",
     "objects_text_entries": "objectid text texttype year",
+    "constituents_altnames": "altnameid constituentid lastname displayname forwarddisplayname nametype",
 }
 """Each table's columns in the newer exports."""
+
+ABSENT = ("constituents_altnames",)
+"""Tables that the older exports lack."""
 
 NEWER = {"objects": {"uuid"}, "constituents": {"uuid"}, "published_images": {"openaccess"}}
 """Columns that the older exports lack."""
@@ -178,6 +182,12 @@ class LocalMuseum(LocalServer):
             visualbrowsernationality=nationality or "Other",
             constituenttype="individual",
         )
+
+    def add_name(self, constituentid: int, name: str, forward: str = "", *, nametype: str = "Variant Name") -> None:
+        """Give a constituent another name; the older exports leave its second form empty."""
+        number = 1 + len(self._rows["constituents_altnames"])
+        names = {"lastname": name.split(",")[0], "displayname": name, "forwarddisplayname": forward}
+        self._add("constituents_altnames", altnameid=number, constituentid=constituentid, **names, nametype=nametype)
 
     def add_work(
         self,
@@ -354,6 +364,8 @@ class LocalMuseum(LocalServer):
     def _proper(self, asked: Asked) -> Reply:
         match asked.parts:
             case ("data", file) if PurePosixPath(file).suffix == ".csv" and PurePosixPath(file).stem in COLUMNS:
+                if self.old_columns and PurePosixPath(file).stem in ABSENT:
+                    return _status(404)
                 return self._data(PurePosixPath(file).stem, asked.headers.get("if-none-match"))
             case ("iiif", name, *rest):
                 return self.answer_image(name, rest)

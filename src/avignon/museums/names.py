@@ -13,6 +13,12 @@ def key(name: str) -> str:
     return " ".join(sorted(re.findall(r"[^\W_]+", plain)))
 
 
+def latin(name: str) -> str:
+    """A name's words in Latin letters, where it has such words; else the whole name."""
+    words = [word for word in name.split() if any(unicodedata.name(c, "").startswith("LATIN") for c in word)]
+    return " ".join(words) or name
+
+
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """The known names that have all words of `name`, as a bare surname has, then those most like it."""
     by_key: dict[str, str] = {}
