@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import duckdb
 import httpx
 import pytest
 
@@ -529,7 +530,7 @@ def test_passing_trouble_with_other_names_is_asked_again(named: Ranged, fetcher:
 def test_catalog_of_the_version_before_is_built_anew(named: Ranged, fetcher: Fetcher) -> None:
     """A catalog without other names is of another version, and is not read as one that has them."""
     path = catalog.update(tables(named), fetcher).path
-    with catalog.duckdb.connect(str(path)) as connection:
+    with duckdb.connect(str(path)) as connection:
         connection.execute("UPDATE about SET json = replace(json, '\"version\": 2', '\"version\": 1')")
     assert catalog.held(tables(named)) is None
     assert len(Nga(catalog.update(tables(named), fetcher)).find(Name("Dominico Theotocopuli"))) == 1

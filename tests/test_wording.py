@@ -112,6 +112,11 @@ def test_program_that_is_not_installed_has_no_address(monkeypatch: pytest.Monkey
 
 def test_no_page_of_a_package_index_is_named() -> None:
     """No code, template or document leads to a page of this package on an index, where there is none."""
-    files = [*(ROOT / "src").rglob("*.py"), *(ROOT / "src").rglob("*.html"), *ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+    files = [
+        *(ROOT / "src").rglob("*.py"),
+        *(ROOT / "src").rglob("*.html"),
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/*.md"),
+    ]
     dead = re.compile(r"pypi\.org/(project|p|pypi)/avignon|pypi\.python\.org")
     assert [path.name for path in files if dead.search(path.read_text(encoding="utf-8"))] == []

@@ -58,7 +58,7 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
 
 _HOW_BY_HAND = (
     "All works are listed in {list}. Run again later; or save the images in a browser into one folder for each artist, "
-    "each named by its object id, and name that folder in the recipe under the artist, as originals = \"by-hand\""
+    'each named by its object id, and name that folder in the recipe under the artist, as originals = "by-hand"'
 )
 
 
@@ -111,7 +111,10 @@ def _tell_unused(artist: Artist, hand: ByHand, ranked: list[Found], voice: Voice
     """Say of every file added by hand that is not used why it is not."""
     reasons = {path.name: each.decision.reason for each in ranked if each.decision and (path := hand.of(each.work))}
     strangers = hand.unused([each.work for each in ranked])
-    for name, reason in (*reasons.items(), *((name, f"no work of {artist.name} has this object id") for name in strangers)):
+    for name, reason in (
+        *reasons.items(),
+        *((name, f"no work of {artist.name} has this object id") for name in strangers),
+    ):
         voice.warn(f"{hand.folder}: {name} is not used: {reason}")
 
 
@@ -221,8 +224,9 @@ def _check_refusals(artist: Artist, lost: list[Found], candidates: int, voice: V
     wanted = [f"{stem(f.work.object_id)}.jpg from {f.work.page or f.work.image_url}" for f in lost]
     more = f", and {len(wanted) - 3} more" if len(wanted) > 3 else ""
     raise TurnedAway(
-        f"{artist.name}: {museum} turns programs away at the moment: {artist.works} works are wanted, but of {candidates} "
-        f"images {len(lost)} could not be had (first: {_said(lost[0])}); to be saved: {', '.join(wanted[:3])}{more}"
+        f"{artist.name}: {museum} turns programs away at the moment: {artist.works} works are wanted, but of "
+        f"{candidates} images {len(lost)} could not be had (first: {_said(lost[0])}); to be saved: "
+        f"{', '.join(wanted[:3])}{more}"
     )
 
 

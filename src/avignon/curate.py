@@ -115,8 +115,10 @@ class _Gate:
         for other, number in self.by_look:
             if (alike := likeness(look, other)) >= self.recipe.curate.duplicate_likeness:
                 return f"near duplicate of {number}: likeness {alike:.2f}"
-        fault = next(iter(faults(measures, self.recipe.curate, in_colour=_is_in_colour(work))), "")
-        return f"{fault}; {_CAPPED}" if fault and original.capped else fault
+        limits = self.recipe.curate
+        fault = next(iter(faults(measures, limits, in_colour=_is_in_colour(work))), "")
+        is_soft = measures.sharpness < limits.min_sharpness or measures.detail < limits.min_detail
+        return f"{fault}; {_CAPPED}" if is_soft and original.capped else fault
 
 
 _CAPPED = "the museum sends no larger image of this work"

@@ -34,7 +34,9 @@ MAX_WAIT = 120.0
 
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 
-_CHALLENGES = re.compile(rb"challenge-platform|cf[-_]chl|just a moment|captcha|awswaf|cookies to continue", re.IGNORECASE)
+_CHALLENGES = re.compile(
+    rb"challenge-platform|cf[-_]chl|just a moment|captcha|awswaf|cookies to continue", re.IGNORECASE
+)
 """What pages that want to see a person's browser hold, where no header says that they are one."""
 
 _PAGE = re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype html|html|head)\b", re.IGNORECASE | re.DOTALL)

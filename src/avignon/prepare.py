@@ -57,7 +57,9 @@ def captions_of(row: Row, trigger: str, count: int) -> tuple[str, ...]:
     title = shorten(unmarked(row["title"]), 120, placeholder=" …") or "untitled"
     medium = shorten(unmarked(row["medium"]).lower(), 60, placeholder=" …")
     kind = shorten((row["classification"] or "picture").lower(), 40, placeholder=" …")
-    terms = shorten(", ".join(term.lower() for term in unmarked(row["terms"]).split("; ") if term), 80, placeholder=" …")
+    terms = shorten(
+        ", ".join(term.lower() for term in unmarked(row["terms"]).split("; ") if term), 80, placeholder=" …"
+    )
     candidates = [
         f"{title}, {trigger}",
         f"a {kind} of {terms}, {trigger}" if terms else f"a {kind}, {trigger}",

@@ -34,7 +34,7 @@ def unmarked(text: str) -> str:
     """A title, a medium or a term without HTML's entities and light tags, and without Markdown's stars and underscores.
 
     Only whole pairs of stars and underscores are marks, and only tags that set letters or break lines: `<Untitled>` is
-    a title. Many exports escape their tags: `&lt;i&gt;` is one, `&amp;lt;i&amp;gt;` says that the title has `<i>` in it.
+    a title. Many exports escape their tags: `&lt;i&gt;` is one, `&amp;lt;i&amp;gt;` says that a title has `<i>` in it.
     """
     plain = _TAGS.sub("", _BREAKS.sub(" ", _unescaped(text)))
     for marked in _MARKED:

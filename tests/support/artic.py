@@ -94,7 +94,7 @@ def challenge(status: int = 403) -> Reply:
 
 
 def _matches(record: dict[str, Any], asked: dict[str, Any]) -> bool:
-    """Elasticsearch's queries on a field, alone or joined by `bool`, or words in the title, as the API's `q` finds them."""
+    """Elasticsearch's queries on a field, alone or joined by `bool`, or words in the title, as `q` finds them."""
     if "query" in asked:
         return _fits(record, asked["query"])
     words = asked["q"].lower().split()

@@ -80,7 +80,12 @@ def _other_names(count: int, people: int, chance: random.Random) -> Iterator[Row
         first, last = _words(chance, 1).capitalize(), _words(chance, 1).capitalize()
         forward = f"{first} {last}" if chance.random() < 0.5 else ""
         names = {"lastname": last, "displayname": f"{last}, {first}", "forwarddisplayname": forward}
-        yield {"altnameid": number, "constituentid": 10_000 + chance.randrange(max(1, people)), **names, "nametype": "Variant"}
+        yield {
+            "altnameid": number,
+            "constituentid": 10_000 + chance.randrange(max(1, people)),
+            **names,
+            "nametype": "Variant",
+        }
 
 
 def _write(path: Path, table: str, rows: Iterable[Row], old_columns: bool) -> None:

@@ -148,6 +148,8 @@ class LocalMuseum(LocalServer):
         """Write the tables as the older exports are: no `uuid` as second column, no `openaccess`."""
         self.info_redirects = False
         """Whether a capped image's info.json, too, is that of its smaller stand-in."""
+        self.cap_redirects = True
+        """Whether a capped image is redirected to its stand-in; else that is sent, scaled up, from the same address."""
         self._rows: dict[str, list[Row]] = {table: [] for table in COLUMNS}
         self._pictures: dict[str, _Picture] = {}
         self._faults: list[tuple[str, Fault]] = []
@@ -326,7 +328,9 @@ class LocalMuseum(LocalServer):
             return _status(404) if cap else self._elsewhere(name, 300, rest)
         redirects = self.info_redirects or rest != ["info.json"]
         if picture.maxpixels and not cap and redirects:
-            return self._elsewhere(name, picture.maxpixels, rest)
+            if self.cap_redirects:
+                return self._elsewhere(name, picture.maxpixels, rest)
+            cap = str(picture.maxpixels)
         match rest:
             case ["info.json"]:
                 return self._information(name, picture, _cap(cap))

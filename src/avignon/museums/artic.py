@@ -1,9 +1,9 @@
 """The Art Institute of Chicago: its public API and IIIF images.
 
-API: https://api.artic.edu/docs/ (artworks and agents; the data is CC0 but for descriptions, which are not read). A search
-is one JSON value in the address (`params`), as the museum asks of programs. Guests may not read beyond the 1,000th record
-of a search (https://github.com/art-institute-of-chicago/api-data/issues/5), so each page is a search of its own: the
-records with an id above the last one's.
+API: https://api.artic.edu/docs/ (artworks and agents; the data is CC0 but for descriptions, which are not read). A
+search is one JSON value in the address (`params`), as the museum asks of programs. Guests may not read beyond the
+1,000th record of a search (https://github.com/art-institute-of-chicago/api-data/issues/5), so each page is a search of
+its own: the records with an id above the last one's.
 Images: IIIF Image API at the address that each answer names (`config.iiif_url`). `is_public_domain` is the museum's
 own word on each work; what it does not call so is not released.
 """
@@ -105,7 +105,9 @@ class Artic:
                 break
             last = max(record["id"] for record in records)
         if seen < total:
-            self.warn(f"{self.api}: {person['title']}: {seen:,} of {total:,} records came; the others are not considered")
+            self.warn(
+                f"{self.api}: {person['title']}: {seen:,} of {total:,} records came; the others are not considered"
+            )
 
     def _search(self, kind: str, asked: Record, fields: str) -> Record:
         """The first records of a search, as the API answers.
@@ -197,12 +199,14 @@ def _unbracketed(label: str) -> str:
 def _doubt(person: Record, record: Record) -> str:
     """Why a work is not the artist's own: its label's first line (`After Winslow Homer`) is more than the name.
 
-    What follows in brackets, or behind a comma with a year, names and dates the artist, unless it is a qualifier.
+    What follows in brackets, or behind a comma with a year, names and dates the artist (`died after 1734`), unless it
+    is a qualifier without a year.
     """
     lines = str(record.get("artist_display") or "").strip().splitlines()
     label = one_line(lines[0]) if lines else ""
-    doubted = "?" in label or QUALIFIERS.intersection(names.key(" ".join(_BRACKETS.findall(label))).split())
-    undated = re.sub(r",[^,]*(?:,[^,]*)?\d{3,4}.*$", "", label)
+    remarks = " ".join(remark for remark in _BRACKETS.findall(label) if not re.search(r"\d", remark))
+    doubted = "?" in label or QUALIFIERS.intersection(names.key(remarks).split())
+    undated = re.sub(r",[^,]*(?:,[^,]*)?\d{3,4}.*$", "", _unbracketed(label))
     if label and (doubted or not _keys([label, undated]) & _keys(_names(person))):
         return f"attribution is {label!r}"
     return ""

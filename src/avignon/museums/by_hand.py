@@ -35,7 +35,7 @@ class ByHand:
     def receive(self, work: Work) -> Received | None:
         """The file's bytes as they are; None where there is no file."""
         path = self.of(work)
-        return path and Received(path.read_bytes(), path.suffix.lower())
+        return Received(path.read_bytes(), path.suffix.lower()) if path else None
 
     def unused(self, works: Collection[Work]) -> list[str]:
         """Names of the files that are the image of none of these works."""
