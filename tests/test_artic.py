@@ -13,7 +13,7 @@ from avignon.imaging import size_of
 from avignon.museums.artic import Artic
 from avignon.museums.iiif import Images
 from avignon.museums.protocol import Name
-from avignon.recipe import ArticMuseum, Collect, load
+from avignon.recipe import ArticMuseum, Collect, FolderMuseum, load
 from avignon.records import Access, Found
 from tests.support import Reply
 from tests.support.artic import LocalArtic
@@ -235,8 +235,8 @@ def test_label_that_names_the_artist_is_kept(
 @pytest.mark.parametrize(
     "display",
     ["After Winslow Homer", "Attributed to Winslow Homer (American, 1836–1910)", "Winslow Homer (attributed to)",
-     "Winslow Homer (American, 1836–1910) and workshop", "Winslow Homer ?", "Winslow Homer (?)", "School of Hokusai 葛飾",
-     "Winslow Homer (follower of)", "John La Farge (American, 1835–1910)", "北斎"],
+     "Winslow Homer (American, 1836–1910) and workshop", "Winslow Homer ?", "Winslow Homer (?)",
+     "School of Hokusai 葛飾", "Winslow Homer (follower of)", "John La Farge (American, 1835–1910)", "北斎"],
 )  # fmt: skip
 def test_label_that_doubts_is_not(museum: Artic, server: LocalArtic, display: str) -> None:
     """A qualifier before, behind or in brackets, and another's name, are the reason in the ledger."""
@@ -316,6 +316,7 @@ def test_pace_is_the_museums_unless_the_recipe_sets_one(
     text = text.replace('kind = "artic"\napi = "https://museum.test"', table)
     path.write_text(text, encoding="utf-8")
     recipe = load(path)
+    assert not isinstance(recipe.museum, FolderMuseum)
     with museums.network("https://museum.test", recipe.collect, recipe.museum) as fetcher:
         assert fetcher._pause == pause
     again = tmp_path / "b.toml"
@@ -391,7 +392,7 @@ def test_model_card_names_museum_and_program(server: LocalArtic) -> None:
     """In an adapter's card a work without a page names its museum in words, and the program is name and version."""
     from avignon import cards
 
-    row = {"accession": "1", "object_id": "2", "title": "<i>Sea</i> | _Sky_", "year": "1880", "rights": "open", "page": "",
-           "museum": "artic"}  # fmt: skip
+    row = {"accession": "1", "object_id": "2", "title": "<i>Sea</i> | _Sky_", "year": "1880", "rights": "open",
+           "page": "", "museum": "artic"}  # fmt: skip
     assert cards._line(row) == "| 1 | Sea \\| Sky | 1880 | open | Art Institute of Chicago |"
     assert "{program}" in cards.MODEL_CARD

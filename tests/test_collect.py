@@ -363,8 +363,8 @@ def restricted() -> Iterator[LocalMuseum]:
 
 def picasso(server: LocalMuseum, *more: str) -> Recipe:
     """The real recipe with its user's word given, for fewer works."""
-    settings = (f"museum.tables={server.url}/data", "artists.0.works=3", "artists.1.works=3", "collect.pause=0", "curate.max_target=1",
-                "artists.1.rights=acknowledge-restricted", "collect.reserve=1")  # fmt: skip
+    settings = (f"museum.tables={server.url}/data", "artists.0.works=3", "artists.1.works=3", "collect.pause=0",
+                "curate.max_target=1",                "artists.1.rights=acknowledge-restricted", "collect.reserve=1")  # fmt: skip
     return load(RECIPES / "atlantic-to-avignon.toml", (*settings, *more))
 
 
@@ -382,7 +382,7 @@ def test_restricted_images_come_at_their_own_size(tmp_path: Path, restricted: Lo
 
 
 def test_unknown_cap_is_learned_from_the_redirect(tmp_path: Path, restricted: LocalMuseum) -> None:
-    """Where `maxpixels` is no number, the ledger says so, and the stand-in that came scaled up is asked for as it is."""
+    """Where `maxpixels` is no number, the ledger says so, and the stand-in is asked for at its own size."""
     for row in restricted._rows["published_images"]:
         row["maxpixels"] = "small" if row["maxpixels"] else None
     space = pipeline.run(picasso(restricted), tmp_path / "runs", lambda _: None, until="curate")
@@ -398,8 +398,10 @@ def test_limits_that_a_capped_image_cannot_meet_say_why(tmp_path: Path, restrict
         pipeline.run(picasso(restricted, "base.resolution=768"), tmp_path / "runs", lambda _: None, until="curate")
     assert "Winslow Homer: 3 works are wanted" in str(caught.value)
     recipe = picasso(restricted, "base.resolution=768", "curate.min_edge=610")
-    with pytest.raises(InputError, match=r"Pablo Picasso: .*900×600 pixels, at least 610 .*; the museum sends no larger "
-                                         r"image of this work: lower curate\.min_edge"):  # fmt: skip
+    expected = (
+        r"Pablo Picasso: .*900×600 pixels, at least 610 .*; the museum sends no larger image of this work: lower "
+    )
+    with pytest.raises(InputError, match=rf"{expected}curate\.min_edge"):
         pipeline.run(recipe, tmp_path / "runs", lambda _: None, until="curate")
 
 

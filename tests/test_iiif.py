@@ -295,7 +295,7 @@ def test_too_many_tiles_are_told(serve: Callable[..., tuple[Images, AskedFor]]) 
 @pytest.mark.parametrize("tiles", ["many", [], [5], [{"width": 0, "scaleFactors": [1]}], [{"width": 64}],
                                    [{"width": 64, "scaleFactors": ["x", -1, None]}]])  # fmt: skip
 def test_nothing_to_join_says_so(tiles: Any) -> None:
-    """Without a size that is ready and tiles that can be joined, the whole picture is tried, and the reason says all."""
+    """Without a ready size and tiles that can be joined, the whole picture is tried, and the reason says all."""
     info = {**LEVEL_0, "sizes": [], "tiles": tiles}
 
     def answer(request: httpx.Request) -> httpx.Response:
