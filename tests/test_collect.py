@@ -364,7 +364,7 @@ def restricted() -> Iterator[LocalMuseum]:
 def picasso(server: LocalMuseum, *more: str) -> Recipe:
     """The real recipe with its user's word given, for fewer works."""
     settings = (f"museum.tables={server.url}/data", "artists.0.works=3", "artists.1.works=3", "collect.pause=0",
-                "curate.max_target=1",                "artists.1.rights=acknowledge-restricted", "collect.reserve=1")  # fmt: skip
+                "curate.max_target=1", "artists.1.rights=acknowledge-restricted", "collect.reserve=1")  # fmt: skip
     return load(RECIPES / "atlantic-to-avignon.toml", (*settings, *more))
 
 

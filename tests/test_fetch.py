@@ -324,7 +324,7 @@ def test_sign_in_page_is_named(server: Scripted, fetcher: Fetcher, slept: list[f
     """A redirect to a sign-in page with 200 may pass: it is asked for again, and named by its title in the end."""
     page = b"\n<!-- proxy --><html><head><title> Please\n sign in </title>"
     server.replies = [Reply(302, headers={"Location": "/login"}), Reply(200, page, {"Content-Type": "text/html"})] * 4
-    with pytest.raises(InputError, match="not a picture.*; a page for people, 'Please sign in', came instead"):
+    with pytest.raises(InputError, match=r"not a picture.*; a page for people, 'Please sign in', came instead"):
         fetcher.get(f"{server.url}/a", limit=10**6, check=load)
     assert len(slept) == 3
 

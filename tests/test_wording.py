@@ -85,7 +85,7 @@ def named(monkeypatch: pytest.MonkeyPatch, *entries: str) -> None:
     told = Message()
     for entry in entries:
         told["Project-URL"] = entry
-    monkeypatch.setattr("avignon.wording.metadata", lambda _: told)
+    monkeypatch.setattr("importlib.metadata.metadata", lambda _: told)
 
 
 def test_program_links_only_to_what_its_metadata_names(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_program_that_is_not_installed_has_no_address(monkeypatch: pytest.Monkey
     def unknown(name: str) -> None:
         raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr("avignon.wording.metadata", unknown)
+    monkeypatch.setattr("importlib.metadata.metadata", unknown)
     assert wording.homepage() == ""
 
 

@@ -6,7 +6,6 @@ Files keep what the museum wrote; these are for captions, labels and cards.
 import html
 import re
 from html.entities import html5
-from importlib.metadata import PackageNotFoundError, metadata
 
 from avignon import __version__
 
@@ -54,9 +53,11 @@ def _is_entity(text: str) -> bool:
 
 def homepage() -> str:
     """The project's address, as the installed package's own metadata has it; empty where it names none."""
+    from importlib import metadata  # Here, because a listing reads titles, and importing this takes longer than that.
+
     try:
-        entries = metadata("avignon").get_all("Project-URL") or []
-    except PackageNotFoundError:
+        entries = metadata.metadata("avignon").get_all("Project-URL") or []
+    except metadata.PackageNotFoundError:
         return ""
     places = {label.strip().lower(): place.strip() for label, _, place in (entry.partition(",") for entry in entries)}
     named = [places[label] for label in ("homepage", "home", "repository", "source", "source code") if label in places]
