@@ -391,7 +391,7 @@ class FromFolder(Fetcher):
         """The folder's file of the same name."""
         path = self.folder / url.rpartition("/")[2]
         if not path.exists():
-            raise FetchError(f"{url}: not in the folder")
+            raise FetchError(f"{url}: not in the folder", 404)
         return path, True
 
     def get(self, url: str, **_: object) -> Answer:

@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from diffusers import DDPMScheduler
 
-from avignon import adapters, batches, diffusion, jobs, learner, lockstep, train
+from avignon import __version__, adapters, batches, diffusion, jobs, learner, lockstep, train
 from avignon.checkpoints import Checkpoints
 from avignon.errors import AvignonError, RecipeError, WorkspaceError
 from avignon.jobs import Machine
@@ -711,6 +711,8 @@ def test_card_and_page_are_complete(whole: tuple[Recipe, Workspace]) -> None:
     ):
         assert part in page
     assert "A.1" not in page
+    assert f"adapter trained by avignon {__version__} on 3 works" in page  # No link where there is no page.
+    assert "pypi.org" not in page
 
 
 def test_restricted_works_are_stated(tmp_path: Path, tiny_sd: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from avignon.recipe import Artist, Recipe
 from avignon.records import Access, Card, Verdict, brief
+from avignon.wording import museum_name, program, unmarked
 from avignon.workspace import digest, read_json
 
 Row = Mapping[str, str]
@@ -23,7 +24,7 @@ instance_prompt: {prompt}
 ---
 # {name}
 
-A {method} adapter trained by [avignon](https://pypi.org/project/avignon/) on {works} works ({images} images)
+A {method} adapter trained by {program} on {works} works ({images} images)
 of {artists}. What it makes are pictures by a trained model. None of them is a work of {artists}.
 
 - Trigger phrase: `{trigger}`
@@ -141,6 +142,7 @@ def model_card(card: Card, ledger: Sequence[Row]) -> str:
     return MODEL_CARD.format(
         **{**facts, "ranks": ranks, "revision": card.base["revision"] or "-"},
         name=card.name,
+        program=program(),
         artists=" and ".join(card.artists),
         trigger=triggers,
         prompt=json.dumps(triggers, ensure_ascii=False),  # A JSON string is a YAML string, whatever it holds.
@@ -152,9 +154,11 @@ def model_card(card: Card, ledger: Sequence[Row]) -> str:
 def _line(row: Row) -> str:
     cells = (
         row["accession"] or row["object_id"],
-        row["title"],
+        unmarked(row["title"]),
         row["year"],
         brief(row["rights"], row.get("condition", "")),
-        ", ".join(filter(None, (row["page"] or row["museum"], row["credit"] if row.get("condition") else ""))),
+        ", ".join(
+            filter(None, (row["page"] or museum_name(row["museum"]), row["credit"] if row.get("condition") else ""))
+        ),
     )
     return "| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |"

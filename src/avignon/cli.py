@@ -169,11 +169,13 @@ def _museum(tables: str, folder: Path | None, artic: bool) -> "AbstractContextMa
 
 
 def _print_works(artist: str, found: "Sequence[Found]") -> None:
+    from avignon.wording import unmarked
+
     header = ("id", "title", "date", "medium", "class", "pixels", "rights", "note", "page")
     rows = [
         (
             each.work.object_id,
-            each.work.title,
+            unmarked(each.work.title),
             each.work.date,
             each.work.medium,
             each.work.classification,

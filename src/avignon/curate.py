@@ -14,12 +14,13 @@ from avignon.errors import ImageError, InputError
 from avignon.quality import Look, Measures, likeness, look_at, measure
 from avignon.recipe import Artist, Curate, Recipe, load_decisions
 from avignon.records import Access, Decision, Found, Original, Verdict, Voice, Work
+from avignon.wording import unmarked
 from avignon.workspace import Workspace, write_bytes, write_text
 
 LEDGER = (
     *("museum", "object_id", "accession", "title", "artist", "year", "image_url", "width", "height", "sha256"),
     *("rights", "evidence", "decision", "reason"),
-    *("file", "medium", "classification", "credit", "page", "capped", "terms", "acknowledged", "condition"),
+    *("file", "medium", "classification", "credit", "page", "capped", "by_hand", "terms", "acknowledged", "condition"),
     *(each.name for each in fields(Measures)),
 )
 
@@ -107,13 +108,20 @@ class _Gate:
         """The first fault of a picture; empty if it has none."""
         least = least_edge(self.recipe)
         if min(size) < least:
-            return f"too small: {size[0]}×{size[1]} pixels, at least {least} on the short side are needed"
+            told = f"too small: {size[0]}×{size[1]} pixels, at least {least} on the short side are needed"
+            return told + (f"; {_CAPPED}: lower curate.min_edge" if original.capped else "")
         if original.sha256 in self.by_bytes:
             return f"exact duplicate of {self.by_bytes[original.sha256]}"
         for other, number in self.by_look:
             if (alike := likeness(look, other)) >= self.recipe.curate.duplicate_likeness:
                 return f"near duplicate of {number}: likeness {alike:.2f}"
-        return next(iter(faults(measures, self.recipe.curate, in_colour=_is_in_colour(work))), "")
+        limits = self.recipe.curate
+        fault = next(iter(faults(measures, limits, in_colour=_is_in_colour(work))), "")
+        is_soft = measures.sharpness < limits.min_sharpness or measures.detail < limits.min_detail
+        return f"{fault}; {_CAPPED}" if is_soft and original.capped else fault
+
+
+_CAPPED = "the museum sends no larger image of this work"
 
 
 def _by_curator(word: Decision) -> str:
@@ -167,7 +175,7 @@ def _write_contact(recipe: Recipe, decided: list[Decided], space: Workspace) -> 
         contact.Print(
             artist=each.found.work.artist,
             object_id=each.found.work.object_id,
-            title=each.found.work.title,
+            title=unmarked(each.found.work.title),
             about=_about(each),
             kept=each.is_kept,
             reason=each.decision.reason,
@@ -211,6 +219,7 @@ def _row(decided: Decided, acknowledged: set[str]) -> dict[str, object]:
         "credit": work.credit,
         "page": work.page,
         "capped": str(bool(original and original.capped)).lower(),
+        "by_hand": str(bool(original and original.by_hand)).lower(),
         "terms": "; ".join(work.terms),
         # The user stated that they may use this artist's images though this one is not open.
         "acknowledged": str(closed and work.artist in acknowledged).lower(),

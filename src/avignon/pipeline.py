@@ -122,9 +122,10 @@ def _decisions(recipe: Recipe) -> dict[str, str]:
 
 
 def _folders(recipe: Recipe) -> list[Any]:
-    """Names, sizes and times of the user's own scans."""
+    """Names, sizes and times of the user's own scans, and of images added by hand."""
     museums = [museum for museum in map(recipe.museum_of, recipe.artists) if isinstance(museum, FolderMuseum)]
-    return [_state(Path(museum.path)) for museum in museums]
+    added = [artist.originals for artist in recipe.artists if artist.originals]
+    return [_state(Path(folder)) for folder in (*(museum.path for museum in museums), *added)]
 
 
 def _state(root: Path) -> list[Any]:

@@ -12,6 +12,7 @@ from textwrap import shorten
 from avignon import imaging
 from avignon.recipe import Artist, Recipe, stem
 from avignon.records import Example, Verdict, Voice, brief, plain
+from avignon.wording import unmarked
 from avignon.workspace import Workspace, write_bytes, write_text
 
 Row = dict[str, str]
@@ -54,10 +55,12 @@ def captions_of(row: Row, trigger: str, count: int) -> tuple[str, ...]:
 
     Long texts are shortened: CLIP reads 77 tokens, and a trigger behind the last of them would not be learned.
     """
-    title = shorten(row["title"], 120, placeholder=" …") or "untitled"
-    medium = shorten(row["medium"].lower(), 60, placeholder=" …")
+    title = shorten(unmarked(row["title"]), 120, placeholder=" …") or "untitled"
+    medium = shorten(unmarked(row["medium"]).lower(), 60, placeholder=" …")
     kind = shorten((row["classification"] or "picture").lower(), 40, placeholder=" …")
-    terms = shorten(", ".join(term.lower() for term in row["terms"].split("; ") if term), 80, placeholder=" …")
+    terms = shorten(
+        ", ".join(term.lower() for term in unmarked(row["terms"]).split("; ") if term), 80, placeholder=" …"
+    )
     candidates = [
         f"{title}, {trigger}",
         f"a {kind} of {terms}, {trigger}" if terms else f"a {kind}, {trigger}",

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import shorten
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -43,11 +43,6 @@ SCHEMA = 2
 no other number, because hashes cover only what differs from the defaults; avignon 0.1.0 (schema 1) hashed all."""
 
 
-def since(schema: int) -> dict[str, Any]:
-    """Marks a field as newer than hashes of the schemas before: `Field(default=…, json_schema_extra=since(2))`."""
-    return {"since": schema}
-
-
 DECISIONS = sheets.Columns(
     "decisions",
     {"object_id": ("id",), "decision": (), "reason": ()},
@@ -57,29 +52,31 @@ DECISIONS = sheets.Columns(
 """Of a curator's file; further columns are for whoever edits it."""
 
 
+ABSENT = object()
+"""In `Section.schema_1`: a field that avignon 0.1.0 did not have."""
+
+
 class Section(BaseModel):
     """A table of the recipe: frozen, strictly typed, no unknown keys."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+    schema_1: ClassVar[Mapping[str, Any]] = {}
+    """What schema 1 had for fields that are at their default: another default, or nothing (`ABSENT`)."""
 
     def chosen(self, *fields: str, exclude: Iterable[str] = ()) -> dict[str, Any]:
         """The values that differ from the defaults, JSON-ready, of some fields or of all."""
         return self.model_dump(mode="json", exclude_defaults=True, include=set(fields) or None, exclude=set(exclude))
 
     def as_in_schema_1(self, *fields: str, exclude: Iterable[str] = ()) -> dict[str, Any]:
-        """All values as avignon 0.1.0 hashed them; what is newer is left out where it has its default."""
-        told = {name: getattr(self, name) for name in fields or type(self).model_fields if name not in exclude}
-        dumped = self.model_dump(mode="json", include=set(told))
-        return {name: _as_in_schema_1(value, dumped[name]) for name, value in told.items() if not _is_newer(self, name)}
-
-
-def _is_newer(section: Section, name: str) -> bool:
-    field = type(section).model_fields[name]
-    extra = field.json_schema_extra
-    marked = isinstance(extra, dict) and "since" in extra
-    return marked and getattr(section, name) == field.get_default(call_default_factory=True)
+        """All values as avignon 0.1.0 hashed them; a newer field counts where it has not its default."""
+        dumped = self.model_dump(mode="json", include=set(fields) or None, exclude=set(exclude))
+        told = {name: _as_in_schema_1(getattr(self, name), value) for name, value in dumped.items()}
+        for name, default in self.schema_1.items():
+            if name in told and getattr(self, name) == type(self).model_fields[name].default:
+                told |= {name: default}
+        return {name: value for name, value in told.items() if value is not ABSENT}
 
 
 def _as_in_schema_1(value: Any, dumped: Any) -> Any:
@@ -91,7 +88,22 @@ def _as_in_schema_1(value: Any, dumped: Any) -> Any:
     return dumped
 
 
-class NgaMuseum(Section):
+class OnlineMuseum(Section):
+    """What every museum on the network has: its pace, the widths that it keeps ready, and whom it can write to."""
+
+    schema_1 = {"pause": ABSENT, "widths": ABSENT}
+
+    pause: float = Field(default=0.2, ge=0, le=60)
+    """Least seconds between two requests to one of the museum's hosts, as it asks for; `collect.pause` stands above."""
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(), strict=False)
+    """Widths in which the museum has its images ready: the largest of them within `collect.max_edge` is asked for, any
+    width where none is. Empty: what fits `collect.max_edge`."""
+    contact: str = Field(default="", pattern=r"^[ -'*-~]*$", max_length=200, exclude=True)
+    """An email address or a page at which the museum can reach you, in plain ASCII without brackets. It goes into the
+    User-Agent of every request, and into no file: adapters' cards hold the recipe, and travel."""
+
+
+class NgaMuseum(OnlineMuseum):
     """The National Gallery of Art's open data, or any museum that publishes the same tables."""
 
     kind: Literal["nga"] = "nga"
@@ -107,12 +119,16 @@ class FolderMuseum(Section):
     """The directory; relative paths are relative to the recipe."""
 
 
-class ArticMuseum(Section):
-    """The Art Institute of Chicago's public API."""
+class ArticMuseum(OnlineMuseum):
+    """The Art Institute of Chicago's public API. What it asks of programs: https://api.artic.edu/docs/#scraping."""
 
     kind: Literal["artic"]
     api: str = "https://api.artic.edu/api/v1"
     """Where the API is."""
+    pause: float = Field(default=1.0, ge=0, le=60)
+    """As above; this museum asks for no more than one request a second."""
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(843, 1686), strict=False)
+    """As above; images of these widths are in this museum's cache, all others are made anew for each request."""
 
 
 AnyMuseum = NgaMuseum | FolderMuseum | ArticMuseum
@@ -121,6 +137,8 @@ Museum = Annotated[AnyMuseum, Field(discriminator="kind")]
 
 class Artist(Section):
     """One voice of the dialogue."""
+
+    schema_1 = {"originals": ABSENT}
 
     name: str = Field(min_length=1)
     """As shown on the page; also names the adapter."""
@@ -139,6 +157,9 @@ class Artist(Section):
     decisions: str = ""
     """A CSV file with columns object_id, decision (`keep`, `drop`, or empty: the measures decide) and reason: a
     curator's word, above measures. `avignon works ARTIST --decisions FILE` writes one to edit."""
+    originals: str = ""
+    """A folder of images added by hand, each named by its object id, such as `25800.jpg`: they are taken in place of
+    fetching, for works that the museum lists and `rights` admits."""
     museum: Museum | None = None
     """Where this artist's works are, if not in the recipe's `museum`."""
 
@@ -166,12 +187,14 @@ class Base(Section):
 class Collect(Section):
     """How works are fetched."""
 
+    schema_1 = {"pause": 0.2}
+
     reserve: int = Field(default=8, ge=0)
     """Images fetched beyond the number wanted, so that curation can reject some."""
     max_edge: int = Field(default=2048, ge=64, le=4096)
     """Longest side asked for, in pixels; never more than the true size."""
-    pause: float = Field(default=0.2, ge=0, le=60)
-    """Least seconds between two requests to one host."""
+    pause: float | None = Field(default=None, ge=0, le=60)
+    """Least seconds between two requests to one host, whatever the museum's own `pause` is; by default that one."""
     timeout: float = Field(default=30.0, gt=0, le=600)
     """Seconds to wait for a connection or for the next bytes."""
     max_megabytes: int = Field(default=200, ge=1, le=4096)
@@ -545,6 +568,9 @@ def _check_surroundings(recipe: Recipe, path: Path) -> None:
     for number, scene in enumerate(recipe.generate.scenes):
         if scene.image and not Path(scene.image).is_file():
             raise RecipeError(f"{path}: generate.scenes.{number}.image: {scene.image}: no such file")
+    for number, artist in enumerate(recipe.artists):
+        if artist.originals and not Path(artist.originals).is_dir():
+            raise RecipeError(f"{path}: artists.{number}.originals: {artist.originals}: no such folder")
     encoder = Path(recipe.evaluate.encoder)
     if encoder.is_absolute() and not encoder.is_dir():
         raise RecipeError(f"{path}: evaluate.encoder: {encoder}: no such directory")
@@ -699,6 +725,7 @@ def _anchor(recipe: Recipe, folder: Path) -> Recipe:
             update={
                 "museum": artist.museum and anchored(artist.museum),
                 "decisions": artist.decisions and placed(artist.decisions),
+                "originals": artist.originals and placed(artist.originals),
             }
         )
         for artist in recipe.artists

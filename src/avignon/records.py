@@ -98,6 +98,8 @@ class Work:
     end: int | None = None
     depicts: str = ""
     """What is to be seen, in the museum's own words for those who cannot see it."""
+    most: int = 0
+    """Longest side, in pixels, of the image that the museum sends; 0 where it sets no limit."""
 
 
 class Verdict(StrEnum):
@@ -132,6 +134,8 @@ class Original:
     """The museum sent a smaller image than it has (National Gallery of Art: a redirect to `…__900`)."""
     source: str = ""
     """What was asked for; while that stays the same, the image is not received again."""
+    by_hand: bool = False
+    """Whoever runs this added it, in place of fetching."""
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,12 @@ def _means(piece: str, sought: frozenset[str]) -> bool:
     return any(len(word) > 1 for word in words) and all(fits)
 
 
+def latin(name: str) -> str:
+    """A name's words in Latin letters, where it has such words; else the whole name."""
+    words = [word for word in name.split() if any(unicodedata.name(c, "").startswith("LATIN") for c in word)]
+    return " ".join(words) or name
+
+
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """The known names that have all words of `name`, as a bare surname has, then those most like it."""
     by_key: dict[str, str] = {}

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from avignon.records import Access, Decision, Found, Work
+from avignon.wording import unmarked
 
 COLUMNS = (
     *("object_id", "title", "date", "medium", "classification", "width", "height"),
@@ -46,7 +47,7 @@ class Wish:
         )
 
     def _is_like(self, work: Work) -> bool:
-        text = _plain(" ".join((work.title, *work.terms, work.depicts)))
+        text = _plain(" ".join(map(unmarked, (work.title, *work.terms, work.depicts))))
         return all(word in text for word in _plain(self.like).split())
 
 
