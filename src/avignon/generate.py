@@ -17,7 +17,7 @@ from typing import Any
 
 from PIL import Image
 
-from avignon import adapters, blend, cards, diffusion, imaging, painting, processes, style
+from avignon import adapters, blend, cards, diffusion, imaging, infotext, lora_files, painting, processes, style
 from avignon.errors import WorkspaceError
 from avignon.recipe import Recipe, Scene
 from avignon.records import Frame, Series, Source, Voice, plain
@@ -52,6 +52,7 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
     for name, folder in folders.items():
         adapters.load(base, name, folder)
     hashes = {name: sha256_of(folder / adapters.WEIGHTS_FILE) for name, folder in folders.items()}
+    contents = {name: lora_files.content_hash(folder / adapters.WEIGHTS_FILE) for name, folder in folders.items()}
     painter = painting.Painter(base, recipe, device, voice)
     easel = Easel(recipe, base.fingerprint, hashes, precision)
     series = easel.series(processes.told(lambda: placing(easel, painter, space, voice)))
@@ -62,7 +63,7 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
         )
         begun = f"It began from {frame.source.file}, for whose rights its user answers." if frame.source else ""
         said = " ".join(filter(None, (rights, begun)))
-        return imaging.png_bytes(image, parameters_text(frame, base.model), plain(frame), said)
+        return imaging.png_bytes(image, infotext.text(frame, base.model, contents), plain(frame), said)
 
     _paint(series, painter, space, voice, as_png)
     processes.meet()
@@ -291,25 +292,3 @@ def _in_few_steps(frame: Frame) -> Frame:
 def _works(space: Workspace, artist: str) -> Sequence[style.Traits]:
     """Traits of an artist's training images."""
     return [style.traits(imaging.load(file)) for file in space.training_images(artist)]
-
-
-def parameters_text(frame: Frame, model: str) -> str:
-    """A frame as the text that common image tools show: prompt, negative prompt, then named values in one line."""
-    weights = ", ".join(f"{name}: {weight:g}" for name, weight in frame.weights.items()) or "none"
-    values = {
-        "Steps": frame.steps,
-        "Sampler": frame.scheduler,
-        "CFG scale": f"{frame.guidance:g}",
-        "Seed": frame.seed,
-        "Size": f"{frame.width}x{frame.height}",
-        "Model": model,
-        "Model hash": frame.base[:10],
-        "Lora weights": f'"{weights}"',
-    }
-    if frame.to_seed >= 0:
-        values |= {"Variation seed": frame.to_seed, "Variation seed strength": f"{frame.seed_place:.3g}"}
-    if frame.source:
-        values |= {"Denoising strength": f"{frame.source.strength:g}", "Init image": json.dumps(frame.source.file),
-                   "Init image hash": frame.source.sha256[:10]}  # fmt: skip
-    lines = [frame.prompt, *([f"Negative prompt: {frame.negative_prompt}"] if frame.negative_prompt else [])]
-    return "\n".join([*lines, ", ".join(f"{key}: {value}" for key, value in values.items())])

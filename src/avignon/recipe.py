@@ -325,7 +325,8 @@ class Generate(Section):
     blocks: dict[str, dict[str, float]] = {}
     """Factors on an adapter's weight in parts of the UNet: `down`, `mid`, `up`, or a block such as `"up_blocks.1"`."""
     adapters: dict[str, str] = {}
-    """Further adapters to mix in by `voices` or `weights`: name = folder of pytorch_lora_weights.safetensors."""
+    """Further adapters to mix in by `voices` or `weights`: name = folder of pytorch_lora_weights.safetensors. A name
+    with a dot or a blank needs quotation marks, as all such keys of TOML: `"style_v1.5" = "loras/style"`."""
     strength: float = Field(default=1.0, gt=0, le=4)
     """Factor on every weight of the path."""
     strengths: dict[str, Annotated[float, Field(gt=0, le=4)]] = {}
@@ -418,6 +419,8 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _weights_name_adapters(self) -> "Recipe":
         for name in self.generate.adapters:
+            if not name.strip() or not name.isprintable():
+                raise ValueError(f"generate.adapters: {name!r} is no name; it needs letters or digits, in one line")
             if name in self.adapter_names:
                 raise ValueError(f"generate.adapters: {name!r} is the name of an adapter that this recipe trains")
         settings, known = self.generate, {*self.adapter_names, *self.generate.adapters}
@@ -494,9 +497,9 @@ def _check_surroundings(recipe: Recipe, path: Path) -> None:
     for number, scene in enumerate(recipe.generate.scenes):
         if scene.image and not Path(scene.image).is_file():
             raise RecipeError(f"{path}: generate.scenes.{number}.image: {scene.image}: no such file")
-    encoder = Path(recipe.evaluate.encoder)
-    if encoder.is_absolute() and not encoder.is_dir():
-        raise RecipeError(f"{path}: evaluate.encoder: {encoder}: no such directory")
+    for field, place in (("base.model", recipe.base.model), ("evaluate.encoder", recipe.evaluate.encoder)):
+        if Path(place).is_absolute() and not Path(place).is_dir():
+            raise RecipeError(f"{path}: {field}: {place}: no such directory")
     if "mp4" in recipe.exhibit.films and find_spec("av") is None:
         raise RecipeError(f"{path}: exhibit.films: 'mp4' needs `pip install avignon[video]`; others are grid, strip, "
                           "webp, gif")  # fmt: skip
@@ -594,6 +597,8 @@ def _complaint(error: Mapping[str, Any], place: Sequence[int | str]) -> str:
         return message
     if error["type"] == "too_short":
         return f"{error['ctx']['actual_length']} given, at least {error['ctx']['min_length']} are needed"
+    if error["type"] in ("float_type", "string_type", "tuple_type") and isinstance(error["input"], dict):
+        return f'{place[-1]!r} is a table here; a name with a dot needs quotation marks, as "style_v1.5"'
     if error["type"] in _SHAPES:
         return f"{shorten(repr(error['input']), 80)} is not allowed; should be {_SHAPES[error['type']]}"
     return f"{error['input']!r} is not allowed; {message.removeprefix('input ')}"
