@@ -618,10 +618,10 @@ def test_any_name_is_an_adapter(base: diffusion.Base, recipe: Recipe, tmp_path: 
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             learned(unet, called, dora=dora)
-            learned(unet, "other", seed=2)
+            learned(unet, "other", seed=2, dora=dora)
         files.append(tmp_path / f"{called == name}.safetensors")
         adapters.save(unet, called, files[-1])
-        assert adapters.doras(unet) == ({called} if dora else set())
+        assert adapters.doras(unet) == ({called, "other"} if dora else set())
         with adapters.routed(unet, [called, "other"]), torch.no_grad():
             outputs.append([said_of(unet, [1, 2])])
         with adapters.mixing(unet, {called: {"up": 0.5}}) as mixer:

@@ -10,11 +10,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from avignon import adapters, generate, imaging, processes
+from avignon import adapters, generate, imaging, lora_files, processes
 from avignon.errors import AdapterError, WorkspaceError
 from avignon.recipe import Recipe
 from avignon.records import Event, Series, Voice, plain, series_from
-from avignon.workspace import Workspace
+from avignon.workspace import Workspace, sha256_of
+from tests.support import readers
 from tests.support.museum import draw
 from tests.support.runs import carried, small_recipe
 
@@ -150,6 +151,11 @@ def test_pictures_carry_their_frame(make: Maker) -> None:
         lines = texts["parameters"].splitlines()
         assert lines[:2] == [frame.prompt, "Negative prompt: red"]
         assert f"Steps: 2, Sampler: DDIM, CFG scale: 7.5, Seed: {frame.seed}, Size: 64x64" in lines[2]
+        on = [name for name, weight in frame.weights.items() if weight]
+        weights = {name: make.space.adapter(name) / adapters.WEIGHTS_FILE for name in on}
+        known = {f"lora:{name}": lora_files.content_hash(path)[:12] for name, path in weights.items()}
+        assert readers.civitai(texts["parameters"]).values["hashes"] == known
+        assert all(sha256_of(path)[:10] in lines[2] for path in weights.values())
         assert "digitalsourcetype/trainedAlgorithmicMedia" in texts["XML:com.adobe.xmp"]
         assert frame.adapters.keys() == frame.weights.keys()
     assert dict(series.frames[1][1].weights) == {HOMER: 1.0, PICASSO: 0.0}

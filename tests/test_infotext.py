@@ -157,3 +157,12 @@ def test_content_hash_is_that_of_the_tensors(tmp_path: Path) -> None:
     one, two, three = map(lora_files.content_hash, paths)
     assert one == two == hashlib.sha256(np.full((3,), 1.5, np.float32).tobytes()).hexdigest()
     assert one != three
+
+
+def test_harmless_lines_have_the_same_tokens(tiny_sd: Path) -> None:
+    """B9: what keeps readers from taking a prompt's words for keys changes no token, in prompts of any kind."""
+    from transformers import CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(str(tiny_sd / "tokenizer"))
+    for prompt in (*PROMPTS, "steps:: a\n<lora:x>", "STEPS:9 Negative Prompt:x"):
+        assert tokenizer(infotext.one_line(prompt)).input_ids == tokenizer(prompt).input_ids

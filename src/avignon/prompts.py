@@ -10,7 +10,7 @@ _JOINER = "\N{ZERO WIDTH JOINER}"
 def shortened(text: str, fits: Callable[[str], bool]) -> str:
     """The longest beginning of `text` that fits, cut between words; empty where not even one character does.
 
-    Scripts without blanks, and words that leave less than half, are cut between characters as people see them.
+    Where words would leave less than two thirds, as in scripts without blanks, between characters as people see them.
     """
     ends = [0, *(end for end in range(1, len(text)) if _is_boundary(text, end)), len(text)]
     few, many = 0, len(ends)  # The first `few` is known to fit, `many` to be too much.
@@ -20,7 +20,7 @@ def shortened(text: str, fits: Callable[[str], bool]) -> str:
     cut = text[: ends[few]]
     if cut != text and not text[len(cut)].isspace():
         words = cut[: max((place for place, letter in enumerate(cut) if letter.isspace()), default=0)]
-        cut = words if 2 * len(words) >= len(cut) else cut
+        cut = words if 3 * len(words) >= 2 * len(cut) else cut
     return cut.rstrip(" ,:;")
 
 
