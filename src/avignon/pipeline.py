@@ -12,6 +12,7 @@ from typing import Any
 
 from avignon import __version__, imaging, lora_files, processes, prompts
 from avignon.curate import least_edge
+from avignon.errors import RecipeError
 from avignon.recipe import EMBEDDED, FolderMuseum, Recipe
 from avignon.records import Event, Voice
 from avignon.workspace import Workspace, digest, sha256_of, storing, write_text
@@ -102,6 +103,8 @@ def _check_files(recipe: Recipe) -> None:
     for image in _images(recipe):
         imaging.size_of(image)
     base = _base_folder(recipe)
+    if base and not base.is_dir():
+        raise RecipeError(f"base.model: {base}: no such directory")
     layers = lora_files.layers_in(base / "unet") if base and recipe.generate.adapters else {}
     for folder in recipe.generate.adapters.values():
         path = Path(folder) / lora_files.WEIGHTS_FILE

@@ -497,9 +497,9 @@ def _check_surroundings(recipe: Recipe, path: Path) -> None:
     for number, scene in enumerate(recipe.generate.scenes):
         if scene.image and not Path(scene.image).is_file():
             raise RecipeError(f"{path}: generate.scenes.{number}.image: {scene.image}: no such file")
-    for field, place in (("base.model", recipe.base.model), ("evaluate.encoder", recipe.evaluate.encoder)):
-        if Path(place).is_absolute() and not Path(place).is_dir():
-            raise RecipeError(f"{path}: {field}: {place}: no such directory")
+    encoder = Path(recipe.evaluate.encoder)
+    if encoder.is_absolute() and not encoder.is_dir():
+        raise RecipeError(f"{path}: evaluate.encoder: {encoder}: no such directory")
     if "mp4" in recipe.exhibit.films and find_spec("av") is None:
         raise RecipeError(f"{path}: exhibit.films: 'mp4' needs `pip install avignon[video]`; others are grid, strip, "
                           "webp, gif")  # fmt: skip
@@ -597,7 +597,7 @@ def _complaint(error: Mapping[str, Any], place: Sequence[int | str]) -> str:
         return message
     if error["type"] == "too_short":
         return f"{error['ctx']['actual_length']} given, at least {error['ctx']['min_length']} are needed"
-    if error["type"] in ("float_type", "string_type", "tuple_type") and isinstance(error["input"], dict):
+    if place[:1] == ["generate"] and len(place) > 2 and isinstance(error["input"], dict):
         return f'{place[-1]!r} is a table here; a name with a dot needs quotation marks, as "style_v1.5"'
     if error["type"] in _SHAPES:
         return f"{shorten(repr(error['input']), 80)} is not allowed; should be {_SHAPES[error['type']]}"
