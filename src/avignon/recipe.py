@@ -282,6 +282,8 @@ class Scene(Section):
     """One row of the series: the same prompt and seed at every stop."""
 
     prompt: str
+    """In plain words: what gives weights, adapters or alternatives in other programs' prompts, as `(boat:1.3)` or
+    `<lora:name:1>`, is read as letters, and a warning says so."""
     seed: int = Field(default=-1, ge=-1, lt=2**63)
     """-1 derives one from the recipe's seed and the scene's place."""
     to_seed: int = Field(default=-1, ge=-1, lt=2**63)
