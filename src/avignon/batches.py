@@ -6,7 +6,7 @@ each of several processes draws the same batch and takes its own share.
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from avignon import diffusion, imaging
+from avignon.prompts import fit
 from avignon.recipe import Train
 from avignon.records import Voice
 
@@ -24,6 +25,47 @@ def seed_of(seed: int, *names: str | int) -> int:
     """A seed for one purpose, independent of all others: 63 bits of a hash."""
     text = "/".join(map(str, (seed, *names)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+class Window:
+    """How much of a text the base's text encoder reads."""
+
+    def __init__(self, base: diffusion.Base) -> None:
+        self._tokenizer = base.pipeline.tokenizer
+        longest = base.pipeline.text_encoder.config.max_position_embeddings
+        self.tokens: int = min(self._tokenizer.model_max_length, longest)
+        """The marks of start and end are two of them."""
+
+    def holds(self, text: str) -> bool:
+        """Whether it reads all of `text`."""
+        return len(self._tokenizer(text, truncation=False, verbose=False).input_ids) <= self.tokens
+
+
+def fitted(
+    base: diffusion.Base, examples: Sequence[tuple[Path, Row]], triggers: Mapping[str, str], voice: Voice
+) -> list[tuple[Path, Row]]:
+    """The examples with captions that the text encoder reads whole: a trigger behind its last token is never learned.
+
+    How many tokens a text has is the tokenizer's to say: a Cyrillic or Chinese letter has up to three.
+
+    Args:
+        base: its tokenizer counts.
+        examples: prepared images, in a folder by artist.
+        triggers: by folder, the phrase that stays whole in every caption.
+        voice: hears of captions that were shortened.
+    """
+    window = Window(base)
+    pairs = [(caption, triggers[path.parent.name]) for path, row in examples for caption in row["captions"]]
+    cut = {pair: fit(*pair, window.holds) for pair in pairs if not window.holds(pair[0])}
+    if cut:
+        voice.note(
+            f"{len(cut)} captions are longer than the base's {window.tokens} tokens and were shortened in front of the "
+            f"trigger or behind it, as {next(iter(cut.values()))!r}"
+        )
+    return [
+        (path, {**row, "captions": [cut.get((c, triggers[path.parent.name]), c) for c in row["captions"]]})
+        for path, row in examples
+    ]
 
 
 @dataclass(frozen=True)

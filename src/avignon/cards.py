@@ -114,10 +114,11 @@ def notice(folders: Iterable[Path]) -> str:
 
 
 def _notice_of(folder: Path) -> str:
-    path = folder / "card.json"
-    if not path.exists():
-        return f"It is not known what the adapter {folder.name} learned from."
-    return notice_from(read_json(path)["rights"])
+    path, unknown = folder / "card.json", f"It is not known what the adapter {folder.name} learned from."
+    try:
+        return notice_from(read_json(path)["rights"]) if path.exists() else unknown
+    except (KeyError, TypeError):  # Another program's card, which says nothing of rights.
+        return unknown
 
 
 def notice_from(rights: Mapping[str, Any]) -> str:

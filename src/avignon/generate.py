@@ -17,7 +17,7 @@ from typing import Any
 
 from PIL import Image
 
-from avignon import adapters, blend, cards, diffusion, imaging, painting, processes, style
+from avignon import adapters, blend, cards, diffusion, imaging, infotext, lora_files, painting, processes, style
 from avignon.errors import WorkspaceError
 from avignon.recipe import SCHEMA, Recipe, Scene
 from avignon.records import Frame, Series, Source, Voice, frame_from, plain
@@ -55,6 +55,7 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
     for name, folder in folders.items():
         adapters.load(base, name, folder)
     hashes = {name: sha256_of(folder / adapters.WEIGHTS_FILE) for name, folder in folders.items()}
+    contents = {name: lora_files.content_hash(folder / adapters.WEIGHTS_FILE) for name, folder in folders.items()}
     painter = painting.Painter(base, recipe, device, voice)
     easel = Easel(recipe, base.identity, hashes, precision)
     shown = Shown(space, base)
@@ -68,7 +69,7 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
         return " ".join(filter(None, (notice, begun)))
 
     def as_png(image: Image.Image, frame: Frame) -> bytes:
-        return imaging.png_bytes(image, parameters_text(frame, base.model), plain(frame), rights(frame))
+        return imaging.png_bytes(image, infotext.text(frame, base.model, contents), plain(frame), rights(frame))
 
     if processes.is_first():
         _restate_rights(series, shown, rights, as_png)
@@ -353,25 +354,3 @@ def _in_few_steps(frame: Frame) -> Frame:
 def _works(space: Workspace, artist: str) -> Sequence[style.Traits]:
     """Traits of an artist's training images."""
     return [style.traits(imaging.load(file)) for file in space.training_images(artist)]
-
-
-def parameters_text(frame: Frame, model: str) -> str:
-    """A frame as the text that common image tools show: prompt, negative prompt, then named values in one line."""
-    weights = ", ".join(f"{name}: {weight:g}" for name, weight in frame.weights.items()) or "none"
-    values = {
-        "Steps": frame.steps,
-        "Sampler": frame.scheduler,
-        "CFG scale": f"{frame.guidance:g}",
-        "Seed": frame.seed,
-        "Size": f"{frame.width}x{frame.height}",
-        "Model": model,
-        "Model hash": frame.base[:10],
-        "Lora weights": f'"{weights}"',
-    }
-    if frame.to_seed >= 0:
-        values |= {"Variation seed": frame.to_seed, "Variation seed strength": f"{frame.seed_place:.3g}"}
-    if frame.source:
-        values |= {"Denoising strength": f"{frame.source.strength:g}", "Init image": json.dumps(frame.source.file),
-                   "Init image hash": frame.source.sha256[:10]}  # fmt: skip
-    lines = [frame.prompt, *([f"Negative prompt: {frame.negative_prompt}"] if frame.negative_prompt else [])]
-    return "\n".join([*lines, ", ".join(f"{key}: {value}" for key, value in values.items())])

@@ -8,8 +8,8 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from avignon import adapters, cards, diffusion, imaging, studies
-from avignon.batches import Data, encode, seed_of
+from avignon import adapters, cards, diffusion, imaging, infotext, studies
+from avignon.batches import Data, encode, fitted, seed_of
 from avignon.checkpoints import Checkpoints
 from avignon.errors import RecipeError
 from avignon.recipe import SCHEMA, Artist, Recipe, Train
@@ -85,6 +85,11 @@ class Job:
     def folder(self) -> Path:
         """Where everything about this adapter is written."""
         return self.space.adapter(self.name)
+
+    @property
+    def _triggers(self) -> dict[str, str]:
+        """By the folder of an artist's images, the phrase in its captions."""
+        return {artist.slug: artist.trigger for artist in self.artists}
 
     def examples(self) -> list[tuple[Path, dict[str, Any]]]:
         """The prepared images of all the job's artists."""
@@ -165,7 +170,7 @@ class Job:
     def lessons(self, base: diffusion.Base) -> Lessons:
         """Everything that the training reads, encoded once; the UNet must be without adapters."""
         settings, device = self.recipe.train, self.machine.device
-        kept, held = self._split()
+        kept, held = (fitted(base, part, self._triggers, self.voice) for part in self._split())
         return Lessons(
             works=encode(base, kept, settings, device, self.voice),
             prior=self._prior(base, kept) if settings.prior_images else None,
@@ -174,9 +179,10 @@ class Job:
 
     def _prior(self, base: diffusion.Base, kept: list[Any]) -> Data:
         """What the base itself paints of the works' captions; the first process paints, the others read."""
-        trigger = {artist.slug: artist.trigger for artist in self.artists}
         captions = [
-            studies.untriggered(caption, trigger[path.parent.name]) for path, row in kept for caption in row["captions"]
+            studies.untriggered(caption, self._triggers[path.parent.name])
+            for path, row in kept
+            for caption in row["captions"]
         ]
         dtype = diffusion.DTYPES[self.machine.precision]
         diffusion.place(base.pipeline.unet, self.machine.device, dtype, memory_format=torch.channels_last)
@@ -210,7 +216,7 @@ class Job:
         works = cards.works_of([artist.name for artist in self.artists], self.space.read_ledger())
         rights = cards.notice_from(cards.rights_of(self.artists, works))
         for frame, image in pictures:
-            content = imaging.png_bytes(image, frame.prompt, plain(frame), rights)
+            content = imaging.png_bytes(image, infotext.text(frame), plain(frame), rights)
             write_bytes(self.folder / "samples" / frame.stop / f"{frame.scene}.png", content)
 
     def _split(self) -> tuple[list[Any], list[Any]]:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avignon import __version__, imaging, processes
+from avignon import __version__, imaging, lora_files, processes, prompts
 from avignon.curate import least_edge
+from avignon.errors import RecipeError
 from avignon.recipe import EMBEDDED, SCHEMA, FolderMuseum, Recipe
 from avignon.records import Event, Voice
 from avignon.workspace import Workspace, digest, sha256_of, storing, write_text
@@ -84,8 +85,7 @@ def run(recipe: Recipe, folder: Path, listener: Callable[[Event], None], *, unti
         InputError: the user's input or surroundings are at fault; everything done before is kept.
     """
     space = Workspace(folder / recipe.name)
-    for image in _images(recipe):
-        imaging.size_of(image)  # One that cannot be used is told before hours of training lead up to it.
+    _check_files(recipe)
     wanted = STAGES[: NAMES.index(until) + 1]
     if not processes.is_first():
         _assist(recipe, space, wanted)
@@ -93,6 +93,7 @@ def run(recipe: Recipe, folder: Path, listener: Callable[[Event], None], *, unti
         return space
     with space.locked():
         write_text(space.recipe, recipe.to_toml())
+        _warn_of_markup(recipe, wanted, listener)
         for stage in wanted:
             inputs, current = stage.inputs(recipe, space), stage.is_current(recipe, space)
             if stage.shared:
@@ -107,6 +108,42 @@ def run(recipe: Recipe, folder: Path, listener: Callable[[Event], None], *, unti
             listener(Event(stage.name, "done"))
     processes.part()
     return space
+
+
+def _check_files(recipe: Recipe) -> None:
+    """What the user's own files lack is told before hours of training lead up to them."""
+    for image in _images(recipe):
+        imaging.size_of(image)
+    base = _base_folder(recipe)
+    if base and not base.is_dir():
+        raise RecipeError(f"base.model: {base}: no such directory")
+    layers = lora_files.layers_in(base / "unet") if base and recipe.generate.adapters else {}
+    for folder in recipe.generate.adapters.values():
+        path = Path(folder) / lora_files.WEIGHTS_FILE
+        if layers:
+            lora_files.check_fit(path, layers)
+        else:  # Whether it fits a base that is yet to be fetched, `train` tells before it trains.
+            lora_files.factors(path)
+    encoder = Path(recipe.evaluate.encoder)
+    if encoder.is_absolute():
+        from avignon import hub  # Here, because it takes a while to load.
+
+        hub.described(encoder / "config.json", "no encoder in transformers' format")
+        hub.check_weights(encoder, "model")
+
+
+def _warn_of_markup(recipe: Recipe, wanted: Sequence[Stage], listener: Callable[[Event], None]) -> None:
+    """Say once, and early, what in the prompts is read as letters though other programs read more."""
+    settings = recipe.generate
+    texts = {f"generate.scenes.{number}.prompt": scene.prompt for number, scene in enumerate(settings.scenes)}
+    texts |= {"generate.negative_prompt": settings.negative_prompt}
+    texts |= {f"artists.{number}.trigger": artist.trigger for number, artist in enumerate(recipe.artists)}
+    found = [f"{piece!r} ({field})" for field, text in texts.items() for piece in prompts.markup(text)]
+    if found and "generate" in [stage.name for stage in wanted]:
+        Voice("generate", listener).warn(
+            f"read as letters: {', '.join(found)}; prompts have no weights, adapters, alternatives or parts here: "
+            "adapters are mixed by generate.weights or generate.voices"
+        )
 
 
 def _assist(recipe: Recipe, space: Workspace, wanted: Sequence[Stage]) -> None:
@@ -134,9 +171,16 @@ def _state(root: Path) -> list[Any]:
 
 
 def _base(recipe: Recipe) -> list[Any]:
-    if recipe.base.model == EMBEDDED:
-        return _state(Path(__file__).with_name("embedded") / "base")
-    return _local(recipe.base.model)
+    folder = _base_folder(recipe)
+    return _state(folder) if folder else []
+
+
+def _base_folder(recipe: Recipe) -> Path | None:
+    """Where the base is; None where that is a hub."""
+    model = recipe.base.model
+    if model == EMBEDDED:
+        return Path(__file__).with_name("embedded") / "base"
+    return Path(model) if Path(model).is_absolute() else None
 
 
 def _local(model: str) -> list[Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from textwrap import shorten
 
 from avignon import imaging
+from avignon.prompts import shortened
 from avignon.recipe import Artist, Recipe, stem
 from avignon.records import Example, Verdict, Voice, brief, plain
 from avignon.wording import unmarked
@@ -53,14 +54,13 @@ def _examples(artist: Artist, row: Row, recipe: Recipe, space: Workspace) -> lis
 def captions_of(row: Row, trigger: str, count: int) -> tuple[str, ...]:
     """Up to `count` captions from the museum's own title, medium and terms; each holds the trigger phrase.
 
-    Long texts are shortened: CLIP reads 77 tokens, and a trigger behind the last of them would not be learned.
+    Long texts are shortened, so that each caption says several things. Whether all of it fits into what a base's text
+    encoder reads is that encoder's to say: `batches.fitted` sees to it before training, with the trigger kept whole.
     """
-    title = shorten(unmarked(row["title"]), 120, placeholder=" …") or "untitled"
-    medium = shorten(unmarked(row["medium"]).lower(), 60, placeholder=" …")
-    kind = shorten((row["classification"] or "picture").lower(), 40, placeholder=" …")
-    terms = shorten(
-        ", ".join(term.lower() for term in unmarked(row["terms"]).split("; ") if term), 80, placeholder=" …"
-    )
+    title = _short(unmarked(row["title"]), 120) or "untitled"
+    medium = _short(unmarked(row["medium"]).lower(), 60)
+    kind = _short((row["classification"] or "picture").lower(), 40)
+    terms = _short(", ".join(term.lower() for term in unmarked(row["terms"]).split("; ") if term), 80)
     candidates = [
         f"{title}, {trigger}",
         f"a {kind} of {terms}, {trigger}" if terms else f"a {kind}, {trigger}",
@@ -72,6 +72,15 @@ def captions_of(row: Row, trigger: str, count: int) -> tuple[str, ...]:
         f"{trigger}",
     ]
     return tuple(dict.fromkeys(candidates))[:count]
+
+
+def _short(text: str, width: int) -> str:
+    """At most `width` characters, cut between words; within one only where the first is longer than all that."""
+    whole = " ".join(text.split())
+    short = shorten(whole, width, placeholder=" …")
+    if short == "…" != whole:  # Titles without blanks: nothing would be left of them.
+        return shortened(whole, lambda start: len(start) <= width - 2) + " …"
+    return short
 
 
 def _line(example: Example) -> str:

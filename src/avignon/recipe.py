@@ -356,6 +356,8 @@ class Scene(Section):
     """One row of the series: the same prompt and seed at every stop."""
 
     prompt: str
+    """In plain words: what gives weights, adapters or alternatives in other programs' prompts, as `(boat:1.3)` or
+    `<lora:name:1>`, is read as letters, and a warning says so."""
     seed: int = Field(default=-1, ge=-1, lt=2**63)
     """-1 derives one from the recipe's seed and the scene's place."""
     to_seed: int = Field(default=-1, ge=-1, lt=2**63)
@@ -399,7 +401,8 @@ class Generate(Section):
     blocks: dict[str, dict[str, float]] = {}
     """Factors on an adapter's weight in parts of the UNet: `down`, `mid`, `up`, or a block such as `"up_blocks.1"`."""
     adapters: dict[str, str] = {}
-    """Further adapters to mix in by `voices` or `weights`: name = folder of pytorch_lora_weights.safetensors."""
+    """Further adapters to mix in by `voices` or `weights`: name = folder of pytorch_lora_weights.safetensors. A name
+    with a dot or a blank needs quotation marks, as all such keys of TOML: `"style_v1.5" = "loras/style"`."""
     strength: float = Field(default=1.0, gt=0, le=4)
     """Factor on every weight of the path."""
     strengths: dict[str, Annotated[float, Field(gt=0, le=4)]] = {}
@@ -492,6 +495,8 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _weights_name_adapters(self) -> "Recipe":
         for name in self.generate.adapters:
+            if not name.strip() or not name.isprintable():
+                raise ValueError(f"generate.adapters: {name!r} is no name; it needs letters or digits, in one line")
             if name in self.adapter_names:
                 raise ValueError(f"generate.adapters: {name!r} is the name of an adapter that this recipe trains")
         settings, known = self.generate, {*self.adapter_names, *self.generate.adapters}
@@ -671,6 +676,8 @@ def _complaint(error: Mapping[str, Any], place: Sequence[int | str]) -> str:
         return message
     if error["type"] == "too_short":
         return f"{error['ctx']['actual_length']} given, at least {error['ctx']['min_length']} are needed"
+    if place[:1] == ["generate"] and len(place) > 2 and isinstance(error["input"], dict):
+        return f'{place[-1]!r} is a table here; a name with a dot needs quotation marks, as "style_v1.5"'
     if error["type"] in _SHAPES:
         return f"{shorten(repr(error['input']), 80)} is not allowed; should be {_SHAPES[error['type']]}"
     return f"{error['input']!r} is not allowed; {message.removeprefix('input ')}"

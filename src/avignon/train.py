@@ -8,12 +8,14 @@ spreads each batch over several processes, of which the first one alone writes.
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 
-from avignon import adapters, diffusion, processes
+from avignon import adapters, batches, diffusion, processes
 from avignon.batches import seed_of
 from avignon.checkpoints import common
 from avignon.errors import RecipeError
@@ -41,6 +43,7 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
     jobs = [Job(*job, recipe, space, voice, machine, company) for job in _jobs(recipe)]
     with _deterministic(settings.deterministic):
         base = diffusion.load(recipe, torch.float32, voice)
+        _check_with(base, recipe)
         waiting = [job for job in jobs if not job.is_done(base)]
         company.wait_for_everyone()  # All have read the cards before the first process takes one away.
         if company.is_main_process:
@@ -61,6 +64,19 @@ def _keep_others(space: Workspace, names: set[str], voice: Voice) -> None:
         if folder.name not in names and (metrics := finished(folder)):
             place = space.set_aside(folder, metrics["weights"])
             voice.warn(f"{folder.name}: the recipe does not train it any more; the finished adapter is kept in {place}")
+
+
+def _check_with(base: diffusion.Base, recipe: Recipe) -> None:
+    """What only the base can tell of the user's words and files, told before anything is trained."""
+    for folder in recipe.generate.adapters.values():
+        adapters.check(base, Path(folder))
+    window = batches.Window(base)
+    for number, artist in enumerate(recipe.artists):
+        if not window.holds(artist.trigger):
+            raise RecipeError(
+                f"artists.{number}.trigger: {shorten(artist.trigger, 60)!r} is longer than the base's text encoder "
+                f"reads ({window.tokens} tokens with the marks of start and end); shorten it"
+            )
 
 
 def _jobs(recipe: Recipe) -> list[tuple[str, tuple[Artist, ...]]]:
