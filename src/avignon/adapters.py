@@ -8,6 +8,7 @@ and compares each tensor.
 """
 
 import json
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,11 +25,12 @@ from diffusers.training_utils import cast_training_params
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 
+from avignon import finite
 from avignon.blend import block_factor
 from avignon.diffusion import Base
 from avignon.errors import AdapterError, AvignonError, RecipeError
 from avignon.recipe import Ranks
-from avignon.workspace import replacing
+from avignon.workspace import json_value, replacing
 
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 
@@ -211,10 +213,15 @@ def load(base: Base, name: str, folder: Path) -> None:
     path = folder / WEIGHTS_FILE
     _check_card(base, folder)
     _check_shapes(base.pipeline.unet, path)
+    if bad := finite.first_bad_in([path]):
+        raise AdapterError(bad)
     try:
         _put_on(base.pipeline, name, folder)
     except Exception as failed:
         raise AdapterError(f"{path}: damaged: {failed}".splitlines()[0]) from failed
+    for layer, scale in _scales(base.pipeline.unet, name).items():
+        if not math.isfinite(scale):
+            raise AdapterError(f"{path}: damaged: the scale (alpha / rank) of {layer} is {scale}")
 
 
 def _put_on(pipeline: Any, name: str, folder: Path) -> None:
@@ -255,7 +262,7 @@ def _check_card(base: Base, folder: Path) -> None:
     if not card.exists():
         return
     try:
-        trained_on = json.loads(card.read_text(encoding="utf-8"))["base"]
+        trained_on = json_value(card.read_text(encoding="utf-8"))["base"]
         model, fingerprint = trained_on["model"], trained_on["fingerprint"]
     except (ValueError, KeyError, TypeError):
         raise AdapterError(f"{card}: damaged: no base with model and fingerprint") from None

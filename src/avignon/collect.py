@@ -4,7 +4,6 @@ Reads the museum; writes `works/found.jsonl` (every work that was considered) an
 """
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from avignon.museums import opened
 from avignon.museums.protocol import Museum
 from avignon.recipe import Artist, Recipe, load_decisions, stem
 from avignon.records import Access, Decision, Found, Original, Verdict, Voice, Work, plain
-from avignon.workspace import Workspace, sha256_of, write_bytes, write_text
+from avignon.workspace import Workspace, json_text, sha256_of, write_bytes, write_text
 
 
 def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
@@ -54,7 +53,7 @@ def _tell_strangers(artist: Artist, words: Mapping[str, Decision], found: list[F
 
 
 def _lines(found: list[Found]) -> str:
-    return "".join(json.dumps(plain(each), ensure_ascii=False) + "\n" for each in found)
+    return "".join(json_text(plain(each)) + "\n" for each in found)
 
 
 def _is_barred(artist: Artist, work: Work) -> bool:

@@ -21,7 +21,7 @@ from avignon import adapters, blend, cards, diffusion, imaging, painting, proces
 from avignon.errors import WorkspaceError
 from avignon.recipe import Recipe, Scene
 from avignon.records import Frame, Series, Source, Voice, plain
-from avignon.workspace import Workspace, digest, read_json, sha256_of, write_bytes, write_json
+from avignon.workspace import Workspace, digest, json_text, json_value, read_json, sha256_of, write_bytes, write_json
 
 BASE = "base"
 
@@ -120,7 +120,7 @@ def _groups(series: Series, painter: painting.Painter) -> list[list[int]]:
 
 def _is_shown(path: Path, frame: Frame) -> bool:
     """Whether the picture is there and carries this very frame."""
-    return bool(imaging.png_fields(path) == json.loads(json.dumps(plain(frame))))
+    return bool(imaging.png_fields(path) == json_value(json_text(plain(frame))))
 
 
 class Easel:

@@ -74,6 +74,8 @@ def run(recipe: Recipe, folder: Path, listener: Callable[[Event], None], *, unti
     for image in _images(recipe):
         imaging.size_of(image)  # One that cannot be used is told before hours of training lead up to it.
     wanted = STAGES[: NAMES.index(until) + 1]
+    if NAMES.index(until) >= NAMES.index("train"):
+        _check_base(recipe)
     if not processes.is_first():
         _assist(recipe, space, wanted)
         processes.part()
@@ -102,6 +104,13 @@ def _assist(recipe: Recipe, space: Workspace, wanted: Sequence[Stage]) -> None:
     for stage in wanted:
         if stage.shared and not processes.agree(True):
             stage.run(recipe, space, Voice(stage.name, lambda _: None))
+
+
+def _check_base(recipe: Recipe) -> None:
+    """A base that cannot be used is told before anything is fetched."""
+    from avignon import bases  # Here, because it brings the hub's client, which the first stages do without.
+
+    bases.check_local(recipe)
 
 
 def _dump(recipe: Recipe, *sections: str) -> Any:

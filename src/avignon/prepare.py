@@ -5,14 +5,13 @@ Layout: https://huggingface.co/docs/datasets/image_dataset#imagefolder
 """
 
 import hashlib
-import json
 from pathlib import Path
 from textwrap import shorten
 
 from avignon import imaging
 from avignon.recipe import Artist, Recipe, stem
 from avignon.records import Example, Verdict, Voice, plain
-from avignon.workspace import Workspace, write_bytes, write_text
+from avignon.workspace import Workspace, json_text, write_bytes, write_text
 
 Row = dict[str, str]
 
@@ -72,6 +71,4 @@ def captions_of(row: Row, trigger: str, count: int) -> tuple[str, ...]:
 
 def _line(example: Example) -> str:
     fields = plain(example)
-    return (
-        json.dumps({"file_name": fields.pop("file"), "text": example.captions[0], **fields}, ensure_ascii=False) + "\n"
-    )
+    return json_text({"file_name": fields.pop("file"), "text": example.captions[0], **fields}) + "\n"
