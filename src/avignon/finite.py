@@ -18,7 +18,8 @@ def is_finite(tensor: Any) -> bool:
     """
     if not tensor.is_floating_point() or not tensor.numel():
         return True
-    return all(math.isfinite(float(extreme)) for extreme in tensor.detach().aminmax())
+    numbers = tensor.detach() if tensor.element_size() > 1 else tensor.float()  # There is no least of 8 bits.
+    return all(math.isfinite(float(extreme)) for extreme in numbers.aminmax())
 
 
 def first_bad(tensors: Iterable[tuple[str, Any]]) -> str:
