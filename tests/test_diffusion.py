@@ -390,6 +390,14 @@ def test_refused_token_of_odd_letters(load: Loader, hub: LocalHub, monkeypatch: 
     assert "refuses the token" in load.warnings[0]
 
 
+def test_hub_that_refuses_everybody(load: Loader, hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub that answers 403 with a token and without one does so for another reason: nothing is said of the token."""
+    monkeypatch.setenv("HF_TOKEN", "hf_good")
+    hub.status["/api/"] = 403
+    assert "403" in load.refused(REPO)
+    assert load.warnings == []
+
+
 def test_refused_token_and_no_such_base(load: Loader, hub: LocalHub, token: str) -> None:
     """Where the base is not to be had without the token either, the line says both."""
     line = load.refused("someone/private")

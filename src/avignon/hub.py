@@ -90,7 +90,7 @@ def _fetched(model: str, wanted: Wanted, fetch: Fetch, voice: Voice) -> Path:
         voice.warn(f"{hub} refuses the token of this machine (HF_TOKEN or `hf auth login`): it is expired, mistyped or "
                    f"lacks permission; going on without it for {model}")  # fmt: skip
     try:
-        folder = _from_cache_if_gated(model, access, fetch)
+        folder = Path(fetch(model, access))
     except ModelError:
         raise
     except GatedRepoError:
@@ -108,17 +108,6 @@ def _fetched(model: str, wanted: Wanted, fetch: Fetch, voice: Voice) -> Path:
     if access.gone:
         voice.warn(f"{where}: {access.offline}; going on with the copy in the cache")
     return folder
-
-
-def _from_cache_if_gated(model: str, access: Access, fetch: Fetch) -> Path:
-    """What the hub gives only after a login may be in the cache, whole, from before a token ran out."""
-    try:
-        return Path(fetch(model, access))
-    except GatedRepoError as gated:
-        try:
-            return Path(fetch(model, Access(offline="it is gated", token=access.token)))
-        except Exception:  # noqa: BLE001 - not there, or not whole: what the hub said counts
-            raise gated from None
 
 
 def _access(model: str, wanted: Wanted, where: str, hub: str, token: bool | None = None) -> Access:
@@ -140,7 +129,7 @@ def _access(model: str, wanted: Wanted, where: str, hub: str, token: bool | None
         if isinstance(failed, RepositoryNotFoundError):
             refused = ", or not to be seen without the token, which is refused" if token is False else ""
             return Access(f"not on {hub}{refused}", token, gone=True)
-        return Access(first_line(failed), token)
+        return Access(first_line(failed))
     return Access(token=token)
 
 
