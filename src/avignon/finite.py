@@ -12,12 +12,15 @@ import safetensors
 
 
 def is_finite(tensor: Any) -> bool:
-    """Whether all numbers of a torch tensor are finite; this waits for its device.
+    """Whether all numbers of a torch tensor are finite; this waits for its device, once.
 
-    Its least and greatest are looked for in one pass without a copy: NaN wins over both.
+    On a CPU, where a base of a billion weights is looked through, its least and greatest are found in one pass without
+    a copy, about a second in all: NaN wins over both.
     """
     if not tensor.is_floating_point() or not tensor.numel():
         return True
+    if tensor.device.type != "cpu":
+        return bool(tensor.isfinite().all())
     numbers = tensor.detach() if tensor.element_size() > 1 else tensor.float()  # There is no least of 8 bits.
     return all(math.isfinite(float(extreme)) for extreme in numbers.aminmax())
 
