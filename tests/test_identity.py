@@ -234,6 +234,17 @@ def halve(base: Path, *, beside: bool) -> None:
         safetensors.torch.save_file(half, file, metadata={"format": "pt"})
 
 
+def test_another_sampler_may_have_saved_the_noise_schedule(tmp_path: Path) -> None:
+    """Of the scheduler's file only the noise schedule counts, so that a mirror saved by another sampler is the same."""
+    one = make_tiny_sd(tmp_path / "one")
+    other = shutil.copytree(one, tmp_path / "other")
+    rewrite(
+        other / "scheduler/scheduler_config.json",
+        lambda fields: fields.update({"_class_name": "UniPCMultistepScheduler", "solver_order": 2}),
+    )
+    assert tell(other, tmp_path / "b").parts == tell(one, tmp_path / "a").parts
+
+
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
     """A hub with a base in full and in fp16 in one commit, and an empty cache."""

@@ -8,6 +8,7 @@ and compares each tensor.
 """
 
 import json
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,13 +25,14 @@ from diffusers.training_utils import cast_training_params
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 
+from avignon import finite
 from avignon.blend import block_factor
 from avignon.diffusion import Base
 from avignon.errors import AdapterError, AvignonError, RecipeError
 from avignon.lora_files import WEIGHTS_FILE as WEIGHTS_FILE
 from avignon.lora_files import check_fit
 from avignon.recipe import Ranks
-from avignon.workspace import replacing
+from avignon.workspace import json_value, replacing
 
 LAYERS: Mapping[str, tuple[str, ...]] = {
     "attention": ("to_q", "to_k", "to_v", "to_out.0"),
@@ -218,7 +220,7 @@ def _scales(unet: Any, name: str) -> dict[str, float]:
 
 
 def check(base: Base, folder: Path) -> None:
-    """Whether a saved adapter can be put on the base's UNet, as far as its header and its card tell.
+    """Whether a saved adapter can be put on the base's UNet, as far as its card and its file tell.
 
     Raises:
         AdapterError: it is missing, damaged, or made for another base.
@@ -227,6 +229,8 @@ def check(base: Base, folder: Path) -> None:
     modules = base.pipeline.unet.named_modules()
     layers = {name.removesuffix(".base_layer"): m.weight.shape for name, m in modules if hasattr(m, "weight")}
     check_fit(folder / WEIGHTS_FILE, layers)
+    if bad := finite.first_bad_in([folder / WEIGHTS_FILE]):
+        raise AdapterError(bad)
 
 
 def load(base: Base, name: str, folder: Path) -> None:
@@ -241,6 +245,9 @@ def load(base: Base, name: str, folder: Path) -> None:
         _put_on(base.pipeline, name, folder)
     except Exception as failed:
         raise AdapterError(f"{path}: damaged: {failed}".splitlines()[0]) from failed
+    for layer, scale in _scales(base.pipeline.unet, name).items():
+        if not math.isfinite(scale):
+            raise AdapterError(f"{path}: damaged: the scale (alpha / rank) of {layer} is {scale}")
 
 
 def _put_on(pipeline: Any, name: str, folder: Path) -> None:
@@ -281,7 +288,7 @@ def _check_card(base: Base, folder: Path) -> None:
     if not card.exists():
         return
     try:
-        trained_on = json.loads(card.read_text(encoding="utf-8"))["base"]
+        trained_on = json_value(card.read_text(encoding="utf-8"))["base"]
         model, fingerprint, fits = trained_on["model"], trained_on["fingerprint"], base.fits(trained_on)
     except (ValueError, KeyError, TypeError):
         raise AdapterError(f"{card}: damaged: no base with model and fingerprint") from None

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from avignon import diffusion, imaging
+from avignon import diffusion, finite, imaging
+from avignon.errors import ModelError
 from avignon.prompts import fit
 from avignon.recipe import Train
 from avignon.records import Voice
@@ -87,10 +88,17 @@ class Data:
 def encode(
     base: diffusion.Base, examples: list[tuple[Path, Row]], settings: Train, device: torch.device, voice: Voice
 ) -> Data:
-    """Run the VAE over every image and the text encoder over every caption, in fp32, then let both go."""
+    """Run the VAE over every image and the text encoder over every caption, in fp32, then let both go.
+
+    Raises:
+        ModelError: the VAE makes NaN or infinity of an image, or the text encoder of a caption.
+    """
     pipeline = base.pipeline
     vae = diffusion.place(pipeline.vae, device, torch.float32)
     posteriors = [vae.encode(_views(path, settings.flip).to(device)).latent_dist for path, _ in examples]
+    mean, std = (torch.stack([getattr(posterior, name) for posterior in posteriors]) for name in ("mean", "std"))
+    if bad := finite.first_bad([*zip((path.name for path, _ in examples), mean + std, strict=True)]):
+        raise ModelError(f"the base's VAE makes NaN or infinity of the training image {bad}: choose another base")
     factor = vae.config.scaling_factor
     count = max(len(row["captions"]) for _, row in examples)
     captions = tuple(tuple(itertools.islice(itertools.cycle(row["captions"]), count)) for _, row in examples)
@@ -98,8 +106,8 @@ def encode(
     empty = diffusion.text_embeddings(base, [""], device, voice)[0]
     pipeline.to("cpu")
     return Data(
-        mean=torch.stack([posterior.mean for posterior in posteriors]) * factor,
-        std=torch.stack([posterior.std for posterior in posteriors]) * factor,
+        mean=mean * factor,
+        std=std * factor,
         text=every.reshape(len(examples), count, *every.shape[1:]),
         empty=empty,
         files=tuple(path.name for path, _ in examples),

@@ -30,7 +30,7 @@ of {artists}. What it makes are pictures by a trained model. None of them is a w
 - Trigger phrase: `{trigger}`
 - Base: `{model}`, revision `{revision}`, UNet SHA-256 `{fingerprint}`
 - {parameters:,} trained parameters, {share:.3%} of the UNet's {unet_parameters:,}; ranks {ranks}
-- {steps} steps, final loss {final_loss:.4f} (mean of the last 50 steps)
+- {steps} steps, final loss {loss} (mean of the last 50 steps)
 
 ## Rights
 
@@ -139,6 +139,7 @@ def model_card(card: Card, ledger: Sequence[Row]) -> str:
     """The card as a page in Markdown, with every training work named."""
     facts = {**card.dataset, **card.trainable, **card.metrics, **card.base}
     triggers = ", ".join(card.triggers)
+    loss = facts["final_loss"]
     ranks = ", ".join(f"{kind} {rank}" for kind, rank in card.trainable["ranks"].items())
     return MODEL_CARD.format(
         **{**facts, "ranks": ranks, "revision": card.base["revision"] or "-"},
@@ -146,6 +147,7 @@ def model_card(card: Card, ledger: Sequence[Row]) -> str:
         program=program(),
         artists=" and ".join(card.artists),
         trigger=triggers,
+        loss="unknown" if loss is None else f"{loss:.4f}",
         prompt=json.dumps(triggers, ensure_ascii=False),  # A JSON string is a YAML string, whatever it holds.
         statement=card.rights["statement"],
         table="\n".join(_line(row) for row in works_of(card.artists, ledger)),

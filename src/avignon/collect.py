@@ -5,7 +5,6 @@ Reads the museum; writes `works/found.jsonl` (every work that was considered) an
 
 import functools
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from avignon.museums.protocol import Museum, Received
 from avignon.recipe import AnyMuseum, Artist, FolderMuseum, Recipe, load_decisions, stem
 from avignon.records import Access, Decision, Found, Original, Verdict, Voice, Work, plain
 from avignon.wording import museum_name, unmarked
-from avignon.workspace import Workspace, sha256_of, write_bytes, write_text
+from avignon.workspace import Workspace, json_text, sha256_of, write_bytes, write_text
 
 INSISTENT = 3
 """Images in a row from which a server turned the program away, before it is left alone for this run."""
@@ -141,7 +140,7 @@ def _tell_unused(artist: Artist, hand: ByHand, ranked: list[Found], voice: Voice
 
 
 def _lines(found: list[Found]) -> str:
-    return "".join(json.dumps(plain(each), ensure_ascii=False) + "\n" for each in found)
+    return "".join(json_text(plain(each)) + "\n" for each in found)
 
 
 def _is_barred(artist: Artist, work: Work) -> bool:

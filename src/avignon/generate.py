@@ -8,7 +8,6 @@ differ in the last bit from those made alone, so what is missing is made again i
 started by `accelerate launch -m avignon generate RECIPE`, share whole batches, so that their number changes no picture.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import pairwise
@@ -21,7 +20,7 @@ from avignon import adapters, blend, cards, diffusion, imaging, infotext, lora_f
 from avignon.errors import WorkspaceError
 from avignon.recipe import SCHEMA, Recipe, Scene
 from avignon.records import Frame, Series, Source, Voice, frame_from, plain
-from avignon.workspace import Workspace, digest, read_json, sha256_of, write_bytes, write_json
+from avignon.workspace import Workspace, digest, json_text, json_value, read_json, sha256_of, write_bytes, write_json
 
 BASE = "base"
 
@@ -113,7 +112,7 @@ class Shown:
 def _holds(fields: Mapping[str, Any], frame: Frame) -> bool:
     """Whether a picture's own description is this frame; what it does not name has the value that it had before."""
     try:
-        return plain(frame_from(fields)) == plain(frame_from(json.loads(json.dumps(plain(frame)))))
+        return plain(frame_from(fields)) == plain(frame_from(json_value(json_text(plain(frame)))))
     except (TypeError, KeyError, AttributeError):
         return False
 

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import struct
 import warnings
 import zlib
@@ -18,6 +17,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from avignon.errors import ImageError
+from avignon.workspace import json_text, json_value
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF")
 """What museums and scanners deliver. Formats with a history of decoder faults stay out."""
@@ -218,7 +218,7 @@ def png_bytes(
     info = PngInfo()
     if fields is not None:
         info.add_itxt("parameters", parameters)
-        info.add_itxt("avignon", json.dumps(fields, ensure_ascii=False, sort_keys=True))
+        info.add_itxt("avignon", json_text(fields, sort_keys=True))
         info.add_itxt("XML:com.adobe.xmp", XMP_TRAINED)
         if rights:
             info.add_itxt("Copyright", rights)
@@ -239,7 +239,7 @@ def png_fields(path: Path) -> Any:
             return None
         with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
             image.load()
-            return json.loads(str(getattr(image, "text", {}).get("avignon", "null")))
+            return json_value(str(getattr(image, "text", {}).get("avignon", "null")))
     except _BROKEN:
         return None
 

@@ -85,8 +85,8 @@ def run(recipe: Recipe, folder: Path, listener: Callable[[Event], None], *, unti
         InputError: the user's input or surroundings are at fault; everything done before is kept.
     """
     space = Workspace(folder / recipe.name)
-    _check_files(recipe)
     wanted = STAGES[: NAMES.index(until) + 1]
+    _check_files(recipe, wanted)
     if not processes.is_first():
         _assist(recipe, space, wanted)
         processes.part()
@@ -110,13 +110,17 @@ def run(recipe: Recipe, folder: Path, listener: Callable[[Event], None], *, unti
     return space
 
 
-def _check_files(recipe: Recipe) -> None:
-    """What the user's own files lack is told before hours of training lead up to them."""
+def _check_files(recipe: Recipe, wanted: Sequence[Stage]) -> None:
+    """What the user's own files lack is told before anything is fetched, and hours of training lead up to them."""
     for image in _images(recipe):
         imaging.size_of(image)
     base = _base_folder(recipe)
     if base and not base.is_dir():
         raise RecipeError(f"base.model: {base}: no such directory")
+    if base and recipe.base.model != EMBEDDED and any(stage.name == "train" for stage in wanted):
+        from avignon import bases  # Here, because it brings the hub's client, which takes a while to load.
+
+        bases.check_local(recipe)
     layers = lora_files.layers_in(base / "unet") if base and recipe.generate.adapters else {}
     for folder in recipe.generate.adapters.values():
         path = Path(folder) / lora_files.WEIGHTS_FILE

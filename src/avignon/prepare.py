@@ -5,7 +5,6 @@ Layout: https://huggingface.co/docs/datasets/image_dataset#imagefolder
 """
 
 import hashlib
-import json
 from pathlib import Path
 from textwrap import shorten
 
@@ -14,7 +13,7 @@ from avignon.prompts import shortened
 from avignon.recipe import Artist, Recipe, stem
 from avignon.records import Example, Verdict, Voice, brief, plain
 from avignon.wording import unmarked
-from avignon.workspace import Workspace, write_bytes, write_text
+from avignon.workspace import Workspace, json_text, write_bytes, write_text
 
 Row = dict[str, str]
 
@@ -85,6 +84,4 @@ def _short(text: str, width: int) -> str:
 
 def _line(example: Example) -> str:
     fields = plain(example)
-    return (
-        json.dumps({"file_name": fields.pop("file"), "text": example.captions[0], **fields}, ensure_ascii=False) + "\n"
-    )
+    return json_text({"file_name": fields.pop("file"), "text": example.captions[0], **fields}) + "\n"

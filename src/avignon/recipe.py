@@ -413,6 +413,7 @@ class Generate(Section):
     """Classifier-free guidance scale (Ho & Salimans, arXiv:2207.12598); 1 is none."""
     negative_prompt: str = ""
     scheduler: SCHEDULERS = "ddim"
+    """The sampler. Of the base's scheduler file it takes the noise schedule alone, whichever sampler saved that."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """`auto` is fp16 on a CUDA device, bf16 on a CPU that multiplies it natively, else fp32. Pictures are those of any
     other program in fp32 only; they are decoded in it always."""

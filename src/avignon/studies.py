@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from avignon import copies, diffusion, imaging, style
+from avignon import copies, diffusion, finite, imaging, style
 from avignon.batches import Data, seed_of
 from avignon.painting import Painter
 from avignon.recipe import Recipe
@@ -93,7 +93,8 @@ def prior(
 def _kept(file: Path, job: str) -> torch.Tensor | None:
     try:
         with safetensors.safe_open(file, framework="pt") as opened:
-            return opened.get_tensor("latents") if opened.metadata().get("job") == job else None
+            latents: torch.Tensor = opened.get_tensor("latents")
+            return latents if opened.metadata().get("job") == job and finite.is_finite(latents) else None
     except (OSError, safetensors.SafetensorError):  # Not there, or damaged: it is painted again.
         return None
 

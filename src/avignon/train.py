@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from avignon import adapters, batches, diffusion, processes
+from avignon import adapters, batches, diffusion, finite, processes
 from avignon.batches import seed_of
 from avignon.checkpoints import common
-from avignon.errors import RecipeError
+from avignon.errors import ModelError, RecipeError
 from avignon.jobs import Job, Machine, finished
 from avignon.learner import Learner
 from avignon.lockstep import Lockstep
@@ -159,6 +159,8 @@ def prepare_unet(unet: Any, names: Sequence[str], recipe: Recipe, machine: Machi
     settings = recipe.train
     dtype = diffusion.DTYPES[machine.precision]
     diffusion.place(unet, machine.device, dtype, memory_format=torch.channels_last)
+    if dtype == torch.float16 and (bad := finite.first_bad(unet.named_parameters())):
+        raise ModelError(f"base.model: the UNet's {bad} overflows in fp16; set train.precision to bf16 or fp32")
     diffusion.use_attention(unet, machine.attention)
     parameters = [
         adapters.add(unet, name, settings.ranks, settings.alpha, seed_of(recipe.seed, name), dora=settings.dora)

@@ -21,6 +21,7 @@ from avignon.museums import dates, names, rights
 from avignon.museums.iiif import Images
 from avignon.museums.protocol import Received, Sought, one_line, outside
 from avignon.records import Decision, Found, Verdict, Work
+from avignon.workspace import json_value
 
 PAGE = 100
 """Records a request; the API gives no more."""
@@ -164,7 +165,7 @@ class Artic:
 def _checked(content: bytes) -> None:
     """What the rest of the module relies on, of any answer."""
     try:
-        body = json.loads(content)
+        body = json_value(content)
         rows = [(record["id"], body["config"]["iiif_url"]) for record in body["data"]]
         whole = all(isinstance(number, int) and isinstance(place, str) for number, place in rows)
         if not whole or not isinstance(body["pagination"]["total"], int):
