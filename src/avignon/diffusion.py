@@ -57,7 +57,7 @@ class Base:
     revision: str
     """The hub's commit, where there is one."""
     parts: Mapping[str, str]
-    """SHA-256 of unet, vae, text_encoder, tokenizer and scheduler as they were loaded: what others made is made again."""
+    """SHA-256 of unet, vae, text_encoder, tokenizer and scheduler, as loaded: what other ones made is made again."""
     folder: Path
     variant: str
     resolution: int
