@@ -130,9 +130,9 @@ def test_sharded_base_is_read_whole(guest: Path, tiny_sd: Path, tmp_path: Path) 
         safetensors.torch.save_file({key: held[key] for key in keys}, part)
     whole.unlink()
     recipe = with_guest(tmp_path, base, guest)
-    pipeline._check_files(recipe, pipeline.STAGES)
+    pipeline._check_files(recipe)
     part.write_bytes(b"damaged")
-    pipeline._check_files(recipe, pipeline.STAGES)
+    pipeline._check_files(recipe)
 
 
 def refused_by_train(recipe: Recipe, folder: Path) -> str:

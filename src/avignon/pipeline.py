@@ -86,7 +86,8 @@ def run(recipe: Recipe, folder: Path, listener: Callable[[Event], None], *, unti
     """
     space = Workspace(folder / recipe.name)
     wanted = STAGES[: NAMES.index(until) + 1]
-    _check_files(recipe, wanted)
+    if any(stage.name == "train" for stage in wanted):  # What needs no base goes on without one.
+        _check_files(recipe)
     if not processes.is_first():
         _assist(recipe, space, wanted)
         processes.part()
@@ -110,14 +111,14 @@ def run(recipe: Recipe, folder: Path, listener: Callable[[Event], None], *, unti
     return space
 
 
-def _check_files(recipe: Recipe, wanted: Sequence[Stage]) -> None:
+def _check_files(recipe: Recipe) -> None:
     """What the user's own files lack is told before anything is fetched, and hours of training lead up to them."""
     for image in _images(recipe):
         imaging.size_of(image)
     base = _base_folder(recipe)
     if base and not base.is_dir():
         raise RecipeError(f"base.model: {base}: no such directory")
-    if base and recipe.base.model != EMBEDDED and any(stage.name == "train" for stage in wanted):
+    if base and recipe.base.model != EMBEDDED:
         from avignon import bases  # Here, because it brings the hub's client, which takes a while to load.
 
         bases.check_local(recipe)
@@ -130,7 +131,7 @@ def _check_files(recipe: Recipe, wanted: Sequence[Stage]) -> None:
             lora_files.factors(path)
     encoder = Path(recipe.evaluate.encoder)
     if encoder.is_absolute():
-        from avignon import hub  # Here, because it takes a while to load.
+        from avignon import hub
 
         hub.described(encoder / "config.json", "no encoder in transformers' format")
         hub.check_weights(encoder, "model")
