@@ -86,8 +86,9 @@ def run(recipe: Recipe, folder: Path, listener: Callable[[Event], None], *, unti
     """
     space = Workspace(folder / recipe.name)
     wanted = STAGES[: NAMES.index(until) + 1]
-    if any(stage.name == "train" for stage in wanted):  # What needs no base goes on without one.
-        _check_files(recipe)
+    _check_files(recipe)
+    if any(stage.name == "train" for stage in wanted):  # The stages before it go on without a base.
+        _check_base(recipe)
     if not processes.is_first():
         _assist(recipe, space, wanted)
         processes.part()
@@ -116,12 +117,6 @@ def _check_files(recipe: Recipe) -> None:
     for image in _images(recipe):
         imaging.size_of(image)
     base = _base_folder(recipe)
-    if base and not base.is_dir():
-        raise RecipeError(f"base.model: {base}: no such directory")
-    if base and recipe.base.model != EMBEDDED:
-        from avignon import bases  # Here, because it brings the hub's client, which takes a while to load.
-
-        bases.check_local(recipe)
     layers = lora_files.layers_in(base / "unet") if base and recipe.generate.adapters else {}
     for folder in recipe.generate.adapters.values():
         path = Path(folder) / lora_files.WEIGHTS_FILE
@@ -131,10 +126,21 @@ def _check_files(recipe: Recipe) -> None:
             lora_files.factors(path)
     encoder = Path(recipe.evaluate.encoder)
     if encoder.is_absolute():
-        from avignon import hub
+        from avignon import hub  # Here, because it takes a while to load.
 
         hub.described(encoder / "config.json", "no encoder in transformers' format")
         hub.check_weights(encoder, "model")
+
+
+def _check_base(recipe: Recipe) -> None:
+    """The same of a base in a directory; one on a hub is looked at when it is there."""
+    base = _base_folder(recipe)
+    if base and not base.is_dir():
+        raise RecipeError(f"base.model: {base}: no such directory")
+    if base and recipe.base.model != EMBEDDED:
+        from avignon import bases  # Here, because it brings the hub's client, which takes a while to load.
+
+        bases.check_local(recipe)
 
 
 def _warn_of_markup(recipe: Recipe, wanted: Sequence[Stage], listener: Callable[[Event], None]) -> None:
