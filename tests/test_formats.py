@@ -404,7 +404,7 @@ def sixteen_bit_png(samples: NDArray[Any], key: bytes = b"") -> bytes:
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
     header = struct.pack(">IIBBBBB", width, height, 16, 6 if count == 4 else 2, 0, 0, 0)
     chunks = [(b"IHDR", header), *([(b"tRNS", key)] if key else []), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(images._chunk(*chunk) for chunk in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(images.chunk(*chunk) for chunk in chunks)
 
 
 def test_sixteen_bit_colour_png_is_scaled() -> None:
@@ -413,3 +413,178 @@ def test_sixteen_bit_colour_png_is_scaled() -> None:
     assert close(seen(imaging.load(sixteen_bit_png(samples))), RED, BLUE, by=1)
     keyed = sixteen_bit_png(samples, struct.pack(">3H", *(level * 257 for level in RED)))
     assert close(seen(imaging.load(keyed)), (255,) * 3, BLUE, by=1)
+
+
+def display_p3_jp2(picture: Image.Image) -> bytes:
+    """A JPEG 2000 whose box `colr` holds Display P3's profile, where Pillow writes a number."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG2000")
+    content, profile = buffer.getvalue(), images.display_p3()
+    header, colr = content.index(b"jp2h") - 4, content.index(b"colr") - 4
+    size, old = (int.from_bytes(content[place : place + 4], "big") for place in (header, colr))
+    box = struct.pack(">I4sBBB", 11 + len(profile), b"colr", 2, 0, 0) + profile
+    content = content[:colr] + box + content[colr + old :]
+    return content[:header] + struct.pack(">I", size + len(box) - old) + content[header + 4 :]
+
+
+def test_profile_of_jpeg_2000_is_applied() -> None:
+    """A JPEG 2000 with a profile comes out with the colours that the profile gives, as a PNG with it does (C4)."""
+    picture, png = Image.new("RGB", SIZE, (200, 60, 60)), io.BytesIO()
+    picture.save(png, "PNG", icc_profile=images.display_p3())
+    by_png, by_jp2 = imaging.load(png.getvalue()), imaging.load(display_p3_jp2(picture))
+    assert close(seen(by_jp2), *seen(by_png), by=2)
+    assert not close(seen(by_jp2), (200, 60, 60), (200, 60, 60), by=8)
+
+
+def test_colour_space_of_jpeg_2000_that_is_not_read_says_so() -> None:
+    """A JPEG 2000 in CIE L*a*b* (14) is a reason and not a wrong picture (C4)."""
+    content = saved(("JPEG2000", "RGB", {}))
+    assert content.count(struct.pack(">4sBBBI", b"colr", 1, 0, 0, 16)) == 1
+    content = content.replace(
+        struct.pack(">4sBBBI", b"colr", 1, 0, 0, 16), struct.pack(">4sBBBI", b"colr", 1, 0, 0, 14)
+    )
+    with pytest.raises(ImageError, match="JPEG 2000 in colour space 14, which is not read"):
+        imaging.size_of(content)
+
+
+@pytest.mark.parametrize(("primaries", "transfer"), [(9, 16), (12, 13), (1, 18), (9, 1)])
+def test_wide_avif_without_a_profile_says_so(primaries: int, transfer: int) -> None:
+    """An AVIF whose numbers say a wide gamut or high dynamic range is a reason; with a profile, that holds (C4)."""
+    content = saved(("AVIF", "RGB", {}))
+    place = content.index(b"colrnclx") + 8
+    numbers = struct.pack(">HH", primaries, transfer)
+    with pytest.raises(ImageError, match=rf"primaries {primaries}, transfer {transfer}"):
+        imaging.size_of(content[:place] + numbers + content[place + 4 :])
+    content = saved(("AVIF", "RGB", {"icc_profile": images.display_p3()}))
+    place = content.index(b"colrnclx") + 8
+    assert imaging.size_of(content[:place] + numbers + content[place + 4 :]) == SIZE
+
+
+PROFILES = {
+    "damaged": b"no profile at all" * 20,
+    "cut": images.display_p3()[:200],
+    "of L*a*b*": ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes(),
+    "of colours": images.display_p3(),
+}
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("mode", ["L", "LA", "CMYK"])
+def test_profile_of_another_kind_is_left_out(mode: str, form: str, profile: str) -> None:
+    """A profile that does not fit changes no colour, and is not handed on to whoever saves the picture (C4)."""
+    if (form, mode) in (("JPEG", "LA"), ("PNG", "CMYK")) or (form == "WEBP" and profile == "of colours"):
+        return  # There is no such picture; WebP has colours only, which the profile fits.
+    content = saved((form, mode, {"icc_profile": PROFILES[profile], "quality": 95}))
+    image = imaging.load(content)
+    assert close(seen(image), *wanted(mode), by=10)
+    assert "icc_profile" not in image.info
+    with Image.open(io.BytesIO(imaging.png_bytes(image))) as kept:
+        assert "icc_profile" not in kept.info
+
+
+def test_grey_profile_holds_for_grey_with_alpha() -> None:
+    """A grey profile is applied to a grey picture, with alpha or without, in 8 bits or 16 (C4)."""
+    grey = images.grey_gamma(1.0)
+    found = []
+    for kind in ("L", "LA", "I;16"):
+        content = saved(("PNG", kind, {"icc_profile": grey}))
+        found.append(seen(imaging.load(content)))
+    assert found[0] == found[1] == found[2]
+    assert close(found[0], (231,) * 3, (124,) * 3, by=2)  # 0.8 and 0.2 of full light, as sRGB codes them.
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("form", ["JPEG", "JPEG2000"])
+def test_decoders_that_can_halve_do_so_before_too_much_memory(
+    form: str, orientation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A progressive JPEG, or JPEG 2000, of many pixels is decoded at half its size; it tells its true one (C5)."""
+    if form == "JPEG2000" and orientation > 1:
+        return
+    content = saved((form, "RGB", {"progressive": True, "quality": 95} if form == "JPEG" else {}), orientation)
+    size = SIZE[::-1] if orientation >= 5 else SIZE
+    whole = imaging.crops(content, 2, 16)
+    monkeypatch.setattr(imaging, "BOUND", SIZE[0] * SIZE[1] // 4)
+    monkeypatch.setattr(imaging, "MAX_BYTES", SIZE[0] * SIZE[1] * 6)
+    scan = imaging.scan(content)
+    assert (scan.size, imaging.size_of(content)) == (size, size)
+    assert scan.image.size == (size[0] // 2, size[1] // 2)
+    assert close(seen(scan.image, orientation), RED, BLUE, by=12)
+    for (box, crop), (true, other) in zip(imaging.crops(content, 2, 16), whole, strict=True):
+        assert box == true
+        assert np.abs(np.asarray(crop).astype(int) - np.asarray(other)).mean() < 8
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [
+        (("JPEG", "RGB", {"progressive": True, "subsampling": 0}), "a progressive JPEG"),
+        (("WEBP", "RGB", {}), "WEBP"),
+        (("AVIF", "RGB", {}), "AVIF"),
+    ],
+    ids=["progressive", "WebP", "AVIF"],
+)
+def test_what_would_take_too_much_memory_says_so(kind: Kind, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture that its decoder cannot unpack within the bound is a reason that the header gives (C5)."""
+    content = saved(kind)
+    monkeypatch.setattr(imaging, "MAX_BYTES", SIZE[0] * SIZE[1] * 6)
+    for read in (imaging.size_of, imaging.load):
+        with pytest.raises(
+            ImageError, match=rf"96×64 pixels, which as {what} take .* GiB to decode; at most .* are spent"
+        ):
+            read(content)
+
+
+@pytest.mark.parametrize("size", [(200_000_000, 1), (1, 200_000_000), (1_000_001, 2)])
+def test_endless_pictures_are_refused(size: tuple[int, int]) -> None:
+    """A picture of few pixels across and very many along is a reason before anything is decoded (C5)."""
+    header = struct.pack(">IIBBBBB", *size, 8, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b"")]
+    content = b"\x89PNG\r\n\x1a\n" + b"".join(images.chunk(*chunk) for chunk in chunks)
+    with pytest.raises(ImageError, match=rf"{size[0]}×{size[1]} pixels; at most 1,000,000 on a side are decoded"):
+        imaging.size_of(content)
+
+
+@pytest.mark.parametrize("size", [(0, 0), (0, 5), (5, 0)])
+def test_pictures_without_pixels_are_refused(tmp_path: Path, size: tuple[int, int]) -> None:
+    """No width or no height is a reason, in PNG, BMP, TIFF and GIF (C5)."""
+    header = struct.pack(">IIBBBBB", *size, 8, 0, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + b"".join(images.chunk(*each) for each in [(b"IHDR", header), (b"IEND", b"")])
+    bmp = b"BM" + struct.pack("<IIIIiiHHIIiiII", 54, 0, 54, 40, *size, 1, 24, 0, 0, 0, 0, 0, 0)
+    tif = tiffs.write(tmp_path / "x.tif", Page(np.zeros((4, 4), np.uint8), tags={256: size[0], 257: size[1]}))
+    gif = b"GIF89a" + struct.pack("<HHBBB", *size, 0, 0, 0) + b";"
+    for content in (png, bmp, tif.read_bytes(), gif):
+        with pytest.raises(ImageError):
+            imaging.load(content)
+
+
+@pytest.mark.parametrize("size", [(3, 100_000), (100_000, 3)])
+def test_narrow_pictures_keep_within_the_bound(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """However narrow a picture is, its copy is within the bound, and the measures are numbers (C5)."""
+    buffer = io.BytesIO()
+    Image.new("RGB", size, RED).save(buffer, "PNG")
+    monkeypatch.setattr(imaging, "BOUND", 10_000)
+    scan = imaging.scan(buffer.getvalue())
+    assert scan.size == size
+    assert scan.image.width * scan.image.height <= 10_000
+    assert all(np.isfinite(value) for value in vars(quality.measure(scan.image, scan.middle)).values())
+    assert [crop.size for _, crop in imaging.crops(buffer.getvalue(), 2, 8)] == [(8, 8)] * 2
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_behind_the_pixels_of_a_png_is_read(orientation: int) -> None:
+    """EXIF data may stand behind a PNG's pixels; where none does, no pixel is decoded to tell the size (C2, C5)."""
+    content = saved(("PNG", "RGB", {}), orientation)
+    if orientation > 1:
+        place = content.index(b"eXIf") - 4
+        length = 12 + int.from_bytes(content[place : place + 4], "big")
+        exif, content = content[place : place + length], content[:place] + content[place + length :]
+        content = content[:-12] + exif + content[-12:]
+    size = SIZE[::-1] if orientation >= 5 else SIZE
+    assert imaging.size_of(content) == imaging.load(content).size == size
+    assert close(seen(imaging.load(content), orientation), RED, BLUE)
+    cut = saved(("PNG", "RGB", {}))[:-40]
+    assert imaging.size_of(cut) == SIZE
+    with pytest.raises(ImageError, match="truncated or damaged"):
+        imaging.load(cut)

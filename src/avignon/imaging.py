@@ -202,7 +202,7 @@ class _Picture:
 
     def _lie(self) -> None:
         """How it lies in the file, and how large it is when turned upright."""
-        self._orientation = _orientation(self._image)
+        self._orientation = _orientation(self._image, self._stream)
         lying = tiff.size(self._image) if self._pages else self._image.size
         self.size: Size = (lying[1], lying[0]) if self._orientation >= 5 else lying
         self.is_reduced = lying[0] * lying[1] > BOUND
@@ -271,13 +271,14 @@ class _Picture:
         image.load()
 
     def _check_copy(self, image: Image.Image, page: int) -> None:
-        """Pages that are copies by their sizes alone are so by their pixels, too, at 16 × 16 pixels of the last."""
+        """What is a copy by its size alone is one by its pixels, too, at up to 16 × 16 of them."""
         self._stream.seek(0)
         with Image.open(self._stream, formats=("TIFF",)) as other:
             other.seek(page)
             copy = Colours(other, self._stream).srgb(other.copy())
+        grid = (min(16, copy.width), min(16, copy.height))
         one, two = (
-            np.asarray(each.convert("L").resize((16, 16), Image.Resampling.BOX), float) for each in (image, copy)
+            np.asarray(each.convert("L").resize(grid, Image.Resampling.BOX), dtype=np.float64) for each in (image, copy)
         )
         if np.abs(one - two).mean() > 8:
             raise ImageError(f"of several pages, of which page {page + 1} is another picture; one picture is needed")
@@ -314,9 +315,9 @@ def _check_size(image: Image.Image) -> None:
 
 
 def _check_frames(image: Image.Image) -> None:
-    frames = getattr(image, "n_frames", 1)
     # An MPO's second frame is a thumbnail or a depth map; a TIFF's pages were looked at.
-    if frames > 1 and image.format not in ("MPO", "TIFF"):
+    frames = 1 if image.format in ("MPO", "TIFF") else getattr(image, "n_frames", 1)
+    if frames > 1:
         raise ImageError(f"animated or of several pages ({frames}); one picture is needed")
 
 
@@ -360,13 +361,30 @@ def _kind(image: Image.Image) -> str:
     return "a progressive JPEG" if image.info.get("progressive") else str(image.format)
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(image: Image.Image, stream: BinaryIO) -> int:
     """The EXIF orientation, 1 to 8; damaged EXIF data says nothing, and the picture is taken as it lies."""
+    said = {"exif", "XML:com.adobe.xmp"} & image.info.keys()
+    if image.format == "PNG" and not said and not _says_more(stream):
+        return 1  # Pillow would decode it all to look for EXIF data behind the pixels.
     try:
         value = image.getexif().get(0x0112, 1)
     except _BROKEN:
         return 1
     return int(value) if value in _TURNS else 1
+
+
+def _says_more(stream: BinaryIO) -> bool:
+    """Whether a PNG has EXIF data or texts behind its pixels."""
+    place, behind = stream.tell(), False
+    stream.seek(8)
+    kinds = set()
+    while len(head := stream.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        behind = behind or kind == b"IDAT"
+        kinds |= {kind} if behind else set()
+        stream.seek(length + 4, io.SEEK_CUR)
+    stream.seek(place)  # Pillow goes on from there.
+    return bool(kinds & {b"eXIf", b"iTXt"})
 
 
 @contextmanager

@@ -24,7 +24,7 @@ REDUCED, MASK = 1, 4
 _OF_PIXELS = (258, 259, 262, 266, 277, 284, 292, 293, 317, 320, 322, 323, 332, 338, 339, 347, 530, 531, 532)
 """What the pixels of a strip or tile are read by; size and place are a band's own."""
 
-_LONGEST_PIECE = 64 * 2**20
+LONGEST_PIECE = 64 * 2**20
 """Bytes that one strip or tile may unpack to; a page in longer pieces is not read in bands."""
 
 MOST_PIXELS = 2**24
@@ -205,7 +205,7 @@ def bands(stream: BinaryIO, number: int) -> Bands | None:
     if page.get(COMPRESSION, 1) == _OLD_JPEG or not len(starts) == len(lengths) == across * down * planes:
         return None
     row = _row_bytes(page, planes)
-    if row * height <= _LONGEST_PIECE and int(page[WIDTH]) * height <= MOST_PIXELS:
+    if row * height <= LONGEST_PIECE and int(page[WIDTH]) * height <= MOST_PIXELS:
         return Bands(stream, page, tuple(zip(starts, lengths, strict=True)), height)
     is_plain = page.get(COMPRESSION, 1) == 1 and page.get(PHOTOMETRIC) != _SUBSAMPLED and TILES not in page
     return _cut(stream, page, starts, row, height) if is_plain and down == 1 else None

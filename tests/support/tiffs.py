@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -36,27 +36,31 @@ Order = Literal["<", ">"]
 
 def write(path: Path, *pages: Page, order: Order = "<") -> Path:
     """Write pages one behind the other; `order` is `<` for Intel's and `>` for Motorola's."""
-    content = (b"II*\0" if order == "<" else b"MM\0*") + bytes(4)
-    link = 4
-    for page in pages:
-        pieces = _pieces(page, order)
-        starts = [len(content) + sum(map(len, pieces[:place])) for place in range(len(pieces))]
-        content += b"".join(pieces) + bytes(sum(map(len, pieces)) % 2)
-        content = content[:link] + struct.pack(order + "I", len(content)) + content[link + 4 :]
-        directory, link = _directory(_tags(page, starts, pieces), len(content), order)
-        content += directory
-    path.write_bytes(content)
+    with path.open("wb") as file:
+        file.write((b"II*\0" if order == "<" else b"MM\0*") + bytes(4))
+        link = 4
+        for page in pages:
+            starts, lengths = [], []
+            for piece in _pieces(page, order):
+                starts.append(file.tell())
+                lengths.append(file.write(piece))
+            place = file.tell() + file.write(bytes(file.tell() % 2))
+            directory, next_link = _directory(_tags(page, starts, lengths), place, order)
+            file.write(directory)
+            file.seek(link)
+            file.write(struct.pack(order + "I", place))
+            file.seek(0, 2)
+            link = next_link
     return path
 
 
-def _tags(page: Page, starts: list[int], pieces: list[bytes]) -> dict[int, Any]:
+def _tags(page: Page, starts: list[int], lengths: list[int]) -> dict[int, Any]:
     samples = page.samples.shape[2] if page.samples.ndim == 3 else 1
     bits = page.bits or page.samples.dtype.itemsize * 8
     kind = {"f": 3, "i": 2}.get(page.samples.dtype.kind, 1)
     tags: dict[int, Any] = {256: page.samples.shape[1], 257: page.samples.shape[0], 258: [bits] * samples}
     tags |= {259: 8 if page.deflate else 1, 262: page.photometric, 277: samples, 339: [kind] * samples}
     tags |= {284: 2} if page.planar else {}
-    lengths = [len(piece) for piece in pieces]
     if page.tile:
         tags |= {322: page.tile, 323: page.tile, 324: starts, 325: lengths}
     else:
@@ -64,21 +68,18 @@ def _tags(page: Page, starts: list[int], pieces: list[bytes]) -> dict[int, Any]:
     return {tag: value for tag, value in {**tags, **page.tags}.items() if value is not None}
 
 
-def _pieces(page: Page, order: Order) -> list[bytes]:
+def _pieces(page: Page, order: Order) -> Iterator[bytes]:
     """Each strip or tile as bytes."""
-    samples = page.samples
-    planes = [samples[..., [n]] for n in range(samples.shape[2])] if page.planar else [samples]
-    edge = page.tile
+    samples, edge = page.samples, page.tile
     rows = edge or page.rows or samples.shape[0]
-    pieces = []
-    for plane in planes:
+    for plane in [samples[..., [n]] for n in range(samples.shape[2])] if page.planar else [samples]:
         for top in range(0, plane.shape[0], rows):
             for left in range(0, plane.shape[1], edge or plane.shape[1]):
                 part = plane[top : top + rows, left : left + edge] if edge else plane[top : top + rows]
                 if edge:
                     part = np.pad(part, [(0, edge - part.shape[0]), (0, edge - part.shape[1]), (0, 0)][: part.ndim])
-                pieces.append(_packed(part, page.bits, order))
-    return [zlib.compress(piece, 1) for piece in pieces] if page.deflate else pieces
+                piece = _packed(part, page.bits, order)
+                yield zlib.compress(piece, 1) if page.deflate else piece
 
 
 def _packed(part: NDArray[Any], bits: int, order: Order) -> bytes:
