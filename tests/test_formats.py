@@ -588,3 +588,12 @@ def test_orientation_behind_the_pixels_of_a_png_is_read(orientation: int) -> Non
     assert imaging.size_of(cut) == SIZE
     with pytest.raises(ImageError, match="truncated or damaged"):
         imaging.load(cut)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *FLAT], ids=named)
+def test_pillows_own_limit_of_pixels_is_not_met(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is accepted is decoded in every format, also beyond the number at which Pillow raises its own error (C5)."""
+    content = saved(kind)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert imaging.load(content).size == SIZE
+    assert Image.MAX_IMAGE_PIXELS == 100

@@ -52,7 +52,7 @@ BOUND = 4096 * 4096
 MIDDLE = 2048
 """Pixels a side of what is looked at in full resolution, of a picture that is reduced."""
 
-_DECODERS = {"WEBP": 17, "AVIF": 16, "HEIF": 16, "JPEG2000": 20}
+_DECODERS = {"WEBP": 17, "AVIF": 16, "HEIF": 16, "JPEG2000": 24}
 """Bytes a pixel that decoders take which unpack a picture as a whole (measured: docs/benchmarks/quality.md)."""
 
 _HALVINGS = {"JPEG": 3, "MPO": 3, "JPEG2000": 5}
@@ -397,6 +397,7 @@ def _opened(source: Path | bytes) -> Iterator[_Picture]:
 @contextmanager
 def _named(source: Path | bytes) -> Iterator[None]:
     """Every error of a decoder, and every reason, as one line that names the file."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # `MAX_PIXELS` is looked at here, before decoding.
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own size warning, and its remarks on damaged metadata.
@@ -407,6 +408,8 @@ def _named(source: Path | bytes) -> Iterator[None]:
         raise ImageError(f"{_name(source)}: {_refusal(refused)}") from None
     except _BROKEN as broken:
         raise ImageError(f"{_name(source)}: truncated or damaged: {broken}") from None
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def _stream(source: Path | bytes) -> BinaryIO:
@@ -420,14 +423,11 @@ def _identified(stream: BinaryIO) -> Image.Image:
         ImageError: none, or of a format that is not read.
     """
     head = stream.read(64)
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # `MAX_PIXELS` is the stricter one.
+    stream.seek(0)
     try:
-        stream.seek(0)
         return Image.open(stream, formats=_formats(head))
     except UnidentifiedImageError:
         raise ImageError(_unidentified(head, stream)) from None
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
 
 
 def _formats(head: bytes) -> tuple[str, ...]:
