@@ -88,12 +88,12 @@ class _Gate:
         original = found.original
         assert original is not None, "collect decides on every work that it has no image of"
         try:
-            image = imaging.load(self.space.root / original.file)
+            scan = imaging.scan(self.space.root / original.file)
         except ImageError as unusable:
             reason = str(unusable).removeprefix(f"{self.space.root / original.file}: ")
             return Decided(found, Decision(Verdict.REJECTED, reason))
-        measures, look = measure(image), look_at(image)
-        reason = "" if word else self._fault(found.work, image.size, original, measures, look)
+        measures, look = measure(scan.image, scan.middle), look_at(scan.image)
+        reason = "" if word else self._fault(found.work, scan.size, original, measures, look)
         if reason:
             decision = Decision(Verdict.REJECTED, reason)
         elif wanted <= 0:
@@ -102,7 +102,7 @@ class _Gate:
             self.by_bytes[original.sha256] = found.work.object_id
             self.by_look.append((look, found.work.object_id))
             decision = Decision(Verdict.KEPT, _by_curator(word) if word else "")
-        return Decided(found, decision, measures, imaging.webp_bytes(image, contact.EDGE))
+        return Decided(found, decision, measures, imaging.webp_bytes(scan.image, contact.EDGE))
 
     def _fault(self, work: Work, size: tuple[int, int], original: Original, measures: Measures, look: Look) -> str:
         """The first fault of a picture; empty if it has none."""

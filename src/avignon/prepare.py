@@ -36,11 +36,11 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
 
 
 def _examples(artist: Artist, row: Row, recipe: Recipe, space: Workspace) -> list[Example]:
-    image = imaging.load(space.root / row["file"])
+    crops = imaging.crops(space.root / row["file"], recipe.prepare.crops, recipe.base.resolution)
     captions = captions_of(row, artist.trigger, recipe.prepare.captions)
     examples = []
-    for place, box in enumerate(imaging.square_crops(image.size, recipe.prepare.crops), start=1):
-        content = imaging.png_bytes(imaging.fit(image, box, recipe.base.resolution))
+    for place, (box, image) in enumerate(crops, start=1):
+        content = imaging.png_bytes(image)
         name = f"{stem(row['object_id'])}-{place}.png"
         write_bytes(space.metadata(artist.slug).with_name(name), content)
         digest = hashlib.sha256(content).hexdigest()

@@ -14,7 +14,7 @@ from PIL import Image
 
 from avignon.errors import FetchError, ImageError
 from avignon.fetch import Answer, Fetcher
-from avignon.imaging import MAX_PIXELS, load, png_bytes
+from avignon.imaging import MAX_PIXELS, load, png_bytes, scan
 from avignon.museums.iiif_info import Info, Size, Tiles, described
 from avignon.museums.protocol import Received
 
@@ -137,6 +137,6 @@ def _check_size(content: bytes, wanted: Size) -> None:
 
     Decoded to the last pixel: a body that was cut off under the right length still has the header of the whole.
     """
-    received = load(content).size
+    received = scan(content).size
     if any(got > ask + 1 or got < ask - 1 for got, ask in zip(received, wanted, strict=True)):
         raise ImageError(f"{received[0]}×{received[1]} pixels came where {wanted[0]}×{wanted[1]} were promised")
