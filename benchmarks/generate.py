@@ -52,7 +52,7 @@ def untrained(base: diffusion.Base, folder: Path, name: str, seed: int) -> Path:
         for parameter in parameters:
             parameter.copy_(torch.randn(parameter.shape, generator=random) * 0.02)
     adapters.save(base.pipeline.unet, name, folder / name / adapters.WEIGHTS_FILE)
-    base.pipeline.unet.delete_adapters(name)
+    base.pipeline.unet.delete_adapters(adapters.inner(name))
     return folder / name
 
 
@@ -146,7 +146,8 @@ def real(arguments: argparse.Namespace) -> None:
             unet(noise[2 * k : 2 * k + 2], 500, text[2 * k : 2 * k + 2])
 
     first = "diffusers, one by one, fp32"
-    changing: dict[str, Callable[[], Any]] = {first: lambda: unet.set_adapters(["a", "b"], [0.6, 0.8])}
+    names = [adapters.inner(name) for name in "ab"]
+    changing: dict[str, Callable[[], Any]] = {first: lambda: unet.set_adapters(names, [0.6, 0.8])}
     stepping: dict[str, Callable[[], Any]] = {first: alone}
     with torch.no_grad(), ExitStack() as stack:
         for precision in precisions():

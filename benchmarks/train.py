@@ -75,7 +75,7 @@ def base_of(model: str) -> diffusion.Base:
     )
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         part.requires_grad_(False).eval()
-    return diffusion.Base(pipeline, model, "", "", 512)
+    return diffusion.Base(pipeline, model, "", {}, Path(), "", 512)
 
 
 UNET: dict[str, Any] = {

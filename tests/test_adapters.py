@@ -43,9 +43,11 @@ def base(recipe: Recipe) -> diffusion.Base:
     return diffusion.load(recipe, torch.float32, SILENT)
 
 
-def learned(unet: Any, name: str, seed: int = 1, alpha: float = 0.0, ranks: Ranks = RANKS) -> None:
+def learned(
+    unet: Any, name: str, seed: int = 1, alpha: float = 0.0, ranks: Ranks = RANKS, *, dora: bool = False
+) -> None:
     """An adapter that changes something: as if it had been trained, its B factors are not zero."""
-    parameters = adapters.add(unet, name, ranks, alpha, seed)
+    parameters = adapters.add(unet, name, ranks, alpha, seed, dora=dora)
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in parameters:
@@ -57,7 +59,7 @@ def saved(base: diffusion.Base, tmp_path: Path) -> Path:
     """The folder of a saved adapter of the tiny base."""
     learned(base.pipeline.unet, "winslow-homer")
     adapters.save(base.pipeline.unet, "winslow-homer", tmp_path / "adapter" / adapters.WEIGHTS_FILE)
-    base.pipeline.unet.delete_adapters("winslow-homer")
+    base.pipeline.unet.delete_adapters(adapters.inner("winslow-homer"))
     return tmp_path / "adapter"
 
 
@@ -145,7 +147,7 @@ def test_a_new_adapter_changes_nothing_yet(base: diffusion.Base) -> None:
     first = adapters.weights_of(base.pipeline.unet, "new")
     assert torch.equal(output(base.pipeline.unet), before)
     for seed, same in ((1, True), (2, False)):
-        base.pipeline.unet.delete_adapters("new")
+        base.pipeline.unet.delete_adapters(adapters.inner("new"))
         adapters.add(base.pipeline.unet, "new", RANKS, 0.0, seed=seed)
         again = adapters.weights_of(base.pipeline.unet, "new")
         assert all(torch.equal(first[key], again[key]) for key in first if "lora_A" in key) is same
@@ -323,8 +325,9 @@ def test_mixture_sums_true_changes(base: diffusion.Base, recipe: Recipe, weights
     with torch.no_grad():
         for name, module in unet.named_modules():
             for adapter, weight in weights.items() if hasattr(module, "lora_A") else ():
-                down, up = module.lora_A[adapter].weight, module.lora_B[adapter].weight
-                scale = module.lora_alpha[adapter] / module.r[adapter]
+                inside = adapters.inner(adapter)
+                down, up = module.lora_A[inside].weight, module.lora_B[inside].weight
+                scale = module.lora_alpha[inside] / module.r[inside]
                 change = up.flatten(1) @ down.flatten(1)  # a convolution's B is 1×1: the product is the same
                 layers[name].weight += weight * scale * change.reshape(layers[name].weight.shape)
     with adapters.mixing(unet, {}) as mixer:
@@ -339,7 +342,7 @@ def test_weight_is_on_the_scale_that_peft_loaded(base: diffusion.Base, rows: lis
     unet = base.pipeline.unet
     learned(unet, "a")
     for module in (module for module in unet.modules() if hasattr(module, "lora_A")):
-        module.scaling["a"] *= 0.37
+        module.scaling[adapters.inner("a")] *= 0.37
     theirs = output(unet)
     unet.disable_lora()
     assert not torch.allclose(theirs, output(unet), atol=1e-2), "the adapter shows"
@@ -371,6 +374,8 @@ def test_card_of_another_base_is_refused(base: diffusion.Base, saved: Path) -> N
     assert base.fingerprint[:12] in said
     card(saved, model="another name", fingerprint=base.fingerprint)
     adapters.load(base, "new", saved)
+    card(saved, model="as avignon 0.1.0 named it", fingerprint=min(base.earlier_names))
+    adapters.load(base, "other", saved)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"base": {}}', '{"base": null}'])
@@ -479,7 +484,7 @@ def passed(unet: Any, names: list[str], samples: list[int], *, learn: bool = Fal
 def gradients(unet: Any, name: str) -> torch.Tensor:
     """Of one adapter, which are then forgotten; nothing else may have any."""
     found = {key: p for key, p in unet.named_parameters() if p.grad is not None}
-    own = torch.cat([p.grad.flatten() for key, p in found.items() if f".{name}." in key])
+    own = torch.cat([p.grad.flatten() for key, p in found.items() if f".{adapters.inner(name)}." in key])
     for parameter in found.values():
         parameter.grad = None
     return own
@@ -512,12 +517,13 @@ def test_each_part_goes_through_its_own_adapter(base: diffusion.Base, method: st
         unet.enable_gradient_checkpointing()
     both = passed(unet, ["a", "b"], [1, 2, 3, 4], learn=True)
     found = {key: p.grad.clone() for key, p in unet.named_parameters() if p.grad is not None}
-    assert all(".a." in key or ".b." in key for key in found), "the base is frozen"
+    inside = tuple(f".{adapters.inner(name)}." for name in "ab")
+    assert all(any(part in key for part in inside) for key in found), "the base is frozen"
     unet.zero_grad()
     for name, samples, part in (("a", [1, 2], both[:2]), ("b", [3, 4], both[2:])):
         assert torch.allclose(passed(unet, [name], samples, learn=True), part, atol=1e-5)
         for key, parameter in unet.named_parameters():
-            if f".{name}." in key:
+            if f".{adapters.inner(name)}." in key:
                 assert parameter.grad is not None
                 assert torch.allclose(parameter.grad, found[key], rtol=1e-3, atol=1e-4 * float(found[key].abs().max()))
         unet.zero_grad()
@@ -549,7 +555,7 @@ def test_gradients_are_free_of_the_others_data(base: diffusion.Base) -> None:
         alone.append(gradients(unet, "a"))
     assert torch.equal(*alone)
     with torch.no_grad():
-        next(p for key, p in unet.named_parameters() if ".lora_B.b." in key).fill_(torch.nan)
+        next(p for key, p in unet.named_parameters() if f".lora_B.{adapters.inner('b')}." in key).fill_(torch.nan)
     passed(unet, ["a", "b"], [1, 2, 3, 4], learn=True)
     assert torch.equal(gradients(unet, "a"), alone[0])
 
@@ -568,7 +574,7 @@ def test_layers_are_as_before_after_routing(base: diffusion.Base) -> None:
             mixer.set([{"b": 1.0}])
         assert torch.equal(said_of(unet, [1, 2]), together)
         learns = {key.split(".")[-2] for key, p in unet.named_parameters() if p.requires_grad}
-        assert learns == {"a", "b"}
+        assert {adapters.outer(inside) for inside in learns} == {"a", "b"}
     assert [(list(m.active_adapters), vars(m).get("forward")) for m in layers] == state
     assert [p.requires_grad for p in unet.parameters()] == learning
     assert torch.equal(output(unet), before)
@@ -581,10 +587,60 @@ def test_another_adapter_is_no_part_of_one(base: diffusion.Base, tmp_path: Path)
     begun = torch.cat([p.detach().flatten() for p in first])
     share = adapters.trainable(unet, first, RANKS)
     adapters.save(unet, "homer", tmp_path / "alone.safetensors")
-    unet.delete_adapters("homer")
+    unet.delete_adapters(adapters.inner("homer"))
     adapters.add(unet, "homer-2", RANKS, 0.0, seed=2)
     second = adapters.add(unet, "homer", RANKS, 0.0, seed=1)
     assert torch.equal(torch.cat([p.detach().flatten() for p in second]), begun)
     assert adapters.trainable(unet, second, RANKS) == share
     adapters.save(unet, "homer", tmp_path / "both.safetensors")
     assert (tmp_path / "both.safetensors").read_bytes() == (tmp_path / "alone.safetensors").read_bytes()
+
+
+# Names ----------------------------------------------------------------------------------------------------------------
+
+NAMES = ("style_v1.5", "lora_A", "weight", "0", "to_q", "lora_magnitude_vector", "a b: c, d", "葛飾 北斎", "xab")
+
+
+def test_inner_names_are_unique_and_come_back() -> None:
+    """B9: each name has its own inside peft, in letters that no path of a UNet has, and is known again."""
+    inside = [adapters.inner(name) for name in NAMES]
+    assert len(set(inside)) == len(NAMES)
+    assert [adapters.outer(one) for one in inside] == list(NAMES)
+    assert all(one.isalnum() and one.isascii() for one in inside)
+    assert adapters.outer("default") == "default"
+
+
+@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_is_an_adapter(base: diffusion.Base, recipe: Recipe, tmp_path: Path, name: str, dora: bool) -> None:
+    """B9: whatever it is called, an adapter is trained, saved and mixed beside another as one called `a` is."""
+    with_name, plain = base.pipeline.unet, diffusion.load(recipe, torch.float32, SILENT).pipeline.unet
+    outputs, files = [], []
+    for unet, called in ((with_name, name), (plain, "a")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            learned(unet, called, dora=dora)
+            learned(unet, "other", seed=2, dora=dora)
+        files.append(tmp_path / f"{called == name}.safetensors")
+        adapters.save(unet, called, files[-1])
+        assert adapters.doras(unet) == ({called, "other"} if dora else set())
+        with adapters.routed(unet, [called, "other"]), torch.no_grad():
+            outputs.append([said_of(unet, [1, 2])])
+        with adapters.mixing(unet, {called: {"up": 0.5}}) as mixer:
+            for rows in ([{called: 0.7, "other": 0.2}] * 2, [{called: 0.7}, {"other": 0.5}]):
+                if not dora or rows[0] == rows[1]:
+                    mixer.set(rows)
+                    outputs[-1].append(output(unet))
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert all(torch.equal(one, other) for one, other in zip(*outputs, strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_is_loaded(base: diffusion.Base, recipe: Recipe, saved: Path, name: str) -> None:
+    """B9: a saved adapter is put on under any name, beside one of another name, and works as under its own."""
+    adapters.load(base, name, saved)
+    adapters.load(base, "other", saved)
+    pictures = [Painter(base, recipe, torch.device("cpu"), SILENT).paint([frame_of(base, {one: 1.0})])[0]
+                for one in (name, "other")]  # fmt: skip
+    assert pictures[0].tobytes() == pictures[1].tobytes()
+    assert adapters._scales(base.pipeline.unet, name) == adapters._scales(base.pipeline.unet, "other") != {}

@@ -118,6 +118,18 @@ def test_bad_index(
     assert complaint(capsys, scans.recipe(tmp_path)).startswith(f"{index}: {expected}")
 
 
+def test_works_lists_what_is_not_used(capsys: Captured, walls: Path, tmp_path: Path) -> None:
+    """`works` shows every picture of a folder with its reason, and says what it passed over (issue 14, C2)."""
+    (walls / "scan.psd").write_bytes(b"8BPS")
+    (walls / "README.txt").write_text("mine")
+    with pytest.raises(SystemExit) as left:
+        cli.main(["works", "Ann Other", "--folder", str(walls), "--csv"])
+    told = capsys.readouterr()
+    assert left.value.code == 0
+    assert [line for line in told.out.splitlines() if line.startswith("scan,") and ".psd is not read; export" in line]
+    assert told.err == f"avignon: warning: {walls}: passed over, as no pictures: 1 × .txt\n"
+
+
 def test_unknown_artist(capsys: Captured, walls: Path, tmp_path: Path) -> None:
     """An artist whom the folder does not have is told with the nearest."""
     text = complaint(capsys, scans.recipe(tmp_path), "--set", "artists.0.find=['Ann Othr']")

@@ -4,6 +4,7 @@ import io
 import json
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from avignon import cards
@@ -56,3 +57,12 @@ def test_png_carries_its_notice() -> None:
         assert told.info["Copyright"] == "Ask before you share it."
     with Image.open(io.BytesIO(png_bytes(image, "p", {"a": 1}))) as silent:
         assert "Copyright" not in silent.info
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"rights": null}', '{"rights": {"open": 3}}'])
+def test_card_without_rights_is_unknown(tmp_path: Path, text: str) -> None:
+    """B10: a card of another program, which says nothing of rights, leaves them unknown; so does none."""
+    unknown = f"It is not known what the adapter {tmp_path.name} learned from."
+    assert cards.notice([tmp_path]) == unknown
+    (tmp_path / "card.json").write_text(text, encoding="utf-8")
+    assert cards.notice([tmp_path]) == unknown

@@ -1,5 +1,6 @@
 """The catalog of a museum's tables: exchanged whole or not at all, and quick to ask."""
 
+import codecs
 import csv
 import json
 import multiprocessing
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import duckdb
 import httpx
 import pytest
 
@@ -83,7 +85,7 @@ def test_unchanged_export_is_not_sent_again(own: Ranged, fetcher: Fetcher) -> No
     again = catalog.update(tables(own), fetcher)
     assert again == first
     assert again.path.stat().st_mtime_ns == before
-    assert len(own.asked) == 7
+    assert len(own.asked) == 8
     assert all(asked.headers["if-none-match"] for asked in own.asked)
     assert {asked.headers["user-agent"] for asked in own.asked} == {USER_AGENT}
 
@@ -208,7 +210,7 @@ def test_two_processes_at_once(own: Ranged, tmp_path: Path) -> None:
         process.join(60)
     assert [process.exitcode for process in beside] == [0, 0, 0]
     sent = [asked for asked in own.asked if "if-none-match" not in asked.headers]
-    assert len(sent) == 7
+    assert len(sent) == 8
     assert len(titles(tables(own))) > 20
 
 
@@ -304,7 +306,10 @@ class Files(Fetcher):
 
     def table(self, url: str, *, limit: int = 2**31, known_as: str = "") -> tuple[Path, bool]:
         """The folder's file of the same name."""
-        return self.folder / url.rpartition("/")[2], True
+        path = self.folder / url.rpartition("/")[2]
+        if not path.exists():
+            raise FetchError(f"{url}: not in the folder", 404)
+        return path, True
 
 
 # The command
@@ -414,6 +419,9 @@ def test_decisions_file_is_for_editing(capsys: Captured, wide: Ranged, tmp_path:
     command = ("works", "Fernand Leger", "--tables", tables(wide), "--decisions", path)
     listed(capsys, *command)
     assert decisions_in(path) == {}
+    assert path.read_bytes().startswith(
+        codecs.BOM_UTF8
+    )  # C1: or Excel takes an accent for two letters, and saves them.
     lines = path.read_text(encoding="utf-8").splitlines()
     assert len(lines) == 1 + 5
     path.write_text("object_id,decision,reason\n701,drop,too small\n12,keep,\n", encoding="utf-8")
@@ -454,3 +462,79 @@ def test_recipes_artist_is_sought_as_a_name(wide: Ranged, fetcher: Fetcher) -> N
     museum = Nga(catalog.update(tables(wide), fetcher), year=2026)
     artist = Artist(name="Fernand Leger", works=1, trigger="t")
     assert museum.find(artist) == museum.find(Name("Fernand Leger"))
+
+
+# Other names
+
+
+@pytest.fixture
+def named(own: Ranged) -> Ranged:
+    """The museum, which knows some artists by other names, too."""
+    own.add_artist(1118, "Greco, El", "El Greco", begin=1541, end=1614)
+    own.add_work(77, 1118, "Laocoön")
+    own.add_name(1118, "Theotokópoulos, Doménikos", "Doménikos Theotokópoulos")
+    own.add_name(1118, "Theotocopuli, Dominico")  # The older exports have no second form.
+    own.add_name(847, "Picasso, Marina Ruiz", "Marina Ruiz Picasso")  # A donor is no artist by any name.
+    own.add_name(1118, "Homer, Winslow", "Winslow Homer")  # Somebody else's own name.
+    return own
+
+
+@pytest.mark.parametrize(
+    "name", ["El Greco", "Doménikos Theotokópoulos", "theotokopoulos, DOMENIKOS", "Dominico Theotocopuli"]
+)
+def test_artist_is_found_by_any_name(named: Ranged, fetcher: Fetcher, name: str) -> None:
+    """Any of the museum's names for an artist, in either form, leads to the works (issue 14, C: other names)."""
+    (found,) = Nga(catalog.update(tables(named), fetcher)).find(Name(name))
+    assert (found.work.object_id, found.work.attributed) == ("77", "El Greco")
+
+
+def test_own_name_stands_before_anothers_other_name(named: Ranged, fetcher: Fetcher) -> None:
+    """Who bears a name as their own is meant, not who was once called so; a donor stays none."""
+    museum = Nga(catalog.update(tables(named), fetcher))
+    assert {found.work.attributed for found in museum.find(Name("Winslow Homer"))} == {"Winslow Homer"}
+    with pytest.raises(InputError, match="no artist 'Marina Ruiz Picasso'"):
+        museum.find(Name("Marina Ruiz Picasso"))
+
+
+@pytest.mark.parametrize(
+    ("slip", "meant"),
+    [("Domenikos Theotokopulos", "Doménikos Theotokópoulos"), ("Theotocopuli", "Theotocopuli, Dominico")],
+)
+def test_suggestions_know_other_names(named: Ranged, fetcher: Fetcher, slip: str, meant: str) -> None:
+    """A slip in another name of an artist leads to that name."""
+    with pytest.raises(InputError, match=f"no artist '{slip}'; nearest are {meant}"):
+        Nga(catalog.update(tables(named), fetcher)).find(Name(slip))
+
+
+def test_other_name_of_two_artists_needs_an_id(named: Ranged, fetcher: Fetcher) -> None:
+    """A name that two artists have gone by is told with both ids."""
+    named.add_name(1359, "Theotocopuli, Dominico")
+    with pytest.raises(InputError, match=r"names 2 artists: 1118 .*, 1359 .*; put the id into find"):
+        Nga(catalog.update(tables(named), fetcher)).find(Name("Dominico Theotocopuli"))
+
+
+def test_export_without_other_names_serves(named: Ranged, fetcher: Fetcher) -> None:
+    """Older exports have no such table: own names lead to the works, and the catalog is whole."""
+    named.fault("constituents_altnames", Fault.status(404))
+    held = catalog.update(tables(named), fetcher)
+    assert "constituents_altnames" not in held.about.rows
+    assert held.about.confirmed
+    assert len(Nga(held).find(Name("El Greco"))) == 1
+
+
+def test_passing_trouble_with_other_names_is_asked_again(named: Ranged, fetcher: Fetcher) -> None:
+    """A server in trouble is not taken for an older export: the catalog says so, and the next update has the names."""
+    named.fault("constituents_altnames", Fault.status(500), times=4)
+    assert not catalog.update(tables(named), fetcher).about.confirmed
+    held = catalog.update(tables(named), fetcher)
+    assert held.about.confirmed
+    assert len(Nga(held).find(Name("Dominico Theotocopuli"))) == 1
+
+
+def test_catalog_of_the_version_before_is_built_anew(named: Ranged, fetcher: Fetcher) -> None:
+    """A catalog without other names is of another version, and is not read as one that has them."""
+    path = catalog.update(tables(named), fetcher).path
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("UPDATE about SET json = replace(json, '\"version\": 2', '\"version\": 1')")
+    assert catalog.held(tables(named)) is None
+    assert len(Nga(catalog.update(tables(named), fetcher)).find(Name("Dominico Theotocopuli"))) == 1

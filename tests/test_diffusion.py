@@ -73,12 +73,12 @@ def test_loads_a_directory(load: Loader, tiny_sd: Path) -> None:
         assert not part.training
         assert not any(parameter.requires_grad for parameter in part.parameters())
     assert load.heard == []
-    assert set(base.card) == {"model", "revision", "fingerprint", "resolution"}
+    assert set(base.card) == {"model", "revision", "fingerprint", "parts", "resolution"}
 
 
 def unet_of(base: Path) -> str:
-    """What identifies a base: the SHA-256 of its UNet's weights."""
-    return models.fingerprint(base / "unet", "diffusion_pytorch_model")
+    """What tells which adapters fit a base: the SHA-256 of its UNet's weights, rounded."""
+    return models.rounded(models.weight_files(base / "unet", "diffusion_pytorch_model"))
 
 
 def edited(path: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
@@ -243,11 +243,11 @@ def test_fingerprint_is_of_the_unets_weights(load: Loader, tiny_sd: Path, copy: 
 
 def test_fingerprint_reads_the_name_of_a_blob(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the weights are a link to a file named by its SHA-256, as in the hub's cache, the file is not read."""
-    name = unet_of(copy)
+    name = models.fingerprint(copy / "unet", "diffusion_pytorch_model")
     (copy / UNET).rename(tmp_path / name)
     (copy / UNET).symlink_to(tmp_path / name)
     monkeypatch.setattr(models, "sha256_of", None)
-    assert unet_of(copy) == name
+    assert models.fingerprint(copy / "unet", "diffusion_pytorch_model") == name
 
 
 REPO = "someone/tiny-sd"
@@ -272,9 +272,10 @@ def test_hub_by_branch_and_commit(load: Loader, hub: LocalHub, tmp_path: Path) -
     assert following.fingerprint == unet_of(tmp_path / "newer")
 
 
-def test_hub_fingerprint_is_the_blobs_name(load: Loader, hub: LocalHub, tiny_sd: Path) -> None:
-    """The fingerprint of a base from the hub, read off its blob's name, is that of the same base in a directory."""
+def test_a_base_is_the_same_from_hub_and_directory(load: Loader, hub: LocalHub, tiny_sd: Path) -> None:
+    """Fingerprint and identity of a base from the hub are those of the same base in a directory."""
     assert load(REPO).fingerprint == unet_of(tiny_sd)
+    assert load(REPO).parts == load(tiny_sd).parts
 
 
 def test_hub_that_has_not_got_it(load: Loader, hub: LocalHub) -> None:
@@ -355,6 +356,115 @@ def test_silent_hub(load: Loader, hub: LocalHub, monkeypatch: pytest.MonkeyPatch
     else:
         assert "could not be had" in load.refused(REPO)
     assert time.monotonic() - start < 1.5
+
+
+@pytest.fixture
+def token(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A token in the environment, and a hub that takes another one alone."""
+    hub.tokens = frozenset({"hf_good"})
+    monkeypatch.setenv("HF_TOKEN", "hf_old")
+    return "hf_old"
+
+
+REFUSALS = ["Invalid credentials in Authorization header", 'User Access Token "old" is expired']
+
+
+@pytest.mark.parametrize("said", REFUSALS)
+@pytest.mark.parametrize("cached", [True, False])
+def test_refused_token(load: Loader, hub: LocalHub, token: str, said: str, cached: bool) -> None:
+    """With an expired or mistyped token a public base is had without it, or from the cache; a warning says so."""
+    if cached:
+        hub.tokens = None
+        load(REPO)
+        hub.tokens = frozenset()
+        hub.status["/resolve/"] = 503
+    hub.refusal = said
+    assert load(REPO).revision == hub.commit(REPO)
+    assert [f"{hub.url} refuses the token of this machine" in line for line in load.warnings] == [True]
+    assert "hf_" not in load.warnings[0], "a token is nobody's to read"
+
+
+def test_refused_token_of_odd_letters(load: Loader, hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So with a token that cannot even be sent."""
+    monkeypatch.setenv("HF_TOKEN", "hf_…")
+    assert load(REPO).revision == hub.commit(REPO)
+    assert "refuses the token" in load.warnings[0]
+
+
+def test_hub_that_refuses_everybody(load: Loader, hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub that answers 403 with a token and without one does so for another reason: nothing is said of the token."""
+    monkeypatch.setenv("HF_TOKEN", "hf_good")
+    hub.status["/api/"] = 403
+    assert "403" in load.refused(REPO)
+    assert load.warnings == []
+
+
+def test_refused_token_and_no_such_base(load: Loader, hub: LocalHub, token: str) -> None:
+    """Where the base is not to be had without the token either, the line says both."""
+    line = load.refused("someone/private")
+    assert "not on http" in line
+    assert "without the token, which is refused" in line
+
+
+def test_good_token_is_sent(load: Loader, hub: LocalHub, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token that the hub takes opens what is gated, and nothing is said."""
+    hub.tokens = frozenset({"hf_good"})
+    hub.add("someone/gated", tiny_sd, gated=True)
+    monkeypatch.setenv("HF_TOKEN", "hf_good")
+    assert load("someone/gated").revision == hub.commit("someone/gated")
+    assert load.warnings == []
+    monkeypatch.setenv("HF_TOKEN", "hf_old")
+    assert load("someone/gated").revision == hub.commit("someone/gated"), "from the cache"
+    assert ["refuses the token" in line for line in load.warnings] == [True]
+    hub.add("someone/other", tiny_sd, gated=True)
+    assert "accept the terms" in load.refused("someone/other")
+
+
+def test_gone_from_the_hub_and_in_the_cache(load: Loader, hub: LocalHub) -> None:
+    """A base that its owner took away is still had from the cache; a warning says so."""
+    first = load(REPO)
+    del hub._repos[REPO]
+    assert load(REPO).fingerprint == first.fingerprint
+    assert ["going on with the copy in the cache" in line for line in load.warnings] == [True]
+
+
+def _only(variant: str) -> Callable[[Path], None]:
+    """Rename all weights to a variant's."""
+
+    def spoil(base: Path) -> None:
+        for name in (UNET, VAE, TEXT):
+            (base / name).rename((base / name).with_suffix(f".{variant}.safetensors"))
+
+    return spoil
+
+
+def _configured(name: str, **changes: Any) -> Callable[[Path], None]:
+    """Change values of a JSON file."""
+
+    def spoil(base: Path) -> None:
+        told = json.loads((base / name).read_text(encoding="utf-8"))
+        (base / name).write_text(json.dumps(told | changes), encoding="utf-8")
+
+    return spoil
+
+
+AHEAD: dict[str, tuple[Callable[[Path], None], str]] = {
+    "fp16 alone": (_only("fp16"), 'fp16.safetensors; set base.variant = "fp16"'),
+    "inpainting": (_configured("unet/config.json", in_channels=9), "in_channels is 9"),
+    "another pipeline": (with_class("StableDiffusionInpaintPipeline"), "_class_name is 'StableDiffusionInpaint"),
+    "flow": (_configured("scheduler/scheduler_config.json", prediction_type="flow_prediction"), "'flow_prediction'"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "said"), AHEAD.values(), ids=AHEAD.keys())
+def test_no_weights_are_fetched_of_what_is_no_base(
+    load: Loader, hub: LocalHub, copy: Path, spoil: Callable[[Path], None], said: str
+) -> None:
+    """A repository that cannot be used is refused by its small files, before any weights are fetched."""
+    spoil(copy)
+    hub.add("someone/else", copy)
+    assert said in load.refused("someone/else")
+    assert not any(".safetensors" in path for _, path in hub.requests)
 
 
 def test_long_prompts_are_named(load: Loader, tiny_sd: Path) -> None:

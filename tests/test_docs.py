@@ -79,3 +79,17 @@ def test_recipes_open_with_what_they_do() -> None:
         assert "# What it does" in head
         assert "# Cost" in head
         assert load(path).name == path.stem
+
+
+FAULTS = (ROOT / "docs" / "FAULTS.md").read_text(encoding="utf-8")
+
+
+def test_faults_name_tests_that_exist() -> None:
+    """Each row of the faults names at least one test that holds it, and each test that is named exists."""
+    rows = [line for line in FAULTS.splitlines() if line.startswith("| ") and not line.startswith(("| input", "| ---"))]
+    assert len(rows) >= 35
+    for row in rows:
+        named = re.findall(r"`(tests/\w+\.py)::(\w+)`", row.rpartition(" | ")[2] if row.count(" | ") else row)
+        assert named, row
+        for file, test in named:
+            assert re.search(rf"^def {test}\(", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE), (file, test)

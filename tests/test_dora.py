@@ -51,7 +51,7 @@ def learned(unet: Any, name: str, seed: int = 1, alpha: float = 0.0, *, dora: bo
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for key, parameter in unet.named_parameters():
-            if f".{name}." in key:
+            if f".{adapters.inner(name)}." in key:
                 noise = torch.randn(parameter.shape, generator=random)
                 parameter.copy_(parameter * (1 + 0.2 * noise) if id(parameter) in lengths else 0.1 * noise)
 
@@ -78,12 +78,12 @@ def changes(unet: Any, name: str) -> Tensors:
     """W' − W of every adapted layer by the papers' formulas, in fp64."""
     modules, own, found = dict(unet.named_modules()), bases(unet), {}
     for layer, weight in own.items():
-        module = modules[layer]
-        down, up = module.lora_A[name].weight.double(), module.lora_B[name].weight.double()
-        low_rank = (up.flatten(1) @ down.flatten(1)).view(weight.shape) * module.lora_alpha[name] / module.r[name]
+        module, inside = modules[layer], adapters.inner(name)
+        down, up = module.lora_A[inside].weight.double(), module.lora_B[inside].weight.double()
+        low_rank = (up.flatten(1) @ down.flatten(1)).view(weight.shape) * module.lora_alpha[inside] / module.r[inside]
         changed = weight + low_rank
-        if name in module.lora_magnitude_vector:
-            for channel, magnitude in enumerate(module.lora_magnitude_vector[name].weight.flatten().double()):
+        if inside in module.lora_magnitude_vector:
+            for channel, magnitude in enumerate(module.lora_magnitude_vector[inside].weight.flatten().double()):
                 changed[channel] *= magnitude / changed[channel].square().sum().sqrt()
         found[layer] = (changed - weight).detach()
     return found
@@ -94,7 +94,7 @@ def saved(base: diffusion.Base, tmp_path: Path) -> Path:
     """The folder of a saved DoRA of the tiny base."""
     learned(base.pipeline.unet, "new", alpha=8.0)
     adapters.save(base.pipeline.unet, "new", tmp_path / "adapter" / adapters.WEIGHTS_FILE)
-    base.pipeline.unet.delete_adapters("new")
+    base.pipeline.unet.delete_adapters(adapters.inner("new"))
     return tmp_path / "adapter"
 
 
@@ -281,9 +281,10 @@ def test_pefts_own_mixture_is_another(base: diffusion.Base) -> None:
     before = output(unet)
     for seed, name in enumerate(("a", "b"), start=1):
         learned(unet, name, seed)
-    unet.set_adapters(["a"], [0.0])
+    one, two = adapters.inner("a"), adapters.inner("b")
+    unet.set_adapters([one], [0.0])
     assert (output(unet) - before).abs().max() > 0.01 * before.std()
-    there, back = ([unet.set_adapters(names, [1.0, 1.0]), output(unet)][1] for names in (["a", "b"], ["b", "a"]))
+    there, back = ([unet.set_adapters(names, [1.0, 1.0]), output(unet)][1] for names in ([one, two], [two, one]))
     assert (there - back).abs().max() > 1e-3 * before.std()
     with adapters.mixing(unet, {}) as mixer:
         mixer.set([{"a": 1.0, "b": 1.0}])

@@ -53,6 +53,16 @@ def local(tiny: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         yield server
 
 
+def test_refused_token(local: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a token that the hub refuses, a public encoder is had without it, and a warning says so."""
+    local.tokens = frozenset()
+    monkeypatch.setenv("HF_TOKEN", "hf_old")
+    heard: list[Event] = []
+    own = encoder.load(Evaluate(encoder=REPO), Voice("evaluate", heard.append))
+    assert own.revision == local.commit(REPO)
+    assert ["refuses the token" in event.text for event in heard] == [True]
+
+
 def loaded(model: Path | str, **settings: Any) -> encoder.Encoder:
     """The encoder that a recipe names so."""
     return encoder.load(

@@ -219,7 +219,7 @@ def test_seeds_are_turned_along_the_series(tmp_path: Path) -> None:
 def series_of(recipe: Recipe) -> Series:
     """The frames that `generate` would make."""
     hashes = dict.fromkeys(recipe.adapter_names, "a" * 64)
-    return Easel(recipe, "b" * 64, hashes, "fp32").series(unmeasured(recipe))
+    return Easel(recipe, "b" * 64, hashes, "fp32").series(unmeasured(recipe), {})
 
 
 def evaluated(recipe: Recipe, space: Workspace, series: Series) -> tuple[dict[str, Any], list[Event]]:

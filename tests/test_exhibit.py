@@ -103,13 +103,29 @@ def ledger(recipe: Recipe) -> list[dict[str, str]]:
     sea, table = (artist.name for artist in recipe.artists[:2])
     nothing = {"decision": "rejected", "file": ""}
     return [
-        row(1, sea, accession="1943.13.1", page="https://museum.test/1?a=1&b=2", medium="oil", credit="Gift of W. L."),
+        row(
+            1,
+            sea,
+            by_hand="false",
+            accession="1943.13.1",
+            page="https://museum.test/1?a=1&b=2",
+            medium="oil",
+            credit="Gift of W. L.",
+        ),
         row(2, sea, title=f"Title {NASTY}", page="javascript:alert(1)"),
         row(3, sea, **nothing, reason=f"not the artist's own: {NASTY}"),
         row(4, sea, decision="rejected", reason="truncated or damaged", file="works/a/broken.jpg"),
         row(5, table, accession="T.5", rights="restricted", capped="true"),
         row(6, table, accession="T.6", rights="unknown", evidence=""),
-        row(7, table, accession="T.7", reason="kept by the curator: the best of them"),
+        row(
+            7,
+            table,
+            accession="T.7",
+            reason="kept by the curator: the best of them",
+            by_hand="true",
+            museum="artic",
+            title="<i>Work</i> _7_ &amp; more",
+        ),
         row(8, table, **nothing, rights="restricted", reason="rights are restricted: openaccess=0"),
         row(9, table, decision="rejected", reason="blurred: sharpness 8.1, at least 12 is needed"),
     ]
@@ -329,6 +345,29 @@ def test_every_kept_work_has_a_wall_label(page: Reader) -> None:
     assert "60 × 60 pixels at 10, 0" in label
     assert "object 2" in page.text("work-2")
     assert "kept by the curator" in page.text("work-7")
+
+
+def test_label_reads_as_people_do(page: Reader) -> None:
+    """The museum's name instead of the ledger's short word, the title without marks, and an image added by hand."""
+    label = page.text("work-7")
+    assert "Art Institute of Chicago, T.7" in label
+    assert "artic" not in label
+    assert "Work 7 & more, 1873-1876" in label
+    assert "this image was added by hand" in label
+    assert "by hand" not in page.text("work-5")
+
+
+def test_ledger_of_the_version_before_is_shown(tmp_path: Path) -> None:
+    """A ledger without the column for images added by hand is read as one that has none."""
+    space = hang(recipe_of(), tmp_path)
+    with space.ledger.open(encoding="utf-8", newline="") as file:
+        rows = [{key: value for key, value in each.items() if key != "by_hand"} for each in csv.DictReader(file)]
+    with space.ledger.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    exhibit.run(recipe_of(), space, Voice("exhibit", lambda event: None))
+    assert "by hand" not in Reader(space.page.read_text(encoding="utf-8")).text("work-7")
 
 
 def test_what_is_not_open_is_marked_and_stated(page: Reader) -> None:

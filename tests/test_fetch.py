@@ -8,9 +8,11 @@ import httpx
 import pytest
 
 from avignon import fetch, workspace
-from avignon.errors import FetchError, WorkspaceError
+from avignon.errors import FetchError, InputError, TurnedAway, WorkspaceError
 from avignon.fetch import Fetcher
+from avignon.imaging import load
 from tests.support import Asked, LocalServer, Reply
+from tests.support.artic import challenge
 from tests.support.museum import Fault, LocalMuseum
 
 BODY = b"0123456789" * 5000
@@ -283,3 +285,74 @@ def test_reachable_says_it_in_words(museum: LocalMuseum) -> None:
     """What `doctor` prints of a server: its answer, or that there is none."""
     assert fetch.reachable(f"{museum.url}/data/objects.csv").endswith("answers 200")
     assert "not reached (" in fetch.reachable("http://127.0.0.1:9/")
+
+
+# Pages for people, and museums that ask for patience (issue 14, C)
+
+
+@pytest.mark.parametrize("status", [200, 403, 429, 503])
+def test_challenge_is_told_at_once(server: Scripted, fetcher: Fetcher, slept: list[float], status: int) -> None:
+    """A challenge page, by its header, is no picture and no passing fault: it is named, and not asked for again."""
+    server.replies = [challenge(status)] * 4
+    with pytest.raises(TurnedAway) as caught:
+        got(fetcher, server)
+    text = str(caught.value)
+    assert text.startswith(f"{server.url}/a: the server turns programs away at the moment ({status}: a page for people")
+    assert "'Just a moment...'" in text
+    assert len(server.asked) == 1
+    assert slept == []
+
+
+@pytest.mark.parametrize("status", [200, 403, 503])
+def test_challenge_without_a_header_is_seen_by_its_page(server: Scripted, fetcher: Fetcher, status: int) -> None:
+    """Others than Cloudflare name it nowhere but on the page."""
+    page = b"<!DOCTYPE html><title>Are you a robot?</title><div class='g-recaptcha'></div>"
+    server.replies = [Reply(status, page, {"Content-Type": "text/html"})]
+    with pytest.raises(TurnedAway, match=r"a page for people, 'Are you a robot\?'"):
+        fetcher.get(f"{server.url}/a", limit=10**6, check=load)
+    assert len(server.asked) == 1
+
+
+def test_plain_refusal_is_none(server: Scripted, fetcher: Fetcher) -> None:
+    """A 403 with an ordinary page is one file's refusal, not the museum's to programs."""
+    server.replies = [Reply(403, b"<html><title>Forbidden</title>", {"Content-Type": "text/html"})]
+    text = fault(lambda: got(fetcher, server))
+    assert text.endswith("the server answers 403 Forbidden")
+
+
+def test_sign_in_page_is_named(server: Scripted, fetcher: Fetcher, slept: list[float]) -> None:
+    """A redirect to a sign-in page with 200 may pass: it is asked for again, and named by its title in the end."""
+    page = b"\n<!-- proxy --><html><head><title> Please\n sign in </title>"
+    server.replies = [Reply(302, headers={"Location": "/login"}), Reply(200, page, {"Content-Type": "text/html"})] * 4
+    with pytest.raises(InputError, match=r"not a picture.*; a page for people, 'Please sign in', came instead"):
+        fetcher.get(f"{server.url}/a", limit=10**6, check=load)
+    assert len(slept) == 3
+
+
+@pytest.mark.parametrize("wait", ["30", "2.5"])
+def test_forbidden_with_a_time_is_a_pause(server: Scripted, fetcher: Fetcher, slept: list[float], wait: str) -> None:
+    """Some museums answer 403 to who asks too fast; one that says when to come again is heeded."""
+    server.replies = [Reply(403, headers={"Retry-After": wait})]
+    assert got(fetcher, server) == BODY
+    assert slept == [float(wait)]
+
+
+def test_failure_has_its_status(server: Scripted, fetcher: Fetcher) -> None:
+    """Who calls can tell what is not there from what could not be reached."""
+    server.replies = [Reply(404)]
+    with pytest.raises(FetchError) as caught:
+        got(fetcher, server)
+    assert caught.value.status == 404
+    server.offline = True
+    with pytest.raises(FetchError) as caught:
+        got(fetcher, server)
+    assert caught.value.status == 0
+
+
+def test_contact_is_in_the_user_agent(server: Scripted, tmp_path: Path) -> None:
+    """A museum can write to whoever runs it."""
+    with Fetcher(pause=0, cache=tmp_path, contact="me@museum.test") as client:
+        got(client, server)
+    assert server.asked[0].headers["user-agent"].startswith("avignon/")
+    assert "me@museum.test; museum open data" in server.asked[0].headers["user-agent"]
+    assert "pypi" not in fetch.USER_AGENT

@@ -10,11 +10,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from avignon import adapters, generate, imaging, processes
+from avignon import adapters, generate, imaging, lora_files, processes
 from avignon.errors import AdapterError, WorkspaceError
 from avignon.recipe import Recipe
 from avignon.records import Event, Series, Voice, plain, series_from
-from avignon.workspace import Workspace
+from avignon.workspace import Workspace, sha256_of
+from tests.support import readers
 from tests.support.museum import draw
 from tests.support.runs import carried, small_recipe
 
@@ -149,7 +150,12 @@ def test_pictures_carry_their_frame(make: Maker) -> None:
             texts: dict[str, str] = image.text  # type: ignore[attr-defined]
         lines = texts["parameters"].splitlines()
         assert lines[:2] == [frame.prompt, "Negative prompt: red"]
-        assert f"Steps: 2, Sampler: ddim, CFG scale: 7.5, Seed: {frame.seed}, Size: 64x64" in lines[2]
+        assert f"Steps: 2, Sampler: DDIM, CFG scale: 7.5, Seed: {frame.seed}, Size: 64x64" in lines[2]
+        on = [name for name, weight in frame.weights.items() if weight]
+        weights = {name: make.space.adapter(name) / adapters.WEIGHTS_FILE for name in on}
+        known = {f"lora:{name}": lora_files.content_hash(path)[:12] for name, path in weights.items()}
+        assert readers.civitai(texts["parameters"]).values["hashes"] == known
+        assert all(sha256_of(path)[:10] in lines[2] for path in weights.values())
         assert "digitalsourcetype/trainedAlgorithmicMedia" in texts["XML:com.adobe.xmp"]
         assert frame.adapters.keys() == frame.weights.keys()
     assert dict(series.frames[1][1].weights) == {HOMER: 1.0, PICASSO: 0.0}
@@ -224,7 +230,8 @@ def test_series_from_a_photograph(make: Maker, tmp_path: Path) -> None:
     assert [len(row) for row in series.frames[6][1].schedule.values()] == [4, 4]
     with Image.open(make.space.series / "scene-1/stop-1.png") as image:
         texts: dict[str, str] = image.text  # type: ignore[attr-defined]
-    assert 'Denoising strength: 0.5, Init image: "my boat.png", Init image hash: ' in texts["parameters"]
+    assert "Denoising strength: 0.5, Init image hash: " in texts["parameters"]
+    assert texts["parameters"].endswith("Init image: my boat.png")
     assert str(tmp_path) not in str(texts)
     assert "began from my boat.png" in texts["Copyright"]
     draw(4, 90, 64).save(photograph)

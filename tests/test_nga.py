@@ -129,6 +129,39 @@ def test_doubted_attribution_is_rejected(own: LocalMuseum, fetcher: Fetcher, pre
     assert reason(nga(own, fetcher).find(artist()), 1) == (f"attribution is {doubt!r}" if doubt else "")
 
 
+@pytest.mark.parametrize(
+    ("displayed", "begin", "end", "years", "said"),
+    [
+        ("1880", 1873, 1876, (1873, 1876), "made 1876"),
+        ("1929–35", None, None, (1929, 1935), "made 1935"),
+        ("1929–35", 1929, None, (1929, 1935), "made 1935"),
+        ("after 1890", 1890, None, (1890, None), "made in 1890 or later"),
+        ("n.d.", None, None, (None, None), "not dated"),
+        (
+            "model 1880, this cast later",
+            None,
+            None,
+            (None, None),
+            "date 'model 1880, this cast later' is not understood",
+        ),
+    ],
+)
+def test_displayed_date_stands_in_for_missing_years(
+    own: LocalMuseum,
+    fetcher: Fetcher,
+    displayed: str,
+    begin: int | None,
+    end: int | None,
+    years: tuple[int | None, int | None],
+    said: str,
+) -> None:
+    """The table's own years stand; where the last is missing, the displayed date is read, or it is said."""
+    own.add_work(1, 1401, "A Work", displaydate=displayed, beginyear=begin, endyear=end)
+    (found,) = nga(own, fetcher).find(artist())
+    assert (found.work.begin, found.work.end) == years
+    assert said in found.work.rights.evidence
+
+
 def test_best_of_several_roles_counts(own: LocalMuseum, fetcher: Fetcher) -> None:
     """Who is named twice, once as the artist, made the work; rows of other kinds do not matter."""
     own.add_work(1, 1401, "A Work", role="artist after")
@@ -358,7 +391,7 @@ class FromFolder(Fetcher):
         """The folder's file of the same name."""
         path = self.folder / url.rpartition("/")[2]
         if not path.exists():
-            raise FetchError(f"{url}: not in the folder")
+            raise FetchError(f"{url}: not in the folder", 404)
         return path, True
 
     def get(self, url: str, **_: object) -> Answer:

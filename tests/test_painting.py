@@ -261,7 +261,7 @@ def test_picture_from_a_source_equals_diffusers(
     theirs = StableDiffusionImg2ImgPipeline(**base.pipeline.components, requires_safety_checker=False)
     theirs.set_progress_bar_config(disable=True)
     theirs.scheduler = diffusion.scheduler(base, scheduler)
-    theirs.set_adapters(["one", "two"], [0.6, 0.7])
+    theirs.set_adapters([adapters.inner("one"), adapters.inner("two")], [0.6, 0.7])
     picture = imaging.load(path)
     square = imaging.fit(picture, (8, 0, 88, 80), 64)
     for seed, latent in zip((3, 9), ours, strict=True):

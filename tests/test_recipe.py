@@ -304,10 +304,13 @@ def test_decisions_are_read(tmp_path: Path) -> None:
             b"object_id,decision\n1,keep\n2,perhaps\n",
             "line 3: decision: 'perhaps' is not allowed; it is keep, drop or empty",
         ),
-        (b"object_id,decision\n1\n", "line 2: decision: '' is not allowed; it is keep, drop or empty"),
+        (b"object_id,decision\n1;keep\n", "line 2: '1;keep' is one field; separate its fields as the first line's are"),
+        (b"object_id;decision\n1,drop,;\n", "line 2: '1,drop,' is one field; separate its fields as the first line's"),
+        (b"object_id,decison\n1,keep\n", "no such column 'decison'; did you mean 'decision'?"),
+        (b"object_id,decision,Decision (new)\n1,,keep\n", "no such column 'Decision (new)'; did you mean 'decision'?"),
         (b"object_id,decision\n,keep\n", "line 2: object_id is empty"),
         (b"object_id,decision\n1,keep\n1,drop\n", "line 3: object_id '1' is decided on twice"),
-        ("object_id,decision,reason\n1,keep,schön\n".encode("latin-1"), "decisions cannot be read: not UTF-8 text"),
+        ("object_id,decision,reason\n1,keep,schön\n".encode("latin-1"), "line 2: not UTF-8 ('schön'"),
         (b'object_id,decision\n"1"x,keep\n', "line 2: not CSV: "),
     ],
 )
@@ -316,6 +319,24 @@ def test_bad_decisions_are_told_on_loading(tmp_path: Path, content: bytes, expec
     with pytest.raises(RecipeError) as caught:
         decided(tmp_path, content)
     assert str(caught.value).startswith(f"{tmp_path / 'words.csv'}: {expected}")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "object_id;decision;reason;title\r\n1;keep;schön;Sea, at noon\r\n2;drop\r\n3;;;\r\n;;;\r\n",
+        "sep=;\nobject_id;decision;reason\n1;keep;schön\n2;drop;\n",
+        "Object ID\tDecision\tReason\r1\tKEEP\tschön\r2\tdrop\t\r",
+        'object_id,decision,reason,title\r\n"1,keep,schön,""Sea, at noon"""\r\n2,drop,,Boat\r\n',
+    ],
+)
+def test_decisions_from_excel(tmp_path: Path, text: str, encoding: str) -> None:
+    """C1: the curator's file is read as a spreadsheet saves it, even from one that took each line for one cell."""
+    assert load_decisions(decided(tmp_path, text.encode(encoding)).artists[0]) == {
+        "1": Decision(Verdict.KEPT, "schön"),
+        "2": Decision(Verdict.REJECTED, ""),
+    }
 
 
 def test_missing_decisions_are_told(tmp_path: Path) -> None:

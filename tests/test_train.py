@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from diffusers import DDPMScheduler
 
-from avignon import adapters, batches, diffusion, jobs, learner, lockstep, train
+from avignon import __version__, adapters, batches, diffusion, jobs, learner, lockstep, train
 from avignon.checkpoints import Checkpoints
 from avignon.errors import AvignonError, RecipeError, WorkspaceError
 from avignon.jobs import Machine
@@ -370,7 +370,7 @@ def some_state(value: float) -> dict[str, Any]:
 @pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED.keys())
 def test_damaged_checkpoint_is_passed_over(tmp_path: Path, spoil: Callable[[Path], Any]) -> None:
     """The newest sound checkpoint comes back, exactly; a damaged one is named, and the one before it is used."""
-    checkpoints = Checkpoints(tmp_path, {"base": "a"}, keep=3)
+    checkpoints = Checkpoints(tmp_path, {"base": "a"}, keep=3, last=9)
     for step, value in ((5, 6.0), (9, 7.0)):
         checkpoints.save(step, some_state(value))
         checkpoints.prune(step)
@@ -389,7 +389,7 @@ def test_damaged_checkpoint_is_passed_over(tmp_path: Path, spoil: Callable[[Path
 def test_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     """As many as the recipe says, the newest ones; a file of the user's own among them is not touched."""
     (tmp_path / "step-notes.pt").write_text("mine")
-    checkpoints = Checkpoints(tmp_path, {}, keep=2)
+    checkpoints = Checkpoints(tmp_path, {}, keep=2, last=1000)
     for step in (100, 200, 300, 1000):
         checkpoints.save(step, {})
         checkpoints.prune(step)
@@ -398,11 +398,11 @@ def test_newest_checkpoints_are_kept(tmp_path: Path) -> None:
 
 def test_checkpoint_of_another_job_is_set_aside(tmp_path: Path) -> None:
     """It is not continued and not deleted; the line says what differs."""
-    Checkpoints(tmp_path, {"settings": "1", "base": "a", "dataset": "x"}, keep=2).save(7, some_state(1.0))
-    state, told = Checkpoints(tmp_path, {"settings": "1", "base": "b", "dataset": "y"}, keep=2).newest()
+    Checkpoints(tmp_path, {"settings": "1", "base": "a", "dataset": "x"}, keep=2, last=9).save(7, some_state(1.0))
+    state, told = Checkpoints(tmp_path, {"settings": "1", "base": "b", "dataset": "y"}, keep=2, last=9).newest()
     assert state is None
     place = tmp_path / "set-aside" / "step-0000007.pt"
-    assert told == [f"{place}: belongs to another job (another base, another dataset) and was set aside"]
+    assert told == [f"{place}: belongs to another job (different base, different dataset) and was set aside"]
     assert torch.load(place)["step"] == 7
 
 
@@ -429,9 +429,9 @@ def test_damaged_checkpoint_goes_on_from_the_one_before(
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"train": {"learning_rate": 1e-3}}, "another settings"),
-        ({"prepare": {"captions": 1}}, "another dataset"),
-        ({"seed": 8}, "another settings"),
+        ({"train": {"learning_rate": 1e-3}}, "different settings"),
+        ({"prepare": {"captions": 1}}, "different dataset"),
+        ({"seed": 8}, "different settings"),
     ],
 )
 def test_changed_job_starts_afresh_and_loses_nothing(
@@ -459,7 +459,10 @@ def test_another_base_is_told(tmp_path: Path, tiny_sd: Path) -> None:
     make_tiny_sd(tmp_path / "base", seed=5)
     notes: list[str] = []
     run(recipe, space, lambda event: notes.append(event.text))
-    assert any("belongs to another job (another base) and was set aside" in note for note in notes)
+    assert any(
+        "belongs to another job (different unet of the base, different vae of the base, different text_encoder" in note
+        for note in notes
+    )
     assert [line["step"] for line in metrics(space)] == [1, 2, 3, 4]
 
 
@@ -542,7 +545,7 @@ def test_no_number_never_reaches_the_weights(
     assert said.startswith(f"{HOMER}: at step 3 {reason} (images ")
     parts = (".png", "captions '", "in the style of homer", "timesteps [", "the weights of step 2 are kept in")
     assert all(part in said for part in (*parts, "train.learning_rate", "train.precision"))
-    state, _ = Checkpoints(space.adapter(HOMER) / "checkpoints", {}, 9).newest()
+    state, _ = Checkpoints(space.adapter(HOMER) / "checkpoints", {}, 9, 9).newest()
     assert state is None, "of another job: the real one has a name"
     kept = torch.load(space.adapter(HOMER) / "checkpoints" / "set-aside" / "step-0000002.pt")
     sound, other = prepared(tmp_path / "sound", tiny_sd, caption_dropout=0.0, checkpoint_every=1)
@@ -682,7 +685,7 @@ def test_card_and_page_are_complete(whole: tuple[Recipe, Workspace]) -> None:
     """The card tells base, share, data, rights, recipe, environment and metrics; the page names every work."""
     _, space = whole
     fields = card(space)
-    assert set(fields["base"]) == {"model", "revision", "fingerprint", "resolution"}
+    assert set(fields["base"]) == {"model", "revision", "fingerprint", "parts", "resolution"}
     trainable = fields["trainable"]
     assert trainable["share"] == trainable["parameters"] / trainable["unet_parameters"]
     assert trainable["unet_parameters"] == 141_156
@@ -708,6 +711,8 @@ def test_card_and_page_are_complete(whole: tuple[Recipe, Workspace]) -> None:
     ):
         assert part in page
     assert "A.1" not in page
+    assert f"adapter trained by avignon {__version__} on 3 works" in page  # No link where there is no page.
+    assert "pypi.org" not in page
 
 
 def test_restricted_works_are_stated(tmp_path: Path, tiny_sd: Path) -> None:

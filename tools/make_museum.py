@@ -86,7 +86,11 @@ ATLANTIC = Painter(
         "still life",
         "head",
     ),
-    {4: 'Rocks and Surf, or "The Undertow"', 6: "Haying, <b>Late August</b>", 11: "Lecteur assis à la fenêtre, été"},
+    {
+        4: 'Rocks and Surf, or "The Undertow"',
+        6: "Haying, &amp;lt;b&amp;gt;Late August&amp;lt;/b&amp;gt;",
+        11: "Lecteur assis à la fenêtre, été",
+    },
 )
 AVIGNON = Painter(
     "avignon",

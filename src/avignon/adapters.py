@@ -8,6 +8,7 @@ and compares each tensor.
 """
 
 import json
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,13 +25,14 @@ from diffusers.training_utils import cast_training_params
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 
+from avignon import finite
 from avignon.blend import block_factor
 from avignon.diffusion import Base
 from avignon.errors import AdapterError, AvignonError, RecipeError
+from avignon.lora_files import WEIGHTS_FILE as WEIGHTS_FILE
+from avignon.lora_files import check_fit
 from avignon.recipe import Ranks
-from avignon.workspace import replacing
-
-WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
+from avignon.workspace import json_value, replacing
 
 LAYERS: Mapping[str, tuple[str, ...]] = {
     "attention": ("to_q", "to_k", "to_v", "to_out.0"),
@@ -38,6 +40,20 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "convolution": ("conv1", "conv2"),
 }
 """The UNet's layers of each kind, by the end of their names."""
+
+
+def inner(name: str) -> str:
+    """An adapter's name inside peft, whatever the user calls it.
+
+    peft and PyTorch make names of parameters with it, in which a dot divides, and find an adapter's by searching for
+    its name: one called `lora_A`, `weight` or `0` would be found in every layer.
+    """
+    return "x" + name.encode().hex()
+
+
+def outer(inside: str) -> str:
+    """The inverse of `inner`; the name itself where it was not made by that."""
+    return bytes.fromhex(inside[1:]).decode() if re.fullmatch(r"x(?:[0-9a-f]{2})*", inside) else inside
 
 
 def lora_config(ranks: Ranks, alpha: float = 0.0, *, dora: bool = False, paths: Iterable[str] = ()) -> LoraConfig:
@@ -87,14 +103,14 @@ def add(unet: Any, name: str, ranks: Ranks, alpha: float, seed: int, *, dora: bo
             raise RecipeError(f"train.ranks.blocks: the UNet has no {block!r}; there are {', '.join(blocks)}")
     with torch.random.fork_rng(devices=[]), _several_wanted():
         torch.manual_seed(seed)
-        unet.add_adapter(lora_config(ranks, alpha, dora=dora, paths=paths), adapter_name=name)
+        unet.add_adapter(lora_config(ranks, alpha, dora=dora, paths=paths), adapter_name=inner(name))
     cast_training_params(unet, torch.float32)
     lengths = magnitudes(unet, name)
     for path, magnitude in lengths.items():
         # peft took them in the UNet's precision: in bf16 up to 0.4 % off, which would be a change.
         layer = unet.get_submodule(path)
         weight = layer.get_base_layer().weight.float()
-        magnitude.data = layer.lora_magnitude_vector[name].get_weight_norm(weight, lora_weight=0.0, scaling=1.0)
+        magnitude.data = layer.lora_magnitude_vector[inner(name)].get_weight_norm(weight, lora_weight=0.0, scaling=1.0)
     last = {id(magnitude) for magnitude in lengths.values()}
     return sorted((p for p in unet.parameters() if p.requires_grad), key=lambda parameter: id(parameter) in last)
 
@@ -102,15 +118,15 @@ def add(unet: Any, name: str, ranks: Ranks, alpha: float, seed: int, *, dora: bo
 def magnitudes(unet: Any, name: str) -> dict[str, torch.nn.Parameter]:
     """A DoRA's magnitudes by layer, (out,) of a linear layer and (1, out, 1, 1) of a convolution; none of a LoRA."""
     return {
-        path: module.lora_magnitude_vector[name].weight
+        path: module.lora_magnitude_vector[inner(name)].weight
         for path, module in _lora_layers(unet)
-        if name in module.lora_magnitude_vector
+        if inner(name) in module.lora_magnitude_vector
     }
 
 
 def doras(unet: Any) -> set[str]:
     """Names of those adapters on the UNet that are DoRA."""
-    return {name for _, module in _lora_layers(unet) for name in module.lora_magnitude_vector}
+    return {outer(inside) for _, module in _lora_layers(unet) for inside in module.lora_magnitude_vector}
 
 
 def trainable(unet: Any, parameters: list[torch.nn.Parameter], ranks: Ranks) -> dict[str, Any]:
@@ -130,7 +146,7 @@ def trainable(unet: Any, parameters: list[torch.nn.Parameter], ranks: Ranks) -> 
 
 def weights_of(unet: Any, name: str) -> dict[str, torch.Tensor]:
     """An adapter's tensors by peft's names, on the CPU."""
-    state = get_peft_model_state_dict(unet, adapter_name=name)
+    state = get_peft_model_state_dict(unet, adapter_name=inner(name))
     return {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
 
 
@@ -146,7 +162,7 @@ def save(unet: Any, name: str, path: Path) -> None:
             scratch.parent,
             weight_name=scratch.name,
             unet_lora_layers=dict(weights),
-            unet_lora_adapter_metadata=_sorted(unet.peft_config[name].to_dict()),
+            unet_lora_adapter_metadata=_sorted(unet.peft_config[inner(name)].to_dict()),
         )
         _sort_header(scratch)
         _prove(unet, name, weights, scratch)
@@ -190,7 +206,7 @@ def _read_back(unet: Any, name: str, path: Path) -> Any:
     state, _, metadata = StableDiffusionPipeline.lora_state_dict(
         path.parent, weight_name=path.name, return_lora_metadata=True
     )
-    fresh.load_lora_adapter(state, prefix="unet", metadata=metadata, adapter_name=name, low_cpu_mem_usage=True)
+    fresh.load_lora_adapter(state, prefix="unet", metadata=metadata, adapter_name=inner(name), low_cpu_mem_usage=True)
     return fresh
 
 
@@ -199,7 +215,22 @@ def _same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
 
 
 def _scales(unet: Any, name: str) -> dict[str, float]:
-    return {path: m.scaling[name] for path, m in unet.named_modules() if name in getattr(m, "scaling", {})}
+    inside = inner(name)
+    return {path: m.scaling[inside] for path, m in unet.named_modules() if inside in getattr(m, "scaling", {})}
+
+
+def check(base: Base, folder: Path) -> None:
+    """Whether a saved adapter can be put on the base's UNet, as far as its card and its file tell.
+
+    Raises:
+        AdapterError: it is missing, damaged, or made for another base.
+    """
+    _check_card(base, folder)
+    modules = base.pipeline.unet.named_modules()
+    layers = {name.removesuffix(".base_layer"): m.weight.shape for name, m in modules if hasattr(m, "weight")}
+    check_fit(folder / WEIGHTS_FILE, layers)
+    if bad := finite.first_bad_in([folder / WEIGHTS_FILE]):
+        raise AdapterError(bad)
 
 
 def load(base: Base, name: str, folder: Path) -> None:
@@ -209,17 +240,19 @@ def load(base: Base, name: str, folder: Path) -> None:
         AdapterError: it is missing, damaged, or made for another base.
     """
     path = folder / WEIGHTS_FILE
-    _check_card(base, folder)
-    _check_shapes(base.pipeline.unet, path)
+    check(base, folder)
     try:
         _put_on(base.pipeline, name, folder)
     except Exception as failed:
         raise AdapterError(f"{path}: damaged: {failed}".splitlines()[0]) from failed
+    for layer, scale in _scales(base.pipeline.unet, name).items():
+        if not math.isfinite(scale):
+            raise AdapterError(f"{path}: damaged: the scale (alpha / rank) of {layer} is {scale}")
 
 
 def _put_on(pipeline: Any, name: str, folder: Path) -> None:
     with _several_wanted():
-        pipeline.load_lora_weights(folder, weight_name=WEIGHTS_FILE, adapter_name=name)
+        pipeline.load_lora_weights(folder, weight_name=WEIGHTS_FILE, adapter_name=inner(name))
     _sharpen(pipeline.unet, name, folder / WEIGHTS_FILE)
 
 
@@ -255,49 +288,15 @@ def _check_card(base: Base, folder: Path) -> None:
     if not card.exists():
         return
     try:
-        trained_on = json.loads(card.read_text(encoding="utf-8"))["base"]
-        model, fingerprint = trained_on["model"], trained_on["fingerprint"]
+        trained_on = json_value(card.read_text(encoding="utf-8"))["base"]
+        model, fingerprint, fits = trained_on["model"], trained_on["fingerprint"], base.fits(trained_on)
     except (ValueError, KeyError, TypeError):
         raise AdapterError(f"{card}: damaged: no base with model and fingerprint") from None
-    if fingerprint != base.fingerprint:
+    if not fits:
         raise AdapterError(
             f"{folder}: made for another base: {model} ({fingerprint[:12]}), "
             f"and the recipe's is {base.model} ({base.fingerprint[:12]})"
         )
-
-
-def _check_shapes(unet: Any, path: Path) -> None:
-    """Everything must fit a layer of the UNet; diffusers drops what does not fit with a log line at most."""
-    layers = {name: module.weight.shape for name, module in unet.named_modules() if hasattr(module, "weight")}
-    for layer, factors in _factors(path).items():
-        shape = layers.get(layer) or layers.get(f"{layer}.base_layer")
-        if shape is None:
-            raise AdapterError(f"{path}: made for another base: the UNet has no layer {layer}")
-        # A is (rank, in, …) and B (out, rank, …); of a convolution, A has the kernel's shape as well.
-        down, up = factors["lora_A"], factors["lora_B"]
-        length = [shape[0]] if len(shape) == 2 else [1, shape[0], 1, 1]
-        fits = down[1:] == list(shape[1:]) and up[:2] == [shape[0], down[0]]
-        if not fits or factors.get("lora_magnitude_vector", length) != length:
-            raise AdapterError(f"{path}: made for another base: {layer} is {tuple(shape)} here")
-
-
-def _factors(path: Path) -> dict[str, dict[str, list[int]]]:
-    """Shapes of A, B and a DoRA's magnitude of every adapted layer, read from the file's header alone."""
-    shapes: dict[str, dict[str, list[int]]] = {}
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118 - the file object is no mapping
-                match = re.fullmatch(r"unet\.(.+)\.(?:(lora_[AB])\.weight|(lora_magnitude_vector))", key)
-                if not match:  # Of a text encoder, say: it would be on in every picture, whatever its weight.
-                    raise AdapterError(f"{path}: {key} is no part of a LoRA or DoRA for a UNet in diffusers' format")
-                shapes.setdefault(match[1], {})[match[2] or match[3]] = file.get_slice(key).get_shape()
-    except FileNotFoundError:
-        raise AdapterError(f"{path}: no such file; an adapter's folder holds {WEIGHTS_FILE}") from None
-    except (OSError, safetensors.SafetensorError) as broken:
-        raise AdapterError(f"{path}: damaged: {broken}") from None
-    if not shapes or any(not parts.keys() >= {"lora_A", "lora_B"} for parts in shapes.values()):
-        raise AdapterError(f"{path}: no complete LoRA or DoRA for a UNet in diffusers' format")
-    return shapes
 
 
 class Mixer:
@@ -314,7 +313,7 @@ class Mixer:
         self._layers = [(name, module, module.get_base_layer()) for name, module in _lora_layers(unet)]
         self._own = [layer.weight.data for _, _, layer in self._layers]
         self._scales = [dict(module.scaling) for _, module, _ in self._layers]
-        self._blocks = blocks
+        self._blocks = {inner(name): factors for name, factors in blocks.items()}
         self._rows: Sequence[Mapping[str, float]] | None = None
 
     def set(self, rows: Sequence[Mapping[str, float]]) -> None:
@@ -327,6 +326,7 @@ class Mixer:
             return
         self._rows = list(rows)
         self.restore()
+        rows = [{inner(name): weight for name, weight in row.items()} for row in rows]
         names = list(dict.fromkeys(name for row in rows for name, weight in row.items() if weight))
         same = all(row.get(name, 0.0) == rows[0].get(name, 0.0) for row in rows for name in names)
         if same:
@@ -349,7 +349,7 @@ class Mixer:
                 layer.weight.data = torch.empty_like(own).copy_(changed.view(own.shape))
 
     def _scale(self, rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> None:
-        if unlike := doras(self._unet).intersection(names):
+        if unlike := doras(self._unet).intersection(map(outer, names)):
             raise ValueError(f"samples of one batch have different weights of a DoRA: {', '.join(sorted(unlike))}")
         for (path, module, layer), scales in zip(self._layers, self._scales, strict=True):
             module.set_adapter(names)
@@ -418,11 +418,11 @@ def routed(unet: Any, names: Sequence[str]) -> Iterator[None]:
     The adapters must be on the same layers. One name is peft's own forward pass with that adapter. One such block may
     lie within another, for what concerns a single adapter.
     """
-    layers = [module for _, module in _lora_layers(unet)]
+    layers, inside = [module for _, module in _lora_layers(unet)], [inner(name) for name in names]
     before = [(module, list(module.active_adapters), vars(module).get("forward")) for module in layers]
     for module in layers:
-        module.set_adapter(list(names))  # Also lets exactly these adapters' factors have gradients.
-        _take(module, partial(_routed, module, tuple(names)) if len(names) > 1 else None)
+        module.set_adapter(inside)  # Also lets exactly these adapters' factors have gradients.
+        _take(module, partial(_routed, module, tuple(inside)) if len(inside) > 1 else None)
     try:
         yield
     finally:

@@ -6,14 +6,16 @@ each of several processes draws the same batch and takes its own share.
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from avignon import diffusion, imaging
+from avignon import diffusion, finite, imaging
+from avignon.errors import ModelError
+from avignon.prompts import fit
 from avignon.recipe import Train
 from avignon.records import Voice
 
@@ -24,6 +26,47 @@ def seed_of(seed: int, *names: str | int) -> int:
     """A seed for one purpose, independent of all others: 63 bits of a hash."""
     text = "/".join(map(str, (seed, *names)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+class Window:
+    """How much of a text the base's text encoder reads."""
+
+    def __init__(self, base: diffusion.Base) -> None:
+        self._tokenizer = base.pipeline.tokenizer
+        longest = base.pipeline.text_encoder.config.max_position_embeddings
+        self.tokens: int = min(self._tokenizer.model_max_length, longest)
+        """The marks of start and end are two of them."""
+
+    def holds(self, text: str) -> bool:
+        """Whether it reads all of `text`."""
+        return len(self._tokenizer(text, truncation=False, verbose=False).input_ids) <= self.tokens
+
+
+def fitted(
+    base: diffusion.Base, examples: Sequence[tuple[Path, Row]], triggers: Mapping[str, str], voice: Voice
+) -> list[tuple[Path, Row]]:
+    """The examples with captions that the text encoder reads whole: a trigger behind its last token is never learned.
+
+    How many tokens a text has is the tokenizer's to say: a Cyrillic or Chinese letter has up to three.
+
+    Args:
+        base: its tokenizer counts.
+        examples: prepared images, in a folder by artist.
+        triggers: by folder, the phrase that stays whole in every caption.
+        voice: hears of captions that were shortened.
+    """
+    window = Window(base)
+    pairs = [(caption, triggers[path.parent.name]) for path, row in examples for caption in row["captions"]]
+    cut = {pair: fit(*pair, window.holds) for pair in pairs if not window.holds(pair[0])}
+    if cut:
+        voice.note(
+            f"{len(cut)} captions are longer than the base's {window.tokens} tokens and were shortened in front of the "
+            f"trigger or behind it, as {next(iter(cut.values()))!r}"
+        )
+    return [
+        (path, {**row, "captions": [cut.get((c, triggers[path.parent.name]), c) for c in row["captions"]]})
+        for path, row in examples
+    ]
 
 
 @dataclass(frozen=True)
@@ -45,10 +88,17 @@ class Data:
 def encode(
     base: diffusion.Base, examples: list[tuple[Path, Row]], settings: Train, device: torch.device, voice: Voice
 ) -> Data:
-    """Run the VAE over every image and the text encoder over every caption, in fp32, then let both go."""
+    """Run the VAE over every image and the text encoder over every caption, in fp32, then let both go.
+
+    Raises:
+        ModelError: the VAE makes NaN or infinity of an image, or the text encoder of a caption.
+    """
     pipeline = base.pipeline
     vae = diffusion.place(pipeline.vae, device, torch.float32)
     posteriors = [vae.encode(_views(path, settings.flip).to(device)).latent_dist for path, _ in examples]
+    mean, std = (torch.stack([getattr(posterior, name) for posterior in posteriors]) for name in ("mean", "std"))
+    if bad := finite.first_bad([*zip((path.name for path, _ in examples), mean + std, strict=True)]):
+        raise ModelError(f"the base's VAE makes NaN or infinity of the training image {bad}: choose another base")
     factor = vae.config.scaling_factor
     count = max(len(row["captions"]) for _, row in examples)
     captions = tuple(tuple(itertools.islice(itertools.cycle(row["captions"]), count)) for _, row in examples)
@@ -56,8 +106,8 @@ def encode(
     empty = diffusion.text_embeddings(base, [""], device, voice)[0]
     pipeline.to("cpu")
     return Data(
-        mean=torch.stack([posterior.mean for posterior in posteriors]) * factor,
-        std=torch.stack([posterior.std for posterior in posteriors]) * factor,
+        mean=mean * factor,
+        std=std * factor,
         text=every.reshape(len(examples), count, *every.shape[1:]),
         empty=empty,
         files=tuple(path.name for path, _ in examples),

@@ -2,13 +2,15 @@
 
 import json
 import platform
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from avignon.recipe import Artist, Recipe
-from avignon.records import Access, Card, Verdict
+from avignon.records import Access, Card, Verdict, brief
+from avignon.wording import museum_name, program, unmarked
 from avignon.workspace import digest, read_json
 
 Row = Mapping[str, str]
@@ -22,13 +24,13 @@ instance_prompt: {prompt}
 ---
 # {name}
 
-A {method} adapter trained by [avignon](https://pypi.org/project/avignon/) on {works} works ({images} images)
+A {method} adapter trained by {program} on {works} works ({images} images)
 of {artists}. What it makes are pictures by a trained model. None of them is a work of {artists}.
 
 - Trigger phrase: `{trigger}`
 - Base: `{model}`, revision `{revision}`, UNet SHA-256 `{fingerprint}`
 - {parameters:,} trained parameters, {share:.3%} of the UNet's {unet_parameters:,}; ranks {ranks}
-- {steps} steps, final loss {final_loss:.4f} (mean of the last 50 steps)
+- {steps} steps, final loss {loss} (mean of the last 50 steps)
 
 ## Rights
 
@@ -76,37 +78,53 @@ def works_of(artists: Sequence[str], ledger: Sequence[Row]) -> list[Row]:
 
 
 def rights_of(artists: Sequence[Artist], works: Sequence[Row]) -> dict[str, Any]:
-    """How many works under which rights, what was acknowledged, and the sentence that follows from it."""
+    """How many works under which rights and conditions, what was acknowledged, and the sentence that follows."""
     counts: dict[str, Any] = {access.value: sum(row["rights"] == access for row in works) for access in Access}
-    closed = len(works) - counts[Access.OPEN]
+    conditions = Counter(row["condition"] for row in works if row.get("condition"))
     acknowledged = [artist.name for artist in artists if artist.rights == "acknowledge-restricted"]
-    if closed:
-        statement = (
-            f"{closed} of {len(works)} training images are not known to be free to use. Whoever made this adapter "
-            f"stated that they may use those of {' and '.join(acknowledged)}; that does not pass to you. "
-            "Ask before you share it."
-        )
-    else:
-        statement = f"All {len(works)} training images are open: released by their museum, or in the public domain."
-    return {**counts, "acknowledged": acknowledged, "statement": statement}
+    statement = _statement(len(works), len(works) - counts[Access.OPEN], acknowledged, conditions)
+    return {**counts, "conditions": dict(conditions), "acknowledged": acknowledged, "statement": statement}
+
+
+def _statement(works: int, closed: int, acknowledged: Sequence[str], conditions: Mapping[str, int]) -> str:
+    if not closed and not conditions:
+        return f"All {works} training images are open: released by their museum, or in the public domain."
+    if not closed:
+        return f"All {works} training images are open, some with a condition. {_asked(works, conditions)}"
+    said = (
+        f"{closed} of {works} training images are not known to be free to use. Whoever made this adapter "
+        f"stated that they may use those of {' and '.join(acknowledged)}; that does not pass to you. "
+        "Ask before you share it."
+    )
+    return f"{said} {_asked(works, conditions)}" if conditions else said
+
+
+def _asked(works: int, conditions: Mapping[str, int]) -> str:
+    """What licences ask, in a sentence. An adapter and its pictures name no makers; the card's table does."""
+    listed = "; ".join(f"{condition}: {count}" for condition, count in conditions.items())
+    return (
+        f"{sum(conditions.values())} of {works} training images have a condition ({listed}). Meet it where you share "
+        "this adapter or what it makes; the adapter's card names the works and their makers."
+    )
 
 
 def notice(folders: Iterable[Path]) -> str:
-    """What a picture must say of the adapters that made it, by their folders; empty where all is open."""
+    """What a picture must say of its adapters, by their folders; empty where all works are open without a condition."""
     return " ".join(dict.fromkeys(filter(None, map(_notice_of, folders))))
 
 
 def _notice_of(folder: Path) -> str:
-    path = folder / "card.json"
-    if not path.exists():
-        return f"It is not known what the adapter {folder.name} learned from."
-    return notice_from(read_json(path)["rights"])
+    path, unknown = folder / "card.json", f"It is not known what the adapter {folder.name} learned from."
+    try:
+        return notice_from(read_json(path)["rights"]) if path.exists() else unknown
+    except (KeyError, TypeError):  # Another program's card, which says nothing of rights.
+        return unknown
 
 
 def notice_from(rights: Mapping[str, Any]) -> str:
-    """What `rights_of` has to say wherever a picture goes; empty where all works are open."""
+    """What `rights_of` has to say wherever a picture goes; empty where all works are open without a condition."""
     closed = sum(rights[access] for access in Access if access != Access.OPEN)
-    return str(rights["statement"]) if closed else ""
+    return str(rights["statement"]) if closed or rights.get("conditions") else ""
 
 
 def environment(device: str, precision: str) -> dict[str, str]:
@@ -121,12 +139,15 @@ def model_card(card: Card, ledger: Sequence[Row]) -> str:
     """The card as a page in Markdown, with every training work named."""
     facts = {**card.dataset, **card.trainable, **card.metrics, **card.base}
     triggers = ", ".join(card.triggers)
+    loss = facts["final_loss"]
     ranks = ", ".join(f"{kind} {rank}" for kind, rank in card.trainable["ranks"].items())
     return MODEL_CARD.format(
         **{**facts, "ranks": ranks, "revision": card.base["revision"] or "-"},
         name=card.name,
+        program=program(),
         artists=" and ".join(card.artists),
         trigger=triggers,
+        loss="unknown" if loss is None else f"{loss:.4f}",
         prompt=json.dumps(triggers, ensure_ascii=False),  # A JSON string is a YAML string, whatever it holds.
         statement=card.rights["statement"],
         table="\n".join(_line(row) for row in works_of(card.artists, ledger)),
@@ -136,9 +157,11 @@ def model_card(card: Card, ledger: Sequence[Row]) -> str:
 def _line(row: Row) -> str:
     cells = (
         row["accession"] or row["object_id"],
-        row["title"],
+        unmarked(row["title"]),
         row["year"],
-        row["rights"],
-        row["page"] or row["museum"],
+        brief(row["rights"], row.get("condition", "")),
+        ", ".join(
+            filter(None, (row["page"] or museum_name(row["museum"]), row["credit"] if row.get("condition") else ""))
+        ),
     )
     return "| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |"

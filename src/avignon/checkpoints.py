@@ -23,8 +23,9 @@ State = dict[str, Any]
 class Checkpoints:
     """The checkpoints of one job in one folder."""
 
-    def __init__(self, folder: Path, job: Mapping[str, str], keep: int) -> None:
-        self._folder, self._job, self._keep = folder, dict(job), keep
+    def __init__(self, folder: Path, job: Mapping[str, str], keep: int, last: int) -> None:
+        """Where they lie, whose they are, how many are kept while it trains, and the last step that is wanted."""
+        self._folder, self._job, self._keep, self._last = folder, dict(job), keep, last
 
     @property
     def key(self) -> str:
@@ -45,7 +46,7 @@ class Checkpoints:
 
     def steps(self) -> set[int]:
         """The steps of which there is a file, sound or not."""
-        return {int(path.stem.removeprefix("step-")) for path in self._newest_first()}
+        return {step for path in self._newest_first() if (step := _step_of(path)) <= self._last}
 
     def at(self, step: int) -> State | None:
         """The state after so many steps; None where it is damaged or of another job."""
@@ -62,6 +63,8 @@ class Checkpoints:
             state = _read(path)
             if state is None:
                 told.append(f"{path}: damaged; the one before it is used if there is one")
+            elif _step_of(path) > self._last:
+                told.append(f"{path}: beyond the last step wanted, {self._last}; passed over")
             elif differences := self._differences(state["job"]):
                 told.append(
                     f"{self._set_aside(path)}: belongs to another job ({', '.join(differences)}) and was set aside"
@@ -70,9 +73,9 @@ class Checkpoints:
                 return state, told
         return None, told
 
-    def clear(self) -> None:
-        """Delete this job's checkpoints, when it is done."""
-        for path in self._newest_first():
+    def clear(self, *, keep_last: bool) -> None:
+        """Delete this job's checkpoints when it is done, all or all but the last one."""
+        for path in self._newest_first()[1 if keep_last else 0 :]:
             path.unlink()
 
     def _path(self, step: int) -> Path:
@@ -83,7 +86,7 @@ class Checkpoints:
 
     def _differences(self, other: Mapping[str, str]) -> list[str]:
         keys = [*self._job, *(key for key in other if key not in self._job)]
-        return [f"another {key}" for key in keys if self._job.get(key) != other.get(key)]
+        return [f"different {key}" for key in keys if self._job.get(key) != other.get(key)]
 
     def _set_aside(self, path: Path) -> Path:
         place = path.parent / "set-aside" / path.name
@@ -101,6 +104,10 @@ def common(jobs: Sequence[Checkpoints]) -> list[State | None]:
         if None not in states:
             return states
     return [None] * len(jobs)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
 
 
 def _read(path: Path) -> State | None:

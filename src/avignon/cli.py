@@ -139,10 +139,13 @@ def works(
     with _museum(tables, folder, artic) as museum:
         found = [each for each in museum.find(Name(artist)) if wanted.passes(each)]
     if decisions:
+        from avignon import sheets
         from avignon.recipe import decisions_in
         from avignon.workspace import write_text
 
-        write_text(decisions, wishes.decisions(found, decisions_in(decisions) if decisions.exists() else {}))
+        write_text(
+            decisions, sheets.MARK + wishes.decisions(found, decisions_in(decisions) if decisions.exists() else {})
+        )
     if as_json:
         for each in found:
             click.echo(json.dumps(plain(each), ensure_ascii=False))
@@ -162,20 +165,22 @@ def _museum(tables: str, folder: Path | None, artic: bool) -> "AbstractContextMa
     from avignon.recipe import ArticMuseum, Collect, FolderMuseum
 
     museum = FolderMuseum(kind="folder", path=str(folder.resolve())) if folder else ArticMuseum(kind="artic")
-    return opened(museum, Collect(), lambda _: None)
+    return opened(museum, Collect(), lambda text: click.echo(f"avignon: warning: {text}", err=True))
 
 
 def _print_works(artist: str, found: "Sequence[Found]") -> None:
+    from avignon.wording import unmarked
+
     header = ("id", "title", "date", "medium", "class", "pixels", "rights", "note", "page")
     rows = [
         (
             each.work.object_id,
-            each.work.title,
+            unmarked(each.work.title),
             each.work.date,
             each.work.medium,
             each.work.classification,
             f"{each.work.width}×{each.work.height}",
-            each.work.rights.access.value,
+            each.work.rights.brief,
             each.decision.reason if each.decision else "",
             each.work.page,
         )

@@ -14,12 +14,13 @@ from avignon.errors import ImageError, InputError
 from avignon.quality import Look, Measures, likeness, look_at, measure
 from avignon.recipe import Artist, Curate, Recipe, load_decisions
 from avignon.records import Access, Decision, Found, Original, Verdict, Voice, Work
+from avignon.wording import unmarked
 from avignon.workspace import Workspace, write_bytes, write_text
 
 LEDGER = (
     *("museum", "object_id", "accession", "title", "artist", "year", "image_url", "width", "height", "sha256"),
     *("rights", "evidence", "decision", "reason"),
-    *("file", "medium", "classification", "credit", "page", "capped", "terms", "acknowledged"),
+    *("file", "medium", "classification", "credit", "page", "capped", "by_hand", "terms", "acknowledged", "condition"),
     *(each.name for each in fields(Measures)),
 )
 
@@ -87,12 +88,12 @@ class _Gate:
         original = found.original
         assert original is not None, "collect decides on every work that it has no image of"
         try:
-            image = imaging.load(self.space.root / original.file)
+            scan = imaging.scan(self.space.root / original.file)
         except ImageError as unusable:
             reason = str(unusable).removeprefix(f"{self.space.root / original.file}: ")
             return Decided(found, Decision(Verdict.REJECTED, reason))
-        measures, look = measure(image), look_at(image)
-        reason = "" if word else self._fault(found.work, image.size, original, measures, look)
+        measures, look = measure(scan.image, scan.middle), look_at(scan.image)
+        reason = "" if word else self._fault(found.work, scan.size, original, measures, look)
         if reason:
             decision = Decision(Verdict.REJECTED, reason)
         elif wanted <= 0:
@@ -101,19 +102,26 @@ class _Gate:
             self.by_bytes[original.sha256] = found.work.object_id
             self.by_look.append((look, found.work.object_id))
             decision = Decision(Verdict.KEPT, _by_curator(word) if word else "")
-        return Decided(found, decision, measures, imaging.webp_bytes(image, contact.EDGE))
+        return Decided(found, decision, measures, imaging.webp_bytes(scan.image, contact.EDGE))
 
     def _fault(self, work: Work, size: tuple[int, int], original: Original, measures: Measures, look: Look) -> str:
         """The first fault of a picture; empty if it has none."""
         least = least_edge(self.recipe)
         if min(size) < least:
-            return f"too small: {size[0]}×{size[1]} pixels, at least {least} on the short side are needed"
+            told = f"too small: {size[0]}×{size[1]} pixels, at least {least} on the short side are needed"
+            return told + (f"; {_CAPPED}: lower curate.min_edge" if original.capped else "")
         if original.sha256 in self.by_bytes:
             return f"exact duplicate of {self.by_bytes[original.sha256]}"
         for other, number in self.by_look:
             if (alike := likeness(look, other)) >= self.recipe.curate.duplicate_likeness:
                 return f"near duplicate of {number}: likeness {alike:.2f}"
-        return next(iter(faults(measures, self.recipe.curate, in_colour=_is_in_colour(work))), "")
+        limits = self.recipe.curate
+        fault = next(iter(faults(measures, limits, in_colour=_is_in_colour(work))), "")
+        is_soft = measures.sharpness < limits.min_sharpness or measures.detail < limits.min_detail
+        return f"{fault}; {_CAPPED}" if is_soft and original.capped else fault
+
+
+_CAPPED = "the museum sends no larger image of this work"
 
 
 def _by_curator(word: Decision) -> str:
@@ -167,11 +175,11 @@ def _write_contact(recipe: Recipe, decided: list[Decided], space: Workspace) -> 
         contact.Print(
             artist=each.found.work.artist,
             object_id=each.found.work.object_id,
-            title=each.found.work.title,
+            title=unmarked(each.found.work.title),
             about=_about(each),
             kept=each.is_kept,
             reason=each.decision.reason,
-            rights=each.found.work.rights.access.sentence,
+            rights=each.found.work.rights.label,
             picture=each.thumbnail,
         )
         for each in decided
@@ -211,9 +219,11 @@ def _row(decided: Decided, acknowledged: set[str]) -> dict[str, object]:
         "credit": work.credit,
         "page": work.page,
         "capped": str(bool(original and original.capped)).lower(),
+        "by_hand": str(bool(original and original.by_hand)).lower(),
         "terms": "; ".join(work.terms),
         # The user stated that they may use this artist's images though this one is not open.
         "acknowledged": str(closed and work.artist in acknowledged).lower(),
+        "condition": work.rights.condition,
         **(asdict(decided.measures) if decided.measures else {}),
     }
 

@@ -2,8 +2,9 @@
 
 import importlib.resources
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,17 +20,17 @@ from diffusers import (
 )
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.utils import logging as diffusers_logging
+from huggingface_hub import HfApi, snapshot_download
 from transformers import CLIPTextModel
 from transformers.utils import logging as transformers_logging
 
-from avignon import hub
+from avignon import bases, finite, hub
+from avignon.bases import WEIGHTS
 from avignon.errors import ModelError, RecipeError
 from avignon.recipe import EMBEDDED, Recipe
 from avignon.recipe import Base as BaseSettings
 from avignon.records import Voice
-
-WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
-"""The parts that hold weights, and the stem of their files in diffusers' format."""
+from avignon.workspace import digest
 
 TEXTS = 32
 """How many texts go through the text encoder at once: all captions of a set would not fit a small card."""
@@ -55,9 +56,32 @@ class Base:
     model: str
     revision: str
     """The hub's commit, where there is one."""
-    fingerprint: str
-    """SHA-256 of the UNet's weights file: adapters belong to exactly these weights."""
+    parts: Mapping[str, str]
+    """SHA-256 of unet, vae, text_encoder, tokenizer and scheduler, as loaded: what other ones made is made again."""
+    folder: Path
+    variant: str
     resolution: int
+
+    @property
+    def identity(self) -> str:
+        """One hash over all parts."""
+        return digest(dict(self.parts))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the UNet's weights rounded to fp16: adapters fit every base that has this one."""
+        return hub.rounded(hub.weight_files(self.folder / "unet", WEIGHTS["unet"], self.variant))
+
+    @cached_property
+    def earlier_names(self) -> frozenset[str]:
+        """What avignon 0.1.0 may have called this base: it knew the hash of one file of the UNet's."""
+        return hub.known_as(self.folder / "unet", WEIGHTS["unet"])
+
+    def fits(self, card: Mapping[str, Any]) -> bool:
+        """Whether an adapter with this base on its card can be put on."""
+        if card.get("parts", {}).get("unet") == self.parts["unet"]:
+            return True
+        return card["fingerprint"] in self.earlier_names | {self.fingerprint}
 
     @property
     def card(self) -> dict[str, Any]:
@@ -66,6 +90,7 @@ class Base:
             "model": self.model,
             "revision": self.revision,
             "fingerprint": self.fingerprint,
+            "parts": dict(self.parts),
             "resolution": self.resolution,
         }
 
@@ -74,13 +99,19 @@ def load(recipe: Recipe, dtype: torch.dtype, voice: Voice) -> Base:
     """Find, check and load the recipe's base.
 
     Raises:
-        ModelError: it cannot be reached, is incomplete, holds only pickle files, or is no Stable Diffusion.
+        ModelError: it cannot be reached, is incomplete, holds only pickle files, NaN or infinity, or is no Stable
+            Diffusion.
+        RecipeError: the recipe's resolution or sampler cannot be used with it.
     """
     settings = recipe.base
     _quiet_libraries()
     model, folder = _folder_of(settings, voice)
-    _check(folder, settings.variant)
-    pipeline = _read(folder, settings.variant, dtype)
+    bases.check(folder, settings.variant)
+    noise = bases.noise_schedule(folder)
+    bases.check_sampler(recipe, noise)
+    if bases.is_shifted(folder):
+        voice.warn(f"{folder / 'scheduler'}: snr_shift_scale is not used: Stable Diffusion was never trained with it")
+    pipeline = _read(folder, settings.variant, dtype, noise)
     trained_at = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
     if settings.resolution % pipeline.vae_scale_factor:
         raise RecipeError(f"base.resolution: {settings.resolution} is not a multiple of {pipeline.vae_scale_factor}")
@@ -88,8 +119,9 @@ def load(recipe: Recipe, dtype: torch.dtype, voice: Voice) -> Base:
         voice.warn(f"{model} was trained at {trained_at} pixels, the recipe asks for {settings.resolution}")
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         part.requires_grad_(False).eval()
-    unet = hub.fingerprint(folder / "unet", WEIGHTS["unet"])
-    return Base(pipeline, model, hub.commit_of(folder), unet, settings.resolution)
+    parts = {part: hub.part(folder / part, WEIGHTS.get(part, ""), settings.variant) for part in (*WEIGHTS, "tokenizer")}
+    parts["scheduler"] = digest(noise)  # Nothing else of it is used.
+    return Base(pipeline, model, hub.commit_of(folder), parts, folder, settings.variant, settings.resolution)
 
 
 def embedded_folder() -> Path:
@@ -102,13 +134,16 @@ def _folder_of(settings: BaseSettings, voice: Voice) -> tuple[str, Path]:
         return EMBEDDED, embedded_folder()
     wanted = hub.Wanted(settings.model, settings.mirrors, settings.revision, "base.model", "base.mirrors")
 
-    def fetch(model: str, offline: bool) -> str:
+    def fetch(model: str, access: hub.Access) -> str:
+        if not access.offline:
+            _look_ahead(settings, model, access)
         folder: str = StableDiffusionPipeline.download(
             model,
             revision=settings.revision,
             variant=settings.variant or None,
             use_safetensors=True,
-            local_files_only=offline,
+            local_files_only=bool(access.offline),
+            token=access.token,
             **_NOT_NEEDED,
         )
         return folder
@@ -116,30 +151,55 @@ def _folder_of(settings: BaseSettings, voice: Voice) -> tuple[str, Path]:
     return hub.find(wanted, fetch, voice)
 
 
-def _check(folder: Path, variant: str) -> None:
-    """Name what a directory lacks before a library fails in the middle of it."""
-    index = folder / "model_index.json"
-    kind = hub.described(index, "no Stable Diffusion in diffusers' format").get("_class_name", "")
-    if kind != "StableDiffusionPipeline":
-        raise ModelError(f"{index}: _class_name is {kind!r}; only StableDiffusionPipeline (1.x and 2.x) is understood")
+def _look_ahead(settings: BaseSettings, model: str, access: hub.Access) -> None:
+    """Refuse a repository by its small files and the names of the others, before gigabytes are fetched.
+
+    Raises:
+        ModelError: see `bases.check`.
+    """
+    asked: Any = {"revision": settings.revision, "token": access.token}
+    folder = Path(snapshot_download(model, allow_patterns=list(bases.SMALL), **asked))
+    names = [Path(name) for name in HfApi().list_repo_files(model, **asked)]
+    bases.check_index(folder)
     for part, stem in WEIGHTS.items():
-        hub.check_weights(folder / part, stem, variant)
-    for needed in ("tokenizer/vocab.json", "tokenizer/merges.txt", "scheduler/scheduler_config.json"):
-        alternative = folder / "tokenizer/tokenizer.json"
-        if not (folder / needed).exists() and not (needed.startswith("tokenizer") and alternative.exists()):
-            raise ModelError(f"{folder}: incomplete: {needed} is missing")
+        within = [name.name for name in names if name.parent == Path(part)]
+        hub.check_names(within, Path(model, part), stem, settings.variant, "base.variant")
+    bases.check_kind(folder)
 
 
-def _read(folder: Path, variant: str, dtype: torch.dtype) -> Any:
+def _read(folder: Path, variant: str, dtype: torch.dtype, noise: dict[str, Any]) -> Any:
+    """The pipeline, whose scheduler has nothing of the base's but its noise schedule."""
     parts = {
         part: hub.read(kind, folder / part, variant=variant or None, dtype=dtype) for part, kind in _CLASSES.items()
     }
     try:
-        return StableDiffusionPipeline.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, **parts, **_NOT_NEEDED, requires_safety_checker=False
+        pipeline = StableDiffusionPipeline.from_pretrained(
+            folder,
+            dtype=dtype,
+            local_files_only=True,
+            scheduler=DDIMScheduler.from_config(noise),
+            **parts,
+            **_NOT_NEEDED,
+            requires_safety_checker=False,
         )
     except Exception as failed:
         raise ModelError(f"{folder}: cannot be loaded as Stable Diffusion: {hub.first_line(failed)}") from failed
+    _fit_tokenizer(folder, pipeline.tokenizer, pipeline.text_encoder.config)
+    return pipeline
+
+
+def _fit_tokenizer(folder: Path, tokenizer: Any, encoder: Any) -> None:
+    """Let texts be as long as the text encoder takes them: a tokenizer's file may say more, or nothing at all.
+
+    Raises:
+        ModelError: the tokenizer has tokens that the encoder has no embedding for.
+    """
+    tokenizer.model_max_length = min(tokenizer.model_max_length, encoder.max_position_embeddings)
+    if len(tokenizer) > encoder.vocab_size:
+        raise ModelError(
+            f"{folder / 'tokenizer'}: {len(tokenizer)} tokens, and text_encoder/config.json has a vocab_size of "
+            f"{encoder.vocab_size}; they do not belong together"
+        )
 
 
 def _quiet_libraries() -> None:
@@ -222,7 +282,7 @@ def place(module: Any, *where: Any, **how: Any) -> Any:
 
 
 def scheduler(base: Base, name: str) -> Any:
-    """The recipe's scheduler with the base's own noise schedule and prediction type."""
+    """The recipe's scheduler with the base's own noise schedule and prediction type, and nothing else of the base's."""
     return SCHEDULERS[name].from_config(base.pipeline.scheduler.config)
 
 
@@ -242,4 +302,11 @@ def text_embeddings(base: Base, texts: Sequence[str], on: torch.device, voice: V
     encoder = base.pipeline.text_encoder.to(on)
     masked = getattr(encoder.config, "use_attention_mask", False)
     parts = zip(encoded.input_ids.to(on).split(TEXTS), encoded.attention_mask.to(on).split(TEXTS), strict=True)
-    return torch.cat([encoder(ids, attention_mask=mask if masked else None)[0] for ids, mask in parts])
+    read = torch.cat([encoder(ids, attention_mask=mask if masked else None)[0] for ids, mask in parts])
+    if not finite.is_finite(read):
+        bad = next(text for text, one in zip(texts, read, strict=True) if not finite.is_finite(one))
+        raise ModelError(
+            f"the base's text encoder makes NaN or infinity of {bad!r} in {encoder.dtype}; "
+            f"set {voice.stage}.precision to fp32"
+        )
+    return read

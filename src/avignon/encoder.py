@@ -168,9 +168,13 @@ def load(settings: Evaluate, voice: Voice) -> Encoder:
         "evaluate.encoder_mirrors",
     )
 
-    def fetch(model: str, offline: bool) -> str:
+    def fetch(model: str, access: hub.Access) -> str:
         return snapshot_download(
-            model, revision=settings.encoder_revision, allow_patterns=list(FILES), local_files_only=offline
+            model,
+            revision=settings.encoder_revision,
+            allow_patterns=list(FILES),
+            local_files_only=bool(access.offline),
+            token=access.token,
         )
 
     model, folder = hub.find(wanted, fetch, voice)

@@ -6,6 +6,7 @@
         ├── RightsError          works that the recipe's `rights` does not admit
         ├── ImageError           a picture that cannot be used
         ├── FetchError           something that could not be had over the network
+        │   └── TurnedAway       a server that shows a page for people to a program that asks for data
         ├── ModelError           a base model or an encoder that is missing, incomplete or unsafe
         ├── AdapterError         an adapter that does not belong to the base, or is damaged
         └── WorkspaceError       a folder that cannot be written, or is in use
@@ -35,7 +36,15 @@ class ImageError(InputError):
 
 
 class FetchError(InputError):
-    """Something could not be had over the network."""
+    """Something could not be had over the network; `status` is the server's answer, 0 where there was none."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class TurnedAway(FetchError):  # noqa: N818 - what happened, in the server's own terms
+    """A server shows a page for people, a challenge or a sign-in, to a program that asks for data."""
 
 
 class ModelError(InputError):

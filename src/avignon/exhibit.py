@@ -17,6 +17,7 @@ from avignon import __version__, films, imaging, pages
 from avignon.errors import ImageError
 from avignon.recipe import Artist, Recipe
 from avignon.records import Access, Frame, Series, Verdict, Voice, plain, series_from
+from avignon.wording import museum_name, unmarked
 from avignon.workspace import Workspace, read_json, write_bytes, write_text
 
 WALL_EDGE = 640
@@ -36,9 +37,6 @@ RIBBON = 7
 
 TONES = 6
 """Colours by which the template tells adapters apart; a seventh adapter begins again."""
-
-MUSEUMS = {"nga": "National Gallery of Art, Washington"}
-"""Names for people, where the ledger has a short one."""
 
 Row = Mapping[str, str]
 
@@ -69,6 +67,8 @@ class Label:
     """The anchor on the page."""
     row: Row
     """As the ledger has it."""
+    title: str
+    """Without the marks that the ledger keeps."""
     museum: str
     page: str
     """The museum's page of the object; empty where there is none that a browser may open."""
@@ -81,10 +81,15 @@ class Label:
         return self.row["rights"] == Access.OPEN
 
     @property
+    def condition(self) -> str:
+        """What the image's licence asks; empty for nothing, and in a ledger that has no such column yet."""
+        return self.row.get("condition") or ""
+
+    @property
     def sentence(self) -> str:
         """What the label says of the rights, and of what the user stated where they are not open."""
         stated = " Whoever ran this stated that they may use it." if self.row.get("acknowledged") == "true" else ""
-        return Access(self.row["rights"]).sentence + stated
+        return Access(self.row["rights"]).under(self.condition) + stated
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,11 @@ class Voicing:
     def not_open(self) -> int:
         """How many of the works that hang are restricted or of unknown rights."""
         return sum(not label.is_open for label in self.hung)
+
+    @property
+    def conditions(self) -> list[str]:
+        """What the licences of the works that hang ask, each once."""
+        return list(dict.fromkeys(label.condition for label in self.hung if label.condition))
 
     @property
     def reasons(self) -> list[tuple[str, int]]:
@@ -427,7 +437,8 @@ def _label(anchor: str, row: Row, picture: Picture | None, lessons: tuple[Lesson
     return Label(
         id=anchor,
         row=row,
-        museum=MUSEUMS.get(row["museum"], row["museum"]),
+        title=unmarked(row["title"]),
+        museum=museum_name(row["museum"]),
         # A table may hold anything; only addresses that a browser opens as a page become links.
         page=row["page"] if urlsplit(row["page"]).scheme in ("http", "https") else "",
         picture=picture,

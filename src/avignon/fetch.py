@@ -4,6 +4,7 @@ import email.utils
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,8 +15,8 @@ from typing import Self, TypeVar
 
 import httpx
 
-from avignon import __version__
-from avignon.errors import FetchError, InputError
+from avignon.errors import FetchError, InputError, TurnedAway
+from avignon.wording import user_agent
 from avignon.workspace import CACHE_ELSEWHERE, cache_folder, storing, write_json
 
 T = TypeVar("T")
@@ -24,13 +25,24 @@ ATTEMPTS = 4
 BACK_OFF = 0.5
 """Seconds before the second attempt; doubled before each further one."""
 
-USER_AGENT = f"avignon/{__version__} (+https://pypi.org/project/avignon/; museum open data; one request at a time)"
+USER_AGENT = user_agent()
+"""How the program names itself where nobody has left an address."""
 
 MAX_REDIRECTS = 5
 MAX_WAIT = 120.0
 """Seconds; a server that asks for more patience gets an error that says so."""
 
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+_CHALLENGES = re.compile(
+    rb"challenge-platform|cf[-_]chl|just a moment|captcha|awswaf|cookies to continue", re.IGNORECASE
+)
+"""What pages that want to see a person's browser hold, where no header says that they are one."""
+
+_PAGE = re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype html|html|head)\b", re.IGNORECASE | re.DOTALL)
+_PAGE_TITLE = re.compile(rb"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+_PAGE_BYTES = 65_536
+"""How much of a refusal is read to see what kind it is."""
 
 
 @dataclass(frozen=True)
@@ -61,16 +73,19 @@ class Fetcher:
         *,
         pause: float = 0.2,
         timeout: float = 30.0,
+        contact: str = "",
         mounts: Mapping[str, httpx.BaseTransport] | None = None,
         cache: Path | None = None,
     ) -> None:
+        self.user_agent = user_agent(contact)
+        """How it names itself; `contact` is where a museum can reach whoever runs it."""
         self._pause = pause
         self._cache = cache or cache_folder()
         self._schemes = {"http", "https", *(pattern.partition(":")[0] for pattern in mounts or {})}
         self._last: dict[str, float] = {}
         self._client = httpx.Client(
             timeout=httpx.Timeout(timeout, pool=None),
-            headers={"User-Agent": USER_AGENT},
+            headers={"User-Agent": self.user_agent},
             follow_redirects=False,
             mounts=dict(mounts or {}),
         )
@@ -145,9 +160,13 @@ class Fetcher:
             if check:
                 check(answer.content)
         except InputError as refused:
-            raise _TryAgain(
-                str(refused), refused=type(refused)(f"{url}: {str(refused).removeprefix('image: ')}")
-            ) from None
+            what = f"{url}: {str(refused).removeprefix('image: ')}"
+            if not _PAGE.match(answer.content):
+                raise _TryAgain(str(refused), refused=type(refused)(what)) from None
+            turned_away = TurnedAway(f"{what}; {_shown(answer.content)} came instead")
+            if _CHALLENGES.search(answer.content):  # Who asks again is only told so again.
+                raise turned_away from None
+            raise _TryAgain(str(refused), refused=turned_away) from None
         return answer
 
     def _store_once(self, url: str, kept: "_Kept", limit: int) -> None:
@@ -195,14 +214,16 @@ class Fetcher:
         return following
 
     def _check(self, response: httpx.Response) -> None:
-        status = response.status_code
-        if status in _PASSING:
-            raise _TryAgain(f"the server answers {status}", _retry_after(response.headers.get("Retry-After", "")))
+        status, wait = response.status_code, _retry_after(response.headers.get("Retry-After", ""))
+        if (challenge := _challenge(response)) is not None:
+            raise TurnedAway(f"{response.url}: the server turns programs away at the moment ({challenge})", status)
+        if status in _PASSING or (status == httpx.codes.FORBIDDEN and wait is not None):
+            raise _TryAgain(f"the server answers {status}", wait)  # Some say 403 to who asks too fast.
         conditional = {httpx.codes.NOT_MODIFIED}
         if "Range" in response.request.headers:
             conditional.add(httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE)
         if status >= 300 and status not in conditional:
-            raise FetchError(f"{response.url}: the server answers {status} {response.reason_phrase}".rstrip())
+            raise FetchError(f"{response.url}: the server answers {status} {response.reason_phrase}".rstrip(), status)
 
     def _chunks(self, response: httpx.Response, limit: int) -> Iterator[bytes]:
         promised = response.headers.get("Content-Length", "")
@@ -289,9 +310,35 @@ def _too_large(response: httpx.Response, limit: int) -> FetchError:
     return FetchError(f"{response.url}: larger than the {limit / 1e6:.0f} MB that are accepted")
 
 
+def _challenge(response: httpx.Response) -> str | None:
+    """What a server shows where it wants to see a person; None where it does not.
+
+    Cloudflare says so in a header, others by their page alone:
+    https://developers.cloudflare.com/cloudflare-challenges/challenge-types/challenge-pages/detect-response
+    """
+    status = response.status_code
+    marked = "challenge" in response.headers.get("cf-mitigated", "").lower()
+    is_page = "html" in response.headers.get("Content-Type", "")
+    if not marked and not (is_page and status in (401, 403, 429, 503)):
+        return None
+    body = b""
+    for chunk in response.iter_bytes():
+        body += chunk
+        if len(body) >= _PAGE_BYTES:
+            break
+    return f"{status}: {_shown(body)}" if marked or _CHALLENGES.search(body) else None
+
+
+def _shown(page: bytes) -> str:
+    """A page in words: by its title, where it has one."""
+    title = _PAGE_TITLE.search(page)
+    words = " ".join(title[1].decode(errors="replace").split())[:80] if title else ""
+    return f"a page for people, {words!r}," if words else "a page for people"
+
+
 def _retry_after(value: str) -> float | None:
     """Seconds asked for, as a number or an HTTP date (RFC 9110, 10.2.3)."""
-    if value.isdecimal():
+    if re.fullmatch(r"\d+(\.\d+)?", value.strip()):
         return float(value)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
@@ -302,7 +349,7 @@ def _retry_after(value: str) -> float | None:
 def reachable(url: str) -> str:
     """Whether a server answers within five seconds, in words; for `avignon doctor`."""
     try:
-        answer = httpx.head(url, timeout=5, follow_redirects=True)
+        answer = httpx.head(url, timeout=5, follow_redirects=True, headers={"User-Agent": USER_AGENT})
     except httpx.HTTPError as failed:
         return f"{url}: not reached ({type(failed).__name__})"
     return f"{url}: answers {answer.status_code}"

@@ -8,25 +8,27 @@ differ in the last bit from those made alone, so what is missing is made again i
 started by `accelerate launch -m avignon generate RECIPE`, share whole batches, so that their number changes no picture.
 """
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from avignon import adapters, blend, cards, diffusion, imaging, painting, processes, style
+from avignon import adapters, blend, cards, diffusion, imaging, infotext, lora_files, painting, processes, style
 from avignon.errors import WorkspaceError
-from avignon.recipe import Recipe, Scene
-from avignon.records import Frame, Series, Source, Voice, plain
-from avignon.workspace import Workspace, digest, read_json, sha256_of, write_bytes, write_json
+from avignon.recipe import SCHEMA, Recipe, Scene
+from avignon.records import Frame, Series, Source, Voice, frame_from, plain
+from avignon.workspace import Workspace, digest, json_text, json_value, read_json, sha256_of, write_bytes, write_json
 
 BASE = "base"
 
 SEED_STEP = 1000
 """From a scene's seed to its further ones: as many as there can be scenes, so that those of two scenes do not meet."""
+
+DEFAULTS = {each.name: each.default for each in fields(Frame)} | {"schedule": {}, "blocks": {}}
+"""What a frame's fields hold where nothing is said of them."""
 
 PROBES = 9
 """Places on the path that are painted to measure it."""
@@ -52,34 +54,80 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
     for name, folder in folders.items():
         adapters.load(base, name, folder)
     hashes = {name: sha256_of(folder / adapters.WEIGHTS_FILE) for name, folder in folders.items()}
+    contents = {name: lora_files.content_hash(folder / adapters.WEIGHTS_FILE) for name, folder in folders.items()}
     painter = painting.Painter(base, recipe, device, voice)
-    easel = Easel(recipe, base.fingerprint, hashes, precision)
-    series = easel.series(processes.told(lambda: placing(easel, painter, space, voice)))
+    easel = Easel(recipe, base.identity, hashes, precision)
+    shown = Shown(space, base)
+    series = easel.series(processes.told(lambda: placing(easel, painter, shown, voice)), base.parts)
 
-    def as_png(image: Image.Image, frame: Frame) -> bytes:
-        rights = cards.notice(
+    def rights(frame: Frame) -> str:
+        notice = cards.notice(
             folders[name] for name, weight in frame.weights.items() if weight or name in frame.schedule
         )
         begun = f"It began from {frame.source.file}, for whose rights its user answers." if frame.source else ""
-        said = " ".join(filter(None, (rights, begun)))
-        return imaging.png_bytes(image, parameters_text(frame, base.model), plain(frame), said)
+        return " ".join(filter(None, (notice, begun)))
 
-    _paint(series, painter, space, voice, as_png)
+    def as_png(image: Image.Image, frame: Frame) -> bytes:
+        return imaging.png_bytes(image, infotext.text(frame, base.model, contents), plain(frame), rights(frame))
+
+    if processes.is_first():
+        _restate_rights(series, shown, rights, as_png)
+    processes.meet()
+    _paint(series, painter, shown, voice, as_png)
     processes.meet()
     if processes.is_first():
-        _finish(series, space)
+        _finish(series, shown)
+
+
+class Shown:
+    """The pictures that are there, by what they say of themselves: of this version and of avignon 0.1.0."""
+
+    def __init__(self, space: Workspace, base: diffusion.Base) -> None:
+        self.space, self._base = space, base
+
+    def missing(self, series: Series) -> set[int]:
+        """Places of the pictures that are not there, or not as asked for."""
+        return {place for place, picture in enumerate(series.pictures) if not self._is_shown(*picture)}
+
+    def _is_shown(self, file: str, frame: Frame) -> bool:
+        """Whether the picture is there and carries this very frame."""
+        fields = imaging.png_fields(self.space.series / file)
+        return fields is not None and any(_holds(fields, one) for one in self.by_any_name(frame))
+
+    def by_any_name(self, frame: Frame) -> Iterator[Frame]:
+        """A frame, and the same as avignon 0.1.0 wrote it, which knew the base by one file."""
+        yield frame
+        yield from (replace(frame, base=name) for name in sorted(self._base.earlier_names))
+
+    def tell_changes(self, series: Series, missing: int, voice: Voice) -> None:
+        """Say which parts of the base made the pictures of the last run other than those asked for now."""
+        known = read_json(self.space.series_index).get("base_parts", {}) if self.space.series_index.exists() else {}
+        changed = [part for part, hashed in series.base_parts.items() if known.get(part, hashed) != hashed]
+        if changed and missing:
+            voice.note(
+                f"the base has a different {', '.join(changed)} than in the last run: {missing} pictures to make"
+            )
+
+
+def _holds(fields: Mapping[str, Any], frame: Frame) -> bool:
+    """Whether a picture's own description is this frame; what it does not name has the value that it had before."""
+    try:
+        return plain(frame_from(fields)) == plain(frame_from(json_value(json_text(plain(frame)))))
+    except (TypeError, KeyError, AttributeError):
+        return False
 
 
 def _paint(
     series: Series,
     painter: painting.Painter,
-    space: Workspace,
+    shown: Shown,
     voice: Voice,
     as_png: Callable[[Image.Image, Frame], bytes],
 ) -> None:
     """Paint what is missing, each process its share; the others' batches count as painted when it comes to them."""
     files, frames = [file for file, _ in series.pictures], [frame for _, frame in series.pictures]
-    missing = processes.told(lambda: _missing(series, space))
+    missing = processes.told(lambda: shown.missing(series))
+    shown.tell_changes(series, len(missing), voice)
     done = len(frames) - len(missing)
     todo = [group for group in _groups(series, painter) if missing.intersection(group)]
     for number, group in enumerate(todo):
@@ -87,14 +135,15 @@ def _paint(
         if number % processes.count() == processes.rank():
             for place, image in zip(group, painter.paint([frames[place] for place in group]), strict=True):
                 if place in wanted:
-                    write_bytes(space.series / files[place], as_png(image, frames[place]))
+                    write_bytes(shown.space.series / files[place], as_png(image, frames[place]))
         done += len(wanted)
         voice.progress(done, len(frames), files[group[-1]])
 
 
-def _finish(series: Series, space: Workspace) -> None:
+def _finish(series: Series, shown: Shown) -> None:
     """Write the index and sweep, once all pictures are there, the other processes' too."""
-    if processes.count() > 1 and (unseen := _missing(series, space)):
+    space = shown.space
+    if processes.count() > 1 and (unseen := shown.missing(series)):
         raise WorkspaceError(
             f"{space.series / series.pictures[min(unseen)][0]}: not there, or not what was asked for, though another "
             "process painted it; all machines need one --workspace, with the same base and adapters"
@@ -104,9 +153,15 @@ def _finish(series: Series, space: Workspace) -> None:
     space.sweep(space.series, kept)
 
 
-def _missing(series: Series, space: Workspace) -> set[int]:
-    """Places of the pictures that are not there, or not as asked for."""
-    return {place for place, (file, frame) in enumerate(series.pictures) if not _is_shown(space.series / file, frame)}
+def _restate_rights(
+    series: Series, shown: Shown, rights: Callable[[Frame], str], as_png: Callable[[Image.Image, Frame], bytes]
+) -> None:
+    """Write pictures anew, the same pixels, that say of their rights what no longer holds."""
+    missing = shown.missing(series)
+    for place, (file, frame) in enumerate(series.pictures):
+        path = shown.space.series / file
+        if place not in missing and imaging.png_rights(path) != rights(frame):
+            write_bytes(path, as_png(imaging.load(path), frame))
 
 
 def _groups(series: Series, painter: painting.Painter) -> list[list[int]]:
@@ -116,11 +171,6 @@ def _groups(series: Series, painter: painting.Painter) -> list[list[int]]:
     """
     grid, extra = (painter.groups([frame for _, frame in part]) for part in (series.frames, series.extras))
     return [*grid, *([len(series.frames) + place for place in group] for group in extra)]
-
-
-def _is_shown(path: Path, frame: Frame) -> bool:
-    """Whether the picture is there and carries this very frame."""
-    return bool(imaging.png_fields(path) == json.loads(json.dumps(plain(frame))))
 
 
 class Easel:
@@ -170,7 +220,7 @@ class Easel:
             settings.during,
         )
 
-    def series(self, placing: Mapping[str, Any]) -> Series:
+    def series(self, placing: Mapping[str, Any], base_parts: Mapping[str, str]) -> Series:
         """Every frame, before a picture is made: for each scene the base alone, then the stops in order; the extras."""
         scenes = range(1, len(self.recipe.generate.scenes) + 1)
         frames = tuple(
@@ -178,7 +228,7 @@ class Easel:
         )
         names = tuple(f"scene-{number}" for number in scenes)
         stops = tuple(frame.stop for _, frame in frames if frame.scene == names[0])[1:]
-        return Series(self.recipe.name, names, stops, frames, BASE, placing, self._extras(frames))
+        return Series(self.recipe.name, names, stops, frames, BASE, placing, self._extras(frames), base_parts)
 
     def _extras(self, frames: Iterable[tuple[str, Frame]]) -> tuple[tuple[str, Frame], ...]:
         """Every frame with further seeds."""
@@ -221,20 +271,32 @@ def unmeasured(recipe: Recipe) -> dict[str, Any]:
     return {} if settings.weights else {"gains": {}, "places": blend.evenly(settings.stops)}
 
 
-def placing(easel: Easel, painter: painting.Painter, space: Workspace, voice: Voice) -> dict[str, Any]:
+def placing(easel: Easel, painter: painting.Painter, shown: Shown, voice: Voice) -> dict[str, Any]:
     """Gains of the voices and places of the stops; what was measured for the very same frames is read, not repeated."""
-    recipe = easel.recipe
+    recipe, space = easel.recipe, shown.space
     if recipe.generate.weights or not (recipe.generate.equal_voices or recipe.generate.spacing == "even"):
         return unmeasured(recipe)
-    settings = recipe.generate.model_dump(mode="json", exclude={"extra_seeds"})
-    job = digest([plain(frame) for frame in _probes(easel, easel.path({}))] + [settings])
+    probes = _probes(easel, easel.path({}))
+    job = digest([SCHEMA, recipe.generate.chosen(exclude={"extra_seeds"}), *map(_described, probes)])
     if space.placing.exists():
         known = read_json(space.placing)
-        if known["job"] == job:
+        if known["job"] == job or known["job"] in _jobs_in_schema_1(recipe, probes, shown):
             return dict(known["placing"])
     found = _measured(easel, painter, space, voice)
     write_json(space.placing, {"job": job, "placing": found})
     return found
+
+
+def _described(frame: Frame) -> dict[str, Any]:
+    """What sets a frame apart, without what is not said of it: a new field changes nothing where it says nothing."""
+    return {name: value for name, value in plain(frame).items() if value != DEFAULTS.get(name)}
+
+
+def _jobs_in_schema_1(recipe: Recipe, probes: Sequence[Frame], shown: Shown) -> set[str]:
+    """Hashes by which avignon 0.1.0 may have known what was measured."""
+    settings = recipe.generate.as_in_schema_1(exclude={"extra_seeds"})
+    alike = zip(*map(shown.by_any_name, probes), strict=True)
+    return {digest([plain(frame) for frame in frames] + [settings]) for frames in alike}
 
 
 def _measured(easel: Easel, painter: painting.Painter, space: Workspace, voice: Voice) -> dict[str, Any]:
@@ -291,25 +353,3 @@ def _in_few_steps(frame: Frame) -> Frame:
 def _works(space: Workspace, artist: str) -> Sequence[style.Traits]:
     """Traits of an artist's training images."""
     return [style.traits(imaging.load(file)) for file in space.training_images(artist)]
-
-
-def parameters_text(frame: Frame, model: str) -> str:
-    """A frame as the text that common image tools show: prompt, negative prompt, then named values in one line."""
-    weights = ", ".join(f"{name}: {weight:g}" for name, weight in frame.weights.items()) or "none"
-    values = {
-        "Steps": frame.steps,
-        "Sampler": frame.scheduler,
-        "CFG scale": f"{frame.guidance:g}",
-        "Seed": frame.seed,
-        "Size": f"{frame.width}x{frame.height}",
-        "Model": model,
-        "Model hash": frame.base[:10],
-        "Lora weights": f'"{weights}"',
-    }
-    if frame.to_seed >= 0:
-        values |= {"Variation seed": frame.to_seed, "Variation seed strength": f"{frame.seed_place:.3g}"}
-    if frame.source:
-        values |= {"Denoising strength": f"{frame.source.strength:g}", "Init image": json.dumps(frame.source.file),
-                   "Init image hash": frame.source.sha256[:10]}  # fmt: skip
-    lines = [frame.prompt, *([f"Negative prompt: {frame.negative_prompt}"] if frame.negative_prompt else [])]
-    return "\n".join([*lines, ", ".join(f"{key}: {value}" for key, value in values.items())])

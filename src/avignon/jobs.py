@@ -8,12 +8,12 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from avignon import adapters, cards, diffusion, imaging, studies
-from avignon.batches import Data, encode, seed_of
+from avignon import adapters, cards, diffusion, imaging, infotext, studies
+from avignon.batches import Data, encode, fitted, seed_of
 from avignon.checkpoints import Checkpoints
 from avignon.errors import RecipeError
-from avignon.recipe import Artist, Recipe
-from avignon.records import Frame, Voice, plain
+from avignon.recipe import SCHEMA, Artist, Recipe, Train
+from avignon.records import Card, Frame, Voice, plain
 from avignon.workspace import Workspace, digest, read_json, sha256_of, write_bytes, write_json, write_text
 
 NOT_IDENTITY = {
@@ -86,6 +86,11 @@ class Job:
         """Where everything about this adapter is written."""
         return self.space.adapter(self.name)
 
+    @property
+    def _triggers(self) -> dict[str, str]:
+        """By the folder of an artist's images, the phrase in its captions."""
+        return {artist.slug: artist.trigger for artist in self.artists}
+
     def examples(self) -> list[tuple[Path, dict[str, Any]]]:
         """The prepared images of all the job's artists."""
         return [
@@ -95,36 +100,77 @@ class Job:
         ]
 
     def identity(self, base: diffusion.Base) -> dict[str, str]:
-        """All that the weights depend on, by names that a user knows; a checkpoint of another job is not continued."""
-        settings = self.recipe.train.model_dump(mode="json", exclude=NOT_IDENTITY)
+        """All that the weights depend on, by names that a user knows.
+
+        Settings count where they differ from the defaults, so that one which is new, at its default, changes nothing.
+        """
+        settings = self.recipe.train
+        ignored = NOT_IDENTITY | {"precision", "steps"} | (set() if settings.is_judged else {"sample_every"})
+        judged_by = self.recipe.generate.chosen(exclude={"extra_seeds"}) if settings.is_judged else {}
+        chosen = [SCHEMA, self.name, self.recipe.seed, settings.chosen(exclude=ignored), judged_by]
+        return {
+            "number of steps": str(settings.steps),
+            "settings": digest([*chosen, self.machine.precision]),
+            **self._learned_from(),
+            **{f"{part} of the base": hashed for part, hashed in base.parts.items()},
+        }
+
+    def _identities_in_schema_1(self, base: diffusion.Base) -> set[str]:
+        """Hashes by which avignon 0.1.0 may have known this job."""
+        settings = self.recipe.train.as_in_schema_1(exclude=NOT_IDENTITY)
         if self.recipe.train.is_judged:
-            settings["judged_by"] = self.recipe.generate.model_dump(mode="json", exclude={"extra_seeds"})
+            settings["judged_by"] = self.recipe.generate.as_in_schema_1(exclude={"extra_seeds"})
         else:
             del settings["sample_every"]
-        artists = [[artist.name, artist.trigger, artist.rights] for artist in self.artists]
+        chosen = {"settings": digest([self.name, self.recipe.seed, settings, self.machine.precision])}
+        return {digest({**chosen, **self._learned_from(), "base": name}) for name in base.earlier_names}
+
+    def _learned_from(self) -> dict[str, str]:
         return {
-            "settings": digest([self.name, self.recipe.seed, settings, self.machine.precision]),
-            "artists": digest(artists),
-            "base": base.fingerprint,
+            "artists": digest([[artist.name, artist.trigger, artist.rights] for artist in self.artists]),
             "dataset": digest([[row["sha256"], row["captions"]] for _, row in self.examples()]),
         }
 
     def is_done(self, base: diffusion.Base) -> bool:
-        """Whether this very adapter was finished by an earlier run that was interrupted later on."""
-        card, weights = self.folder / "card.json", self.folder / adapters.WEIGHTS_FILE
-        if not (card.exists() and weights.exists()):
-            return False
-        metrics = read_json(card)["metrics"]
-        return bool(metrics["identity"] == digest(self.identity(base)) and metrics["weights"] == sha256_of(weights))
+        """Whether this very adapter is finished: by an earlier run that was interrupted later on, or long ago."""
+        metrics = finished(self.folder)
+        if "job" in metrics:
+            return bool(metrics["job"] == self.identity(base))
+        return metrics.get("identity") in self._identities_in_schema_1(base)
+
+    def restate_rights(self) -> None:
+        """Write a finished adapter's cards anew where not its images, but what is known of their rights has changed."""
+        path, ledger = self.folder / "card.json", self.space.read_ledger()
+        held = read_json(path)
+        rights = cards.rights_of(self.artists, cards.works_of([artist.name for artist in self.artists], ledger))
+        if {"conditions": {}, **held["rights"]} != rights:
+            write_text(self.folder / "README.md", cards.model_card(Card(**{**held, "rights": rights}), ledger))
+            write_json(path, {**held, "rights": rights})
 
     def checkpoints(self, base: diffusion.Base) -> Checkpoints:
-        """Where an interrupted training goes on."""
-        return Checkpoints(self.folder / "checkpoints", self.identity(base), self.recipe.train.keep_checkpoints)
+        """Where an interrupted training goes on, or a finished one of which more steps are wanted."""
+        job, settings = self.identity(base), self.recipe.train
+        if settings.is_open_ended:
+            del job["number of steps"]
+        return Checkpoints(self.folder / "checkpoints", job, settings.keep_checkpoints, settings.steps)
+
+    def set_aside(self, base: diffusion.Base) -> None:
+        """Keep what is finished here, before another job of this name takes its place; and say so."""
+        metrics = finished(self.folder)
+        if not metrics:
+            return
+        place = self.space.set_aside(self.folder, metrics["weights"], leave={"checkpoints"})
+        wanted, known = self.identity(base), metrics.get("job", {})
+        others = [f"different {name}" for name in wanted if known and wanted[name] != known.get(name)]
+        finished_with = ", ".join(others) or "different settings"
+        self.voice.warn(f"{self.name}: was finished with {finished_with}; that adapter is kept in {place}")
+        if others == ["different number of steps"] and not self.recipe.train.is_open_ended:
+            self.voice.warn(f"{self.name}: it begins anew, because {_why_anew(self.recipe.train)}")
 
     def lessons(self, base: diffusion.Base) -> Lessons:
         """Everything that the training reads, encoded once; the UNet must be without adapters."""
         settings, device = self.recipe.train, self.machine.device
-        kept, held = self._split()
+        kept, held = (fitted(base, part, self._triggers, self.voice) for part in self._split())
         return Lessons(
             works=encode(base, kept, settings, device, self.voice),
             prior=self._prior(base, kept) if settings.prior_images else None,
@@ -133,9 +179,10 @@ class Job:
 
     def _prior(self, base: diffusion.Base, kept: list[Any]) -> Data:
         """What the base itself paints of the works' captions; the first process paints, the others read."""
-        trigger = {artist.slug: artist.trigger for artist in self.artists}
         captions = [
-            studies.untriggered(caption, trigger[path.parent.name]) for path, row in kept for caption in row["captions"]
+            studies.untriggered(caption, self._triggers[path.parent.name])
+            for path, row in kept
+            for caption in row["captions"]
         ]
         dtype = diffusion.DTYPES[self.machine.precision]
         diffusion.place(base.pipeline.unet, self.machine.device, dtype, memory_format=torch.channels_last)
@@ -169,7 +216,7 @@ class Job:
         works = cards.works_of([artist.name for artist in self.artists], self.space.read_ledger())
         rights = cards.notice_from(cards.rights_of(self.artists, works))
         for frame, image in pictures:
-            content = imaging.png_bytes(image, frame.prompt, plain(frame), rights)
+            content = imaging.png_bytes(image, infotext.text(frame), plain(frame), rights)
             write_bytes(self.folder / "samples" / frame.stop / f"{frame.scene}.png", content)
 
     def _split(self) -> tuple[list[Any], list[Any]]:
@@ -201,8 +248,23 @@ class Job:
             base=base.card,
             trainable=share,
             environment=cards.environment(self.machine.device.type, self.machine.precision),
-            metrics={**metrics, "identity": digest(self.identity(base)), "weights": sha256_of(weights)},
+            metrics={**metrics, "job": self.identity(base), "weights": sha256_of(weights)},
         )
         write_text(self.folder / "README.md", cards.model_card(card, ledger))
         write_json(self.folder / "card.json", plain(card))
-        self.checkpoints(base).clear()
+        self.checkpoints(base).clear(keep_last=self.recipe.train.is_open_ended)
+
+
+def finished(folder: Path) -> dict[str, Any]:
+    """What the card of a finished adapter measured; empty where none is, or its weights are not those of the card."""
+    card, weights = folder / "card.json", folder / adapters.WEIGHTS_FILE
+    if not (card.exists() and weights.exists()):
+        return {}
+    metrics: dict[str, Any] = read_json(card)["metrics"]
+    return metrics if metrics["weights"] == sha256_of(weights) else {}
+
+
+def _why_anew(settings: Train) -> str:
+    if settings.is_judged:
+        return "what is kept was judged at the last step"
+    return f"the learning rate falls towards the last step (train.schedule = {settings.schedule!r})"

@@ -14,7 +14,7 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from avignon.records import Frame
-from avignon.workspace import write_text
+from avignon.workspace import json_text, write_text
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,10 @@ class Journal:
 
     @property
     def recent(self) -> float:
-        """Mean loss of the last 50 steps: a single step's loss says little, because its timesteps are random."""
+        """Mean loss of the last 50 steps: a single step's loss says little, because its timesteps are random.
+
+        NaN where no step is known, as of a resumed run that lost its journal.
+        """
         window = self._losses[-50:]
         return sum(window) / len(window) if window else math.nan
 
@@ -79,7 +82,9 @@ class Journal:
         self.last_watched |= watched
         values = {"loss": loss, "learning_rate": step.rate, "gradient_norm": float(step.norm), **watched}
         if self._writes:
-            self._file.write(json.dumps({"step": step.number, **values, "seconds": round(self.seconds, 3)}) + "\n")
+            # In fp16 the norm of a step that was passed over is infinite, which JSON has no word for.
+            known = {name: value if math.isfinite(value) else None for name, value in values.items()}
+            self._file.write(json_text({"step": step.number, **known, "seconds": round(self.seconds, 3)}) + "\n")
             self._file.flush()
             for name, value in values.items():
                 self._board.add_scalar(name, value, step.number)

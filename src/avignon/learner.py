@@ -11,6 +11,7 @@ from diffusers import DDPMScheduler
 
 from avignon import adapters, diffusion, processes, studies
 from avignon.batches import Draw, draw, draw_with_prior, held_out_draws, seed_of
+from avignon.errors import AvignonError
 from avignon.jobs import Job, Lessons
 from avignon.journal import Journal, Step
 from avignon.objective import denoising_losses
@@ -117,7 +118,7 @@ class Learner:
         return {
             "steps": done,
             "kept_step": of_step,
-            "final_loss": self.journal.recent,
+            "final_loss": None if math.isnan(self.journal.recent) else self.journal.recent,
             "seconds": round(self.journal.seconds, 1),
             **measured,
         }
@@ -132,14 +133,24 @@ class Learner:
 
     @torch.no_grad()
     def _watch(self, size: int) -> dict[str, float]:
-        """Loss on the works held out, at fixed times and noises, so that two steps can be compared."""
+        """Loss on the works held out, at fixed times and noises, so that two steps can be compared.
+
+        Raises:
+            AvignonError: it is no number.
+        """
         if self._lessons.unseen is None:
             return {}
         draws = held_out_draws(self._lessons.unseen, self._schedule.config.num_train_timesteps)
         # Blocks compiled for training would be compiled again, for each adapter alone.
         with adapters.routed(self._unet, [self.name]), torch.compiler.set_stance("force_eager"):
             losses = [denoising_losses(self._unet, self._schedule, part) for part in draws.parts(size)]
-        return {"held_out_loss": float(torch.cat(losses).mean())}
+        loss = float(torch.cat(losses).mean())
+        if not math.isfinite(loss):
+            raise AvignonError(
+                f"{self.name}: the loss on the works held out is {loss}, that on the others is sound; "
+                "set train.precision to bf16 or fp32, and run again"
+            )
+        return {"held_out_loss": loss}
 
     def _sample(self, step: int) -> dict[str, float]:
         """Pictures of the adapter as it is, and what they say of it; the first process paints, all know the result."""

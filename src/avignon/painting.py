@@ -4,6 +4,7 @@ Frames of different weights go through the UNet in one batch, texts are encoded 
 diffusers' own StableDiffusionPipeline makes of the same adapters and weights.
 """
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from avignon import adapters, blend, diffusion, imaging
+from avignon import adapters, blend, diffusion, finite, imaging
+from avignon.errors import ModelError
 from avignon.recipe import Recipe
 from avignon.records import Frame, Voice
 from avignon.workspace import sha256_of
@@ -49,7 +51,7 @@ class Painter:
     def _painted(self, frames: Sequence[Frame]) -> list[Image.Image]:
         """One batch; halved where it does not fit into the memory."""
         try:
-            return [self._decode(latent[None]) for latent in self.denoise(frames)]
+            return [self._decode(x[None], frame) for x, frame in zip(self.denoise(frames), frames, strict=True)]
         except torch.OutOfMemoryError:
             if len(frames) == 1:
                 raise
@@ -62,6 +64,9 @@ class Painter:
         """Latents (B, 4, H/8, W/8) in fp32 of frames that can share a batch: one key of `batch_key`.
 
         Classifier-free guidance (Ho & Salimans, arXiv:2207.12598, eq. 6): both halves go through the UNet together.
+
+        Raises:
+            ModelError: one of them holds NaN or infinity; this is looked at once, after the last step.
         """
         first = frames[0]
         guided = first.guidance > 1
@@ -81,6 +86,8 @@ class Painter:
                     without, with_text = noise.chunk(2)
                     noise = without + first.guidance * (with_text - without)
                 x = scheduler.step(noise, t, x, return_dict=False)[0]
+        if not finite.is_finite(x):
+            raise self._spoiled(next(f for f, one in zip(frames, x, strict=True) if not finite.is_finite(one)))
         return x
 
     def _begun(self, frames: Sequence[Frame], scheduler: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -133,6 +140,8 @@ class Painter:
                 for name in names:
                     mixer.set([{name: 1.0}] * len(frames))
                     squares[name] += float((self._predict(noisy, t, texts) - base).square().mean())
+                    if not math.isfinite(squares[name]):
+                        raise self._spoiled(replace(frames[0], weights={name: 1.0}))
         return {name: (square / len(PROBED)) ** 0.5 for name, square in squares.items()}
 
     def _predict(self, noisy: torch.Tensor, t: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
@@ -162,10 +171,23 @@ class Painter:
                 self._texts[prompt] = diffusion.text_embeddings(self._base, [prompt], self._device, self._voice)
         return torch.cat([self._texts[prompt] for prompt in prompts])
 
+    def _spoiled(self, frame: Frame) -> ModelError:
+        """What to say of a picture that came to NaN or infinity: which one, and what to change."""
+        name = "/".join(filter(None, (frame.scene, frame.stop))) or "a picture"
+        weights = ", ".join(f"{name} {weight:g}" for name, weight in frame.weights.items()) or "no adapter"
+        dtype = self._pipeline.unet.dtype
+        advice = "lower generate.guidance, generate.strength or the adapters' weights"
+        if dtype != torch.float32:
+            advice = f"set {self._voice.stage}.precision to fp32, or {advice}"
+        return ModelError(f"{name} ({frame.prompt!r}, seed {frame.seed}, {weights}) comes to NaN or infinity with "
+                          f"{frame.scheduler} in {str(dtype).removeprefix('torch.')}: {advice}")  # fmt: skip
+
     @torch.no_grad()
-    def _decode(self, latent: torch.Tensor) -> Image.Image:
+    def _decode(self, latent: torch.Tensor, frame: Frame) -> Image.Image:
         vae: Any = self._pipeline.vae
         pixels = vae.decode(latent.float() / vae.config.scaling_factor, return_dict=False)[0]  # (1, 3, H, W) in -1…1
+        if not finite.is_finite(pixels):
+            raise self._spoiled(frame)
         image: Image.Image = self._pipeline.image_processor.postprocess(pixels)[0]
         return image
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avignon import __version__, imaging, processes
+from avignon import __version__, imaging, lora_files, processes, prompts
 from avignon.curate import least_edge
-from avignon.recipe import EMBEDDED, FolderMuseum, Recipe
+from avignon.errors import RecipeError
+from avignon.recipe import EMBEDDED, SCHEMA, FolderMuseum, Recipe
 from avignon.records import Event, Voice
 from avignon.workspace import Workspace, digest, sha256_of, storing, write_text
 
@@ -23,13 +24,24 @@ class Stage:
 
     name: str
     parents: tuple[str, ...]
-    depends: Callable[[Recipe], object]
+    sections: tuple[str, ...]
+    """The parts of the recipe that it reads."""
+    depends: Callable[[Recipe], Sequence[object]] = lambda _: ()
+    """What else it depends on: the user's files, values of other parts."""
     shared: bool = False
     """Whether several processes do it together; the others are the first one's alone."""
 
     def inputs(self, recipe: Recipe, space: Workspace) -> str:
         """One hash over everything that the stage's outputs follow from."""
-        return digest([self.depends(recipe), [space.made_by(parent) for parent in self.parents]])
+        return digest([SCHEMA, recipe.chosen(*self.sections), *self.depends(recipe), self._parents(space)])
+
+    def is_current(self, recipe: Recipe, space: Workspace) -> bool:
+        """Whether it need not run: its inputs and outputs are those of its last run, be it one of avignon 0.1.0."""
+        earlier = digest([[recipe.as_in_schema_1(*self.sections), *self.depends(recipe)], self._parents(space)])
+        return any(space.is_current(self.name, inputs) for inputs in (self.inputs(recipe, space), earlier))
+
+    def _parents(self, space: Workspace) -> list[str]:
+        return [space.made_by(parent) for parent in self.parents]
 
     def run(self, recipe: Recipe, space: Workspace, voice: Voice) -> None:
         """Do the stage's work. Its module is loaded here and not before: training and generating need torch."""
@@ -37,21 +49,23 @@ class Stage:
 
 
 STAGES = (
-    Stage("collect", (), lambda r: [_dump(r, "museum", "artists", "collect"), _decisions(r), _folders(r)]),
-    Stage("curate", ("collect",), lambda r: [_dump(r, "curate", "artists"), least_edge(r), _decisions(r)]),
-    Stage("prepare", ("curate",), lambda r: [_dump(r, "prepare", "artists"), r.base.resolution]),
-    Stage("train", ("prepare",), lambda r: [_dump(r, "train", "artists", "base", "seed"), _base(r)], shared=True),
+    Stage("collect", (), ("museum", "artists", "collect"), lambda r: (_decisions(r), _folders(r))),
+    Stage("curate", ("collect",), ("curate", "artists"), lambda r: (least_edge(r), _decisions(r))),
+    Stage("prepare", ("curate",), ("prepare", "artists"), lambda r: (r.base.resolution,)),
+    Stage("train", ("prepare",), ("train", "artists", "base", "seed"), lambda r: (_base(r),), shared=True),
     Stage(
         "generate",
         ("prepare", "train"),
-        lambda r: [_dump(r, "generate", "base", "seed", "name"), r.adapter_names, _base(r), _external(r), _sources(r)],
+        ("generate", "base", "seed", "name"),
+        lambda r: (r.adapter_names, _base(r), _external(r), _sources(r)),
         shared=True,
     ),
-    Stage("evaluate", ("prepare", "generate"), lambda r: [_dump(r, "artists", "evaluate"), _local(r.evaluate.encoder)]),
+    Stage("evaluate", ("prepare", "generate"), ("artists", "evaluate"), lambda r: (_local(r.evaluate.encoder),)),
     Stage(
         "exhibit",
         ("curate", "prepare", "train", "generate", "evaluate"),
-        lambda r: [_dump(r, "exhibit", "artists", "name"), __version__],
+        ("exhibit", "artists", "name"),
+        lambda _: (__version__,),
     ),
 )
 
@@ -71,18 +85,19 @@ def run(recipe: Recipe, folder: Path, listener: Callable[[Event], None], *, unti
         InputError: the user's input or surroundings are at fault; everything done before is kept.
     """
     space = Workspace(folder / recipe.name)
-    for image in _images(recipe):
-        imaging.size_of(image)  # One that cannot be used is told before hours of training lead up to it.
     wanted = STAGES[: NAMES.index(until) + 1]
+    _check_files(recipe)
+    if any(stage.name == "train" for stage in wanted):  # The stages before it go on without a base.
+        _check_base(recipe)
     if not processes.is_first():
         _assist(recipe, space, wanted)
         processes.part()
         return space
     with space.locked():
         write_text(space.recipe, recipe.to_toml())
+        _warn_of_markup(recipe, wanted, listener)
         for stage in wanted:
-            inputs = stage.inputs(recipe, space)
-            current = space.is_current(stage.name, inputs)
+            inputs, current = stage.inputs(recipe, space), stage.is_current(recipe, space)
             if stage.shared:
                 processes.agree(current)
             if current:
@@ -97,15 +112,56 @@ def run(recipe: Recipe, folder: Path, listener: Callable[[Event], None], *, unti
     return space
 
 
+def _check_files(recipe: Recipe) -> None:
+    """What the user's own files lack is told before anything is fetched, and hours of training lead up to them."""
+    for image in _images(recipe):
+        imaging.size_of(image)
+    base = _base_folder(recipe)
+    layers = lora_files.layers_in(base / "unet") if base and recipe.generate.adapters else {}
+    for folder in recipe.generate.adapters.values():
+        path = Path(folder) / lora_files.WEIGHTS_FILE
+        if layers:
+            lora_files.check_fit(path, layers)
+        else:  # Whether it fits a base that is yet to be fetched, `train` tells before it trains.
+            lora_files.factors(path)
+    encoder = Path(recipe.evaluate.encoder)
+    if encoder.is_absolute():
+        from avignon import hub  # Here, because it takes a while to load.
+
+        hub.described(encoder / "config.json", "no encoder in transformers' format")
+        hub.check_weights(encoder, "model")
+
+
+def _check_base(recipe: Recipe) -> None:
+    """The same of a base in a directory; one on a hub is looked at when it is there."""
+    base = _base_folder(recipe)
+    if base and not base.is_dir():
+        raise RecipeError(f"base.model: {base}: no such directory")
+    if base and recipe.base.model != EMBEDDED:
+        from avignon import bases  # Here, because it brings the hub's client, which takes a while to load.
+
+        bases.check_local(recipe)
+
+
+def _warn_of_markup(recipe: Recipe, wanted: Sequence[Stage], listener: Callable[[Event], None]) -> None:
+    """Say once, and early, what in the prompts is read as letters though other programs read more."""
+    settings = recipe.generate
+    texts = {f"generate.scenes.{number}.prompt": scene.prompt for number, scene in enumerate(settings.scenes)}
+    texts |= {"generate.negative_prompt": settings.negative_prompt}
+    texts |= {f"artists.{number}.trigger": artist.trigger for number, artist in enumerate(recipe.artists)}
+    found = [f"{piece!r} ({field})" for field, text in texts.items() for piece in prompts.markup(text)]
+    if found and "generate" in [stage.name for stage in wanted]:
+        Voice("generate", listener).warn(
+            f"read as letters: {', '.join(found)}; prompts have no weights, adapters, alternatives or parts here: "
+            "adapters are mixed by generate.weights or generate.voices"
+        )
+
+
 def _assist(recipe: Recipe, space: Workspace, wanted: Sequence[Stage]) -> None:
     """Take part in the stages that several processes do together; what is up to date is the first one's word."""
     for stage in wanted:
         if stage.shared and not processes.agree(True):
             stage.run(recipe, space, Voice(stage.name, lambda _: None))
-
-
-def _dump(recipe: Recipe, *sections: str) -> Any:
-    return recipe.model_dump(mode="json", include=set(sections))
 
 
 def _decisions(recipe: Recipe) -> dict[str, str]:
@@ -114,9 +170,10 @@ def _decisions(recipe: Recipe) -> dict[str, str]:
 
 
 def _folders(recipe: Recipe) -> list[Any]:
-    """Names, sizes and times of the user's own scans."""
+    """Names, sizes and times of the user's own scans, and of images added by hand."""
     museums = [museum for museum in map(recipe.museum_of, recipe.artists) if isinstance(museum, FolderMuseum)]
-    return [_state(Path(museum.path)) for museum in museums]
+    added = [artist.originals for artist in recipe.artists if artist.originals]
+    return [_state(Path(folder)) for folder in (*(museum.path for museum in museums), *added)]
 
 
 def _state(root: Path) -> list[Any]:
@@ -125,9 +182,16 @@ def _state(root: Path) -> list[Any]:
 
 
 def _base(recipe: Recipe) -> list[Any]:
-    if recipe.base.model == EMBEDDED:
-        return _state(Path(__file__).with_name("embedded") / "base")
-    return _local(recipe.base.model)
+    folder = _base_folder(recipe)
+    return _state(folder) if folder else []
+
+
+def _base_folder(recipe: Recipe) -> Path | None:
+    """Where the base is; None where that is a hub."""
+    model = recipe.base.model
+    if model == EMBEDDED:
+        return Path(__file__).with_name("embedded") / "base"
+    return Path(model) if Path(model).is_absolute() else None
 
 
 def _local(model: str) -> list[Any]:

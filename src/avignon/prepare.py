@@ -5,14 +5,15 @@ Layout: https://huggingface.co/docs/datasets/image_dataset#imagefolder
 """
 
 import hashlib
-import json
 from pathlib import Path
 from textwrap import shorten
 
 from avignon import imaging
+from avignon.prompts import shortened
 from avignon.recipe import Artist, Recipe, stem
-from avignon.records import Example, Verdict, Voice, plain
-from avignon.workspace import Workspace, write_bytes, write_text
+from avignon.records import Example, Verdict, Voice, brief, plain
+from avignon.wording import unmarked
+from avignon.workspace import Workspace, json_text, write_bytes, write_text
 
 Row = dict[str, str]
 
@@ -35,28 +36,30 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
 
 
 def _examples(artist: Artist, row: Row, recipe: Recipe, space: Workspace) -> list[Example]:
-    image = imaging.load(space.root / row["file"])
+    crops = imaging.crops(space.root / row["file"], recipe.prepare.crops, recipe.base.resolution)
     captions = captions_of(row, artist.trigger, recipe.prepare.captions)
     examples = []
-    for place, box in enumerate(imaging.square_crops(image.size, recipe.prepare.crops), start=1):
-        content = imaging.png_bytes(imaging.fit(image, box, recipe.base.resolution))
+    for place, (box, image) in enumerate(crops, start=1):
+        content = imaging.png_bytes(image)
         name = f"{stem(row['object_id'])}-{place}.png"
         write_bytes(space.metadata(artist.slug).with_name(name), content)
         digest = hashlib.sha256(content).hexdigest()
         identity = (row["object_id"], row["accession"], row["title"], row["museum"])
-        examples.append(Example(name, captions, digest, *identity, box))
+        rights = brief(row["rights"], row.get("condition", ""))
+        examples.append(Example(name, captions, digest, *identity, box, rights))
     return examples
 
 
 def captions_of(row: Row, trigger: str, count: int) -> tuple[str, ...]:
     """Up to `count` captions from the museum's own title, medium and terms; each holds the trigger phrase.
 
-    Long texts are shortened: CLIP reads 77 tokens, and a trigger behind the last of them would not be learned.
+    Long texts are shortened, so that each caption says several things. Whether all of it fits into what a base's text
+    encoder reads is that encoder's to say: `batches.fitted` sees to it before training, with the trigger kept whole.
     """
-    title = shorten(row["title"], 120, placeholder=" …") or "untitled"
-    medium = shorten(row["medium"].lower(), 60, placeholder=" …")
-    kind = shorten((row["classification"] or "picture").lower(), 40, placeholder=" …")
-    terms = shorten(", ".join(term.lower() for term in row["terms"].split("; ") if term), 80, placeholder=" …")
+    title = _short(unmarked(row["title"]), 120) or "untitled"
+    medium = _short(unmarked(row["medium"]).lower(), 60)
+    kind = _short((row["classification"] or "picture").lower(), 40)
+    terms = _short(", ".join(term.lower() for term in unmarked(row["terms"]).split("; ") if term), 80)
     candidates = [
         f"{title}, {trigger}",
         f"a {kind} of {terms}, {trigger}" if terms else f"a {kind}, {trigger}",
@@ -70,8 +73,15 @@ def captions_of(row: Row, trigger: str, count: int) -> tuple[str, ...]:
     return tuple(dict.fromkeys(candidates))[:count]
 
 
+def _short(text: str, width: int) -> str:
+    """At most `width` characters, cut between words; within one only where the first is longer than all that."""
+    whole = " ".join(text.split())
+    short = shorten(whole, width, placeholder=" …")
+    if short == "…" != whole:  # Titles without blanks: nothing would be left of them.
+        return shortened(whole, lambda start: len(start) <= width - 2) + " …"
+    return short
+
+
 def _line(example: Example) -> str:
     fields = plain(example)
-    return (
-        json.dumps({"file_name": fields.pop("file"), "text": example.captions[0], **fields}, ensure_ascii=False) + "\n"
-    )
+    return json_text({"file_name": fields.pop("file"), "text": example.captions[0], **fields}) + "\n"

@@ -36,16 +36,20 @@ LEAST_EDGE = 256
 """Pixels on the short side below which only sharpness and colour are measured: the others need more to go by."""
 
 
-def measure(image: Image.Image) -> Measures:
-    """All measures of an upright RGB picture; of a small one, those that it is large enough for."""
+def measure(image: Image.Image, middle: Image.Image | None = None) -> Measures:
+    """All measures of an upright RGB picture; of a small one, those that it is large enough for.
+
+    Of a reduced copy, `middle` is the picture's middle at full resolution: detail, noise and blocks are nowhere else.
+    """
     if min(image.size) < LEAST_EDGE:
         return Measures(round(sharpness(image), 2), 1.0, 0.0, 1.0, round(colour(image), 2), 0.0, 0.0, 0.0, 0.0)
     grey = np.asarray(image.convert("L"), dtype=np.float64)
+    near = grey if middle is None else np.asarray(middle.convert("L"), dtype=np.float64)
     return Measures(
         sharpness=round(sharpness(image), 2),
-        detail=round(detail(image), 4),
-        noise=round(noise(grey), 2),
-        blocking=round(blocking(grey), 3),
+        detail=round(detail(middle or image), 4),
+        noise=round(noise(near), 2),
+        blocking=round(blocking(near), 3),
         colour=round(colour(image), 2),
         margin=round(margin(grey), 4),
         frame=round(frame(image), 3),

@@ -3,7 +3,6 @@
 Every field is documented directly beneath itself. Unknown keys are errors that suggest the nearest key.
 """
 
-import csv
 import difflib
 import hashlib
 import re
@@ -13,12 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import shorten
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from avignon.errors import RecipeError
+from avignon import sheets
+from avignon.errors import InputError, RecipeError
 from avignon.records import EMBEDDED as EMBEDDED
 from avignon.records import NGA_TABLES as NGA_TABLES
 from avignon.records import Decision, Verdict
@@ -38,15 +38,72 @@ def stem(object_id: str) -> str:
     return f"{plain[:80]}-{hashlib.sha256(object_id.encode()).hexdigest()[:8]}".strip("-")
 
 
+SCHEMA = 2
+"""Of hashes over a recipe's values: to be raised where a default or the meaning of a value changes. A new field needs
+no other number, because hashes cover only what differs from the defaults; avignon 0.1.0 (schema 1) hashed all."""
+
+
+DECISIONS = sheets.Columns(
+    "decisions",
+    {"object_id": ("id",), "decision": (), "reason": ()},
+    needed=("decision", "object_id"),
+    grave=("decision",),
+)
+"""Of a curator's file; further columns are for whoever edits it."""
+
+
+ABSENT = object()
+"""In `Section.schema_1`: a field that avignon 0.1.0 did not have."""
+
+
 class Section(BaseModel):
     """A table of the recipe: frozen, strictly typed, no unknown keys."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+    schema_1: ClassVar[Mapping[str, Any]] = {}
+    """What schema 1 had for fields that are at their default: another default, or nothing (`ABSENT`)."""
+
+    def chosen(self, *fields: str, exclude: Iterable[str] = ()) -> dict[str, Any]:
+        """The values that differ from the defaults, JSON-ready, of some fields or of all."""
+        return self.model_dump(mode="json", exclude_defaults=True, include=set(fields) or None, exclude=set(exclude))
+
+    def as_in_schema_1(self, *fields: str, exclude: Iterable[str] = ()) -> dict[str, Any]:
+        """All values as avignon 0.1.0 hashed them; a newer field counts where it has not its default."""
+        dumped = self.model_dump(mode="json", include=set(fields) or None, exclude=set(exclude))
+        told = {name: _as_in_schema_1(getattr(self, name), value) for name, value in dumped.items()}
+        for name, default in self.schema_1.items():
+            if name in told and getattr(self, name) == type(self).model_fields[name].default:
+                told |= {name: default}
+        return {name: value for name, value in told.items() if value is not ABSENT}
 
 
-class NgaMuseum(Section):
+def _as_in_schema_1(value: Any, dumped: Any) -> Any:
+    """`dumped` as it is, but for the sections in it."""
+    if isinstance(value, Section):
+        return value.as_in_schema_1()
+    if isinstance(value, tuple):
+        return [_as_in_schema_1(one, other) for one, other in zip(value, dumped, strict=True)]
+    return dumped
+
+
+class OnlineMuseum(Section):
+    """What every museum on the network has: its pace, the widths that it keeps ready, and whom it can write to."""
+
+    schema_1 = {"pause": ABSENT, "widths": ABSENT}
+
+    pause: float = Field(default=0.2, ge=0, le=60)
+    """Least seconds between two requests to one of the museum's hosts, as it asks for; `collect.pause` stands above."""
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(), strict=False)
+    """Widths in which the museum has its images ready: the largest of them within `collect.max_edge` is asked for, any
+    width where none is. Empty: what fits `collect.max_edge`."""
+    contact: str = Field(default="", pattern=r"^[ -'*-~]*$", max_length=200, exclude=True)
+    """An email address or a page at which the museum can reach you, in plain ASCII without brackets. It goes into the
+    User-Agent of every request, and into no file: adapters' cards hold the recipe, and travel."""
+
+
+class NgaMuseum(OnlineMuseum):
     """The National Gallery of Art's open data, or any museum that publishes the same tables."""
 
     kind: Literal["nga"] = "nga"
@@ -62,12 +119,16 @@ class FolderMuseum(Section):
     """The directory; relative paths are relative to the recipe."""
 
 
-class ArticMuseum(Section):
-    """The Art Institute of Chicago's public API."""
+class ArticMuseum(OnlineMuseum):
+    """The Art Institute of Chicago's public API. What it asks of programs: https://api.artic.edu/docs/#scraping."""
 
     kind: Literal["artic"]
     api: str = "https://api.artic.edu/api/v1"
     """Where the API is."""
+    pause: float = Field(default=1.0, ge=0, le=60)
+    """As above; this museum asks for no more than one request a second."""
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(843, 1686), strict=False)
+    """As above; images of these widths are in this museum's cache, all others are made anew for each request."""
 
 
 AnyMuseum = NgaMuseum | FolderMuseum | ArticMuseum
@@ -76,6 +137,8 @@ Museum = Annotated[AnyMuseum, Field(discriminator="kind")]
 
 class Artist(Section):
     """One voice of the dialogue."""
+
+    schema_1 = {"originals": ABSENT}
 
     name: str = Field(min_length=1)
     """As shown on the page; also names the adapter."""
@@ -88,11 +151,15 @@ class Artist(Section):
     trigger: str = Field(min_length=1)
     """The phrase in every caption, by which prompts call the style."""
     rights: Literal["open-only", "acknowledge-restricted"] = "open-only"
-    """`open-only` takes works whose images are open. `acknowledge-restricted` also takes images that are restricted or
-    of unknown rights: you state that you may use them, and everything made from them says so."""
+    """`open-only` takes works whose images are open, be it on a condition such as attribution. With
+    `acknowledge-restricted` images may also be restricted or of unknown rights: you state that you may use them.
+    Everything made from them says so, and what conditions they have."""
     decisions: str = ""
     """A CSV file with columns object_id, decision (`keep`, `drop`, or empty: the measures decide) and reason: a
     curator's word, above measures. `avignon works ARTIST --decisions FILE` writes one to edit."""
+    originals: str = ""
+    """A folder of images added by hand, each named by its object id, such as `25800.jpg`: they are taken in place of
+    fetching, for works that the museum lists and `rights` admits."""
     museum: Museum | None = None
     """Where this artist's works are, if not in the recipe's `museum`."""
 
@@ -120,12 +187,14 @@ class Base(Section):
 class Collect(Section):
     """How works are fetched."""
 
+    schema_1 = {"pause": 0.2}
+
     reserve: int = Field(default=8, ge=0)
     """Images fetched beyond the number wanted, so that curation can reject some."""
     max_edge: int = Field(default=2048, ge=64, le=4096)
     """Longest side asked for, in pixels; never more than the true size."""
-    pause: float = Field(default=0.2, ge=0, le=60)
-    """Least seconds between two requests to one host."""
+    pause: float | None = Field(default=None, ge=0, le=60)
+    """Least seconds between two requests to one host, whatever the museum's own `pause` is; by default that one."""
     timeout: float = Field(default=30.0, gt=0, le=600)
     """Seconds to wait for a connection or for the next bytes."""
     max_megabytes: int = Field(default=200, ge=1, le=4096)
@@ -277,11 +346,18 @@ class Train(Section):
         """Whether what is learned depends on samples."""
         return self.keep == "best" or self.patience > 0
 
+    @property
+    def is_open_ended(self) -> bool:
+        """Whether no step depends on how many there will be, so that a finished training can go on."""
+        return self.schedule == "constant" and not self.is_judged
+
 
 class Scene(Section):
     """One row of the series: the same prompt and seed at every stop."""
 
     prompt: str
+    """In plain words: what gives weights, adapters or alternatives in other programs' prompts, as `(boat:1.3)` or
+    `<lora:name:1>`, is read as letters, and a warning says so."""
     seed: int = Field(default=-1, ge=-1, lt=2**63)
     """-1 derives one from the recipe's seed and the scene's place."""
     to_seed: int = Field(default=-1, ge=-1, lt=2**63)
@@ -325,7 +401,8 @@ class Generate(Section):
     blocks: dict[str, dict[str, float]] = {}
     """Factors on an adapter's weight in parts of the UNet: `down`, `mid`, `up`, or a block such as `"up_blocks.1"`."""
     adapters: dict[str, str] = {}
-    """Further adapters to mix in by `voices` or `weights`: name = folder of pytorch_lora_weights.safetensors."""
+    """Further adapters to mix in by `voices` or `weights`: name = folder of pytorch_lora_weights.safetensors. A name
+    with a dot or a blank needs quotation marks, as all such keys of TOML: `"style_v1.5" = "loras/style"`."""
     strength: float = Field(default=1.0, gt=0, le=4)
     """Factor on every weight of the path."""
     strengths: dict[str, Annotated[float, Field(gt=0, le=4)]] = {}
@@ -336,6 +413,7 @@ class Generate(Section):
     """Classifier-free guidance scale (Ho & Salimans, arXiv:2207.12598); 1 is none."""
     negative_prompt: str = ""
     scheduler: SCHEDULERS = "ddim"
+    """The sampler. Of the base's scheduler file it takes the noise schedule alone, whichever sampler saved that."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """`auto` is fp16 on a CUDA device, bf16 on a CPU that multiplies it natively, else fp32. Pictures are those of any
     other program in fp32 only; they are decoded in it always."""
@@ -418,6 +496,8 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _weights_name_adapters(self) -> "Recipe":
         for name in self.generate.adapters:
+            if not name.strip() or not name.isprintable():
+                raise ValueError(f"generate.adapters: {name!r} is no name; it needs letters or digits, in one line")
             if name in self.adapter_names:
                 raise ValueError(f"generate.adapters: {name!r} is the name of an adapter that this recipe trains")
         settings, known = self.generate, {*self.adapter_names, *self.generate.adapters}
@@ -494,6 +574,9 @@ def _check_surroundings(recipe: Recipe, path: Path) -> None:
     for number, scene in enumerate(recipe.generate.scenes):
         if scene.image and not Path(scene.image).is_file():
             raise RecipeError(f"{path}: generate.scenes.{number}.image: {scene.image}: no such file")
+    for number, artist in enumerate(recipe.artists):
+        if artist.originals and not Path(artist.originals).is_dir():
+            raise RecipeError(f"{path}: artists.{number}.originals: {artist.originals}: no such folder")
     encoder = Path(recipe.evaluate.encoder)
     if encoder.is_absolute() and not encoder.is_dir():
         raise RecipeError(f"{path}: evaluate.encoder: {encoder}: no such directory")
@@ -594,6 +677,8 @@ def _complaint(error: Mapping[str, Any], place: Sequence[int | str]) -> str:
         return message
     if error["type"] == "too_short":
         return f"{error['ctx']['actual_length']} given, at least {error['ctx']['min_length']} are needed"
+    if place[:1] == ["generate"] and len(place) > 2 and isinstance(error["input"], dict):
+        return f'{place[-1]!r} is a table here; a name with a dot needs quotation marks, as "style_v1.5"'
     if error["type"] in _SHAPES:
         return f"{shorten(repr(error['input']), 80)} is not allowed; should be {_SHAPES[error['type']]}"
     return f"{error['input']!r} is not allowed; {message.removeprefix('input ')}"
@@ -648,6 +733,7 @@ def _anchor(recipe: Recipe, folder: Path) -> Recipe:
             update={
                 "museum": artist.museum and anchored(artist.museum),
                 "decisions": artist.decisions and placed(artist.decisions),
+                "originals": artist.originals and placed(artist.originals),
             }
         )
         for artist in recipe.artists
@@ -686,35 +772,23 @@ def decisions_in(path: Path) -> dict[str, Decision]:
     """
     words = {"keep": Verdict.KEPT, "kept": Verdict.KEPT, "drop": Verdict.REJECTED, "rejected": Verdict.REJECTED}
     decisions: dict[str, Decision] = {}
-    for line, row in _decision_rows(path):
-        word = (row["decision"] or "").strip().lower()
-        if row["decision"] is not None and not word:
+    try:
+        sheet = sheets.read(path, DECISIONS)
+    except InputError as unreadable:
+        raise RecipeError(str(unreadable)) from None
+    for line, row in sheet.rows:
+        word, number = row["decision"].lower(), row["object_id"]
+        if not word and any(each.strip().lower() in words for each in re.split(r"[,;\t|]", number)[1:]):
+            raise RecipeError(
+                f"{path}: line {line}: {number!r} is one field; separate its fields as the first line's are"
+            )
+        if not word:
             continue
         if word not in words:
             raise RecipeError(f"{path}: line {line}: decision: {word!r} is not allowed; it is keep, drop or empty")
-        number = (row["object_id"] or "").strip()
         if not number:
             raise RecipeError(f"{path}: line {line}: object_id is empty")
         if number in decisions:
             raise RecipeError(f"{path}: line {line}: object_id {number!r} is decided on twice")
-        decisions[number] = Decision(words[word], (row.get("reason") or "").strip())
+        decisions[number] = Decision(words[word], row.get("reason", ""))
     return decisions
-
-
-def _decision_rows(path: Path) -> Iterable[tuple[int, dict[str, str | None]]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            line = 1
-            reader = csv.DictReader(file, strict=True)
-            missing = {"object_id", "decision"} - set(reader.fieldnames or ())
-            if missing:
-                raise RecipeError(f"{path}: column {', '.join(sorted(missing))} is missing")
-            for row in reader:
-                yield reader.line_num, row
-                line = reader.line_num
-    except OSError as unreadable:
-        raise RecipeError(f"{path}: decisions cannot be read: {unreadable.strerror}") from None
-    except UnicodeDecodeError:
-        raise RecipeError(f"{path}: decisions cannot be read: not UTF-8 text") from None
-    except csv.Error as broken:
-        raise RecipeError(f"{path}: line {line + 1}: not CSV: {broken}") from None

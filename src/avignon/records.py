@@ -25,6 +25,14 @@ class Access(StrEnum):
         """What a wall label says."""
         return _SENTENCES[self]
 
+    def under(self, condition: str) -> str:
+        """What a wall label says of an image whose licence sets a condition; `sentence` where it sets none."""
+        if not condition:
+            return self.sentence
+        if self is Access.OPEN:
+            return f"Open with a condition: as far as the evidence goes, this image may be used under {condition}."
+        return f"{self.sentence} Its licence names a condition: {condition}."
+
 
 _SENTENCES = {
     Access.OPEN: "Open: as far as the evidence goes, this image may be used freely.",
@@ -40,6 +48,23 @@ class Rights:
     access: Access
     evidence: str
     """Field values and reasoning in one line, e.g. `openaccess=0; maxpixels=900; artist died 1973`."""
+    condition: str = ""
+    """What its licence asks of whoever uses it, e.g. `attribution, share-alike (CC BY-SA 4.0)`; empty for nothing."""
+
+    @property
+    def label(self) -> str:
+        """What a wall label says."""
+        return self.access.under(self.condition)
+
+    @property
+    def brief(self) -> str:
+        """Access and condition, for a cell of a table."""
+        return brief(self.access, self.condition)
+
+
+def brief(access: str, condition: str) -> str:
+    """Access and condition as a cell of a table has them, e.g. `open: attribution (CC BY 4.0)`."""
+    return f"{access}: {condition}" if condition else str(access)
 
 
 @dataclass(frozen=True)
@@ -73,6 +98,8 @@ class Work:
     end: int | None = None
     depicts: str = ""
     """What is to be seen, in the museum's own words for those who cannot see it."""
+    most: int = 0
+    """Longest side, in pixels, of the image that the museum sends; 0 where it sets no limit."""
 
 
 class Verdict(StrEnum):
@@ -107,6 +134,8 @@ class Original:
     """The museum sent a smaller image than it has (National Gallery of Art: a redirect to `…__900`)."""
     source: str = ""
     """What was asked for; while that stays the same, the image is not received again."""
+    by_hand: bool = False
+    """Whoever runs this added it, in place of fetching."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +162,8 @@ class Example:
     museum: str
     box: tuple[int, int, int, int]
     """The crop: left, upper, right, lower, in pixels of the original turned upright."""
+    rights: str = Access.OPEN
+    """Access and condition of the work's image, as `brief` writes them."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +180,7 @@ class Card:
     dataset: Mapping[str, Any]
     """Images, works, and a hash over the prepared images and captions."""
     rights: Mapping[str, Any]
-    """Counts of works per access, whose restricted works were acknowledged, and the sentence that follows."""
+    """Counts of works per access and condition, whose restricted works were acknowledged, the sentence that follows."""
     recipe: Mapping[str, Any]
     environment: Mapping[str, Any]
     metrics: Mapping[str, Any]
@@ -220,6 +251,8 @@ class Series:
     """How the stops came to their weights: `gains` by adapter, `places` of the stops, and what was measured."""
     extras: tuple[tuple[str, Frame], ...] = ()
     """The frames with further seeds, which have no place in the grid."""
+    base_parts: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of every part of the base; empty in a series by avignon 0.1.0."""
 
     @property
     def pictures(self) -> tuple[tuple[str, Frame], ...]:
@@ -272,7 +305,8 @@ def plain(record: Any) -> dict[str, Any]:
 
 def work_from(fields: Mapping[str, Any]) -> Work:
     """The inverse of `plain` for a work."""
-    rights = Rights(Access(fields["rights"]["access"]), fields["rights"]["evidence"])
+    stated = fields["rights"]
+    rights = Rights(Access(stated["access"]), stated["evidence"], stated.get("condition", ""))
     return Work(**{**fields, "rights": rights, "terms": tuple(fields["terms"])})
 
 
@@ -288,7 +322,7 @@ def found_from(fields: Mapping[str, Any]) -> Found:
 
 def frame_from(fields: Mapping[str, Any]) -> Frame:
     """The inverse of `plain` for a frame."""
-    schedule = {name: tuple(row) for name, row in fields["schedule"].items()}
+    schedule = {name: tuple(row) for name, row in fields.get("schedule", {}).items()}
     source = fields.get("source")
     return Frame(**{**fields, "schedule": schedule, "source": source and Source(**source)})
 
@@ -304,4 +338,5 @@ def series_from(fields: Mapping[str, Any]) -> Series:
         base_stop=fields["base_stop"],
         placing=fields["placing"],
         extras=extras,
+        base_parts=fields.get("base_parts", {}),
     )

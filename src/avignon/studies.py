@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from avignon import copies, diffusion, imaging, style
+from avignon import copies, diffusion, finite, imaging, style
 from avignon.batches import Data, seed_of
 from avignon.painting import Painter
 from avignon.recipe import Recipe
@@ -74,7 +74,7 @@ def prior(
     count, seed = recipe.train.prior_images, seed_of(recipe.seed, "prior")
     dtype = str(base.pipeline.unet.dtype)
     frames = [
-        frame(recipe, captions[i % len(captions)], seed_of(seed, i), base=base.fingerprint, precision=dtype)
+        frame(recipe, captions[i % len(captions)], seed_of(seed, i), base=base.identity, precision=dtype)
         for i in range(count)
     ]
     job = digest([plain(one) for one in frames])
@@ -93,7 +93,8 @@ def prior(
 def _kept(file: Path, job: str) -> torch.Tensor | None:
     try:
         with safetensors.safe_open(file, framework="pt") as opened:
-            return opened.get_tensor("latents") if opened.metadata().get("job") == job else None
+            latents: torch.Tensor = opened.get_tensor("latents")
+            return latents if opened.metadata().get("job") == job and finite.is_finite(latents) else None
     except (OSError, safetensors.SafetensorError):  # Not there, or damaged: it is painted again.
         return None
 
@@ -158,7 +159,7 @@ class Sampler:
                 scene.prompt,
                 recipe.scene_seed(number),
                 scene=f"scene-{number}",
-                base=base.fingerprint,
+                base=base.identity,
                 precision=dtype,
             )
             for number, scene in enumerate(recipe.generate.scenes[:SCENES], start=1)

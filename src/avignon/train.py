@@ -8,16 +8,18 @@ spreads each batch over several processes, of which the first one alone writes.
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 
-from avignon import adapters, diffusion, processes
+from avignon import adapters, batches, diffusion, finite, processes
 from avignon.batches import seed_of
 from avignon.checkpoints import common
-from avignon.errors import RecipeError
-from avignon.jobs import Job, Machine
+from avignon.errors import ModelError, RecipeError
+from avignon.jobs import Job, Machine, finished
 from avignon.learner import Learner
 from avignon.lockstep import Lockstep
 from avignon.recipe import Artist, Recipe
@@ -41,14 +43,40 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
     jobs = [Job(*job, recipe, space, voice, machine, company) for job in _jobs(recipe)]
     with _deterministic(settings.deterministic):
         base = diffusion.load(recipe, torch.float32, voice)
+        _check_with(base, recipe)
         waiting = [job for job in jobs if not job.is_done(base)]
         company.wait_for_everyone()  # All have read the cards before the first process takes one away.
+        if company.is_main_process:
+            for job in (job for job in jobs if job not in waiting):
+                job.restate_rights()
         for place, group in enumerate(_groups(waiting, base, together=settings.together)):
             if place:  # The one before has adapters on, in another precision.
                 base = diffusion.load(recipe, torch.float32, voice)
             _train(group, base)
     if company.is_main_process:
+        _keep_others(space, {job.name for job in jobs}, voice)
         space.sweep(space.adapters, {p for job in jobs for p in job.folder.rglob("*") if p.is_file()})
+
+
+def _keep_others(space: Workspace, names: set[str], voice: Voice) -> None:
+    """Set aside the finished adapters of an earlier recipe that this one does not train."""
+    for folder in sorted(space.adapters.iterdir()):
+        if folder.name not in names and (metrics := finished(folder)):
+            place = space.set_aside(folder, metrics["weights"])
+            voice.warn(f"{folder.name}: the recipe does not train it any more; the finished adapter is kept in {place}")
+
+
+def _check_with(base: diffusion.Base, recipe: Recipe) -> None:
+    """What only the base can tell of the user's words and files, told before anything is trained."""
+    for folder in recipe.generate.adapters.values():
+        adapters.check(base, Path(folder))
+    window = batches.Window(base)
+    for number, artist in enumerate(recipe.artists):
+        if not window.holds(artist.trigger):
+            raise RecipeError(
+                f"artists.{number}.trigger: {shorten(artist.trigger, 60)!r} is longer than the base's text encoder "
+                f"reads ({window.tokens} tokens with the marks of start and end); shorten it"
+            )
 
 
 def _jobs(recipe: Recipe) -> list[tuple[str, tuple[Artist, ...]]]:
@@ -107,6 +135,7 @@ def _train(group: Sequence[Job], base: diffusion.Base) -> None:
         voice.note(f"{len(group)} adapters in one pass: {', '.join(names)}")
     if company.is_main_process:
         for job in group:
+            job.set_aside(base)
             (job.folder / "card.json").unlink(missing_ok=True)
     lessons = [job.lessons(base) for job in group]
     parameters = prepare_unet(base.pipeline.unet, names, recipe, machine)
@@ -130,6 +159,8 @@ def prepare_unet(unet: Any, names: Sequence[str], recipe: Recipe, machine: Machi
     settings = recipe.train
     dtype = diffusion.DTYPES[machine.precision]
     diffusion.place(unet, machine.device, dtype, memory_format=torch.channels_last)
+    if dtype == torch.float16 and (bad := finite.first_bad(unet.named_parameters())):
+        raise ModelError(f"base.model: the UNet's {bad} overflows in fp16; set train.precision to bf16 or fp32")
     diffusion.use_attention(unet, machine.attention)
     parameters = [
         adapters.add(unet, name, settings.ranks, settings.alpha, seed_of(recipe.seed, name), dora=settings.dora)

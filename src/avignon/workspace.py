@@ -9,8 +9,10 @@ import csv
 import errno
 import hashlib
 import json
+import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import shutil
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,51 @@ def sha256_of(path: Path) -> str:
 
 def digest(value: Any) -> str:
     """SHA-256 of a JSON-ready value, independent of key order."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(json_text(value, sort_keys=True).encode()).hexdigest()
+
+
+def json_text(value: Any, **how: Any) -> str:
+    """A value as standard JSON, which has neither NaN nor Infinity (RFC 8259, section 6).
+
+    Raises:
+        ValueError: naming the place of a number that is not finite.
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, **how)
+    except ValueError:
+        raise ValueError(f"not a finite number at {'.'.join(_place_of_nan(value) or ['?'])}") from None
+
+
+def _place_of_nan(value: Any) -> list[str] | None:
+    """The keys that lead to the first number that is not finite."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else []
+    inside = (
+        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
+    )
+    for key, each in inside:
+        if (rest := _place_of_nan(each)) is not None:
+            return [str(key), *rest]
+    return None
+
+
+def json_value(text: str | bytes) -> Any:
+    """The inverse of `json_text`.
+
+    Raises:
+        ValueError: no JSON; Python's own reader would take NaN and Infinity for numbers.
+    """
+    return json.loads(text, parse_constant=_refused, parse_float=_finite)
+
+
+def _refused(word: str) -> float:
+    raise ValueError(f"{word} is no number")
+
+
+def _finite(text: str) -> float:
+    """A number as large as 1e999 is infinite for Python."""
+    number = float(text)
+    return number if math.isfinite(number) else _refused(text)
 
 
 ELSEWHERE = "choose another folder with --workspace"
@@ -93,8 +139,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a whole JSON file or none."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write a whole JSON file or none.
+
+    Raises:
+        WorkspaceError: a number in it is not finite.
+    """
+    try:
+        write_text(path, json_text(value, indent=2) + "\n")
+    except ValueError as wrong:
+        raise WorkspaceError(f"{path}: not written: {wrong}; what was measured or read is damaged") from None
 
 
 def read_json(path: Path) -> Any:
@@ -113,7 +166,7 @@ def _json_lines(path: Path) -> list[Any]:
 
 def _parsed(path: Path, texts: list[bytes]) -> list[Any]:
     try:
-        return [json.loads(text) for text in texts]
+        return [json_value(text) for text in texts]
     except ValueError:
         raise WorkspaceError(f"{path}: damaged; delete it (or its folder) and run again") from None
 
@@ -165,6 +218,17 @@ class Workspace:
     def adapter(self, name: str) -> Path:
         """The folder of a trained adapter."""
         return self.adapters / name
+
+    def set_aside(self, folder: Path, mark: str, leave: Collection[str] = ()) -> Path:
+        """Copy a folder of the run, but for `leave`, to where no stage writes; `mark` is a hash of what is in it."""
+        place = self.root / "set-aside" / self.relative(folder).replace("/", "-")
+        place = place.with_name(f"{place.name}-{mark[:8]}")
+        if not place.exists():
+            scratch = place.with_name(_SCRATCH + place.name)
+            shutil.rmtree(scratch, ignore_errors=True)
+            shutil.copytree(folder, scratch, ignore=lambda _, names: set(leave).intersection(names))
+            scratch.replace(place)
+        return place
 
     def relative(self, path: Path) -> str:
         """A path as it is written inside the run's files: relative to the run, with forward slashes."""

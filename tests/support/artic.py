@@ -24,6 +24,13 @@ class LocalArtic(LocalServer):
         self.asked: list[Asked] = []
         self.page_size = 3
         """Records a page, however many are asked for: the real one gives at most 100."""
+        self.window = 1000
+        """Records that a guest may read of one search; beyond it is a 403."""
+        self.sorts = True
+        """Whether searches come in the order asked for."""
+        self.challenged: frozenset[str] = frozenset()
+        """Paths that begin so are answered with a page for people."""
+        self.challenge_status = 403
         super().__init__()
 
     @property
@@ -34,6 +41,8 @@ class LocalArtic(LocalServer):
     def answer(self, asked: Asked) -> Reply:
         """Serve the API and the images."""
         self.asked.append(asked)
+        if any(asked.path.startswith(path) for path in self.challenged):
+            return challenge(self.challenge_status)
         match asked.parts:
             case ("api", "v1", kind, "search") if kind in self.records:
                 return self._search(kind, asked.query)
@@ -42,9 +51,15 @@ class LocalArtic(LocalServer):
         return Reply(404, b"{}")
 
     def _search(self, kind: str, query: dict[str, str]) -> Reply:
-        fields = query["fields"].split(",")
-        found = [record for record in self.records[kind] if _matches(record, query)]
-        size, page = min(self.page_size, int(query["limit"])), int(query["page"])
+        """The documented form: one JSON value in `params`."""
+        asked = json.loads(query["params"])
+        fields = asked["fields"].split(",")
+        found = [record for record in self.records[kind] if _matches(record, asked)]
+        if asked.get("sort") and self.sorts:
+            found.sort(key=lambda record: [record[name] for each in asked["sort"] for name in each])
+        size, page = min(self.page_size, int(asked["limit"])), int(asked.get("page", 1))
+        if size * page > self.window:
+            return Reply(403, b'{"status":403,"error":"Invalid number of results"}')
         data = [{k: v for k, v in record.items() if k in (*fields, "_score")} for record in found]
         pages = -(-len(found) // size)
         body = {
@@ -72,13 +87,30 @@ class LocalArtic(LocalServer):
         return Reply(200, buffer.getvalue(), {"Content-Type": "image/jpeg"})
 
 
-def _matches(record: dict[str, Any], query: dict[str, str]) -> bool:
-    """Elasticsearch's term queries on a field, or words in the title, as the API's `q` finds them."""
-    for name, value in query.items():
-        if name.startswith("query[term]"):
-            return str(record[name.removeprefix("query[term][").removesuffix("]")]) == value
-    words = query.get("q", "").lower().split()
+def challenge(status: int = 403) -> Reply:
+    """The page that the museum's image host shows to programs since December 2025."""
+    page = b"<!DOCTYPE html><html><head><title>Just a moment...</title></head><body>challenge-platform</body></html>"
+    return Reply(status, page, {"Content-Type": "text/html; charset=UTF-8", "cf-mitigated": "challenge"})
+
+
+def _matches(record: dict[str, Any], asked: dict[str, Any]) -> bool:
+    """Elasticsearch's queries on a field, alone or joined by `bool`, or words in the title, as `q` finds them."""
+    if "query" in asked:
+        return _fits(record, asked["query"])
+    words = asked["q"].lower().split()
     return any(word in str(record["title"]).lower() for word in words)
+
+
+def _fits(record: dict[str, Any], query: dict[str, Any]) -> bool:
+    ((kind, inner),) = query.items()  # More than one is "[term] malformed query", as the real one says.
+    match kind:
+        case "bool":
+            return all(_fits(record, each) for each in inner["must"])
+        case "term":
+            return all(record[name] == value for name, value in inner.items())
+        case "range":
+            return all(record[name] > limits["gt"] for name, limits in inner.items())
+    raise AssertionError(query)
 
 
 def _information(name: str, size: tuple[int, int]) -> dict[str, Any]:

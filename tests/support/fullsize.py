@@ -14,9 +14,10 @@ import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tests.support.museum import COLUMNS, NEWER
+from tests.support.museum import ABSENT, COLUMNS, NEWER
 
 OBJECTS, IMAGES, PEOPLE, PARTS, TERMS, DIMENSIONS, TEXTS = 145_000, 120_000, 27_000, 460_000, 380_000, 205_000, 100_000
+NAMES = 33_000
 
 SUBJECTS = """
     sea boat breeze boy field shore storm light house road river bridge woman window letter violin bottle table winter
@@ -30,7 +31,7 @@ Row = dict[str, object]
 def make(
     folder: Path, *, share: float = 1.0, old_columns: bool = False, seed: int = 0, real: Path | None = None
 ) -> Path:
-    """Write all seven tables into a folder; `share` makes fewer rows of each.
+    """Write all tables into a folder; `share` makes fewer rows of each.
 
     Winslow Homer is constituent 1401 and has works in any case.
     """
@@ -46,9 +47,10 @@ def make(
         "objects_terms": _terms(numbers, round(TERMS * share), chance),
         "objects_dimensions": _dimensions(numbers, round(DIMENSIONS * share), chance),
         "objects_text_entries": _texts(numbers, round(TEXTS * share), chance),
+        "constituents_altnames": _other_names(round(NAMES * share), round(PEOPLE * share), chance),
     }
     for table, rows in made.items():
-        if table not in copied:
+        if table not in copied and not (old_columns and table in ABSENT):
             _write(folder / f"{table}.csv", table, rows, old_columns)
     return folder
 
@@ -70,6 +72,20 @@ def _ids(folder: Path, copied: set[str], count: int, chance: random.Random) -> l
             known = dict.fromkeys(int(row["objectid"]) for row in csv.DictReader(file))
     numbers = list(known)[:count]
     return numbers + [900_000 + number for number in range(count - len(numbers))]
+
+
+def _other_names(count: int, people: int, chance: random.Random) -> Iterator[Row]:
+    """Further names; some have no second form, as in the older exports."""
+    for number in range(1, count + 1):
+        first, last = _words(chance, 1).capitalize(), _words(chance, 1).capitalize()
+        forward = f"{first} {last}" if chance.random() < 0.5 else ""
+        names = {"lastname": last, "displayname": f"{last}, {first}", "forwarddisplayname": forward}
+        yield {
+            "altnameid": number,
+            "constituentid": 10_000 + chance.randrange(max(1, people)),
+            **names,
+            "nametype": "Variant",
+        }
 
 
 def _write(path: Path, table: str, rows: Iterable[Row], old_columns: bool) -> None:

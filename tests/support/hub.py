@@ -80,6 +80,10 @@ class LocalHub(LocalServer):
         """How: huggingface_hub resumes after an orderly close, and gives up at a reset."""
         self.cuts_left: int | None = None
         """How many more times; None is for ever."""
+        self.tokens: frozenset[str] | None = None
+        """Which tokens are valid; None takes any. A request with another is refused, for public files as well."""
+        self.refusal = "Invalid credentials in Authorization header"
+        """How it is refused; of a token that ran out, the hub says other words."""
         self._repos: dict[str, _Repo] = {}
         self._network = _ContentNetwork(self)
         super().__init__()
@@ -122,7 +126,11 @@ class LocalHub(LocalServer):
 
     def answer(self, asked: Asked) -> Reply:
         """Answer the hub's own paths."""
-        return self._scripted(asked) or self._route(asked)
+        return self._refused(asked) or self._scripted(asked) or self._route(asked)
+
+    def _refused(self, asked: Asked) -> Reply | None:
+        sent = asked.headers.get("authorization", "").removeprefix("Bearer ")
+        return _error(401, "", self.refusal) if sent and self.tokens is not None and sent not in self.tokens else None
 
     def _scripted(self, asked: Asked) -> Reply | None:
         statuses = (status for part, status in self.status.items() if part in asked.path)
@@ -195,7 +203,7 @@ class LocalHub(LocalServer):
         if isinstance(found, Reply):
             return found
         repo = self._repos[repo_id]
-        if repo.gated:
+        if repo.gated and not (self.tokens and "authorization" in asked.headers):
             # Its information and tree are public; its files are not.
             return _error(401, "GatedRepo", f"Access to model {repo_id} is restricted. Please log in.")
         file = repo.commits[found].get(path)

@@ -43,7 +43,7 @@ def bomb(folder: Path, *, name: str = "bomb.png", side: int = 40_000) -> Path:
     packer = zlib.compressobj(1)
     packed = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    chunks = _chunk(b"IHDR", header) + _chunk(b"IDAT", packed) + _chunk(b"IEND", b"")
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
     return _write(folder / name, b"\x89PNG\r\n\x1a\n" + chunks)
 
 
@@ -147,14 +147,21 @@ def display_p3() -> bytes:
     )
 
 
-def _profile(tags: dict[bytes, bytes]) -> bytes:
+def grey_gamma(gamma: float) -> bytes:
+    """An ICC profile of greys with a plain power curve."""
+    curve = b"para" + bytes(4) + struct.pack(">HH", 0, 0) + _fixed(gamma)
+    tags = {b"desc": _text("Grey (made for a test)"), b"cprt": _text("No rights reserved")}
+    return _profile(tags | {b"wtpt": _xyz(0.9642, 1.0, 0.8249), b"kTRC": curve}, b"GRAY")
+
+
+def _profile(tags: dict[bytes, bytes], space: bytes = b"RGB ") -> bytes:
     """An ICC file (ICC.1:2010, section 7): a header of 128 bytes, the table of tags, the tags."""
     table, body = struct.pack(">I", len(tags)), b""
     start = 128 + 4 + 12 * len(tags)
     for name, value in tags.items():
         table += name + struct.pack(">II", start + len(body), len(value))
         body += value + bytes(-len(value) % 4)
-    header = struct.pack(">I4sI4s4s4s12s4s", start + len(body), bytes(4), 0x04000000, b"mntr", b"RGB ", b"XYZ ",
+    header = struct.pack(">I4sI4s4s4s12s4s", start + len(body), bytes(4), 0x04000000, b"mntr", space, b"XYZ ",
                          struct.pack(">6H", 2026, 1, 1, 0, 0, 0), b"acsp")  # fmt: skip
     header = header.ljust(68, b"\0") + _fixed(0.9642, 1.0, 0.8249)
     return header.ljust(128, b"\0") + table + body
@@ -182,7 +189,8 @@ def _cornered(size: tuple[int, int]) -> Image.Image:
     return picture
 
 
-def _chunk(kind: bytes, body: bytes) -> bytes:
+def chunk(kind: bytes, body: bytes) -> bytes:
+    """A chunk of a PNG."""
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 

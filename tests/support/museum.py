@@ -40,8 +40,12 @@ COLUMNS = {
     "objects_terms": "termid objectid termtype term visualbrowsertheme visualbrowserstyle",
     "objects_dimensions": "objectid element dimensiontype dimension unitname",
     "objects_text_entries": "objectid text texttype year",
+    "constituents_altnames": "altnameid constituentid lastname displayname forwarddisplayname nametype",
 }
 """Each table's columns in the newer exports."""
+
+ABSENT = ("constituents_altnames",)
+"""Tables that the older exports lack."""
 
 NEWER = {"objects": {"uuid"}, "constituents": {"uuid"}, "published_images": {"openaccess"}}
 """Columns that the older exports lack."""
@@ -144,6 +148,8 @@ class LocalMuseum(LocalServer):
         """Write the tables as the older exports are: no `uuid` as second column, no `openaccess`."""
         self.info_redirects = False
         """Whether a capped image's info.json, too, is that of its smaller stand-in."""
+        self.cap_redirects = True
+        """Whether a capped image is redirected to its stand-in; else that is sent, scaled up, from the same address."""
         self._rows: dict[str, list[Row]] = {table: [] for table in COLUMNS}
         self._pictures: dict[str, _Picture] = {}
         self._faults: list[tuple[str, Fault]] = []
@@ -178,6 +184,12 @@ class LocalMuseum(LocalServer):
             visualbrowsernationality=nationality or "Other",
             constituenttype="individual",
         )
+
+    def add_name(self, constituentid: int, name: str, forward: str = "", *, nametype: str = "Variant Name") -> None:
+        """Give a constituent another name; the older exports leave its second form empty."""
+        number = 1 + len(self._rows["constituents_altnames"])
+        names = {"lastname": name.split(",")[0], "displayname": name, "forwarddisplayname": forward}
+        self._add("constituents_altnames", altnameid=number, constituentid=constituentid, **names, nametype=nametype)
 
     def add_work(
         self,
@@ -316,7 +328,9 @@ class LocalMuseum(LocalServer):
             return _status(404) if cap else self._elsewhere(name, 300, rest)
         redirects = self.info_redirects or rest != ["info.json"]
         if picture.maxpixels and not cap and redirects:
-            return self._elsewhere(name, picture.maxpixels, rest)
+            if self.cap_redirects:
+                return self._elsewhere(name, picture.maxpixels, rest)
+            cap = str(picture.maxpixels)
         match rest:
             case ["info.json"]:
                 return self._information(name, picture, _cap(cap))
@@ -354,6 +368,8 @@ class LocalMuseum(LocalServer):
     def _proper(self, asked: Asked) -> Reply:
         match asked.parts:
             case ("data", file) if PurePosixPath(file).suffix == ".csv" and PurePosixPath(file).stem in COLUMNS:
+                if self.old_columns and PurePosixPath(file).stem in ABSENT:
+                    return _status(404)
                 return self._data(PurePosixPath(file).stem, asked.headers.get("if-none-match"))
             case ("iiif", name, *rest):
                 return self.answer_image(name, rest)

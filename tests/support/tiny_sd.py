@@ -126,8 +126,11 @@ def _unet() -> Any:
 
 
 def _scheduler(prediction_type: str) -> Any:
-    """The values of Stable Diffusion 2.1-base."""
-    return PNDMScheduler(
+    """The values of Stable Diffusion 2.1-base.
+
+    Its file also says `clip_sample`, of which the class knows nothing: DDIM, built from it without, clips latents.
+    """
+    scheduler: Any = PNDMScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,
         beta_end=0.012,
@@ -137,3 +140,5 @@ def _scheduler(prediction_type: str) -> Any:
         skip_prk_steps=True,
         steps_offset=1,
     )
+    scheduler.register_to_config(clip_sample=False)
+    return scheduler

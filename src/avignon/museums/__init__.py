@@ -14,7 +14,7 @@ from avignon.records import EMBEDDED
 if TYPE_CHECKING:
     from avignon.fetch import Fetcher
     from avignon.museums.catalog import Catalog
-    from avignon.recipe import AnyMuseum, Collect
+    from avignon.recipe import AnyMuseum, Collect, OnlineMuseum
 
 
 @contextmanager
@@ -23,16 +23,16 @@ def opened(museum: "AnyMuseum", settings: "Collect", warn: Callable[[str], None]
     if museum.kind == "folder":
         from avignon.museums.folder import Folder
 
-        yield Folder(Path(museum.path))
+        yield Folder(Path(museum.path), warn=warn)
         return
     from avignon.museums.iiif import Images
 
-    with network(museum.api if museum.kind == "artic" else museum.tables, settings) as fetcher:
-        images = Images(fetcher, settings.max_edge, settings.max_megabytes * 10**6)
+    with network(museum.api if museum.kind == "artic" else museum.tables, settings, museum) as fetcher:
+        images = Images(fetcher, settings.max_edge, settings.max_megabytes * 10**6, museum.widths)
         if museum.kind == "artic":
             from avignon.museums.artic import Artic
 
-            yield Artic(museum.api, images)
+            yield Artic(museum.api, images, warn)
         else:
             from avignon.museums import catalog
             from avignon.museums.nga import Nga
@@ -73,14 +73,17 @@ def address(source: str) -> str:
 
 
 @contextmanager
-def network(source: str, settings: "Collect | None" = None) -> Iterator["Fetcher"]:
-    """A network client for a museum; the one inside the package needs no pauses."""
+def network(
+    source: str, settings: "Collect | None" = None, museum: "OnlineMuseum | None" = None
+) -> Iterator["Fetcher"]:
+    """A network client at the museum's pace, or at the recipe's own; the museum inside the package needs no pauses."""
     from avignon.fetch import Fetcher
-    from avignon.recipe import Collect
+    from avignon.recipe import Collect, NgaMuseum
 
-    settings = settings or Collect()
+    settings, museum = settings or Collect(), museum or NgaMuseum()
     if source != EMBEDDED:
-        with Fetcher(pause=settings.pause, timeout=settings.timeout) as fetcher:
+        pause = museum.pause if settings.pause is None else settings.pause
+        with Fetcher(pause=pause, timeout=settings.timeout, contact=museum.contact) as fetcher:
             yield fetcher
         return
     from avignon.embedded.museum import EmbeddedMuseum

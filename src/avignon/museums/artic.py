@@ -1,29 +1,30 @@
 """The Art Institute of Chicago: its public API and IIIF images.
 
-API: https://api.artic.edu/docs/ (artworks and agents; the data is CC0 but for descriptions, which are not read).
+API: https://api.artic.edu/docs/ (artworks and agents; the data is CC0 but for descriptions, which are not read). A
+search is one JSON value in the address (`params`), as the museum asks of programs. Guests may not read beyond the
+1,000th record of a search (https://github.com/art-institute-of-chicago/api-data/issues/5), so each page is a search of
+its own: the records with an id above the last one's.
 Images: IIIF Image API at the address that each answer names (`config.iiif_url`). `is_public_domain` is the museum's
 own word on each work; what it does not call so is not released.
 """
 
 import json
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
 from avignon.errors import FetchError, InputError
-from avignon.fetch import USER_AGENT
-from avignon.museums import names, rights
+from avignon.museums import dates, names, rights
 from avignon.museums.iiif import Images
 from avignon.museums.protocol import Received, Sought, one_line, outside
 from avignon.records import Decision, Found, Verdict, Work
+from avignon.workspace import json_value
 
 PAGE = 100
 """Records a request; the API gives no more."""
-
-MOST = 10_000
-"""Records that the API's search pages through."""
 
 OBJECT_PAGE = "https://www.artic.edu/artworks/{}"
 
@@ -32,6 +33,14 @@ _ARTWORKS = (
     "id,title,main_reference_number,date_start,date_end,date_display,artist_display,artist_title,medium_display,"
     "artwork_type_title,subject_titles,credit_line,is_public_domain,image_id,thumbnail"
 )
+
+QUALIFIERS = frozenset(
+    {"after", "assistant", "assistants", "attributed", "circle", "copy", "copied", "follower", "imitator", "manner"}
+    | {"possibly", "probably", "pupil", "pupils", "school", "student", "studio", "style", "workshop"}
+)
+"""Words within brackets behind a name that doubt or deny the authorship; others there name and date the artist."""
+
+_BRACKETS = re.compile(r"\(([^()]*)\)")
 
 Record = dict[str, Any]
 
@@ -42,13 +51,14 @@ class Artic:
 
     api: str
     images: Images
+    warn: Callable[[str], None] = lambda _: None
     year: int = field(default_factory=lambda: time.localtime().tm_year)
 
     def find(self, artist: Sought) -> list[Found]:
         """Every artwork whose preferred artist is the one sought."""
         found = []
         for person in self._people(artist):
-            for record, images in self._records("artworks", {"query[term][artist_id]": person["id"]}, _ARTWORKS):
+            for record, images in self._artworks(person):
                 found.append(self._found(artist, person, record, images))
         return sorted(found, key=_preference)
 
@@ -65,7 +75,8 @@ class Artic:
         people: dict[int, Record] = {}
         for wanted in artist.find or (artist.name,):
             known = self._agents(wanted) or self._agents(names.key(str(wanted)))  # Without accents, at the second try.
-            matches = {agent["id"]: agent for agent in known if _is(agent, wanted)}
+            own = [agent for agent in known if names.key(str(agent.get("title"))) == names.key(str(wanted))]
+            matches = {agent["id"]: agent for agent in own or known if _is(agent, wanted)}
             if not matches:
                 raise InputError(f"{self.api}: {names.unknown(str(wanted), (str(each['title']) for each in known))}")
             if len(matches) > 1:
@@ -75,37 +86,54 @@ class Artic:
         return list(people.values())
 
     def _agents(self, wanted: int | str) -> list[Record]:
-        asked: dict[str, object] = {"query[term][id]": wanted} if isinstance(wanted, int) else {"q": wanted}
-        records = self._records("agents", asked, _AGENTS, most=PAGE)
-        return [agent for agent, _ in records if agent.get("is_artist") is not False]
+        asked: Record = {"query": {"term": {"id": wanted}}} if isinstance(wanted, int) else {"q": wanted}
+        records = self._search("agents", asked, _AGENTS)["data"]
+        return [agent for agent in records if agent.get("is_artist") is not False]
 
-    def _records(
-        self, kind: str, asked: dict[str, object], fields: str, most: int = MOST
-    ) -> Iterator[tuple[Record, str]]:
-        """The records of a search, page by page, each with the address of the image server.
+    def _artworks(self, person: Record) -> Iterator[tuple[Record, str]]:
+        """All records of an artist's works, each with the address of the image server; those missing are told."""
+        last, seen, total = -1, 0, None
+        while True:
+            own, later = {"term": {"artist_id": person["id"]}}, {"range": {"id": {"gt": last}}}
+            asked = {"query": {"bool": {"must": [own, later]}}, "sort": [{"id": "asc"}]}
+            body = self._search("artworks", asked, _ARTWORKS)
+            records = [record for record in body["data"] if record["id"] > last]
+            total = body["pagination"]["total"] if total is None else total
+            for record in records:
+                yield record, body["config"]["iiif_url"]
+            seen += len(records)
+            if not records or len(records) >= body["pagination"]["total"]:
+                break
+            last = max(record["id"] for record in records)
+        if seen < total:
+            self.warn(
+                f"{self.api}: {person['title']}: {seen:,} of {total:,} records came; the others are not considered"
+            )
+
+    def _search(self, kind: str, asked: Record, fields: str) -> Record:
+        """The first records of a search, as the API answers.
 
         Raises:
             InputError: the API cannot be had, or answers with something else.
         """
-        for page in range(1, most // PAGE + 1):
-            query = urlencode({**asked, "fields": fields, "limit": PAGE, "page": page}, safe="[],")
-            url = f"{self.api}/{kind}/search?{query}"
-            headers = {"AIC-User-Agent": USER_AGENT}
-            answer = self.images.fetcher.get(url, limit=50_000_000, check=_checked, headers=headers)
-            body = json.loads(answer.content)
-            for record in body["data"]:
-                yield record, body["config"]["iiif_url"]
-            if page >= body["pagination"]["total_pages"]:
-                return
+        params = json.dumps({**asked, "fields": fields, "limit": PAGE}, ensure_ascii=False, separators=(",", ":"))
+        url = f"{self.api}/{kind}/search?{urlencode({'params': params})}"
+        headers = {"AIC-User-Agent": self.images.fetcher.user_agent}
+        answer = self.images.fetcher.get(url, limit=50_000_000, check=_checked, headers=headers)
+        body: Record = json.loads(answer.content)
+        return body
 
     def _found(self, artist: Sought, person: Record, record: Record, images: str) -> Found:
         image, thumbnail = record.get("image_id") or "", record.get("thumbnail") or {}
         classification = record.get("artwork_type_title") or ""
-        flag = record.get("is_public_domain")
+        flag, display = record.get("is_public_domain"), record.get("date_display") or ""
+        years = dates.known(record.get("date_start"), record.get("date_end"), display)
         evidence = rights.Evidence(
             died=person.get("death_date"),
             born=person.get("birth_date"),
-            made=record.get("date_end") or record.get("date_start"),
+            made=years.end,
+            begun=years.begin,
+            unread=dates.unread(years, display),
             flag="" if flag is None else str(int(flag)),
             flag_name="is_public_domain",
         )
@@ -118,7 +146,7 @@ class Artic:
             rights=rights.judged(evidence, self.year),
             attributed=str(person["title"]),
             accession=record.get("main_reference_number") or "",
-            date=one_line(record.get("date_display") or ""),
+            date=one_line(display),
             medium=one_line(record.get("medium_display") or ""),
             classification=classification,
             terms=tuple(record.get("subject_titles") or ()),
@@ -126,8 +154,8 @@ class Artic:
             width=int(thumbnail.get("width") or 0),
             height=int(thumbnail.get("height") or 0),
             page=OBJECT_PAGE.format(record["id"]),
-            begin=record.get("date_start"),
-            end=record.get("date_end"),
+            begin=years.begin,
+            end=years.end,
             depicts=one_line(thumbnail.get("alt_text") or ""),
         )
         reason = _doubt(person, record) or outside(artist, classification) or ("" if image else "no image published")
@@ -137,10 +165,10 @@ class Artic:
 def _checked(content: bytes) -> None:
     """What the rest of the module relies on, of any answer."""
     try:
-        body = json.loads(content)
+        body = json_value(content)
         rows = [(record["id"], body["config"]["iiif_url"]) for record in body["data"]]
         whole = all(isinstance(number, int) and isinstance(place, str) for number, place in rows)
-        if not whole or not isinstance(body["pagination"]["total_pages"], int):
+        if not whole or not isinstance(body["pagination"]["total"], int):
             raise ValueError("other types")
     except (ValueError, LookupError, TypeError):
         raise FetchError("not an answer of the museum's API, with data, pagination and config") from None
@@ -149,15 +177,41 @@ def _checked(content: bytes) -> None:
 def _is(agent: Record, wanted: int | str) -> bool:
     if isinstance(wanted, int):
         return bool(agent["id"] == wanted)
-    known = (agent.get("title"), *(agent.get("alt_titles") or ()))
-    return names.key(wanted) in {names.key(str(name)) for name in known if name}
+    return bool(_keys([wanted]) & _keys(_names(agent)))
+
+
+def _names(agent: Record) -> list[str]:
+    """The museum's names for an artist, those in brackets among them."""
+    known = [str(name) for name in (agent.get("title"), *(agent.get("alt_titles") or ())) if name]
+    return [*known, *(inner for name in known for inner in _BRACKETS.findall(name))]
+
+
+def _keys(written: Iterable[str]) -> set[str]:
+    """The keys of names as they are, without what is in brackets, and without the letters of further scripts.
+
+    `Le Corbusier (Charles-Édouard Jeanneret)` is also Le Corbusier; `Katsushika Hokusai 葛飾 北斎` Katsushika Hokusai.
+    """
+    plain = {each for name in written for each in (name, _unbracketed(name))}
+    return {key for each in plain for key in (names.key(each), names.key(names.latin(each))) if key}
+
+
+def _unbracketed(label: str) -> str:
+    """Without what is in brackets; one that nobody closed reaches to the end."""
+    return _BRACKETS.sub(" ", label if ")" in label else label.partition("(")[0])
 
 
 def _doubt(person: Record, record: Record) -> str:
-    """Why a work is not the artist's own: its label's first line (`After Winslow Homer`) is more than the name."""
-    lines = str(record.get("artist_display") or "").splitlines()
-    label = lines[0].partition("(")[0].strip() if lines else ""
-    if label and names.key(label) != names.key(str(person["title"])):
+    """Why a work is not the artist's own: its label's first line (`After Winslow Homer`) is more than the name.
+
+    What follows in brackets, or behind a comma with a year, names and dates the artist (`died after 1734`), unless it
+    is a qualifier without a year.
+    """
+    lines = str(record.get("artist_display") or "").strip().splitlines()
+    label = one_line(lines[0]) if lines else ""
+    remarks = " ".join(remark for remark in _BRACKETS.findall(label) if not re.search(r"\d", remark))
+    doubted = "?" in label or QUALIFIERS.intersection(names.key(remarks).split())
+    undated = re.sub(r",[^,]*(?:,[^,]*)?\d{3,4}.*$", "", _unbracketed(label))
+    if label and (doubted or not _keys([label, undated]) & _keys(_names(person))):
         return f"attribution is {label!r}"
     return ""
 

@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-VERSION = 1
+VERSION = 2
 """Of what this module builds; a catalog of another version is built anew."""
 
 FEWEST = 0.9
@@ -56,11 +56,12 @@ _NEEDED = {
     "objects_terms": "objectid termtype term",
     "objects_dimensions": "objectid element dimensiontype dimension unitname",
     "objects_text_entries": "objectid text texttype year",
+    "constituents_altnames": "constituentid displayname",
 }
 """The tables and the columns without which each says nothing."""
 
-_SPARED = ("objects_dimensions", "objects_text_entries")
-"""Tables for `--sql`, which no work is found by: an export without them still serves."""
+_SPARED = ("objects_dimensions", "objects_text_entries", "constituents_altnames")
+"""Tables without which works are found all the same: older exports lack one, and the others are for `--sql`."""
 
 
 @dataclass(frozen=True)
@@ -219,9 +220,10 @@ def _fetched(source: str, fetcher: "Fetcher") -> _Export:
     for table in _NEEDED:
         try:
             paths[table], fresh = fetcher.table(f"{folder}/{table}.csv", known_as=f"{source.rstrip('/')}/{table}.csv")
-        except FetchError:
+        except FetchError as missing:
             if table not in _SPARED:
                 raise
+            confirmed = confirmed and missing.status in (404, 410)  # Else it may be there, and is asked for next time.
         else:
             confirmed = confirmed and fresh
     return _Export(paths, confirmed, commit if confirmed else "", committed if confirmed else "")
@@ -256,7 +258,7 @@ def _built(path: Path, source: str, export: _Export, before: Mapping[str, int]) 
                 except InputError:
                     file.unlink()  # Or the server would go on saying that this very file is the present one.
                     raise
-            _index_names(connection)
+            _index_names(connection, _columns_of(connection, "constituents_altnames"))
             text = json.dumps(dataclasses.asdict(export.about(source, counts)))
             connection.execute("CREATE TABLE about AS SELECT ? AS json", [text])
     return counts
@@ -317,15 +319,38 @@ def _check_count(source: str, table: str, count: int, before: int) -> None:
         )
 
 
-def _index_names(connection: duckdb.DuckDBPyConnection) -> None:
-    """A table of names for comparison: both forms of each artist's, and the one that is shown."""
-    rows = connection.execute(
-        "SELECT constituentid, unnest([preferreddisplayname, forwarddisplayname]), "
-        "coalesce(nullif(forwarddisplayname, ''), preferreddisplayname) "
-        "FROM constituents WHERE artistofngaobject <> '0'"
-    ).fetchall()
-    keyed = sorted({(names.key(name), number, shown) for number, name, shown in rows if name})
-    connection.execute("CREATE TABLE names (key VARCHAR, constituentid BIGINT, name VARCHAR)")
+_MAIN_NAMES = """
+    SELECT constituentid, unnest([preferreddisplayname, forwarddisplayname]),
+        coalesce(nullif(forwarddisplayname, ''), preferreddisplayname)
+    FROM constituents WHERE artistofngaobject <> '0'
+"""
+_OTHER_NAMES = """
+    SELECT other.constituentid, unnest([other.displayname, {forward}]),
+        coalesce(nullif({forward}, ''), other.displayname)
+    FROM constituents_altnames other JOIN constituents person USING (constituentid)
+    WHERE person.artistofngaobject <> '0'
+"""
+
+
+def _index_names(connection: duckdb.DuckDBPyConnection, columns: Collection[str]) -> None:
+    """A table of names for comparison: both forms of each name of an artist, and the one that is shown.
+
+    `other` tells the names in `constituents_altnames`, whose `columns` these are: none where an export lacks it.
+    """
+    rows = [(False, *row) for row in connection.execute(_MAIN_NAMES).fetchall()]
+    if columns:
+        forward = "other.forwarddisplayname" if "forwarddisplayname" in columns else "''"
+        rows += [(True, *row) for row in connection.execute(_OTHER_NAMES.format(forward=forward)).fetchall()]
+    keyed = sorted({(names.key(name), number, shown, other) for other, number, name, shown in rows if name})
+    connection.execute("CREATE TABLE names (key VARCHAR, constituentid BIGINT, name VARCHAR, other BOOLEAN)")
     if keyed:
-        keys, numbers, written = (list(column) for column in zip(*keyed, strict=True))
-        connection.execute("INSERT INTO names SELECT unnest($1), unnest($2), unnest($3)", [keys, numbers, written])
+        keys, numbers, written, others = (list(column) for column in zip(*keyed, strict=True))
+        connection.execute(
+            "INSERT INTO names SELECT unnest($1), unnest($2), unnest($3), unnest($4)", [keys, numbers, written, others]
+        )
+
+
+def _columns_of(connection: duckdb.DuckDBPyConnection, table: str) -> list[str]:
+    """The columns of a table; none where there is no such table."""
+    sql = "SELECT column_name FROM information_schema.columns WHERE table_name = ?"
+    return [row[0] for row in connection.execute(sql, [table]).fetchall()]

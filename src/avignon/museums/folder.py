@@ -1,25 +1,40 @@
 """A directory of one's own scans.
 
-With an `index.csv`: column `file` is needed; artist, title, year (or date), medium, classification, terms (separated by
-semicolons), rights, artist_died, credit, object_id, accession and source are understood. Without one, the pictures
-below a subfolder named after the artist are theirs, or all pictures of the folder where it has no subfolders.
+With an `index.csv`: a row for each picture, by the columns that `index.toml` lists with their other names; `file` is
+needed. Without one, the pictures below a subfolder named after the artist are theirs, or all pictures of the folder
+where it has no subfolders. Whatever looks like a picture and is not the artist's own for certain carries the reason.
 """
 
-import re
+import functools
+import os
 import time
+import tomllib
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from avignon import sheets
 from avignon.errors import ImageError, InputError
 from avignon.imaging import SUFFIXES, size_of
-from avignon.museums import names, rights, tables
+from avignon.museums import dates, names, rights
+from avignon.museums.files import TABLES, Files, candidates, composed, files_of, is_read, unread
 from avignon.museums.protocol import Received, Sought, one_line, outside
-from avignon.museums.tables import Row
 from avignon.recipe import slug, stem
 from avignon.records import Decision, Found, Verdict, Work
+from avignon.sheets import Row
 
 INDEX = "index.csv"
+
+Listed = tuple[Row, str]
+"""A picture's row, and why it can be nobody's work; empty where that is for its artist to say."""
+
+
+@functools.cache
+def columns() -> sheets.Columns:
+    """The columns of an index."""
+    data = tomllib.loads(Path(__file__).with_name("index.toml").read_text(encoding="utf-8"))
+    return sheets.Columns("index", data["columns"], ("file",), data["spared"]["columns"], grave=("artist", "rights"))
 
 
 @dataclass
@@ -28,14 +43,20 @@ class Folder:
 
     path: Path
     year: int = field(default_factory=lambda: time.localtime().tm_year)
+    warn: Callable[[str], None] = lambda _: None
 
     def find(self, artist: Sought) -> list[Found]:
-        """The folder's pictures of the artist, by the index or by place; unreadable ones carry the reason."""
+        """The folder's pictures of the artist, by the index or by place; those that are not usable carry the reason."""
         if not self.path.is_dir():
             raise InputError(f"{self.path}: no such folder")
-        index = self.path / INDEX
-        rows = self._of(artist, _indexed(index) if index.exists() else self._unindexed())
-        works = [self._found(artist, row) for row in rows]
+        files, wanted = files_of(self.path), [str(name) for name in artist.find or (artist.name,)]
+        index = _index(files)
+        listed = self._indexed(self.path / index, files, wanted) if index else _unindexed(files)
+        self._check_known(wanted, [row for row, _ in listed], index)
+        if passed := files.passed_over(index):
+            self.warn(f"{self.path}: {passed}")
+        stances = ((row, reason or _stance(row, wanted)) for row, reason in listed)
+        works = [self._found(artist, row, reason) for row, reason in stances if reason is not None]
         return sorted(works, key=lambda found: (found.decision is not None, found.work.object_id))
 
     def source(self, work: Work) -> str:
@@ -49,37 +70,51 @@ class Folder:
         path = self.path / work.image_url
         return Received(path.read_bytes(), path.suffix.lower())
 
-    def _of(self, artist: Sought, rows: list[Row]) -> list[Row]:
-        """The rows of the artist; where a row names nobody, it is theirs."""
-        known = {names.key(row["artist"]) for row in rows}
-        wanted = {names.key(str(name)): str(name) for name in artist.find or (artist.name,)}
-        for key, name in wanted.items():
-            if key not in known and "" not in known:
-                raise InputError(f"{self.path}: {names.unknown(name, (row['artist'] for row in rows))}")
-        return [row for row in rows if not row["artist"] or names.key(row["artist"]) in wanted]
+    def _check_known(self, wanted: Sequence[str], rows: Sequence[Row], index: str) -> None:
+        """Raise for a name that nobody bears, where rows name their artists."""
+        if not any("artist" in row for row in rows):
+            return
+        known = dict.fromkeys(row["artist"] for row in rows if row.get("artist"))
+        for name in wanted:
+            if any(names.doubt(each, name) is not None for each in known):
+                continue
+            empty = [p for p in self.path.iterdir() if p.is_dir() and names.key(p.name) == names.key(name)]
+            if empty and not index:
+                raise InputError(f"{empty[0]}: no pictures here; allowed are {', '.join(SUFFIXES)}")
+            raise InputError(f"{self.path}: {names.unknown(name, known)}")
 
-    def _unindexed(self) -> list[Row]:
-        """A row for each picture: of the artist whose subfolder it is in; of nobody where there are no subfolders."""
-        folders = [p for p in self.path.iterdir() if p.is_dir() and _pictures(p)]
-        pictures = [(p, folder.name) for folder in folders for p in _pictures(folder)]
-        pictures = pictures or [(p, "") for p in _pictures(self.path)]
-        if not pictures:
-            raise InputError(f"{self.path}: no pictures here; allowed are {', '.join(SUFFIXES)}")
-        rows = [{"file": p.relative_to(self.path).as_posix(), "artist": name} for p, name in pictures]
-        ids = Counter(_id_of(row["file"]) for row in rows)
-        for row in rows:
-            plain = _id_of(row["file"])
-            row["object_id"] = plain if plain and ids[plain] == 1 else stem(row["file"])
-        return rows
+    def _indexed(self, index: Path, files: Files, wanted: Sequence[str]) -> list[Listed]:
+        """The index's rows, each with a file inside the folder, and a row for each picture that it does not name.
 
-    def _found(self, artist: Sought, row: Row) -> Found:
+        Raises:
+            InputError: naming the file, the line, the field and the value.
+        """
+        sheet = sheets.read(index, columns())
+        if not sheet.rows:
+            raise InputError(f"{index}: names no picture")
+        _check_artists(index, sheet)
+        _check_strangers(index, sheet, wanted)
+        if sheet.strangers:
+            self.warn(
+                f"{index}: columns that are not read: {', '.join(sheet.strangers)}; read: {', '.join(sheet.columns)}"
+            )
+        rows = [row | {"file": _located(index, line, row["file"], files)} for line, row in sheet.rows]
+        named = {composed(row["file"]) for row in rows}
+        others = [each for each in files.pictures if composed(each) not in named]
+        listed: list[Listed] = [({"file": each}, f"not in {index.name}") for each in others]
+        listed = _with_ids([*((row, "") for row in rows), *listed])
+        _check_twice(index, [line for line, _ in sheet.rows], rows)
+        return listed
+
+    def _found(self, artist: Sought, row: Row, reason: str) -> Found:
         path = self.path / row["file"]
         width = height = 0
-        reason = outside(artist, row.get("classification", ""))
+        reason = unread(row["file"]) or reason or outside(artist, row.get("classification", ""))
         try:
             width, height = size_of(path)
         except ImageError as unusable:
-            reason = str(unusable).removeprefix(f"{path}: ")
+            reason = unread(row["file"]) or str(unusable).removeprefix(f"{path}: ")
+        years = _years(row)
         title = row.get("title") or path.stem.replace("_", " ").replace("-", " ")
         work = Work(
             museum=self.path.name,
@@ -88,7 +123,7 @@ class Folder:
             title=one_line(title),
             image_url=row["file"],
             rights=rights.judged(_evidence(row), self.year),
-            attributed=row["artist"] or artist.name,
+            attributed=row.get("artist", ""),
             accession=row.get("accession", ""),
             date=one_line(row.get("date") or row.get("year", "")),
             medium=one_line(row.get("medium", "")),
@@ -97,61 +132,159 @@ class Folder:
             credit=one_line(row.get("credit") or row.get("source", "")),
             width=width,
             height=height,
-            begin=_year(row, first=True),
-            end=_year(row, first=False),
+            begin=years.begin,
+            end=years.end,
         )
         return Found(work, Decision(Verdict.REJECTED, reason) if reason else None)
 
 
-def _pictures(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+def _stance(row: Row, wanted: Sequence[str]) -> str | None:
+    """Why a row's picture is not certainly the wanted artist's: empty where it is, None where it is another's."""
+    text, qualifier = row.get("artist"), row.get("qualifier", "")
+    doubt = "" if names.is_own_hand(qualifier) else f"attribution is {qualifier!r}"
+    if text is None:
+        return doubt
+    if not text:
+        return f"{INDEX} names no artist for it"
+    doubts = [each for each in (names.doubt(text, name) for name in wanted) if each is not None]
+    if doubts:
+        return min(doubts, key=len) or doubt
+    near = next((name for name in wanted if names.is_near(text, name)), None)
+    return near and f"artist is {text!r}; where that is {near}, the recipe's find has to name it, too"
 
 
-def _id_of(file: str) -> str:
-    return slug(Path(file).with_suffix("").as_posix())
-
-
-def _indexed(index: Path) -> list[Row]:
-    """The rows of an index, each checked to name a file inside the folder.
+def _index(files: Files) -> str:
+    """The name of the folder's index, in whatever case; empty where there is none.
 
     Raises:
-        InputError: naming the file, the line, the field and the value.
+        InputError: there is one, but not as CSV.
     """
-    rows: list[Row] = []
-    seen: set[tuple[str, str]] = set()
-    for line, row in tables.rows(index, ("file",), ragged=True):
-        _check_file(index, line, row["file"])
-        row = {"artist": "", **row, "object_id": row.get("object_id") or _id_of(row["file"]) or stem(row["file"])}
-        identity = (names.key(row["artist"]), row["object_id"])
+    top = [each for each in files.all if "/" not in each]
+    found = sorted((each for each in top if each.casefold() == INDEX), key=lambda each: each != INDEX)
+    if not found:
+        kinds = TABLES | {".txt"}
+        other = next(
+            (p for p in map(Path, top) if p.name.casefold().startswith("index") and p.suffix.lower() in kinds), None
+        )
+        if other:
+            raise InputError(f"{files.root / other}: not read; the index is called {INDEX}: {sheets.HOW}")
+    return found[0] if found else ""
+
+
+def _unindexed(files: Files) -> list[Listed]:
+    """A row for each picture: of the artist whose subfolder it is in; of nobody where there are no subfolders.
+
+    Raises:
+        InputError: there is no picture, or some lie beside the artists' subfolders.
+    """
+    if not files.pictures:
+        raise InputError(f"{files.root}: no pictures here; allowed are {', '.join(SUFFIXES)}")
+    held = [each for each in files.pictures if "/" in each]
+    loose = [each for each in files.pictures if "/" not in each]
+    usable = [each for each in loose if is_read(each)]
+    if not any(map(is_read, held)) and (usable or not held):  # A folder of documents makes nobody an artist.
+        return _with_ids([({"file": each}, "") for each in files.pictures])
+    if usable:
+        artists = ", ".join(dict.fromkeys(each.partition("/")[0] for each in held))
+        raise InputError(
+            f"{files.root}: {len(usable)} pictures (first: {usable[0]!r}) lie beside the subfolders {artists}, so that "
+            f"nothing says whose they are; put each into its artist's subfolder, or write an {INDEX}"
+        )
+    beside: list[Listed] = [({"file": each}, "lies beside the artists' subfolders") for each in loose]
+    return _with_ids([*((_placed(each), "") for each in held), *beside])
+
+
+def _placed(file: str) -> Row:
+    """A picture in an artist's subfolder; a folder within that is called after a doubt (`attributed`) is one."""
+    artist, *deeper = file.split("/")[:-1]
+    doubts = (each for each in deeper if names.is_qualifier(each))
+    return {"file": file, "artist": artist, "qualifier": next(doubts, "")}
+
+
+def _with_ids(listed: Sequence[Listed]) -> list[Listed]:
+    """The rows, each with an id: its own, or its file's name without suffix where no other file has that.
+
+    A file that is not used has its id after those that are, which would change where one is put beside them.
+    """
+    used = [not reason and is_read(row["file"]) for row, reason in listed]
+    taken = {row["object_id"] for row, _ in listed if row.get("object_id")}
+    for wanted in (True, False):
+        rows = [row for (row, _), each in zip(listed, used, strict=True) if each is wanted and not row.get("object_id")]
+        plain = {row["file"]: slug(Path(row["file"]).with_suffix("").as_posix()) for row in rows}
+        counts = Counter(plain.values())
+        for row in rows:
+            name = plain[row["file"]]
+            row["object_id"] = name if name and counts[name] == 1 and name not in taken else stem(row["file"])
+        taken |= set(plain.values())
+    return list(listed)
+
+
+def _located(index: Path, line: int, name: str, files: Files) -> str:
+    """The file that a row names, as it is called on this disk."""
+    where = f"{index}: line {line}: file: {name!r}" if name else f"{index}: line {line}: file is empty"
+    for each in candidates(name) if name else ():
+        path = index.parent / each
+        if not path.resolve().is_relative_to(index.parent.resolve()):
+            raise InputError(f"{where} lies outside the folder")
+        if path.is_file():
+            return Path(os.path.normpath(each)).as_posix()
+        if composed(each) in files.by_name:
+            return files.by_name[composed(each)]
+    near = files.nearest(name.replace("\\", "/")) if name else ""
+    what = "" if not name else " is a folder" if (index.parent / name).is_dir() else " does not exist"
+    raise InputError(f"{where}{what}" + (f"; nearest is {near!r}" if near else ""))
+
+
+def _check_artists(index: Path, sheet: sheets.Sheet) -> None:
+    if "artist" in sheet.columns and not any(row["artist"] for _, row in sheet.rows):
+        raise InputError(f"{index}: column artist names nobody; write each picture's artist into it, or take it out")
+
+
+def _check_strangers(index: Path, sheet: sheets.Sheet, wanted: Sequence[str]) -> None:
+    """Raise for a column that is not read but says who made a work, or who did not."""
+    for line, row in sheet.rows:
+        for column in sheet.strangers:
+            value = row[column]
+            artist = "artist" not in sheet.columns and any(names.doubt(value, name) is not None for name in wanted)
+            if artist or names.is_qualifier(value, doubts_alone=True):
+                should = "artist" if artist else "qualifier"
+                raise InputError(
+                    f"{index}: line {line}: column {column!r} says {value!r}, but no column of that name is read; "
+                    f"call it {should}, or {sheets.PASSED_OVER}{column} where it is not to be read"
+                )
+
+
+def _check_twice(index: Path, lines: Sequence[int], rows: Sequence[Row]) -> None:
+    """Raise where an artist has two works of one id."""
+    seen: dict[tuple[str, str], tuple[int, str]] = {}
+    for line, row in zip(lines, rows, strict=True):
+        identity = (names.key(row.get("artist", "")), row["object_id"])
         if identity in seen:
+            before, file = seen[identity]
+            what = f"file: {file!r}" if file == row["file"] else f"object_id {row['object_id']!r}"
             raise InputError(
-                f"{index}: line {line}: object_id {row['object_id']!r} is there twice; each work needs its own"
+                f"{index}: line {line}: {what} is there twice (first in line {before}); each work needs its own"
             )
-        seen.add(identity)
-        rows.append(row)
-    if not rows:
-        raise InputError(f"{index}: names no picture")
-    return rows
-
-
-def _check_file(index: Path, line: int, name: str) -> None:
-    path = (index.parent / name).resolve()
-    if not path.is_relative_to(index.parent.resolve()):
-        raise InputError(f"{index}: line {line}: file: {name!r} lies outside the folder")
-    if not path.is_file():
-        raise InputError(f"{index}: line {line}: file: {name!r} does not exist")
+        seen[identity] = line, row["file"]
 
 
 def _evidence(row: Row) -> rights.Evidence:
-    died = _number(row.get("artist_died", ""))
-    return rights.Evidence(died=died, made=_year(row, first=False), statement=row.get("rights", ""))
+    years, died = _years(row), dates.read(row.get("artist_died", ""))
+    # A death that is only about known is not known: a term of protection hangs on the year.
+    last = died.end if died and not died.about else None
+    unread = [f"date {text!r}" for text in _dates(row) if dates.read(text) is None]
+    if last is None and row.get("artist_died", "").strip():
+        unread.append(f"year of death {row['artist_died']!r}")
+    return rights.Evidence(
+        died=last, made=years.end, begun=years.begin, statement=row.get("rights", ""), unread=tuple(unread)
+    )
 
 
-def _year(row: Row, *, first: bool) -> int | None:
-    """The first or last year that an index writes, as in `1873-1876`; None where it writes none."""
-    years = re.findall(r"\b[12]\d{3}\b", row.get("year", "") or row.get("date", ""))
-    return int(years[0 if first else -1]) if years else None
+def _years(row: Row) -> dates.Years:
+    """The years that an index writes, in the first of its dates that is understood."""
+    read = (years for text in _dates(row) if (years := dates.read(text)))
+    return next((years for years in read if years.begin or years.end), dates.Years())
 
 
-def _number(text: str) -> int | None:
-    return int(text) if text.strip().isdecimal() else None
+def _dates(row: Row) -> list[str]:
+    return [text for column in ("year", "date") if (text := row.get(column, "")).strip()]

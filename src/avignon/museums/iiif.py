@@ -2,20 +2,27 @@
 
 Versions 2.1 (https://iiif.io/api/image/2.1/) and 3.0 (https://iiif.io/api/image/3.0/). A description (`info.json`)
 tells the true size and what its server can do: one that scales (level 1 and 2) is asked for the size wanted; one that
-does not (level 0) is asked for the smallest size that it has ready and that is large enough.
+does not (level 0) is asked for the smallest size that it has ready and that is large enough, or for tiles, which are
+joined.
 """
 
-import json
-import math
+import re
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+
+from PIL import Image
 
 from avignon.errors import FetchError, ImageError
-from avignon.fetch import Fetcher
-from avignon.imaging import load
+from avignon.fetch import Answer, Fetcher
+from avignon.imaging import MAX_PIXELS, load, png_bytes, scan
+from avignon.museums.iiif_info import Info, Size, Tiles, described
 from avignon.museums.protocol import Received
 
-Size = tuple[int, int]
+MOST_TILES = 1100
+"""Requests for one picture; 4096 pixels in tiles of 256 at twice the scale wanted are 1024."""
+
+_STAND_IN = re.compile(r"__(\d+)(?:/|$)")
+"""The National Gallery redirects a capped image to `{uuid}__900`, and scales that up to whatever is asked."""
 
 
 @dataclass(frozen=True)
@@ -25,36 +32,84 @@ class Images:
     fetcher: Fetcher
     max_edge: int = 2048
     max_bytes: int = 200_000_000
+    widths: tuple[int, ...] = ()
+    """Widths that the server has ready; empty where it has none, or nobody knows them."""
 
-    def source(self, image: str) -> str:
-        """The image's address and the size asked for at most."""
-        return f"{image}/full/!{self.max_edge},{self.max_edge}"
+    def source(self, image: str, most: int = 0) -> str:
+        """The image's address and the size asked for at most; `most` as in `receive`."""
+        edge = min(self.max_edge, most) if most else self.max_edge
+        ready = f"; widths {', '.join(map(str, self.widths))}" if self.widths else ""
+        return f"{image}/full/!{edge},{edge}{ready}"
 
-    def receive(self, image: str) -> Received:
+    def receive(self, image: str, most: int = 0) -> Received:
         """The image, at most `max_edge` pixels on its long side and never more than its true size.
+
+        Args:
+            image: its base URI.
+            most: the longest side, in pixels, that the museum sends of it by its own word; 0 where it sets no limit.
 
         Raises:
             FetchError, ImageError: with the reason.
         """
-        description = self.fetcher.get(f"{image}/info.json", limit=1_000_000, check=_described)
-        wanted, parameter = _asked(_described(description.content), self.max_edge)
+        answer = self.fetcher.get(f"{image}/info.json", limit=1_000_000, check=described)
+        info = described(answer.content)
+        edge = min(self.max_edge, most) if most else self.max_edge
+        # A server that redirects the description, too, describes its stand-in.
+        capped = "__" in _tail(answer.url, image) or 0 < most < max(info.size)
+        tiles = info.tiles_for(edge)
+        if tiles:
+            return Received(self._joined(image, info, tiles), ".png", capped)
+        received = self._whole(image, info, edge)
+        stand_in = _stand_in(received.url, image)
+        if stand_in and stand_in < min(edge, max(info.size)):
+            with suppress(ImageError):  # Better what was scaled up, which curation measures, than nothing.
+                received = self._whole(image, info, stand_in)
+        capped = capped or "__" in _tail(received.url, image)
+        return Received(received.content, _suffix(received.content), capped)
+
+    def _whole(self, image: str, info: Info, edge: int) -> Answer:
+        """The picture in one piece, its size checked."""
+        wanted, parameter = info.asked(edge, self.widths)
         url = f"{image}/full/{parameter}/0/default.jpg"
-        answer = self.fetcher.get(url, limit=self.max_bytes, check=lambda content: _check_size(content, wanted))
-        # The National Gallery redirects capped images to `{uuid}__900`, their info.json perhaps, too.
-        capped = any("__" in _tail(place, image) for place in (description.url, answer.url))
-        return Received(answer.content, ".jpg", capped)
+        try:
+            return self.fetcher.get(url, limit=self.max_bytes, check=lambda content: _check_size(content, wanted))
+        except FetchError as failed:
+            if info.level > 0 or failed.status not in (400, 404, 501):
+                raise
+            raise FetchError(
+                f"{failed}; its server does not scale (IIIF level 0), and lists neither a size that is large enough "
+                "nor tiles that can be joined",
+                failed.status,
+            ) from None
 
+    def _joined(self, image: str, info: Info, tiles: Tiles) -> bytes:
+        """The picture put together from its tiles at one scale, as a PNG, which loses nothing.
 
-def _described(content: bytes) -> dict[str, Any]:
-    """What an info.json says, with width and height as numbers."""
-    try:
-        info = json.loads(content)
-        info = {**info, "width": int(info["width"]), "height": int(info["height"])}
-        if min(info["width"], info["height"]) < 1:
-            raise ValueError("no pixels")
-    except (ValueError, KeyError, TypeError, OverflowError):
-        raise FetchError("not a IIIF description with width and height") from None
-    return info
+        Raises:
+            FetchError, ImageError: a tile that cannot be had or has another size, or too many of them.
+        """
+        width, height = tiles.size
+        if width * height > MAX_PIXELS or tiles.count > MOST_TILES:
+            raise ImageError(
+                f"{image}: there are only tiles ({tiles.count:,} for {width}×{height} pixels); at most {MOST_TILES:,} "
+                "are joined"
+            )
+        canvas = Image.new("RGB", tiles.size)
+        for tile in tiles.all():
+            content = self._tile([f"{image}/{place}/0/default.jpg" for place in info.written(tile)], tile.size)
+            picture = load(content)
+            canvas.paste(picture if picture.size == tile.size else picture.resize(tile.size), tile.corner)
+        return png_bytes(canvas)
+
+    def _tile(self, urls: list[str], size: Size) -> bytes:
+        """A tile from the first of its addresses under which the server has it."""
+        first, *others = urls
+        try:
+            return self.fetcher.get(first, limit=self.max_bytes, check=lambda tile: _check_size(tile, size)).content
+        except FetchError as failed:
+            if failed.status != 404 or not others:
+                raise
+            return self._tile(others, size)
 
 
 def _tail(place: str, image: str) -> str:
@@ -63,69 +118,18 @@ def _tail(place: str, image: str) -> str:
     return place.rpartition(name)[2] if name in place else place
 
 
-def _asked(info: dict[str, Any], max_edge: int) -> tuple[Size, str]:
-    """The size that is to come, and how it is asked for."""
-    true = (info["width"], info["height"])
-    limit = _limit(info, true)
-    if _level(info) == 0:
-        return _ready(info, true, max_edge)
-    scale = min(1.0, max_edge / max(true), limit / max(true))
-    wanted = (max(1, round(true[0] * scale)), max(1, round(true[1] * scale)))
-    return wanted, f"!{wanted[0]},{wanted[1]}"
+def _stand_in(place: str, image: str) -> int:
+    """The long side of the stand-in that a request was sent to; 0 where it was not."""
+    found = _STAND_IN.match(_tail(place, image))
+    return int(found[1]) if found else 0
 
 
-def _limit(info: dict[str, Any], true: Size) -> float:
-    """The longest side that the server says it sends (2.1, 5.2 and 3.0, 5.3: maxWidth, maxHeight, maxArea)."""
-    profile = info.get("profile")
-    said = dict(info)
-    for part in profile if isinstance(profile, list) else ():
-        said |= part if isinstance(part, dict) else {}
-    width = _positive(said.get("maxWidth"))
-    height = _positive(said.get("maxHeight")) or width
-    area = _positive(said.get("maxArea"))
-    scales = [width / true[0]] if width else []
-    scales += [height / true[1]] if height else []
-    scales += [math.sqrt(area / (true[0] * true[1]))] if area else []
-    return min(scales, default=1.0) * max(true)
-
-
-def _positive(value: object) -> float:
-    return float(value) if isinstance(value, int | float) and 0 < value < math.inf else 0.0
-
-
-def _level(info: dict[str, Any]) -> int:
-    """The server's level of compliance; level 1 where it does not say, as scaling is what most do."""
-    profile = info.get("profile")
-    first = profile[0] if isinstance(profile, list) and profile else profile
-    return next((level for level in (0, 1, 2) if f"level{level}" in str(first)), 1)
-
-
-def _ready(info: dict[str, Any], true: Size, max_edge: int) -> tuple[Size, str]:
-    """The smallest of a level-0 server's sizes that is large enough for `max_edge`, else the largest there is."""
-    listed = info.get("sizes")
-    sizes = [_size(each) for each in listed] if isinstance(listed, list) else []
-    known = sorted({size for size in sizes if size and max(size) <= max(true)}, key=max)
-    enough = [size for size in known if max(size) >= min(max_edge, max(true))]
-    if enough:
-        return enough[0], _written(info, enough[0])
-    whole = "max" if _version(info) >= 3 else "full"
-    return true, whole
-
-
-def _size(listed: object) -> Size | None:
-    if isinstance(listed, dict) and isinstance(listed.get("width"), int) and isinstance(listed.get("height"), int):
-        return listed["width"], listed["height"]
-    return None
-
-
-def _written(info: dict[str, Any], size: Size) -> str:
-    """The canonical form of a size, the only one that a level-0 server need know: `w,` in 2.1 and `w,h` in 3.0."""
-    return f"{size[0]},{size[1]}" if _version(info) >= 3 else f"{size[0]},"
-
-
-def _version(info: dict[str, Any]) -> int:
-    """3 where the context or the type says so; 3.0 names an image by `id`, 2.1 by `@id`."""
-    return 3 if "image/3" in str(info.get("@context")) or info.get("type") == "ImageService3" else 2
+def _suffix(content: bytes) -> str:
+    """By the first bytes, as some servers send another format than the JPEG that was asked for."""
+    kinds = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"II*\0": ".tif", b"MM\0*": ".tif"}
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return ".webp"
+    return next((suffix for start, suffix in kinds.items() if content.startswith(start)), ".jpg")
 
 
 def _check_size(content: bytes, wanted: Size) -> None:
@@ -133,6 +137,6 @@ def _check_size(content: bytes, wanted: Size) -> None:
 
     Decoded to the last pixel: a body that was cut off under the right length still has the header of the whole.
     """
-    received = load(content).size
+    received = scan(content).size
     if any(got > ask + 1 or got < ask - 1 for got, ask in zip(received, wanted, strict=True)):
         raise ImageError(f"{received[0]}×{received[1]} pixels came where {wanted[0]}×{wanted[1]} were promised")

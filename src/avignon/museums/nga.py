@@ -5,13 +5,14 @@ serve). Images: IIIF Image API 2.1, https://iiif.io/api/image/2.1/. The data is 
 grant, so each image's rights are read from its own row (`rights.judged`).
 """
 
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from avignon.errors import InputError
-from avignon.museums import names, rights
+from avignon.museums import dates, names, rights
 from avignon.museums.catalog import Catalog, Row
 from avignon.museums.protocol import Received, Sought, one_line, outside
 from avignon.records import Decision, Found, Verdict, Work
@@ -39,7 +40,7 @@ SUBJECT_TERMS = frozenset({"Theme", "Keyword"})
 """Kinds of terms that say what is to be seen; the others name schools, places and catalogues."""
 
 
-_NAMED = "SELECT DISTINCT constituentid FROM names WHERE key = ? ORDER BY ALL"
+_NAMED = "SELECT constituentid, bool_and(other) AS other FROM names WHERE key = ? GROUP BY ALL ORDER BY ALL"
 _PERSON = "SELECT * FROM constituents WHERE artistofngaobject <> '0' AND constituentid = ?"
 _OBJECTS = """
     SELECT COLUMNS('objectid|accessionnum|title|displaydate|beginyear|endyear|medium|classification|creditline')
@@ -85,11 +86,11 @@ class Nga:
 
     def source(self, work: Work) -> str:
         """What the image server would be asked for."""
-        return self._server.source(work.image_url)
+        return self._server.source(work.image_url, work.most)
 
     def receive(self, work: Work) -> Received:
         """The image from the museum's server."""
-        return self._server.receive(work.image_url)
+        return self._server.receive(work.image_url, work.most)
 
     @property
     def _server(self) -> "Images":
@@ -117,13 +118,14 @@ class Nga:
         person = people[role["constituentid"]]
         number = str(row["objectid"])
         ours = self.catalog.about.tables == EMBEDDED_TABLES
+        years = dates.known(row.get("beginyear"), row.get("endyear"), row["displaydate"])
         work = Work(
             museum="procedural museum" if ours else "nga",
             object_id=number,
             artist=artist.name,
             title=one_line(row["title"]),
             image_url=image.get("iiifurl", ""),
-            rights=rights.judged(_evidence(row, person, image), self.year),
+            rights=rights.judged(_evidence(years, row, person, image), self.year),
             attributed=person["forwarddisplayname"] or person["preferreddisplayname"],
             accession=row["accessionnum"],
             date=one_line(row["displaydate"]),
@@ -134,28 +136,45 @@ class Nga:
             width=image.get("width") or 0,
             height=image.get("height") or 0,
             page="" if ours else OBJECT_PAGE.format(number),
-            begin=row.get("beginyear"),
-            end=row.get("endyear"),
+            begin=years.begin,
+            end=years.end,
             depicts=one_line(image.get("assistivetext") or ""),
+            most=_pixels(image.get("maxpixels", "")),
         )
         reason = _doubt(role) or outside(artist, row["classification"]) or ("" if image else "no image published")
         return Found(work, Decision(Verdict.REJECTED, reason) if reason else None)
 
 
-def _evidence(row: Row, person: Row, image: Row) -> rights.Evidence:
+def _evidence(years: dates.Years, row: Row, person: Row, image: Row) -> rights.Evidence:
     return rights.Evidence(
         died=person["endyear"],
         born=person.get("beginyear"),
-        made=row.get("endyear") or row.get("beginyear"),
+        made=years.end,
+        begun=years.begin,
+        unread=(*dates.unread(years, row["displaydate"]), *_unread_cap(image.get("maxpixels", ""))),
         flag=image.get("openaccess"),
         flag_name="openaccess",
         cap=image.get("maxpixels", ""),
     )
 
 
+def _unread_cap(cap: str) -> tuple[str, ...]:
+    return (f"maxpixels {cap.strip()!r}",) if cap.strip() and not _pixels(cap) else ()
+
+
+def _pixels(cap: str) -> int:
+    """The longest side that the museum sends of an image; 0 where it sets no limit, or none that can be read."""
+    found = re.fullmatch(r"\s*(\d{1,6})(?:\.0*)?\s*", cap or "")
+    return int(found[1]) if found else 0
+
+
 def _matching(wanted: int | str, ask: Ask) -> dict[int, Row]:
-    """Artists of an id, or of a name in either of its forms."""
-    numbers = [wanted] if isinstance(wanted, int) else [row["constituentid"] for row in ask(_NAMED, names.key(wanted))]
+    """Artists of an id, or of a name in either of its forms; by another of their names where it is nobody's own."""
+    if isinstance(wanted, int):
+        numbers = [wanted]
+    else:
+        named = ask(_NAMED, names.key(wanted))
+        numbers = [row["constituentid"] for row in [row for row in named if not row["other"]] or named]
     return {number: row for number in numbers for row in ask(_PERSON, number)}
 
 

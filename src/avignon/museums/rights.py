@@ -1,24 +1,19 @@
 """From evidence to rights. Pure: the year is an argument, so that the answer can be tested and never drifts unseen.
 
 Sources: the National Gallery of Art's open-access policy and data dictionary (`openaccess`, `maxpixels`); the Art
-Institute of Chicago's API (`is_public_domain`). Terms of protection are data, with their own sources: `terms.toml`.
+Institute of Chicago's API (`is_public_domain`). Terms of protection and the vocabulary of statements are data, with
+their own sources: `terms.toml`, `statements.toml`.
 """
 
 import functools
-import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from avignon.museums import statements
+from avignon.museums.statements import Reading
 from avignon.records import Access, Rights
-
-_OPEN_WORDS = r"public domain|publicdomain/|\bcc-?0\b|creative commons zero|no known copyright|\bpdm\b"
-_CLOSED_WORDS = (
-    r"in.copyright|copyrighted|all rights reserved|\brestricted|©|/inc\b|\bby-n[cd]|non-?commercial|permission|fair use"
-    r"|\bnot\b.*(public domain|cc-?0)"
-)
-_DOUBTS = r"\?|\b(unknown|perhaps|probably|possibly|maybe|may be|unclear|unsure)\b"
 
 
 @dataclass(frozen=True)
@@ -59,6 +54,8 @@ class Evidence:
     born: int | None = None
     made: int | None = None
     """The last year in which the work was made; the best that is known of its publication."""
+    begun: int | None = None
+    """The first such year; it counts where the last is not known."""
     flag: str | None = None
     """The museum's own release of the image as it stands in its data (`1`, `0`, …); None where the data has no flag."""
     flag_name: str = ""
@@ -67,6 +64,8 @@ class Evidence:
     """`maxpixels` as it stands: the museum shows the image no larger. Empty where it is not capped."""
     statement: str | None = None
     """What the index of one's own scans states; None for a museum."""
+    unread: tuple[str, ...] = ()
+    """What else is written and was not understood, e.g. `date 'cast by the estate'`."""
 
 
 def judged(evidence: Evidence, year: int) -> Rights:
@@ -74,25 +73,28 @@ def judged(evidence: Evidence, year: int) -> Rights:
 
     1. The museum's own flag: 1 is open, 0 restricted, anything else unknown. (0 means "not released", which is not
        proof of a copyright, and asks for the same care.)
-    2. A statement: words that claim rights or deny freedom restrict; words that declare it open, unless they doubt it.
+    2. A statement, by the strictest of its parts: claimed rights, denied or later freedom restrict; what is not
+       understood is unknown; freedom is open, with the condition that a licence sets. Age never speaks against it.
     3. A capped image is restricted: the museum shows it small, under fair use.
     4. Where every term of protection is over, the image is open.
     5. Where at least one is known to run and none is known to be over, it is restricted.
     6. All else is unknown: what is free in one country and not in another, and whatever there is no evidence for.
     """
     states = {term.name: _ends(evidence, term, year) for term in terms().terms}
-    access = _by_source(evidence) or _by_age(states, year)
-    return Rights(access, "; ".join([*_facts(evidence), *_running(states, year)]))
+    statement = (evidence.statement or "").strip()
+    stated = statements.read(statement, year) if statement else None
+    access = _by_source(evidence, stated) or _by_age(states, year)
+    facts = "; ".join([*_facts(evidence, stated), *_running(states, year)])
+    return Rights(access, facts, stated.condition if stated else "")
 
 
-def _by_source(evidence: Evidence) -> Access | None:
+def _by_source(evidence: Evidence, stated: Reading | None) -> Access | None:
     """What the image's owner says; None where nothing is said."""
     if evidence.flag is not None:
         return {"1": Access.OPEN, "0": Access.RESTRICTED}.get(evidence.flag.strip(), Access.UNKNOWN)
-    words = (evidence.statement or "").lower()
-    if re.search(_CLOSED_WORDS, words) or evidence.cap.strip():
+    if evidence.cap.strip():
         return Access.RESTRICTED
-    return Access.OPEN if re.search(_OPEN_WORDS, words) and not re.search(_DOUBTS, words) else None
+    return stated.access if stated else None
 
 
 def _by_age(ends: dict[str, int | None], year: int) -> Access:
@@ -107,7 +109,7 @@ def _ends(evidence: Evidence, term: Term, year: int) -> int | None:
     """The last protected year under a term; None where it cannot be told."""
     died, made = evidence.died or None, evidence.made or None
     if term.after == "publication":
-        last = made if made is not None else died  # Nobody works on after their death.
+        last = made if made is not None else _last_possible(evidence)
         return None if last is None else last + term.years
     if died is not None:
         return died + term.years
@@ -118,7 +120,13 @@ def _ends(evidence: Evidence, term: Term, year: int) -> int | None:
     return born + terms().longest + term.years if born is not None and born + term.years >= year else None
 
 
-def _facts(evidence: Evidence) -> list[str]:
+def _last_possible(evidence: Evidence) -> int | None:
+    """The year of death: nobody works on after it. None where a date says otherwise, or is not understood."""
+    died = evidence.died or None
+    return None if died is None or evidence.unread or (evidence.begun or died) > died else died
+
+
+def _facts(evidence: Evidence, stated: Reading | None) -> list[str]:
     facts = []
     if evidence.flag_name:
         facts.append(
@@ -129,11 +137,19 @@ def _facts(evidence: Evidence) -> list[str]:
     if evidence.statement is None and (evidence.cap or evidence.flag_name == "openaccess"):
         facts.append(f"maxpixels={evidence.cap or 'none'}")
     if evidence.statement is not None:
-        facts.append(f"index states {evidence.statement!r}" if evidence.statement else "no statement")
+        facts.append(f"index states {evidence.statement!r}" if stated else "no statement")
+    if stated and stated.unread:
+        facts.append(f"not understood: {stated.unread!r}")
     facts.append(f"artist died {evidence.died}" if evidence.died else "artist's year of death unknown")
     if evidence.born and not evidence.died:
         facts.append(f"artist born {evidence.born}")
-    return [*facts, f"made {evidence.made}" if evidence.made else "not dated"]
+    return [*facts, _made(evidence), *(f"{each} is not understood" for each in evidence.unread)]
+
+
+def _made(evidence: Evidence) -> str:
+    if evidence.made:
+        return f"made {evidence.made}"
+    return f"made in {evidence.begun} or later" if evidence.begun else "not dated"
 
 
 def _running(ends: dict[str, int | None], year: int) -> list[str]:

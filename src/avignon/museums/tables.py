@@ -1,4 +1,4 @@
-"""CSV tables: read by column name, and what is wrong with one is said by file and line."""
+"""CSV tables that programs write: read by column name, and what is wrong with one is said by file and line."""
 
 import csv
 from collections.abc import Iterator
@@ -12,21 +12,20 @@ Row = dict[str, str]
 csv.field_size_limit(2**24)  # Provenance texts pass the module's default of 128 kB.
 
 
-def rows(path: Path, columns: tuple[str, ...], name: str = "", *, ragged: bool = False) -> Iterator[tuple[int, Row]]:
+def rows(path: Path, columns: tuple[str, ...], name: str = "") -> Iterator[tuple[int, Row]]:
     """The rows of a UTF-8 table with the line on which each ends.
 
     Args:
         path: the file.
         columns: those that must be there; further ones are kept, too.
         name: what the table is called in errors, if not by its path.
-        ragged: whether a row may have fewer fields than there are columns; those missing are empty.
 
     Raises:
         InputError: naming the table, and the column or the line.
     """
     name = name or str(path)
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True, restval="" if ragged else None)
+        reader = csv.DictReader(file, strict=True)
         begins = 1
         try:
             missing = [column for column in columns if column not in (reader.fieldnames or ())]

@@ -7,14 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from avignon.records import Access, Decision, Found, Work
+from avignon.wording import unmarked
 
 COLUMNS = (
-    *("object_id", "title", "date", "medium", "classification", "width", "height", "rights", "evidence", "note"),
+    *("object_id", "title", "date", "medium", "classification", "width", "height"),
+    *("rights", "condition", "evidence", "note"),
     *("accession", "attributed", "credit", "page", "image_url", "terms", "depicts"),
 )
 """Of the list as CSV."""
 
-DECISIONS = ("object_id", "decision", "reason", "title", "date", "rights", "note", "page")
+DECISIONS = ("object_id", "decision", "reason", "title", "date", "rights", "condition", "note", "page")
 """Of a decisions file: the first three are read, the others are for whoever edits it."""
 
 
@@ -23,7 +25,7 @@ class Wish:
     """Which of an artist's works are wanted; each field that is set must be met."""
 
     open_only: bool = False
-    """Only images that are open, of works that the record leaves no doubt about."""
+    """Only images that are open, if with a condition, of works that the record leaves no doubt about."""
     classification: tuple[str, ...] = ()
     """One of these, as the museum writes it; case does not matter."""
     between: tuple[int, int] | None = None
@@ -45,7 +47,7 @@ class Wish:
         )
 
     def _is_like(self, work: Work) -> bool:
-        text = _plain(" ".join((work.title, *work.terms, work.depicts)))
+        text = _plain(" ".join(map(unmarked, (work.title, *work.terms, work.depicts))))
         return all(word in text for word in _plain(self.like).split())
 
 
@@ -91,6 +93,7 @@ def _row(found: Found) -> dict[str, object]:
     fields: dict[str, object] = {column: getattr(work, column) for column in COLUMNS if hasattr(work, column)}
     return fields | {
         "rights": work.rights.access,
+        "condition": work.rights.condition,
         "evidence": work.rights.evidence,
         "note": found.decision.reason if found.decision else "",
         "terms": "; ".join(work.terms),

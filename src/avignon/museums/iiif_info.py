@@ -1,0 +1,191 @@
+"""What a IIIF description (`info.json`) says, and what to ask its server for. Pure: nothing is fetched here.
+
+Image API 2.1 (https://iiif.io/api/image/2.1/#image-information) and 3.0 (https://iiif.io/api/image/3.0/). Numbers may
+come as text: some servers write `"width": "3000"`.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from avignon.errors import FetchError
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A tile: its region of the true image, its place and its size in the joined picture, all in pixels."""
+
+    region: tuple[int, int, int, int]
+    """Left, upper, width and height."""
+    corner: tuple[int, int]
+    size: Size
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The tiles of an image at one scale."""
+
+    true: Size
+    edge: Size
+    """Width and height of a tile, as it is sent."""
+    scale: int
+    """How many pixels of the true image become one."""
+
+    @property
+    def size(self) -> Size:
+        """Of the joined picture."""
+        return _divided(self.true[0], self.scale), _divided(self.true[1], self.scale)
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return math.prod(_divided(side, edge) for side, edge in zip(self.size, self.edge, strict=True))
+
+    def all(self) -> Iterator[Tile]:
+        """Row by row; those at the right and at the lower edge are smaller."""
+        (width, height), (across, down) = self.true, (side * self.scale for side in self.edge)
+        for top in range(0, height, down):
+            for left in range(0, width, across):
+                region = (left, top, min(across, width - left), min(down, height - top))
+                size = (_divided(region[2], self.scale), _divided(region[3], self.scale))
+                yield Tile(region, (left // self.scale, top // self.scale), size)
+
+
+@dataclass(frozen=True)
+class Info:
+    """A description of an image."""
+
+    size: Size
+    """The true one."""
+    level: int
+    """Of compliance; 1 where the server does not say, as scaling is what most do."""
+    version: int
+    """2 or 3."""
+    longest: float
+    """The longest side that the server says it sends (2.1, 5.2 and 3.0, 5.3: maxWidth, maxHeight, maxArea)."""
+    sizes: tuple[Size, ...]
+    """Those that are ready, from the smallest."""
+    tilings: tuple[Tiles, ...]
+    """Those that are ready, from the smallest joined picture."""
+
+    def asked(self, edge: int, widths: tuple[int, ...] = ()) -> tuple[Size, str]:
+        """The size that is to come, no more than `edge` on the long side, and how it is asked for."""
+        if self.level == 0:
+            return self._ready(edge)
+        scale = min(1.0, edge / max(self.size), self.longest / max(self.size))
+        within = [width for width in widths if width <= self.size[0] * scale]
+        if within:
+            width = max(within)
+            return (width, max(1, round(self.size[1] * width / self.size[0]))), f"{width},"
+        wanted = (max(1, round(self.size[0] * scale)), max(1, round(self.size[1] * scale)))
+        return wanted, f"!{wanted[0]},{wanted[1]}"
+
+    def tiles_for(self, edge: int) -> Tiles | None:
+        """Of a server that does not scale and has no size ready that is large enough: the smallest tiles that are."""
+        if self.level > 0 or self._enough(edge) or not self.tilings:
+            return None
+        least = min(edge, max(self.size))
+        return next((tiles for tiles in self.tilings if max(tiles.size) >= least), self.tilings[-1])
+
+    def written(self, tile: Tile) -> list[str]:
+        """Region and size of a tile: the canonical form (2.1 and 3.0, 4.7), then the one that some tilers write."""
+        left, top, width, height = tile.region
+        region = f"{left},{top},{width},{height}"
+        size = self._written(tile.size)
+        return [f"full/{size}", f"{region}/{size}"] if (width, height) == self.size else [f"{region}/{size}"]
+
+    def _enough(self, edge: int) -> list[Size]:
+        return [size for size in self.sizes if max(size) >= min(edge, max(self.size))]
+
+    def _ready(self, edge: int) -> tuple[Size, str]:
+        """The smallest of a level-0 server's sizes that is large enough, else the largest there is."""
+        enough = self._enough(edge)
+        if enough:
+            return enough[0], self._written(enough[0])
+        return self.size, "max" if self.version >= 3 else "full"
+
+    def _written(self, size: Size) -> str:
+        """The canonical form of a size, the only one that a level-0 server need know: `w,` in 2.1 and `w,h` in 3.0."""
+        return f"{size[0]},{size[1]}" if self.version >= 3 else f"{size[0]},"
+
+
+def described(content: bytes) -> Info:
+    """What an info.json says.
+
+    Raises:
+        FetchError: it is none, or has no width and height.
+    """
+    try:
+        info = json.loads(content)
+        size = _size(info)
+    except (ValueError, AttributeError):
+        size = None
+    if size is None:
+        raise FetchError("not a IIIF description with width and height")
+    profile = info.get("profile")
+    first = profile[0] if isinstance(profile, list) and profile else profile
+    level = next((level for level in (0, 1, 2) if f"level{level}" in str(first)), 1)
+    return Info(size, level, _version(info), _longest(info, size), _sizes(info, size), _tilings(info, size))
+
+
+def _version(info: dict[str, Any]) -> int:
+    """3 where the context or the type says so; 3.0 names an image by `id`, 2.1 by `@id`."""
+    return 3 if "image/3" in str(info.get("@context")) or info.get("type") == "ImageService3" else 2
+
+
+def _longest(info: dict[str, Any], true: Size) -> float:
+    profile = info.get("profile")
+    said = dict(info)
+    for part in profile if isinstance(profile, list) else ():
+        said |= part if isinstance(part, dict) else {}
+    width, height, area = (_number(said.get(key)) for key in ("maxWidth", "maxHeight", "maxArea"))
+    height = height or width
+    scales = [width / true[0]] if width else []
+    scales += [height / true[1]] if height else []
+    scales += [math.sqrt(area / (true[0] * true[1]))] if area else []
+    return min(scales, default=1.0) * max(true)
+
+
+def _sizes(info: dict[str, Any], true: Size) -> tuple[Size, ...]:
+    sizes = (_size(each) for each in _list(info.get("sizes")))
+    return tuple(sorted({size for size in sizes if size and max(size) <= max(true)}, key=max))
+
+
+def _tilings(info: dict[str, Any], true: Size) -> tuple[Tiles, ...]:
+    """Every tiling at every scale; of two that give the same picture, the one with fewer tiles first."""
+    tilings = []
+    for each in _list(info.get("tiles")):
+        width = _number(each.get("width")) if isinstance(each, dict) else 0
+        edge = (width, _number(each.get("height")) or width) if width else None
+        scales = [_number(scale) for scale in _list(each.get("scaleFactors"))] if edge else []
+        tilings += [Tiles(true, edge, scale) for scale in scales if edge and scale]
+    return tuple(sorted(tilings, key=lambda tiles: (max(tiles.size), tiles.count)))
+
+
+def _size(listed: object) -> Size | None:
+    if not isinstance(listed, dict):
+        return None
+    width, height = _number(listed.get("width")), _number(listed.get("height"))
+    return (width, height) if width and height else None
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _number(value: object) -> int:
+    """A whole number above 0, written as one or as text; 0 for anything else."""
+    try:
+        number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else 0.0
+    except (ValueError, OverflowError):
+        return 0
+    return int(number) if 1 <= number < 2**53 else 0
+
+
+def _divided(length: int, by: int) -> int:
+    """Rounded up, as tiles at the edges are."""
+    return -(-length // by)

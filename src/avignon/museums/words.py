@@ -1,0 +1,47 @@
+"""Phrases of a vocabulary found in what people write: without case, accents, or one way to put blanks and hyphens."""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+_ALIKE = str.maketrans(
+    {"ⓒ": "©", "Ⓒ": "©", "’": "'", "‘": "'", "´": "'", "œ": "oe", "Œ": "oe", "æ": "ae", "Æ": "ae"}
+    | dict.fromkeys("‐‑‒–—―−", "-")
+)
+
+_OVERLAY = 1
+"""Unicode's class of strokes through a letter. Text that is struck out must not read as if it were not."""
+
+
+def plain(text: str) -> str:
+    """Text for comparison: without case and accents, with one sign for each kind of apostrophe and hyphen."""
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text.translate(_ALIKE)).casefold())
+    return "".join(c for c in folded if unicodedata.combining(c) <= _OVERLAY)
+
+
+def any_of(phrases: Iterable[str], gap: str) -> str:
+    """A pattern for any of these phrases, as whole words, the longest first.
+
+    Args:
+        phrases: as a vocabulary writes them.
+        gap: signs that may stand between their words, or not, as a pattern.
+    """
+    longest = sorted({plain(phrase) for phrase in phrases}, key=len, reverse=True)
+    return f"(?:{'|'.join(_pattern(phrase, gap) for phrase in longest)})"
+
+
+def key(phrase: str, gap: str) -> str:
+    """What is the same of a phrase however it is written."""
+    return re.sub(gap, "", plain(phrase))
+
+
+def _pattern(phrase: str, gap: str) -> str:
+    words = gap.join(map(re.escape, re.split(r"[\s-]+", phrase)))
+    return _edge(phrase[0], "(?<!{})") + words + _edge(phrase[-1], "(?!{})")
+
+
+def _edge(sign: str, beside: str) -> str:
+    """A word ends where its letters do, a number where letters and digits do: `c1885` is two of them, `cc01` is not."""
+    if sign.isdigit():
+        return beside.format(r"[^\W_]")
+    return beside.format(r"[^\W\d_]") if sign.isalpha() else ""

@@ -1,0 +1,239 @@
+"""What cannot be used is told before anything is fetched or trained: the user's adapters, base and encoder."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from avignon import adapters, diffusion, pipeline, train
+from avignon.errors import AdapterError, AvignonError, ModelError, RecipeError
+from avignon.recipe import Ranks, Recipe, load
+from avignon.records import Event, Voice
+from tests.support.runs import carried, small_recipe
+from tests.support.tiny_sd import make_tiny_sd
+from tests.test_bad_input import python
+
+SILENT = Voice("test", lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def guest(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path) -> Path:
+    """The folder of an adapter for the tiny base, with a card."""
+    folder = tmp_path_factory.mktemp("guest")
+    base = diffusion.load(small_recipe(folder / "recipe", tiny_sd), torch.float32, SILENT)
+    adapters.add(base.pipeline.unet, "guest", Ranks(attention=2, projection=2, convolution=2), 0.0, seed=1)
+    adapters.save(base.pipeline.unet, "guest", folder / "adapter" / adapters.WEIGHTS_FILE)
+    (folder / "adapter" / "card.json").write_text(json.dumps({"base": base.card}), encoding="utf-8")
+    return folder / "adapter"
+
+
+def with_guest(folder: Path, model: Path | str, guest: Path, **sections: Any) -> Recipe:
+    """A recipe that mixes an external adapter, called as peft would not have it."""
+    settings = {"adapters": {"style_v1.5": str(guest)}, "weights": [{"style_v1.5": 1.0}]}
+    return small_recipe(folder, model, generate=settings, **sections)
+
+
+def refusal(recipe: Recipe, folder: Path, kind: type[AvignonError] = AdapterError) -> str:
+    """The line by which a run is refused before a stage begins, and before it has a folder."""
+    heard: list[Event] = []
+    with pytest.raises(kind) as refused:
+        pipeline.run(recipe, folder / "runs", heard.append)
+    assert heard == []
+    assert not (folder / "runs").exists()
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def tensors(change: Callable[[dict[str, torch.Tensor]], None]) -> Callable[[Path], None]:
+    """Changes what an adapter's file holds."""
+
+    def spoil(folder: Path) -> None:
+        held = safetensors.torch.load_file(folder / adapters.WEIGHTS_FILE)
+        change(held)
+        safetensors.torch.save_file(held, folder / adapters.WEIGHTS_FILE)
+
+    return spoil
+
+
+def only_file(folder: Path) -> None:
+    """A file of the weights where the folder should be."""
+    content = (folder / adapters.WEIGHTS_FILE).read_bytes()
+    shutil.rmtree(folder)
+    folder.write_bytes(content)
+
+
+SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no folder": (shutil.rmtree, "no such file; an adapter's folder holds pytorch_lora_weights.safetensors"),
+    "a file": (
+        only_file,
+        "no such file; an adapter's folder holds pytorch_lora_weights.safetensors, and guest is a file",
+    ),
+    "other name": (
+        lambda f: (f / adapters.WEIGHTS_FILE).rename(f / "style.safetensors"),
+        "no such file; an adapter's folder holds pytorch_lora_weights.safetensors; here are style.safetensors",
+    ),
+    "cut off": (
+        lambda f: (f / adapters.WEIGHTS_FILE).write_bytes((f / adapters.WEIGHTS_FILE).read_bytes()[:-9]),
+        "damaged: ",
+    ),
+    "empty": (lambda f: (f / adapters.WEIGHTS_FILE).write_bytes(b""), "damaged: "),
+    "of another program": (
+        tensors(lambda t: t.update({k.replace("unet.", "lora_unet_"): t.pop(k) for k in list(t)})),
+        "is no part of a LoRA or DoRA for a UNet in diffusers' format",
+    ),
+    "of a text encoder": (
+        tensors(lambda t: t.update({"text_encoder.x.lora_A.weight": torch.zeros(4, 16)})),
+        "text_encoder.x.lora_A.weight is no part of",
+    ),
+    "half": (tensors(lambda t: t.__delitem__(next(k for k in t if "lora_B" in k))), "no complete LoRA or DoRA"),
+    "wider": (
+        tensors(lambda t: t.update({k: torch.zeros(2, 99) for k in t if k.endswith("to_q.lora_A.weight")})),
+        "made for another base: ",
+    ),
+    "other layer": (
+        tensors(lambda t: t.update({k.replace("mid_block", "middle"): t.pop(k) for k in list(t) if "mid_block" in k})),
+        "made for another base: the UNet has no layer middle",
+    ),
+}
+
+
+@pytest.mark.parametrize("spoilt", SPOILT.values(), ids=SPOILT.keys())
+def test_adapter_that_cannot_be_used(
+    guest: Path, tiny_sd: Path, tmp_path: Path, spoilt: tuple[Callable[[Path], object], str]
+) -> None:
+    """B10: an external adapter that is missing, damaged, foreign or does not fit is named before all else."""
+    own = shutil.copytree(guest, tmp_path / "guest")
+    spoilt[0](own)
+    said = refusal(with_guest(tmp_path, tiny_sd, own), tmp_path)
+    assert said.startswith(f"{own / adapters.WEIGHTS_FILE}: ")
+    assert spoilt[1] in said
+
+
+def test_adapter_of_a_larger_base(guest: Path, tmp_path: Path) -> None:
+    """B10: the miniature's layers are known, too: an adapter of the tiny base does not fit them."""
+    recipe = with_guest(tmp_path, "embedded", guest, base={"resolution": 192})
+    assert "made for another base: " in refusal(recipe, tmp_path)
+
+
+def test_sharded_base_is_read_whole(guest: Path, tiny_sd: Path, tmp_path: Path) -> None:
+    """B10: layers are looked for in all files of a base; of a damaged base nothing is concluded about an adapter."""
+    base = shutil.copytree(tiny_sd, tmp_path / "base")
+    whole = base / "unet" / "diffusion_pytorch_model.safetensors"
+    held = safetensors.torch.load_file(whole)
+    for number, keys in enumerate((sorted(held)[::2], sorted(held)[1::2]), start=1):
+        part = whole.with_name(f"diffusion_pytorch_model-0000{number}-of-00002.safetensors")
+        safetensors.torch.save_file({key: held[key] for key in keys}, part)
+    whole.unlink()
+    recipe = with_guest(tmp_path, base, guest)
+    pipeline._check_files(recipe)
+    part.write_bytes(b"damaged")
+    pipeline._check_files(recipe)
+
+
+def refused_by_train(recipe: Recipe, folder: Path) -> str:
+    """The line by which training is refused once the base is there; nothing was trained."""
+    space, _ = carried(recipe, folder / "runs")
+    with pytest.raises(AdapterError) as refused:
+        train.run(recipe, space, SILENT)
+    assert not space.adapters.exists()
+    return str(refused.value)
+
+
+def test_card_of_another_base(guest: Path, tmp_path: Path) -> None:
+    """B10: an adapter whose card names other weights of the same shapes is refused before anything is trained."""
+    recipe = with_guest(tmp_path, make_tiny_sd(tmp_path / "other", seed=9), guest)
+    assert "made for another base: tiny-sd" in refused_by_train(recipe, tmp_path)
+
+
+def test_base_that_was_yet_to_be_fetched(
+    guest: Path, tiny_sd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B10: of a base on a hub, `train` tells what does not fit as soon as it is there; the file is read before."""
+    own = shutil.copytree(guest, tmp_path / "guest")
+    SPOILT["wider"][0](own)
+    recipe = with_guest(tmp_path, tiny_sd, own)
+    monkeypatch.setattr(pipeline, "_base_folder", lambda recipe: None)
+    assert "made for another base: " in refused_by_train(recipe, tmp_path)
+    SPOILT["half"][0](own)
+    shutil.rmtree(tmp_path / "runs")
+    assert "no complete LoRA" in refusal(recipe, tmp_path)
+
+
+def test_usable_adapter_is_taken(guest: Path, tiny_sd: Path, tmp_path: Path) -> None:
+    """B9: the run of a sound adapter with a dot in its name ends well, and its pictures are told by that name."""
+    recipe = with_guest(tmp_path, tiny_sd, guest, train={"steps": 1})
+    space, _ = carried(recipe, tmp_path / "runs", "generate")
+    index = json.loads(space.series_index.read_text(encoding="utf-8"))
+    assert index["frames"][1][1]["weights"] == {"style_v1.5": 1.0}
+    page = pipeline.run(recipe, tmp_path / "runs", lambda _: None).page
+    assert "style_v1.5" in page.read_text(encoding="utf-8")
+
+
+CODE = """
+import sys
+from pathlib import Path
+from avignon import pipeline
+from avignon.recipe import load
+heard = []
+pipeline.run(load(Path(sys.argv[1])), Path(sys.argv[2]), heard.append, until="generate")
+print([event.kind for event in heard], [name for name in ("torch", "diffusers", "peft") if name in sys.modules])
+"""
+
+
+def test_checks_need_no_torch(guest: Path, tiny_sd: Path, tmp_path: Path) -> None:
+    """B10: a run that is up to date looks at the adapter again, and loads no torch for it."""
+    recipe = with_guest(tmp_path, tiny_sd, guest, train={"steps": 1})
+    carried(recipe, tmp_path / "runs", "generate")
+    done = python("-c", CODE, tmp_path / "small.toml", tmp_path / "runs")
+    assert done.stdout == f"{['skipped'] * 5} []\n", done.stderr
+
+
+def test_missing_base_is_told_at_once(tmp_path: Path) -> None:
+    """B10: a base whose directory is not there is told by field and value before anything is fetched."""
+    nowhere = tmp_path / "nowhere"
+    assert (
+        refusal(small_recipe(tmp_path, nowhere), tmp_path, RecipeError) == f"base.model: {nowhere}: no such directory"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("config.json", "config.json is missing"), ("model.safetensors", "incomplete: ")]
+)
+def test_encoder_that_is_incomplete(tiny_sd: Path, tmp_path: Path, name: str, said: str) -> None:
+    """B10: an encoder's directory without its configuration or weights is told before anything is fetched."""
+    folder = tmp_path / "encoder"
+    folder.mkdir()
+    for file in {"config.json", "model.safetensors"} - {name}:
+        (folder / file).write_text("{}", encoding="utf-8")
+    recipe = small_recipe(tmp_path, tiny_sd, evaluate={"encoder": str(folder)})
+    assert said in refusal(recipe, tmp_path, ModelError)
+
+
+@pytest.mark.parametrize("name", ["", " ", "two\nlines", "a\x00b"])
+def test_names_that_cannot_be_shown(tiny_sd: Path, tmp_path: Path, name: str) -> None:
+    """B9: an adapter's name needs something to be seen, in one line."""
+    with pytest.raises(RecipeError, match=r"generate\.adapters: .* is no name") as refused:
+        small_recipe(tmp_path, tiny_sd, generate={"adapters": {name: "x"}})
+    assert "\n" not in str(refused.value)
+
+
+LINES = (
+    "weights = [{ style_v1.5 = 1.0 }]",
+    "adapters = { style_v1.5 = 'x' }",
+    "strengths = { a.b = 1.0 }",
+    "during = { a.b = [1.0] }",
+)
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_dotted_name_without_quotation_marks(tiny_sd: Path, tmp_path: Path, line: str) -> None:
+    """B9: TOML makes a table of a name with a dot: the line says that it needs quotation marks."""
+    field, value = line.split(" = ", 1)
+    small_recipe(tmp_path, tiny_sd)
+    with pytest.raises(RecipeError, match="is a table here; a name with a dot needs quotation marks"):
+        load(tmp_path / "small.toml", [f"generate.{field}={value}"])
