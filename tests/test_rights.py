@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from avignon.museums import rights
+from avignon.museums.dates import Years
 from avignon.museums.rights import Evidence
 from avignon.records import Access
 
@@ -17,12 +18,12 @@ HOMER, PICASSO, GRIS, LEGER, NOBODY = 1910, 1973, 1927, 1955, None
 
 def museum(flag: str | None, cap: str, died: int | None, made: int | None, born: int | None = None) -> Evidence:
     """What the National Gallery's tables say of an image."""
-    return Evidence(died=died, born=born, made=made, flag=flag, flag_name="openaccess", cap=cap)
+    return Evidence(died=died, born=born, years=Years(end=made), flag=flag, flag_name="openaccess", cap=cap)
 
 
 def scan(statement: str, died: int | None, made: int | None = None) -> Evidence:
     """What the index of one's own scans says."""
-    return Evidence(died=died, made=made, statement=statement)
+    return Evidence(died=died, years=Years(end=made), statement=statement)
 
 
 MUSEUM = [
@@ -144,6 +145,43 @@ def test_evidence_names_its_values() -> None:
     assert rights.judged(museum("1", "", None, None, 1960), YEAR).evidence.startswith(
         "openaccess=1; maxpixels=none; artist's year of death unknown; artist born 1960; not dated"
     )
+
+
+@pytest.mark.parametrize(
+    ("died", "years", "access"),
+    [
+        # Nobody works on after death; casts and prints are made then, too.
+        (1917, Years(), OPEN),
+        (1917, Years(1890, None, since=1890), OPEN),
+        (1917, Years(1890, None), OPEN),
+        (1917, Years(1890, None, since=1890, reissued=True), UNKNOWN),
+        (1917, Years(reissued=True), UNKNOWN),
+        (1917, Years(None, None, since=1932), UNKNOWN),
+        (1917, Years(1885, None, since=1919), UNKNOWN),
+        # One of the years is wrong.
+        (1873, Years(1925, 1925), UNKNOWN),
+        (1873, Years(1874, 1874), UNKNOWN),
+        (1873, Years(1801, 1900), OPEN),
+        (1873, Years(1935, 1935), UNKNOWN),
+        (None, Years(1801, 1801), OPEN),
+    ],
+)
+def test_death_is_the_last_year_only_of_what_the_artist_made(died: int | None, years: Years, access: Access) -> None:
+    """A later year that is named, a cast of an unknown year, or a work made after death keep age from opening."""
+    for evidence in (Evidence(died=died, years=years), Evidence(died=died, years=years, statement="n/a")):
+        found = rights.judged(evidence, YEAR)
+        assert found.access is access
+        assert ("after the artist's death" in found.evidence) is bool(
+            years.reissued or (died and years.begin and years.begin > died)
+        )
+
+
+@pytest.mark.parametrize("statement", ["", "CC0", "public domain", "CC BY 4.0"])
+def test_a_claim_in_another_place_restricts(statement: str) -> None:
+    """Rights that are claimed beside the statement count, whatever it says, and are said."""
+    found = rights.judged(Evidence(died=1750, statement=statement, claims=("credit says '© Doe'",)), YEAR)
+    assert found.access is RESTRICTED
+    assert found.evidence.endswith("credit says '© Doe'")
 
 
 def test_terms_move_each_january() -> None:

@@ -7,6 +7,7 @@ import unicodedata
 import pytest
 
 from avignon.museums import rights, statements
+from avignon.museums.dates import Years
 from avignon.museums.rights import Evidence
 from avignon.museums.statements import read
 from avignon.records import Access
@@ -32,6 +33,15 @@ FREE = [
         "L’image est dans le domaine public",
     ),
     *("dominio público", "de dominio público", "DOMINIO PUBLICO", "pubblico dominio", "di pubblico dominio"),
+    *("Copyright: Public Domain", "Urheberrecht: gemeinfrei", "Droits d'auteur : domaine public"),
+    *("Derechos de autor: dominio público", "Auteursrecht: publiek domein", "Rechtestatus: gemeinfrei"),
+    *("Das Urheberrecht ist abgelaufen", "Die Schutzfrist ist abgelaufen", "urheberrechtlich nicht geschützt"),
+    *("Urheberrechtlich nicht mehr geschützt", "droits d'auteur expirés", "niet meer auteursrechtelijk beschermd"),
+    *("L'oeuvre appartient au domaine public", "De afbeelding valt in het publieke domein"),
+    *("La obra pertenece al dominio público", "L'opera è nel pubblico dominio", "It is in the public domain"),
+    *("CC0 1.0 Universell", "CC0 1.0 Deed", "CC0-Lizenz", "CC0 license", "Open Access (CC0)"),
+    *("Public Domain, via Wikimedia Commons", "<p>Public domain</p>", "image rights: public domain"),
+    "Painting: public domain; photograph: CC0",
     *("publiek domein", "Dit werk behoort tot het publieke domein", "auteursrechtvrij"),
 ]
 
@@ -55,6 +65,10 @@ CONDITIONED = [
     ("licensed under CC BY 4.0", "attribution (CC BY 4.0)"),
     ("CC BY 4.0; CC BY-SA 3.0", "attribution (CC BY 4.0); attribution, share-alike (CC BY-SA 3.0)"),
     ("public domain, CC BY 4.0", "attribution (CC BY 4.0)"),
+    ("CC-BY (Namensnennung)", "attribution (CC BY)"),
+    ("CC BY 4.0 Attribution", "attribution (CC BY 4.0)"),
+    ("CC BY-SA 4.0 (attribution, share alike)", "attribution, share-alike (CC BY-SA 4.0)"),
+    ("Copyright status: licensed under CC BY 4.0", "attribution (CC BY 4.0)"),
 ]
 
 CLOSED = [
@@ -82,6 +96,11 @@ CLOSED = [
     *((each, "") for each in ("urheberrechtlich geschützt", "Alle Rechte vorbehalten", "Tous droits réservés")),
     *((each, "") for each in ("Todos los derechos reservados", "tutti i diritti riservati", "auteursrecht")),
     *((each, "") for each in ("VG Bild-Kunst, Bonn 2024", "public domain, ADAGP", "by permission of the estate")),
+    *(
+        (each, "")
+        for each in ("Copyright: Jane Doe, public domain", "Copyright: not public domain", "Copyright: Museum")
+    ),
+    *((each, "") for each in ("Das Urheberrecht ist nicht abgelaufen", "Urheberrecht: Museum", "urheberrechtlich")),
     # The statement itself names a later year.
     *((each, "") for each in ("Public domain from 2044", "will enter the public domain in 2044", "CC0 2027")),
     *((each, "") for each in ("gemeinfrei ab 2044", "CC0 as of 1.1.2044", "domaine public depuis 2044")),
@@ -89,6 +108,34 @@ CLOSED = [
 ]
 
 DOUBTFUL = [
+    # Codes of countries that are words, too.
+    *("gemeinfrei in DE", "Gemeinfrei (DE)", "gemeinfrei in DE seit 2014", "GEMEINFREI IN DE", "public domain in IT"),
+    *(
+        "dominio publico (ES)",
+        "domaine public (LA)",
+        "public domain (EL)",
+        "public domain (IS)",
+        "Public domain DE, IT",
+    ),
+    *("not protected by copyright in IT", "public domain IN IN", "DE: gemeinfrei"),
+    # One part is free, the other is not said to be.
+    *("Painting: public domain; photo: licensed", "Public domain; image licensed", "CC0, licensed"),
+    *("The painting is in the public domain, rights in the photograph", "Public domain; reproduction rights"),
+    *("Domaine public, droits de reproduction", "Public domain, image rights", "CC BY-SA 4.0; image rights"),
+    *(
+        "gemeinfrei; Rechte am Foto",
+        "dominio público; derechos",
+        "pubblico dominio, diritti",
+        "Rechten; publiek domein",
+    ),
+    *("Painting: public domain; photograph: 2019", "Painting: public domain, photograph published 2019"),
+    *("public domain 1990-2020", "Public domain: photo", "photo 2019, public domain", "CC BY, share alike"),
+    # Boxes without a tick, codes of two letters that are words, an address within another, letters that are struck.
+    *("[ ] public domain", "( ) public domain", "[] public domain", "☐ public domain", "__ public domain"),
+    *("[ ] gemeinfrei [ ] CC BY", "Photo by 1.0", "Photo: by-sa", "by-sa", "CC by in"),
+    "https://creativecommons.org/publicdomain/zero/1.0/?https://creativecommons.org/licenses/by-nc/4.0/",
+    *("p\u0305ublic domain", "p\u033dublic domain", "public d\u0336omain", "public \u20e0domain"),
+    *("Copyright: none", "Urheberrecht: keines", "no copyright claimed"),
     *("public domain (USA only)", "public domain in the United States", "gemeinfrei in den USA", "PD-US"),
     *("public domain?", "probably public domain", "unknown, perhaps CC0", "believed to be in the public domain"),
     *("may be in the public domain", "public domain (author died at least 50 years ago)", "public domain, life + 50"),
@@ -128,7 +175,7 @@ DOUBTFUL = [
         "No copyright status",
     ),
     *("Creative Commons", "CC", "CC 4.0", "attribution", "share alike", "CC BY 4.0, Jane Doe", "CC BY-SA 4.0 or GFDL"),
-    *("account001", "n/a", "-", "?", ".", "ask", "mine", "yes", "1", "my own photograph", "パブリックドメイン", "CC01"),
+    *("account001", "?", ".", "ask", "mine", "yes", "1", "my own photograph", "パブリックドメイン", "CC01"),
     *(
         "https://example.org/publicdomain/",
         "example.org/cc0",
@@ -196,7 +243,7 @@ def test_the_strictest_part_counts(statement: str, condition: str) -> None:
 @pytest.mark.parametrize("died", [None, 1750])
 def test_what_is_not_understood_is_unknown(statement: str, died: int | None) -> None:
     """One place, doubt, slip or unknown word keeps a statement from opening, and age does not open in its place."""
-    assert rights.judged(Evidence(died=died, made=died, statement=statement), YEAR).access is UNKNOWN
+    assert rights.judged(Evidence(died=died, years=Years(died, died), statement=statement), YEAR).access is UNKNOWN
 
 
 def test_statement_opens_when_its_year_has_come() -> None:
@@ -288,6 +335,30 @@ def test_case_blanks_and_accents_do_not_matter(statement: str) -> None:
         assert (found.access, found.condition) == (read(statement, YEAR).access, read(statement, YEAR).condition)
 
 
+@pytest.mark.parametrize("statement", ["", " ", "-", "–", "n/a", "N/A", "n. a.", "k. A.", "keine Angabe"])
+def test_a_blank_in_words_is_no_statement(statement: str) -> None:
+    """What people write into an empty cell leaves the rights to the work's age."""
+    assert statements.is_nothing(statement)
+    assert rights.judged(Evidence(died=1750, statement=statement), YEAR).access is OPEN
+
+
+@pytest.mark.parametrize(
+    ("text", "claimed", "surely"),
+    [
+        *((text, True, True) for text in ("© 2019 Fotograf Müller", "Photo: Doe. All rights reserved", "(c) Doe")),
+        *((text, True, True) for text in ("Copyright 2019", "Alle Rechte vorbehalten", "Tous droits réservés")),
+        *((text, True, False) for text in ("by permission", "Nur mit Genehmigung", "CC BY-NC 4.0", "VG Bild-Kunst")),
+        *((text, True, False) for text in ("not in the public domain", "Protected", "Private use")),
+        *((text, False, False) for text in ("Gift of Jane Doe", "Restricted gift of Jane Doe", "CC0", "Foto: Müller")),
+        *((text, False, False) for text in ("copyright expired", "no copyright", "", "https://museum.org/a.jpg")),
+    ],
+)
+def test_claims_in_text_of_any_kind(text: str, claimed: bool, surely: bool) -> None:
+    """A claim or a denial is found among words that nobody knows; in a title, only what cannot mean anything else."""
+    assert statements.claims(text, YEAR) is claimed
+    assert statements.claims(text, YEAR, surely=True) is surely
+
+
 def test_notes_and_conditions_alone_open_nothing() -> None:
     """Of all phrases of the vocabulary, only those that are there as free open by themselves."""
     for group in statements._vocabulary()["phrases"]:
@@ -310,5 +381,10 @@ def test_no_two_notes_deny_what_stands_between() -> None:
 def test_the_vocabulary_has_sources() -> None:
     """Each group of phrases says where it comes from, and is of a kind that the rule knows."""
     groups = statements._vocabulary()["phrases"]
-    assert {group["kind"] for group in groups} == {"claim", "denial", "doubt", "open", "note"}
+    assert {group["kind"] for group in groups} == {kind.value for kind in statements.Kind} - {
+        "element",
+        "year",
+        "sign",
+        "unread",
+    }
     assert all(group["source"] for group in (*groups, statements._vocabulary()["licence"]))

@@ -131,8 +131,7 @@ class Artic:
         evidence = rights.Evidence(
             died=person.get("death_date"),
             born=person.get("birth_date"),
-            made=years.end,
-            begun=years.begin,
+            years=years,
             unread=dates.unread(years, display),
             flag="" if flag is None else str(int(flag)),
             flag_name="is_public_domain",

@@ -1,7 +1,8 @@
 """Years that a date means, as museums write dates. Pure. The vocabulary is data: `dates.toml`.
 
 Understood are the Extended Date/Time Format, level 1 (ISO 8601-2:2019, https://www.loc.gov/standards/datetime/), and
-the usual spellings in six languages. Where a spelling has two readings, the later end counts, which frees a work later.
+the usual spellings in six languages. Where a spelling has two usual readings, the later end counts, which frees a work
+later; `1898-12` is a month alone, as ISO 8601 has it.
 A date is understood only if all of it is. `read` never guesses from a part.
 """
 
@@ -11,15 +12,17 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from avignon.museums import words
 
-_GAP = r"[\s.]*"
-"""What may stand between the words of a phrase, or not: `n d` is also `n.d.`."""
+_GAP = r"[\s.-]*"
+"""What may stand between the words of a phrase, or not: `n d` is also `n.d.`, and `av j c` is `av. J.-C.`."""
 
-_NEUTRAL = frozenset(".,;:()[]/&'\"-")
+_BREAKS = frozenset(",;/|&")
+"""Signs between `cast` and a year, by which that year may be another's."""
 
 RECENT = 1500
 """Before Christ, years from here on are more likely ours: `1985 BC` was painted in British Columbia."""
@@ -38,6 +41,158 @@ class Years:
     end: int | None = None
     about: bool = False
     """Whether the date says of itself that it is not certain; the margin is in the years already."""
+    since: int | None = None
+    """Where the last year is not known: the latest year that is named."""
+    reissued: bool = False
+    """Whether it was cast or printed in a year that is not known: perhaps after the artist's death."""
+
+    @property
+    def latest(self) -> int | None:
+        """The last year, or else the latest that is named."""
+        return max((year for year in (self.end, self.since, self.begin) if year is not None), default=None)
+
+
+def together(dated: Sequence[Years]) -> Years:
+    """What several dates of one work come to: the later end counts, and none where one of them has none."""
+    dated = [each for each in dated if each != Years()]
+    begins = [each.begin for each in dated if each.begin is not None]
+    ends = [each.end for each in dated if each.end is not None]
+    named = [each.latest for each in dated if each.latest is not None]
+    is_open = len(ends) < len(dated)
+    return Years(
+        min(begins, default=None),
+        None if is_open else max(ends, default=None),
+        any(each.about for each in dated),
+        max(named, default=None) if is_open else None,
+        any(each.reissued for each in dated),
+    )
+
+
+def read(text: str) -> Years | None:
+    """The years that a date stands for; no years where it says that there are none; None where it is not understood."""
+    date = words.plain(text).strip()
+    if not date.strip("-"):
+        return Years()
+    tokens = [(_meant(match), match) for match in _lexer().finditer(date)]
+    said = [place for place, (_, match) in enumerate(tokens) if match[0] not in words.NEUTRAL]
+    if said and tokens[said[0]][0].kind is Kind.UNDATED:
+        if len(said) == 1:
+            return Years()
+        del tokens[said[0]]  # Years behind it are the cataloguer's: "n.d. (1885)".
+    reader = _Reader({meant.kind for meant, _ in tokens})
+    return reader.years() if all(reader.take(meant, match) for meant, match in tokens) else None
+
+
+def known(begin: int | None, end: int | None, text: str) -> Years:
+    """A museum's own years of a work, 0 being none; those of its displayed date where the last one is missing.
+
+    They do not stand against a cast or print of an unknown year.
+    """
+    said = read(text) or Years()
+    own = Years(begin or None, end or None)
+    if said.reissued:
+        return together([own, said])
+    return own if end or said == Years() else said
+
+
+def unread(years: Years, text: str) -> tuple[str, ...]:
+    """What the ledger says of a date that is not understood; nothing where the last year is known without it."""
+    return (f"date {text!r}",) if years.end is None and text.strip() and read(text) is None else ()
+
+
+def death(text: str) -> int | None:
+    """An artist's year of death, e.g. of `died 1910` or `1836-1910`; None where it is not known for certain."""
+    found = re.fullmatch(rf"\s*(?:{words.any_of(_vocabulary()['death'], _GAP)})?[\s.:]*(.*)", words.plain(text))
+    years = read(found[1]) if found else None
+    return None if years is None or years.about or years.reissued else years.end
+
+
+def issued(text: str, made: int | None) -> Years | None:
+    """The years of a cast or print of which a title or a medium speaks.
+
+    Args:
+        text: the title or medium.
+        made: the last year of the work as its date has it; None where that is not known.
+
+    Returns:
+        None where it speaks of none, or of no more than that a work of the year `made` was cast or printed.
+    """
+    plain = words.plain(text)
+    found = re.search(words.any_of(_phrases(Kind.CAST, Kind.REISSUED), _GAP), plain)
+    if not found:
+        return None
+    rest = plain[found.start() :].strip("()[]., ")
+    named = max((int(year) for year in re.findall(r"(?<!\d)[12]\d{3}(?!\d)", plain)), default=None)
+    years = read(rest)
+    if years is None or (named or 0) > (years.latest or 0):
+        years = Years(since=named, reissued=True)
+    late = re.search(words.any_of(_phrases(Kind.REISSUED), _GAP), rest)
+    return years if made is None or late or (years.latest or made) > made else None
+
+
+# Reading word by word -------------------------------------------------------------------------------------------------
+
+
+class Kind(Enum):
+    """What a word of a date does: the groups of words in `dates.toml` by their names, and the lexer's by theirs."""
+
+    # What stands for years.
+    FULL = "full"
+    YEAR = "year"
+    SHORT = "short"
+    HUNDRED = "hundred"
+    TEN = "ten"
+    SHORT_TEN = "short_ten"
+    NAMED = "named"
+    # Numbers, which may be centuries, days or years.
+    ORDINAL = "ordinal"
+    NUMBER = "number"
+    ROMAN = "roman"
+    # What is done with the year beside it.
+    ABOUT = "about"
+    BEFORE = "before"
+    AFTER = "after"
+    FROM = "from"
+    EARLIER = "earlier"
+    LATER = "later"
+    OPEN = "open"
+    UNDATED = "undated"
+    CENTURY = "century"
+    DECADE = "decade"
+    PART = "part"
+    BC = "bc"
+    AD = "ad"
+    MONTH = "month"
+    # What was done to the work.
+    MADE = "made"
+    REWORKED = "reworked"
+    CAST = "cast"
+    PUBLISHED = "published"
+    REISSUED = "reissued"
+    # Nothing.
+    NOTE = "note"
+    SIGN = "sign"
+    OUTSIDE = "outside"
+
+
+_LIMITS = frozenset({Kind.BEFORE, Kind.AFTER, Kind.FROM})
+_ISSUES = frozenset({Kind.CAST, Kind.PUBLISHED, Kind.REISSUED})
+_ACTS = _ISSUES | {Kind.MADE, Kind.REWORKED}
+_NUMBERS = frozenset({Kind.ORDINAL, Kind.NUMBER, Kind.ROMAN})
+
+Share = tuple[float, float]
+"""A part of a century or a decade: where it begins and where it ends, from 0 to 1."""
+
+WHOLE: Share = (0, 1)
+
+
+@dataclass(frozen=True)
+class _Meaning:
+    """What a word means."""
+
+    kind: Kind
+    share: Share = WHOLE
+    """Of `PART` alone."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +201,9 @@ class _Span:
 
     begin: int
     end: int
-    kind: str = "year"
-    """`year`, `decade` or `century`."""
-    share: tuple[float, float] = (0, 1)
+    kind: Kind = Kind.YEAR
+    """`YEAR`, `DECADE` or `CENTURY`."""
+    share: Share = WHOLE
     """Which part of them is meant."""
 
     @property
@@ -58,102 +213,129 @@ class _Span:
         return self.begin + math.floor(self.share[0] * count), self.begin + math.ceil(self.share[1] * count) - 1
 
 
-def read(text: str) -> Years | None:
-    """The years that a date stands for; no years where it says that there are none; None where it is not understood."""
-    date = words.plain(text).strip()
-    tokens = [(_kind(match), match) for match in _lexer().finditer(date)]
-    kinds = {kind for kind, _ in tokens}
-    if kinds <= {"undated", "sign"}:
-        return Years() if "undated" in kinds or not date else None
-    reader = _Reader(has_century="century" in kinds, has_month="month" in kinds, has_era=bool(kinds & {"bc", "ad"}))
-    return reader.years() if all(reader.take(kind, match) for kind, match in tokens) else None
-
-
-def known(begin: int | None, end: int | None, text: str) -> Years:
-    """A museum's own years of a work, 0 being none; those of its displayed date where the last one is missing."""
-    said = None if end else read(text)
-    return said if said and (said.begin or said.end) else Years(begin or None, end or None)
-
-
-def unread(years: Years, text: str) -> tuple[str, ...]:
-    """What the ledger says of a date that is not understood; nothing where the last year is known without it."""
-    return (f"date {text!r}",) if years.end is None and text.strip() and read(text) is None else ()
-
-
 @dataclass
 class _Reader:
     """Goes through a date word by word, and holds what it has come to."""
 
-    has_century: bool
-    has_month: bool
-    has_era: bool
+    kinds: set[Kind]
+    """All that the date has."""
     spans: list[_Span] = field(default_factory=list)
-    parts: list[tuple[float, float]] = field(default_factory=list)
-    """Such as `early`, waiting for their century."""
-    about: bool = False
-    opens: bool = False
-    """Whether the first year is not known."""
-    ends_open: str = ""
-    """The word, `after` or `from`, by which the last year is not known; empty where it is."""
-    prefix: str = ""
-    """Such a word, or `before`, waiting for its year."""
     turned: int = 0
     """How many spans have their era."""
-    in_decade: bool = False
+    about: bool = False
+    # What waits for its year.
+    parts: list[Share] = field(default_factory=list)
+    limit: Kind | None = None
+    is_decade: bool = False
+    issue: bool = False
+    rework: bool = False
+    # What is known of the ends.
+    no_begin: bool = False
+    open_by: Kind | None = None
+    """By what the last year is not known: `AFTER`, which only `before` ends, or `FROM`, which any year does."""
+    open_since: int = 0
+    """The latest year that is said to go on."""
+    acted: bool = False
+    """Whether another act was named since, e.g. `after 1917; modeled before 1985`: its year ends nothing."""
+    stays_open: bool = False
+    """Whether something was done in a year that is not said, so that no year ends it."""
+    reissued: bool = False
 
-    def take(self, kind: str, match: re.Match[str]) -> bool:
+    def take(self, meant: _Meaning, match: re.Match[str]) -> bool:
         """Take in one word; whether it was understood."""
+        kind = meant.kind
         if kind in _SPANS:
-            return self._add(_SPANS[kind](match, self.spans))
-        if kind in ("ordinal", "number", "roman"):
+            return self._add(_SPANS[kind](match, () if self.acted else self.spans))
+        if kind in _NUMBERS:
             return self._number(kind, match[0])
-        if kind in ("bc", "ad"):
-            return self._turn(backwards=kind == "bc")
-        if kind in ("before", "after", "from"):
-            self.prefix = kind
-        elif kind == "later" or (kind == "open" and self.spans):
-            self.ends_open = "after"
-        elif kind in ("earlier", "open"):
-            self.opens = True
-        elif kind == "about":
-            self.about = True
-        elif kind == "decade":
-            self.in_decade = True
-        elif kind.startswith("part"):
-            low, high = _vocabulary()["parts"][int(kind[4:])]["share"]
-            self.parts.append((low, high))
-        else:
-            return kind in ("note", "month", "century") or (kind == "sign" and match[0] in _NEUTRAL)
-        return True
+        if kind in (Kind.BC, Kind.AD):
+            return self._turn(backwards=kind is Kind.BC)
+        if kind in _ACTS:
+            return self._act(kind)
+        if kind in (Kind.LATER, Kind.OPEN, Kind.EARLIER):
+            return self._open(kind)
+        if kind is Kind.PART:
+            self.parts.append(meant.share)
+        elif kind in _LIMITS:
+            self.limit = kind
+        elif kind is Kind.SIGN:
+            return self._sign(match[0])
+        self.about |= kind is Kind.ABOUT
+        self.is_decade |= kind is Kind.DECADE
+        return kind not in (Kind.OUTSIDE, Kind.UNDATED)
 
     def _add(self, span: _Span | None) -> bool:
         if span is None:
             return False
-        if self.in_decade and span.begin == span.end and span.begin % 10 == 0:
-            span = _Span(span.begin, span.begin + 9, "decade")
+        if self.is_decade and span.begin == span.end and span.begin % 10 == 0:
+            span = _Span(span.begin, span.begin + 9, Kind.DECADE)
+        if self.limit is Kind.BEFORE and not self.spans:
+            self.no_begin = True
         self.spans.append(self._parted(span))
-        if self.prefix == "before":
-            self.opens, self.ends_open = self.opens or len(self.spans) == 1, ""
-        elif self.prefix or self.ends_open == "from":
-            self.ends_open = self.prefix
-        self.prefix, self.in_decade = "", False
+        self._limited(span.end)
+        self.limit, self.is_decade, self.issue, self.rework = None, False, False, False
         return True
+
+    def _limited(self, year: int) -> None:
+        """Open the end at a year, or close it with one that is no earlier and of the same act."""
+        if self.limit in (Kind.AFTER, Kind.FROM):
+            self._opened(self.limit, year)
+        elif year >= self.open_since and not self.acted and (self.limit or self.open_by is Kind.FROM):
+            self.open_by = None
+        if self.open_by is None:
+            self.acted = False
+
+    def _opened(self, by: Kind, year: int) -> None:
+        is_later = self.open_by is None or year > self.open_since
+        self.open_since = max(year, self.open_since) if self.open_by else year
+        self.open_by = Kind.AFTER if Kind.AFTER in (by, self.open_by) else by
+        self.acted = self.acted and not is_later
+
+    def _open(self, kind: Kind) -> bool:
+        if kind is Kind.EARLIER or (kind is Kind.OPEN and not self.spans):
+            self.no_begin = True
+        elif self.spans:
+            self._opened(Kind.AFTER, self.spans[-1].end)
+        else:
+            self.stays_open = True
+        return True
+
+    def _act(self, kind: Kind) -> bool:
+        """Something was done: its year follows, or it is not said."""
+        if kind is Kind.MADE:
+            self._leave_undated()
+        self.issue |= kind in _ISSUES
+        self.rework |= kind is Kind.REWORKED
+        self.acted = True
+        return not self.parts  # "late cast"
+
+    def _leave_undated(self) -> None:
+        """What still waits for its year does not get one."""
+        self.reissued |= self.issue
+        self.stays_open |= self.issue or self.rework
+        self.issue = self.rework = False
+
+    def _sign(self, sign: str) -> bool:
+        if sign in _BREAKS:
+            self._leave_undated()
+        return sign in words.NEUTRAL
 
     def _parted(self, span: _Span) -> _Span:
         """The part of a span that was named before it: `early to mid` is from the first to the last of them."""
         parts, self.parts = self.parts, []
-        if not parts or span.kind == "year":
+        if not parts or span.kind is Kind.YEAR:
             return span
         return replace(span, share=(min(low for low, _ in parts), max(high for _, high in parts)))
 
-    def _number(self, kind: str, text: str) -> bool:
+    def _number(self, kind: Kind, text: str) -> bool:
         """A number is a century, a day, or a year, by what else the date says."""
-        value = _roman(text) if kind == "roman" else int(re.sub(r"\D", "", text))
-        if self.has_century and 1 <= value <= 21:
+        value = _roman(text) if kind is Kind.ROMAN else int(re.sub(r"\D", "", text))
+        if Kind.CENTURY in self.kinds and 1 <= value <= 21:
             return self._add(_century(value))
-        if kind != "roman" and self.has_month and 1 <= value <= 31:
+        if kind is not Kind.ROMAN and Kind.MONTH in self.kinds and 1 <= value <= 31:
             return True
-        return kind == "number" and self.has_era and value > 0 and self._add(_Span(value, value))
+        has_era = bool(self.kinds & {Kind.BC, Kind.AD})
+        return kind is Kind.NUMBER and has_era and value > 0 and self._add(_Span(value, value))
 
     def _turn(self, *, backwards: bool) -> bool:
         """Put what has been said since the last era into this one; what looks like a year of ours is not believed."""
@@ -161,19 +343,23 @@ class _Reader:
         if backwards:
             self.spans[self.turned :] = [replace(span, begin=-span.end, end=-span.begin) for span in new]
         self.turned = len(self.spans)
-        return not backwards or all(span.end < RECENT for span in new)
+        return not backwards or (bool(new) and all(span.end < RECENT for span in new))
 
     def years(self) -> Years | None:
         """All spans together, with the margin of a date that is not certain; None where a word is left over."""
-        if self.parts and self.spans:  # "19th century, second half"
-            self.spans.append(self._parted(self.spans.pop()))
-        if not self.spans or self.prefix:
+        self._leave_undated()
+        if self.parts and self.spans and self.spans[-1].kind is not Kind.YEAR and self.spans[-1].share == WHOLE:
+            self.spans.append(self._parted(self.spans.pop()))  # "19th century, second half"
+        if not self.spans or self.limit or self.parts or self.is_decade:
             return None
         margins = _vocabulary()["margins"]
-        margin = margins["century" if any(span.kind == "century" for span in self.spans) else "year"] * self.about
+        margin = margins["century" if any(span.kind is Kind.CENTURY for span in self.spans) else "year"] * self.about
         begin = min(span.years[0] for span in self.spans) - margin
         end = max(span.years[1] for span in self.spans) + margin
-        return Years(None if self.opens else begin, None if self.ends_open else end, self.about)
+        begin_known = None if self.no_begin else begin
+        if not (self.open_by or self.stays_open):
+            return Years(begin_known, end, self.about)
+        return Years(begin_known, None, self.about, end, self.reissued or bool(self.kinds & _ISSUES))
 
 
 # What stands for years ------------------------------------------------------------------------------------------------
@@ -197,38 +383,38 @@ def _shortened(match: re.Match[str], _: Sequence[_Span]) -> _Span | None:
 def _hundred(match: re.Match[str], _: Sequence[_Span]) -> _Span:
     """`1900s`, `18XX`, `18--`: all its years, though some mean its first ten."""
     first = 100 * int(match[0][:2])
-    return _Span(first, first + 99, "century")
+    return _Span(first, first + 99, Kind.CENTURY)
 
 
 def _ten(match: re.Match[str], _: Sequence[_Span]) -> _Span:
     first = 10 * int(match[0][:3])
-    return _Span(first, first + 9, "decade")
+    return _Span(first, first + 9, Kind.DECADE)
 
 
 def _short_ten(match: re.Match[str], spans: Sequence[_Span]) -> _Span | None:
-    """`90s`, after a year of the same century."""
+    """`90s`, after a year of the same century that is not later: `1885, 70s` may be a hundred years on."""
     if not spans or spans[-1].begin < 0:
         return None
     first = spans[-1].begin // 100 * 100 + int(match[0][:2])
-    return _Span(first, first + 9, "decade")
+    return _Span(first, first + 9, Kind.DECADE) if first + 9 >= spans[-1].end else None
 
 
 def _century(number: int) -> _Span:
-    return _Span(100 * number - 99, 100 * number, "century")
+    return _Span(100 * number - 99, 100 * number, Kind.CENTURY)
 
 
 def _named_century(match: re.Match[str], _: Sequence[_Span]) -> _Span:
     return _century(_vocabulary()["centuries"][match[0]])
 
 
-_SPANS: Mapping[str, Callable[[re.Match[str], Sequence[_Span]], _Span | None]] = {
-    "full": _year,
-    "year": _year,
-    "short": _shortened,
-    "hundred": _hundred,
-    "ten": _ten,
-    "short_ten": _short_ten,
-    "named": _named_century,
+_SPANS: Mapping[Kind, Callable[[re.Match[str], Sequence[_Span]], _Span | None]] = {
+    Kind.FULL: _year,
+    Kind.YEAR: _year,
+    Kind.SHORT: _shortened,
+    Kind.HUNDRED: _hundred,
+    Kind.TEN: _ten,
+    Kind.SHORT_TEN: _short_ten,
+    Kind.NAMED: _named_century,
 }
 
 
@@ -246,38 +432,55 @@ def _vocabulary() -> dict[str, Any]:
 
 
 @functools.cache
-def _kinds() -> dict[str, str]:
-    """Kinds of all phrases by their keys; a part of a century is called by its number."""
-    parts = {f"part{number}": part["words"] for number, part in enumerate(_vocabulary()["parts"])}
-    groups: dict[str, list[str]] = {**_vocabulary()["words"], **parts}
-    return {words.key(phrase, _GAP): kind for kind, phrases in groups.items() for phrase in phrases}
+def _meanings() -> dict[str, _Meaning]:
+    """What each phrase means, by its key."""
+    meanings = {each: _Meaning(Kind(name)) for name, group in _vocabulary()["words"].items() for each in group}
+    for part in _vocabulary()["parts"]:
+        low, high = part["share"]
+        meanings |= {each: _Meaning(Kind.PART, (low, high)) for each in part["words"]}
+    return {words.key(phrase, _GAP): meaning for phrase, meaning in meanings.items()}
 
 
-def _kind(match: re.Match[str]) -> str:
+def _phrases(*kinds: Kind) -> list[str]:
+    return [each for kind in kinds for each in _vocabulary()["words"][kind.value]]
+
+
+def _meant(match: re.Match[str]) -> _Meaning:
     group = str(match.lastgroup)
-    return _kinds()[words.key(match[0], _GAP)] if group == "phrase" else group.rstrip("12")
+    return _meanings()[words.key(match[0], _GAP)] if group == "phrase" else _Meaning(Kind(group))
 
 
 @functools.cache
 def _lexer() -> re.Pattern[str]:
     """What a date is made of; the first group that fits is taken, and one fits every sign but blanks."""
-    phrases = [*(each for group in _vocabulary()["words"].values() for each in group)]
+    phrases = [each for group in _vocabulary()["words"].values() for each in group]
     phrases += [each for part in _vocabulary()["parts"] for each in part["words"]]
     begins, ends = r"(?<!\d)", r"(?![^\W_])"
     time = r"(?:[t ]\d\d:\d\d(?::\d\d)?(?:\.\d+)?(?:z|[+-]\d\d:?\d\d)?)?"
     many = r"'?(?:s|er|ern)"
+    month, day = r"(?:0?[1-9]|1[0-2]|xx)", r"(?:0?[1-9]|[12]\d|3[01])"
+    full = (
+        rf"\d{{4}}([-.]){month}\2(?:{day}|xx){time}",  # 1885-05-12, 1885-05-12T10:00:00Z, 1885-XX-XX
+        r"\d{4}-xx",
+        r"\d{4}\.0+",  # 1885.0
+        rf"(?:{day}[./-])?{day}[./-]\d{{4}}",  # 12.5.1885, 05/1885
+    )
+    century = (
+        r"(?<=(?:st|nd|rd|th))[\s-]*c(?![a-z])",  # 19th c., where c. 1885 is about
+        r"\bs\.?\s*(?=[ivx]+\b)",  # s. XIX
+        r"(?<=[ivx\d]e)\s*s(?![^\W_])",  # XIXe s.
+        r"(?<=[ivx\d]eme)\s*s(?![^\W_])",
+    )
     return re.compile(
-        rf"(?P<full>{begins}(?:\d{{4}}([-.])(?:0?[1-9]|1[0-2]|xx)\2(?:0?[1-9]|[12]\d|3[01]|xx){time}|\d{{4}}-xx|\d{{4}}\.0+"
-        rf"|(?:(?:0?[1-9]|[12]\d|3[01])[./-])?(?:0?[1-9]|[12]\d|3[01])[./-]\d{{4}}){ends})"
-        rf"|(?P<hundred>{begins}\d\d(?:00-?{many}|xx|--){ends})"
-        rf"|(?P<ten>{begins}\d{{3}}(?:0-?{many}{ends}|x{ends}|-(?!\d)))"
-        rf"|(?P<short_ten>{begins}\d0{many}{ends})"
-        rf"|(?P<short>{begins}\d{{4}}\s*[-/]\s*\d{{1,2}}(?![\d.'?~%]|[^\W_]))"
+        rf"(?P<full>{begins}(?:{'|'.join(full)}){ends})"
+        rf"|(?P<hundred>{begins}\d\d(?:00-?{many}|xx|--){ends})"  # 1800s, 18XX, 18--
+        rf"|(?P<ten>{begins}\d{{3}}(?:0-?{many}{ends}|x{ends}|-(?!\d)))"  # 1890s, 188X, 188-
+        rf"|(?P<short_ten>{begins}\d0{many}{ends})"  # 90s
+        rf"|(?P<short>{begins}\d{{4}}\s*[-/]\s*(?:\d\d|\d(?![?~%]))(?!\.\d|[\d']|[^\W_]))"  # 1929-35, 1885/6
         rf"|(?P<year>{begins}\d{{4}}{ends})"
-        rf"|(?P<open>\.\.+|[-/]\s*\??\s*[\])]*$|^/)"
+        rf"|(?P<open>\.\.+|[-/]\s*\??\s*[\])]*$|^/)"  # 1885/.., 1890-, 1890-?, /1885
         rf"|(?P<named>\b(?:{'|'.join(_vocabulary()['centuries'])})\b)"
-        r"|(?P<century1>(?<=(?:st|nd|rd|th))[\s-]*c(?![a-z]))"  # "19th c.", where "c. 1885" is about.
-        r"|(?P<century2>\bs\.?\s*(?=[ivx]+\b))"
+        rf"|(?P<century>{'|'.join(century)})"
         rf"|(?P<phrase>{words.any_of(phrases, _GAP)})"
         r"|(?P<ordinal>\d{1,2}(?:st|nd|rd|th|eme|er|de|ste|e|o|a|°)(?![^\W_]))"
         r"|(?P<roman>\b[ivx]{1,6}(?:eme|er|e|th)?\b)"

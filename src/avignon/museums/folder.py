@@ -11,13 +11,13 @@ import time
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from avignon import sheets
 from avignon.errors import ImageError, InputError
 from avignon.imaging import SUFFIXES, size_of
-from avignon.museums import dates, names, rights
+from avignon.museums import dates, names, rights, statements
 from avignon.museums.files import TABLES, Files, candidates, composed, files_of, is_read, unread
 from avignon.museums.protocol import Received, Sought, one_line, outside
 from avignon.recipe import slug, stem
@@ -25,6 +25,11 @@ from avignon.records import Decision, Found, Verdict, Work
 from avignon.sheets import Row
 
 INDEX = "index.csv"
+
+_NO_PROSE = frozenset({"rights", "file", "artist", "artist_died", "date", "year", "object_id", "accession"})
+"""Columns in which no rights are claimed, or that are read for them elsewhere."""
+
+_OF_THE_WORK = frozenset({"title", "medium", "classification", "terms", "qualifier"})
 
 Listed = tuple[Row, str]
 """A picture's row, and why it can be nobody's work; empty where that is for its artist to say."""
@@ -122,7 +127,7 @@ class Folder:
             artist=artist.name,
             title=one_line(title),
             image_url=row["file"],
-            rights=rights.judged(_evidence(row), self.year),
+            rights=rights.judged(_evidence(row, self.year), self.year),
             attributed=row.get("artist", ""),
             accession=row.get("accession", ""),
             date=one_line(row.get("date") or row.get("year", "")),
@@ -268,23 +273,38 @@ def _check_twice(index: Path, lines: Sequence[int], rows: Sequence[Row]) -> None
         seen[identity] = line, row["file"]
 
 
-def _evidence(row: Row) -> rights.Evidence:
-    years, died = _years(row), dates.read(row.get("artist_died", ""))
-    # A death that is only about known is not known: a term of protection hangs on the year.
-    last = died.end if died and not died.about else None
+def _evidence(row: Row, year: int) -> rights.Evidence:
+    years, died = _years(row), dates.death(row.get("artist_died", ""))
     unread = [f"date {text!r}" for text in _dates(row) if dates.read(text) is None]
-    if last is None and row.get("artist_died", "").strip():
+    if unread:  # It may say of a later year than those that are understood.
+        years = replace(years, end=None, since=years.latest)
+    if died is None and dates.read(row.get("artist_died", "")) != dates.Years():
         unread.append(f"year of death {row['artist_died']!r}")
     return rights.Evidence(
-        died=last, made=years.end, begun=years.begin, statement=row.get("rights", ""), unread=tuple(unread)
+        died=died, years=years, statement=row.get("rights", ""), unread=tuple(unread), claims=_claims(row, year)
     )
 
 
 def _years(row: Row) -> dates.Years:
-    """The years that an index writes, in the first of its dates that is understood."""
-    read = (years for text in _dates(row) if (years := dates.read(text)))
-    return next((years for years in read if years.begin or years.end), dates.Years())
+    """The years that an index writes, in all of its dates that are understood, and in words for casts and prints."""
+    dated = dates.together([years for text in _dates(row) if (years := dates.read(text))])
+    issues = [dates.issued(row.get(column, ""), dated.end) for column in ("title", "medium")]
+    return dates.together([dated, *(each for each in issues if each)])
 
 
 def _dates(row: Row) -> list[str]:
     return [text for column in ("year", "date") if (text := row.get(column, "")).strip()]
+
+
+def _claims(row: Row, year: int) -> tuple[str, ...]:
+    """Rights that are claimed in any other column than `rights`.
+
+    What describes the work may well speak of `protected` or `private use`; there, only what cannot mean anything else
+    is a claim.
+    """
+    others = {column: text for column, text in row.items() if column not in _NO_PROSE}
+    return tuple(
+        f"{column} says {text!r}"
+        for column, text in others.items()
+        if statements.claims(text, year, surely=column in _OF_THE_WORK)
+    )

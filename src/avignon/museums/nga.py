@@ -149,8 +149,7 @@ def _evidence(years: dates.Years, row: Row, person: Row, image: Row) -> rights.E
     return rights.Evidence(
         died=person["endyear"],
         born=person.get("beginyear"),
-        made=years.end,
-        begun=years.begin,
+        years=years,
         unread=(*dates.unread(years, row["displaydate"]), *_unread_cap(image.get("maxpixels", ""))),
         flag=image.get("openaccess"),
         flag_name="openaccess",

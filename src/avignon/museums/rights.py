@@ -7,11 +7,11 @@ their own sources: `terms.toml`, `statements.toml`.
 
 import functools
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from avignon.museums import statements
+from avignon.museums import dates, statements
 from avignon.museums.statements import Reading
 from avignon.records import Access, Rights
 
@@ -52,10 +52,8 @@ class Evidence:
     died: int | None = None
     """The artist's year of death. In a museum's table 0 stands for an unknown year: there is no year 0."""
     born: int | None = None
-    made: int | None = None
-    """The last year in which the work was made; the best that is known of its publication."""
-    begun: int | None = None
-    """The first such year; it counts where the last is not known."""
+    years: dates.Years = field(default_factory=dates.Years)
+    """When the work was made; its last year is the best that is known of its publication."""
     flag: str | None = None
     """The museum's own release of the image as it stands in its data (`1`, `0`, …); None where the data has no flag."""
     flag_name: str = ""
@@ -66,6 +64,8 @@ class Evidence:
     """What the index of one's own scans states; None for a museum."""
     unread: tuple[str, ...] = ()
     """What else is written and was not understood, e.g. `date 'cast by the estate'`."""
+    claims: tuple[str, ...] = ()
+    """Rights that are claimed in other places than the statement, e.g. `credit says '© 2019 Doe'`."""
 
 
 def judged(evidence: Evidence, year: int) -> Rights:
@@ -73,17 +73,19 @@ def judged(evidence: Evidence, year: int) -> Rights:
 
     1. The museum's own flag: 1 is open, 0 restricted, anything else unknown. (0 means "not released", which is not
        proof of a copyright, and asks for the same care.)
-    2. A statement, by the strictest of its parts: claimed rights, denied or later freedom restrict; what is not
-       understood is unknown; freedom is open, with the condition that a licence sets. Age never speaks against it.
+    2. A claim of rights in any other place restricts. Of a statement, the strictest part counts: claimed rights, denied
+       or later freedom restrict; what is not understood is unknown; freedom is open, with the condition that a licence
+       sets. Age never speaks against it.
     3. A capped image is restricted: the museum shows it small, under fair use.
-    4. Where every term of protection is over, the image is open.
+    4. Where every term of protection is over, the image is open, unless it was made after the artist's death: then one
+       of the years is wrong.
     5. Where at least one is known to run and none is known to be over, it is restricted.
     6. All else is unknown: what is free in one country and not in another, and whatever there is no evidence for.
     """
     states = {term.name: _ends(evidence, term, year) for term in terms().terms}
-    statement = (evidence.statement or "").strip()
-    stated = statements.read(statement, year) if statement else None
-    access = _by_source(evidence, stated) or _by_age(states, year)
+    statement = evidence.statement or ""
+    stated = None if statements.is_nothing(statement) else statements.read(statement, year)
+    access = _by_source(evidence, stated) or _by_age(evidence, states, year)
     facts = "; ".join([*_facts(evidence, stated), *_running(states, year)])
     return Rights(access, facts, stated.condition if stated else "")
 
@@ -94,20 +96,22 @@ def _by_source(evidence: Evidence, stated: Reading | None) -> Access | None:
         return {"1": Access.OPEN, "0": Access.RESTRICTED}.get(evidence.flag.strip(), Access.UNKNOWN)
     if evidence.cap.strip():
         return Access.RESTRICTED
+    if evidence.claims:
+        return Access.RESTRICTED
     return stated.access if stated else None
 
 
-def _by_age(ends: dict[str, int | None], year: int) -> Access:
+def _by_age(evidence: Evidence, ends: dict[str, int | None], year: int) -> Access:
     over = [end is not None and end < year for end in ends.values()]
     runs = [end is not None and end >= year for end in ends.values()]
     if all(over):
-        return Access.OPEN
+        return Access.UNKNOWN if _made_after_death(evidence) else Access.OPEN
     return Access.RESTRICTED if any(runs) and not any(over) else Access.UNKNOWN
 
 
 def _ends(evidence: Evidence, term: Term, year: int) -> int | None:
     """The last protected year under a term; None where it cannot be told."""
-    died, made = evidence.died or None, evidence.made or None
+    died, made = evidence.died or None, evidence.years.end or None
     if term.after == "publication":
         last = made if made is not None else _last_possible(evidence)
         return None if last is None else last + term.years
@@ -122,8 +126,15 @@ def _ends(evidence: Evidence, term: Term, year: int) -> int | None:
 
 def _last_possible(evidence: Evidence) -> int | None:
     """The year of death: nobody works on after it. None where a date says otherwise, or is not understood."""
-    died = evidence.died or None
-    return None if died is None or evidence.unread or (evidence.begun or died) > died else died
+    died, years = evidence.died or None, evidence.years
+    is_limit = not (evidence.unread or years.reissued) and (years.latest or 0) <= (died or 0)
+    return died if is_limit else None
+
+
+def _made_after_death(evidence: Evidence) -> bool:
+    """Whether the years contradict each other: one of them is wrong, and nothing says which."""
+    died, begin = evidence.died or None, evidence.years.begin
+    return died is not None and begin is not None and begin > died
 
 
 def _facts(evidence: Evidence, stated: Reading | None) -> list[str]:
@@ -143,13 +154,15 @@ def _facts(evidence: Evidence, stated: Reading | None) -> list[str]:
     facts.append(f"artist died {evidence.died}" if evidence.died else "artist's year of death unknown")
     if evidence.born and not evidence.died:
         facts.append(f"artist born {evidence.born}")
-    return [*facts, _made(evidence), *(f"{each} is not understood" for each in evidence.unread)]
+    return [*facts, _made(evidence), *(f"{each} is not understood" for each in evidence.unread), *evidence.claims]
 
 
 def _made(evidence: Evidence) -> str:
-    if evidence.made:
-        return f"made {evidence.made}"
-    return f"made in {evidence.begun} or later" if evidence.begun else "not dated"
+    years, made = evidence.years, "not dated"
+    if years.latest:
+        made = f"made {years.end}" if years.end else f"made in {years.latest} or later"
+    issued = ", cast or printed in an unknown year, perhaps after the artist's death" if years.reissued else ""
+    return made + issued + (", after the artist's death" if _made_after_death(evidence) else "")
 
 
 def _running(ends: dict[str, int | None], year: int) -> list[str]:

@@ -7,8 +7,9 @@ language, a slip of the pen) can make an image unknown, but never free. The voca
 import functools
 import re
 import tomllib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,15 @@ from avignon.records import Access
 _GAP = r"[\s\-_:]*"
 """What may stand between the words of a phrase, or not: `public domain` is also `public-domain` and `publicdomain`."""
 
-_NEUTRAL = frozenset(".,;:()[]\"'“”„«»/|&-_")
-"""Signs that change nothing. Others, `?` above all, do, or are not understood."""
+_SEPARATORS = frozenset(",;|")
+"""Signs behind which something else is spoken of."""
+
+_OPENING = frozenset("([\"'“„«")
 
 _ADDRESS = re.compile(
     r"(?:https?:)?(?://)?(?:www\.)?(?P<place>(?:creativecommons|rightsstatements)\.org/[a-z]+/[a-z+-]+)"
     r"(?:/(?P<version>\d\.\d))?(?:/(?!deed|legalcode|rdf)(?P<port>[a-z]+))?"
-    r"(?:/(?:deed|legalcode|rdf)(?:\.[\w-]+)?)?/?(?:[?#].*)?"
+    r"(?:/(?:deed|legalcode|rdf)(?:\.[\w-]+)?)?/?(?:[?#][\w=&-]*)?"
 )
 """An address of a licence or statement, in any of the forms in which its publisher serves it."""
 
@@ -40,13 +43,39 @@ class Reading:
     """The words that are not understood."""
 
 
+class Kind(Enum):
+    """What a piece of a statement does: the groups of `statements.toml` by their names, and what the lexer finds."""
+
+    CLAIM = "claim"
+    DENIAL = "denial"
+    DOUBT = "doubt"
+    OPEN = "open"
+    NOTE = "note"
+    LINK = "link"
+    ARTICLE = "article"
+    LABEL = "label"
+    ELEMENT = "element"
+    YEAR = "year"
+    SIGN = "sign"
+    UNREAD = "unread"
+
+
+_BESIDE = frozenset({Kind.NOTE, Kind.LINK, Kind.ARTICLE, Kind.LABEL, Kind.ELEMENT, Kind.SIGN})
+"""What may stand between `rights` and what they are."""
+
+_SPOKEN_OF = frozenset({Kind.NOTE, Kind.ARTICLE, Kind.LABEL, Kind.OPEN, Kind.CLAIM, Kind.DENIAL, Kind.DOUBT})
+"""What an article may stand before."""
+
+
 @dataclass(frozen=True)
 class _Part:
-    """A piece of a statement: `claim`, `denial`, `doubt`, `open` or `note` as in the vocabulary; `year`; `unread`."""
+    """A piece of a statement."""
 
-    kind: str
+    kind: Kind
     text: str = ""
     condition: str = ""
+    sure: bool = False
+    """Of a claim: whether it cannot mean anything else, wherever it stands."""
 
 
 def read(statement: str, year: int) -> Reading:
@@ -56,64 +85,136 @@ def read(statement: str, year: int) -> Reading:
     2. What is not understood, doubts, or names no freedom, is unknown.
     3. All else is open. Conditions are kept whatever the access.
     """
-    parts = [part for match in _lexer().finditer(words.plain(statement)) if (part := _part(match))]
+    parts = _in_context(_parts(statement), _shouted(statement))
     kinds = [part.kind for part in parts]
-    opened = len(kinds) - kinds[::-1].index("open") if "open" in kinds else 0
-    later = any(part.kind == "year" and int(part.text) > year for part in parts)
-    if "claim" in kinds or "denial" in kinds[:opened] or (opened and later):
+    until_open = len(kinds) - kinds[::-1].index(Kind.OPEN) if Kind.OPEN in kinds else 0
+    later = any(re.fullmatch(r"[12]\d{3}", part.text) and int(part.text) > year for part in parts)
+    if Kind.CLAIM in kinds or Kind.DENIAL in kinds[:until_open] or (until_open and later):
         access = Access.RESTRICTED
-    elif not opened or {"unread", "doubt", "denial"}.intersection(kinds):
+    elif not until_open or {Kind.UNREAD, Kind.DOUBT, Kind.DENIAL}.intersection(kinds):
         access = Access.UNKNOWN
     else:
         access = Access.OPEN
-    conditions = dict.fromkeys(part.condition for part in parts if part.condition)
-    unread = " ".join(part.text for part in parts if part.kind in ("unread", "denial"))
+    conditions = dict.fromkeys(part.condition for part in parts if part.condition and part.kind is not Kind.ELEMENT)
+    unread = " ".join(part.text for part in parts if part.kind in (Kind.UNREAD, Kind.DENIAL))
     return Reading(access, "; ".join(conditions), unread)
 
 
+def is_nothing(statement: str) -> bool:
+    """Whether a statement is a blank, in words: `-`, `n/a`."""
+    said = words.plain(statement).strip()
+    return not said.strip("-") or re.sub(r"[\s.]+", "", said) in _vocabulary()["nothing"]
+
+
+def claims(text: str, year: int, *, surely: bool = False) -> bool:
+    """Whether rights are claimed, or freedom is denied, in text of any kind.
+
+    Args:
+        text: such as a credit line.
+        year: the present one.
+        surely: count only words that cannot mean anything else, as `©`; `protected` may be a title's.
+    """
+    if surely:
+        return any(part.sure for part in _parts(text))
+    return read(text, year).access is Access.RESTRICTED
+
+
+def _parts(statement: str) -> list[_Part]:
+    return [part for match in _lexer().finditer(words.plain(statement)) if (part := _part(match))]
+
+
 def _part(match: re.Match[str]) -> _Part | None:
-    """What the lexer found; None for a sign that changes nothing."""
+    """What the lexer found; None for what changes nothing."""
     kind, text = str(match.lastgroup), match[0]
     if kind == "address":
         return _at_address(text.rstrip(".,;:)]}'\""))
     if kind == "licence":
-        return _licensed(text)
+        return _licensed(match)
     if kind == "phrase":
-        return _phrases()[words.key(text, _GAP)]
-    if kind == "year":
-        return _Part("year", text)
-    return None if text in _NEUTRAL else _Part("unread", text)
+        return replace(_phrases()[words.key(text, _GAP)], text=text)
+    if kind in ("year", "sign"):
+        return _Part(Kind.UNREAD if kind == "sign" and text not in words.NEUTRAL else Kind(kind), text)
+    return None if kind in ("tag", "holder") else _Part(Kind.UNREAD, text)
+
+
+# What a part says beside the others -----------------------------------------------------------------------------------
+
+
+def _shouted(statement: str) -> frozenset[str]:
+    """Words of two capitals among others that are not: `DE` is Germany where `de` is an article."""
+    capitals = re.findall(r"\b[A-Z]{2}\b", statement)
+    return frozenset() if statement == statement.upper() else frozenset(map(str.lower, capitals))
+
+
+def _in_context(parts: Sequence[_Part], shouted: frozenset[str]) -> list[_Part]:
+    """The parts; those that say nothing without another that is not there are not understood."""
+    return [
+        each if _is_complete(parts, place) and each.text not in shouted else replace(each, kind=Kind.UNREAD)
+        for place, each in enumerate(parts)
+    ]
+
+
+def _is_complete(parts: Sequence[_Part], place: int) -> bool:
+    """Whether a part has beside it what it needs to be understood."""
+    part, before, after = parts[place], parts[:place], parts[place + 1 :]
+    if part.kind is Kind.LABEL or part.text == ":":
+        named = [each for each in before if each.text != "-"][-1:]  # "CC0-Lizenz"
+        return _has_value(after) or (part.text in _vocabulary()["licence"]["between"] and _is_open(named))
+    if part.kind is Kind.ARTICLE:
+        return bool(after) and after[0].kind in _SPOKEN_OF
+    if part.kind is Kind.LINK:
+        return bool(after) and (after[0].kind is not Kind.SIGN or after[0].text in _OPENING)
+    if part.kind is Kind.ELEMENT:
+        return any(each.kind is Kind.OPEN and part.condition in each.condition for each in parts)
+    return part.kind is not Kind.YEAR or _is_open([each for each in before if not _leads_to_year(each)][-1:])
+
+
+def _has_value(after: Sequence[_Part]) -> bool:
+    """Whether `rights` or a colon is followed by freedom, before anything else is spoken of."""
+    ends = (each for each in after if each.kind not in _BESIDE or each.text in _SEPARATORS)
+    return _is_open([each] if (each := next(ends, None)) else [])
+
+
+def _is_open(parts: Sequence[_Part]) -> bool:
+    return any(each.kind is Kind.OPEN for each in parts)
+
+
+def _leads_to_year(part: _Part) -> bool:
+    """What may stand between freedom and the year in which it began: `public domain (since 2014)`."""
+    return part.kind is Kind.LINK or (part.kind is Kind.SIGN and part.text != ":")
+
+
+# Licences -------------------------------------------------------------------------------------------------------------
 
 
 def _at_address(address: str) -> _Part:
     """A licence or statement by its address; any other address is not understood."""
     found, licence = _ADDRESS.fullmatch(address), _vocabulary()["licence"]
     if found is None:
-        return _Part("unread", address)
+        return _Part(Kind.UNREAD, address)
     place = re.sub(r"\.org/(page|data)/", ".org/vocab/", found["place"])
     port = found["port"] or ""
     codes = place.removeprefix(f"{licence['address']}/").split("-")
     known = {element["code"] for element in licence["elements"]}
     if place.startswith(licence["address"]) and known.issuperset(codes) and port in ("", *licence["jurisdictions"]):
         return _of_elements(codes, found["version"] or "", port, address)
-    return _addresses().get(place, _Part("unread", address)) if not port else _Part("unread", address)
+    return _addresses().get(place, _Part(Kind.UNREAD, address)) if not port else _Part(Kind.UNREAD, address)
 
 
-def _licensed(text: str) -> _Part:
-    """A Creative Commons licence by its code or its name."""
-    codes = [_elements()[words.key(found[0], _GAP)] for found in _element().finditer(text)]
-    version = re.search(r"[1-4]\.[05](?:[\s-]+(?P<port>[a-z]+)\b)?", text)
-    port = version["port"] if version and version["port"] in _vocabulary()["licence"]["jurisdictions"] else ""
-    return _of_elements(codes, version[0][:3] if version else "", port or "", text)
+def _licensed(match: re.Match[str]) -> _Part:
+    """A Creative Commons licence by its code or its name. Codes alone may be other words: `Photo: by-sa`."""
+    codes = [_elements()[words.key(found[0], _GAP)] for found in _element().finditer(match[0])]
+    part = _of_elements(codes, match["version"] or "", match["port"] or "", match[0])
+    return part if match["name"] or match["version"] or part.kind is Kind.CLAIM else _Part(Kind.UNREAD, match[0])
 
 
 def _of_elements(codes: Iterable[str], version: str, port: str, text: str) -> _Part:
     """A licence of these elements: it sets the condition of each, and restricts if one of them does."""
     elements = [each for each in _vocabulary()["licence"]["elements"] if each["code"] in codes]
     if elements[0]["code"] != "by" and all(each["kind"] == "open" for each in elements):
-        return _Part("unread", text)  # All that are in use ask for attribution, so something is missing here.
+        return _Part(Kind.UNREAD, text)  # All that are in use ask for attribution, so something is missing here.
     name = " ".join(filter(None, ("CC", "-".join(each["code"] for each in elements), version, port))).upper()
-    kind = "claim" if any(each["kind"] == "claim" for each in elements) else "open"
+    kind = Kind.CLAIM if any(each["kind"] == "claim" for each in elements) else Kind.OPEN
     return _Part(kind, condition=f"{', '.join(each['condition'] for each in elements)} ({name})")
 
 
@@ -128,25 +229,22 @@ def _vocabulary() -> dict[str, Any]:
 @functools.cache
 def _phrases() -> dict[str, _Part]:
     """Every phrase by its key. Elements of a licence that restrict do so on their own, too; others need the licence."""
-    return {
-        words.key(phrase, _GAP): _Part(group["kind"], condition=group.get("condition", ""))
-        for group in _groups()
-        for phrase in group["words"]
-    }
+    return {words.key(phrase, _GAP): _said(group) for group in _groups() for phrase in group["words"]}
+
+
+def _said(group: dict[str, Any]) -> _Part:
+    return _Part(Kind(group["kind"]), condition=group.get("condition", ""), sure=group.get("sure", False))
 
 
 def _groups() -> list[dict[str, Any]]:
-    restricting = [each for each in _vocabulary()["licence"]["elements"] if each["kind"] == "claim"]
-    return [*restricting, *_vocabulary()["phrases"]]
+    elements = _vocabulary()["licence"]["elements"]
+    alone = [each if each["kind"] == "claim" else each | {"kind": "element"} for each in elements]
+    return [*alone, *_vocabulary()["phrases"]]
 
 
 @functools.cache
 def _addresses() -> dict[str, _Part]:
-    return {
-        address: _Part(group["kind"], condition=group.get("condition", ""))
-        for group in _vocabulary()["phrases"]
-        for address in group.get("addresses", ())
-    }
+    return {address: _said(group) for group in _vocabulary()["phrases"] for address in group.get("addresses", ())}
 
 
 @functools.cache
@@ -170,15 +268,23 @@ def _lexer() -> re.Pattern[str]:
         words.any_of(licence[key], _GAP) for key in ("leads", "between", "after", "jurisdictions")
     )
     code = words.any_of((each["code"] for each in licence["elements"]), _GAP)
-    elements = rf"{_element().pattern}(?:{_GAP}{_element().pattern})*"
+    name = words.any_of((name for each in licence["elements"] for name in each["words"]), _GAP)
+    more = rf"(?:{_GAP}{_element().pattern})*"
+    number = rf"(?:{_GAP}|/)v?[1-4]\.[05](?!\d)"
     # A jurisdiction ends the name of a licence before 4.0: in "CC BY 3.0 in copyright", "in" is not India.
-    version = rf"(?:{_GAP}|/)v?(?:[1-3]\.[05][\s-]+{port}(?=\s*(?:$|[^\w\s]))|[1-4]\.[05](?!\d))(?:{_GAP}{after})*"
+    ported = rf"(?<=[1-3]\.[05])[\s-]+(?P<port>{port})(?=\s*(?:$|[^\w\s]))"
+    version = rf"(?:{_GAP}|/)v?(?P<version>[1-4]\.[05])(?!\d)(?:{ported})?"
+    holder = words.any_of(_vocabulary()["holders"], _GAP)
+    freed = words.any_of((each for group in _groups() if group["kind"] == "open" for each in group["words"]), _GAP)
     return re.compile(
         r"(?P<address>(?:(?:https?:)?//|www\.)\S+|[a-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z]{2,}/\S*)"
-        rf"|(?P<licence>{lead}{_GAP}(?:{between}{_GAP})*{elements}(?:{version})?(?:{_GAP}{after})*"
-        rf"|{elements}{version}|{code}(?:-{code})+)"
+        rf"|(?P<licence>(?:(?P<name>{lead}{_GAP}(?:{between}{_GAP})*{_element().pattern}|{name}(?={more}{number})){more}"
+        rf"|{code}(?:{_GAP}{code})+(?={number})|{code}(?:-{code})+)(?:{version})?(?:{_GAP}{after})*)"
+        rf"|(?P<holder>{holder}\s*:\s*(?={freed}))"  # "Copyright: public domain"; any other is a claim.
         rf"|(?P<phrase>{words.any_of((each for group in _groups() for each in group['words']), _GAP)})"
         r"|(?P<year>(?<!\d)[12][0-9]{3}(?!\w))"
+        r"|(?P<tag></?(?:p|br|div|span|b|i|em|strong)\s*/?>)"
+        r"|(?P<box>[(\[]\s*[)\]])"  # That which is not ticked.
         r"|(?P<word>[^\W_]+|\.\.+)"
         r"|(?P<sign>\S)"
     )

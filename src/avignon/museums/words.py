@@ -9,14 +9,18 @@ _ALIKE = str.maketrans(
     | dict.fromkeys("‐‑‒–—―−", "-")
 )
 
-_OVERLAY = 1
-"""Unicode's class of strokes through a letter. Text that is struck out must not read as if it were not."""
+NEUTRAL = frozenset(".,;:()[]\"'“”„«»/|&-")
+"""Signs that change nothing by themselves. Others, `?` above all, do, or are not understood."""
+
+_ACCENTS = frozenset("\u0300\u0301\u0302\u0303\u0308\u030a\u0327\u030c")
+"""Grave, acute, circumflex, tilde, diaeresis, ring, cedilla, caron. Others stay: text that is struck out, by whatever
+stroke, line or cross upon its letters, must not read as if it were not."""
 
 
 def plain(text: str) -> str:
     """Text for comparison: without case and accents, with one sign for each kind of apostrophe and hyphen."""
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text.translate(_ALIKE)).casefold())
-    return "".join(c for c in folded if unicodedata.combining(c) <= _OVERLAY)
+    return "".join(c for c in folded if c not in _ACCENTS)
 
 
 def any_of(phrases: Iterable[str], gap: str) -> str:
