@@ -9,5 +9,5 @@ def without_accents(text: str) -> str:
 
 
 def shown(name: str) -> str:
-    """A file's name as text: bytes that are not UTF-8, which Python keeps as surrogates, as `\\xe4`."""
+    r"""A file's name as text: bytes that are not UTF-8, which Python keeps as surrogates, are written as `\xe4`."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

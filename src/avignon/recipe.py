@@ -43,12 +43,9 @@ SCHEMA = 2
 no other number, because hashes cover only what differs from the defaults; avignon 0.1.0 (schema 1) hashed all."""
 
 
-DECISIONS = sheets.Columns(
-    "decisions",
-    {"object_id": ("id",), "decision": (), "reason": ()},
-    needed=("decision", "object_id"),
-    grave=("decision",),
-)
+_COLUMNS = tomllib.loads(Path(__file__).with_name("decisions.toml").read_text(encoding="utf-8"))
+
+DECISIONS = sheets.Columns("decisions", _COLUMNS["columns"], needed=("object_id", "decision"), grave=_COLUMNS["grave"])
 """Of a curator's file; further columns are for whoever edits it."""
 
 
@@ -115,8 +112,8 @@ class FolderMuseum(Section):
     """A directory of one's own scans, with or without an `index.csv`."""
 
     kind: Literal["folder"]
-    path: str
-    """The directory; relative paths are relative to the recipe."""
+    path: str = Field(min_length=1, pattern=r"\S")
+    """The directory; relative paths are relative to the recipe, whose own is `.`"""
 
 
 class ArticMuseum(OnlineMuseum):

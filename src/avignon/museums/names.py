@@ -18,6 +18,9 @@ from avignon.letters import without_accents
 LIKE = 0.88
 """Likeness (difflib's ratio) from which one name is taken for a slip in another."""
 
+SHORTEST_LIFE = 15
+"""Years from which two numbers behind a name are a life's, and not a work's."""
+
 _BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
 _YEAR = re.compile(r"(?:ca?)?\d{4}s?")
 
@@ -72,8 +75,10 @@ def doubt(text: str, wanted: str) -> str | None:
         (`After Winslow Homer`, `Winslow Homer ?`, `Homer & La Farge`); None where it is about somebody else.
     """
     more, sought = _beyond(text, wanted), frozenset(_words(wanted))
+    if not sought:
+        return None
     doubted = "?" in text or not vocabulary().qualifiers.isdisjoint(more)
-    whole = sought and not _beyond(wanted, text)
+    whole = not _beyond(wanted, text)
     if whole and not doubted and (not more or _is_life(text, wanted)):
         return ""
     pieces = vocabulary().joints.split(text)
@@ -91,21 +96,20 @@ def _is_life(text: str, wanted: str) -> bool:
     """Whether all that a text has beyond a name is what museums put there: years, a nation, words as `born`, a role.
 
     In brackets, or with a year, as `Homer, Winslow, 1836-1910`: without either, `French` is a name. Only between a
-    nation and two years in brackets stand places.
+    nation and the years of a life, in brackets, may stand places.
     """
     known, more, outside = vocabulary(), _beyond(text, wanted), _BRACKETS.sub(" ", text)
-    years = [word for word in more if _YEAR.fullmatch(word)]
-    if key(outside) == key(wanted) and more[0] in known.nationalities:
-        return len(years) > 1 and known.of("own").isdisjoint(more) and not known.joints.search(text) or _are_life(more)
-    return _are_life(more) and (key(outside) == key(wanted) or (bool(years) and not known.joints.search(text)))
-
-
-def _are_life(words: Iterable[str]) -> bool:
-    return all(_YEAR.fullmatch(word) or word in vocabulary().of("life", "own") for word in words)
+    years, bracketed = [word for word in more if _YEAR.fullmatch(word)], key(outside) == key(wanted)
+    if all(_YEAR.fullmatch(word) or word in known.of("life", "own") for word in more):
+        return bracketed or (bool(years) and not known.joints.search(text))
+    numbers = [int(year) for year in years if year.isdigit()]
+    lived = bool(numbers) and max(numbers) - min(numbers) >= SHORTEST_LIFE
+    others = not known.of("own").isdisjoint(more) or known.joints.search(text)
+    return bracketed and more[0] in known.nationalities and lived and not others
 
 
 def is_qualifier(text: str, name: str = "") -> bool:
-    """Whether a text is nothing but words of doubt or of another hand, and of `name`: `attributed to`, `Werkstatt des`."""
+    """Whether a text is nothing but words of doubt, other hands, and of `name`: `attributed to`, `Werkstatt des`."""
     words, known = frozenset(_words(text)) - frozenset(_words(name)), vocabulary()
     return not words.isdisjoint(known.of("doubts", "hands")) and words <= known.qualifiers | known.of(
         "fillers", "joints"
@@ -122,8 +126,10 @@ def is_doubtful_place(folder: str, artist: str) -> bool:
 
 
 def is_plain_place(folder: str, artist: str) -> bool:
-    """Whether a folder's name is certain to name nobody else: numbers and usual words, as `early watercolours, 1880s`."""
-    words = frozenset(_words(folder)) - frozenset(_words(artist)) - vocabulary().of("places", "fillers", "joints")
+    """Whether a folder's name is certain to name nobody else: numbers and usual words, as `early oils, 1880s`."""
+    words = (
+        frozenset(_words(folder)) - frozenset(_words(artist)) - vocabulary().of("places", "fillers", "joints", "weak")
+    )
     return all(any(map(str.isdigit, word)) for word in words)
 
 
