@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -128,6 +129,73 @@ def test_works_lists_what_is_not_used(capsys: Captured, walls: Path, tmp_path: P
     assert left.value.code == 0
     assert [line for line in told.out.splitlines() if line.startswith("scan,") and ".psd is not read; export" in line]
     assert told.err == f"avignon: warning: {walls}: passed over, as no pictures: 1 × .txt\n"
+
+
+NOT_UTF8 = pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="this system keeps all names as UTF-8")
+
+
+def misnamed(folder: Path, source: Path) -> Path:
+    """A copy of a picture under a name that is not UTF-8."""
+    path = Path(os.fsdecode(bytes(folder) + b"/Gem\xe4lde.png"))
+    shutil.copy(source, path)
+    return path
+
+
+@NOT_UTF8
+def test_picture_whose_name_is_not_utf8(capsys: Captured, walls: Path, tmp_path: Path) -> None:
+    """The whole run goes on, and the picture is in the ledger with the reason; a keep does not bring it back."""
+    misnamed(walls, walls / "ann" / "work-0.png")
+    recipe = scans.recipe(tmp_path)
+    (tmp_path / "words.csv").write_text("object_id,decision\ngem-xe4lde,keep\n")
+    more = ("--set", "artists.0.decisions=words.csv", "--set", "artists.0.rights=acknowledge-restricted")
+    command = ("run", recipe, "--workspace", tmp_path / "runs", "--until", "prepare", *more)
+    assert avignon(capsys, *command) == (0, [])
+    decision, reason = ledger(tmp_path)["gem-xe4lde"]
+    assert (decision, reason.partition(";")[0]) == ("rejected", "name is not UTF-8")
+    listed = ("works", "Ann Other", "--folder", walls, "--decisions", tmp_path / "list.csv")
+    assert avignon(capsys, *listed, "--json") == (0, [])
+    assert r"Gem\xe4lde" in (tmp_path / "list.csv").read_text(encoding="utf-8")
+
+
+@NOT_UTF8
+def test_image_by_hand_whose_name_is_not_utf8(capsys: Captured, walls: Path, tmp_path: Path) -> None:
+    """A file beside the others in a folder of originals is told as not used, to programs, too."""
+    (tmp_path / "hand").mkdir()
+    misnamed(tmp_path / "hand", walls / "ann" / "work-0.png")
+    command = ("collect", scans.recipe(tmp_path), "--workspace", tmp_path / "runs", "--set", "artists.0.originals=hand")
+    with pytest.raises(SystemExit) as left:
+        cli.main([*map(str, command), "--json"])
+    assert left.value.code == 0
+    assert r"Gem\\xe4lde.png is not used: no work of Ann Other has this object id" in capsys.readouterr().out
+
+
+@NOT_UTF8
+@pytest.mark.parametrize("command", ["works", "collect"])
+def test_folder_whose_name_is_not_utf8(capsys: Captured, walls: Path, tmp_path: Path, command: str) -> None:
+    """A folder of scans, or a recipe's own, whose name is not UTF-8 is one line."""
+    place = Path(os.fsdecode(bytes(tmp_path) + b"/Gem\xe4lde"))
+    place.mkdir()
+    scans.scans(place / "scans" if command == "collect" else place)
+    arguments = {"works": ("Ann Other", "--folder", place, "--csv"), "collect": (place / "pair.toml",)}[command]
+    if command == "collect":
+        scans.recipe(place)
+    code, lines = avignon(capsys, command, *arguments)
+    assert (code, len(lines)) == (2, 1)
+    assert r"Gem\xe4lde" in lines[0]
+    assert "name that is not UTF-8" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--between", "1900", "1800"), "between: 1900 comes after 1800; the first year comes first: 1800 1900"),
+        (("--folder", ""), "--folder is empty; a directory is needed, `.` for this one"),
+        (("--folder", " "), "--folder is empty; a directory is needed, `.` for this one"),
+    ],
+)
+def test_options_of_works(capsys: Captured, walls: Path, options: tuple[str, ...], expected: str) -> None:
+    """Years in the wrong order, and a folder of no name, are a line instead of no works, or those of this directory."""
+    assert avignon(capsys, "works", "Ann Other", "--folder", walls, *options) == (2, [f"avignon: {expected}"])
 
 
 def test_unknown_artist(capsys: Captured, walls: Path, tmp_path: Path) -> None:

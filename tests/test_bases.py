@@ -193,6 +193,15 @@ def test_zero_terminal_snr_with_epsilon_is_refused(copy: Path, zero: dict[str, A
         loaded(copy)
 
 
+@pytest.mark.parametrize("end", [0.5, 1.0])
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_noise_levels_without_any_signal_are_refused(copy: Path, end: float, kind: str) -> None:
+    """Betas that leave nothing of the picture long before the last level are no Stable Diffusion's: one line."""
+    described(copy, SCHEDULER, beta_schedule="linear", beta_start=0.001, beta_end=end, prediction_type=kind)
+    with pytest.raises(ModelError, match=r"scheduler_config\.json: no signal is left before the last noise level"):
+        loaded(copy)
+
+
 @pytest.mark.parametrize("zero", ZERO.values(), ids=ZERO.keys())
 @pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
 def test_zero_terminal_snr_with_v_is_painted(copy: Path, zero: dict[str, Any], spacing: str) -> None:

@@ -59,7 +59,7 @@ def test_png_carries_its_notice() -> None:
         assert "Copyright" not in silent.info
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", '{"rights": null}', '{"rights": {"open": 3}}'])
+@pytest.mark.parametrize("text", ["{}", '{"rights": null}', '{"rights": {"open": 3}}'])
 def test_card_without_rights_is_unknown(tmp_path: Path, text: str) -> None:
     """B10: a card of another program, which says nothing of rights, leaves them unknown; so does none."""
     unknown = f"It is not known what the adapter {tmp_path.name} learned from."

@@ -297,6 +297,7 @@ def test_keep_is_no_licence(run: Run, stocked: LocalMuseum, tmp_path: Path) -> N
     found = run.collect(pair(tmp_path, stocked, words(tmp_path, "1,keep,", "2,keep,")))
     ruled = {f.work.object_id: f.decision.reason for f in found if f.decision}
     assert ruled["1"].startswith("rights are restricted: ")
+    assert ruled["1"].endswith("; the curator's keep does not stand above rights")
     assert ruled["2"] == "no image published"
 
 
@@ -382,6 +383,25 @@ def test_doubts_of_an_index_are_in_the_ledger(run: Run, tmp_path: Path) -> None:
     assert ledger["Ann Other", "bo-work-0"] == ledger["Bo Second", "bo-work-0"] == joined
     assert ledger["Bo Second", "bo-work-1"] == ("kept", "")
     assert ledger["Bo Second", "bo-work-2"] == ("rejected", "not in index.csv")
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("", "not in index.csv; rights are unknown: "),
+        (f"{ANN[2]};After Ann Other;", "attribution is 'After Ann Other'; rights are unknown: "),
+        (f"{ANN[2]};Ann Other;", "rights are unknown: "),
+        (f"{ANN[2]};Ann Other;in copyright", "rights are restricted: "),
+    ],
+)
+def test_keep_of_a_folders_work_is_no_licence(run: Run, tmp_path: Path, row: str, reason: str) -> None:
+    """A keep on a work that is barred by its rights says so, whatever else was said against the work."""
+    index(tmp_path, "file;Artist;rights", *(f"{file};Ann Other;CC0" for file in ANN[:2]), f"{BO[0]};Bo Second;CC0", row)
+    words(tmp_path, "ann-work-2,keep,")
+    run.carry(load(scans.recipe(tmp_path, works=1), ["artists.0.decisions=words.csv"]), "collect")
+    said = next(f.decision.reason for f in run.space.read_found() if f.decision and f.work.object_id == "ann-work-2")
+    assert said.startswith(reason)
+    assert said.endswith("; the curator's keep does not stand above rights")
 
 
 def test_what_a_folder_says_is_said_once(run: Run, tmp_path: Path) -> None:

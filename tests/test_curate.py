@@ -84,7 +84,7 @@ def test_duplicates_hang_once(walls: Path, tmp_path: Path) -> None:
         add(walls, near, "z-near.jpg")
         add(walls, far, "ann-far.png")
     found = verdicts(curated(load(scans.recipe(tmp_path), ["artists.0.works=4"]), tmp_path))
-    assert found["ann-copy"] == "exact duplicate of ann-work-0"
+    assert found["ann-copy"] == "exact duplicate of ann-work-0 by Ann Other"
     assert found["z-near"].startswith("near duplicate of ann-work-0: ")
     assert "likeness 0.9" in found["z-near"]
     assert found["ann-far"] == "kept"

@@ -1,19 +1,22 @@
 """A directory of one's own scans, with an index and without."""
 
 import errno
+import json
 import os
+import shutil
+import sys
 import unicodedata
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from avignon.errors import InputError
+from avignon.errors import ImageError, InputError
 from avignon.imaging import SUFFIXES
 from avignon.museums.files import files_of, unread
 from avignon.museums.folder import Folder, columns
 from avignon.recipe import Artist
-from avignon.records import Access, Found
+from avignon.records import Access, Found, plain
 from avignon.sheets import Columns
 from tests.conftest import SHARED_ART
 from tests.support import images
@@ -197,7 +200,7 @@ def test_what_an_index_says_and_nobody_reads_is_said(tmp_path: Path, columns: di
         ("file\n/etc/hostname\n", "line 2: file: '/etc/hostname' lies outside the folder"),
         ("file,title\n,Nothing\n", "line 2: file is empty"),
         ("name,title\na.png,A\n", "column file is missing; there are: name, title"),
-        ("", "column file is missing; there are: none"),
+        ("", "column file is missing; there is none"),
         ("file\n", "names no picture"),
         (
             "file,title\na.png,A,more\n",
@@ -237,11 +240,24 @@ def test_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     assert fault(tmp_path / "scans") == "line 2: file: 'a.png' lies outside the folder"
 
 
-def test_two_artists_may_share_a_picture(tmp_path: Path) -> None:
-    """One file under two names is a work of each."""
-    scan(tmp_path / "a.png", 1)
-    index(tmp_path, "file,artist\na.png,Ann Other\na.png,Bo Second\n")
-    assert ids(find(tmp_path)) == ids(find(tmp_path, "Bo Second")) == ["a"]
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        ("a.png,Bo Second,2", "file: 'a.png' is there twice (first in line 2); each work needs its own"),
+        ("a.png,Ann Other,2", "file: 'a.png' is there twice (first in line 2); each work needs its own"),
+        ("./in/../a.png,Bo Second,2", "file: 'a.png' is there twice (first in line 2); each work needs its own"),
+        ("b.png,Bo Second,2", "file: 'b.png' is there twice (first in line 2 as 'a.png'); each work needs its own"),
+    ],
+)
+def test_no_file_is_two_works(tmp_path: Path, second: str, said: str) -> None:
+    """One file under two artists or two ids is a line, whatever way leads to it; one id may be two artists'."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "b.png").symlink_to(scan(tmp_path / "a.png", 1))
+    index(tmp_path, f"file,artist,object_id\na.png,Ann Other,1\n{second}\n")
+    assert fault(tmp_path) == f"line 3: {said}"
+    scan(tmp_path / "c.png", 2)
+    index(tmp_path, "file,artist,object_id\na.png,Ann Other,1\nc.png,Bo Second,1\n")
+    assert ids(find(tmp_path)) == ids(find(tmp_path, "Bo Second")) == ["1"]
 
 
 def test_subfolders_name_the_artists(tmp_path: Path) -> None:
@@ -387,6 +403,53 @@ def test_header_in_other_words(tmp_path: Path, header: str) -> None:
         ("file,rights note\na.png,CC0\n", "no such column 'rights note'; did you mean 'rights'? One that is not"),
         ("file,wer\na.png,Homer (after)\n", "line 2: column 'wer' says 'Homer (after)', but no column of that name is"),
         ("file,artist,how\na.png,Winslow Homer,Attributed to\n", "line 2: column 'how' says 'Attributed to', but no"),
+        *(
+            (
+                f"file,artist,{name}\na.png,Winslow Homer,x\n",
+                f"no such column {name!r}; did you mean 'rights'? One that",
+            )
+            for name in (
+                *(
+                    "Gemeinfrei",
+                    "Is Public Domain",
+                    "Nutzung",
+                    "Nutzungsbedingungen",
+                    "Lizenzhinweis",
+                    "Bildrechtsstatus",
+                ),
+                *("Copyrightvermerk", "Urheberrechtsvermerk", "Verwendungshinweis", "licence_url", "image permissions"),
+                *("Terms of use", "Conditions d'utilisation", "Droits image", "Condiciones de uso", "Diritti immagine"),
+                *("Publiek domein", "Gebruiksvoorwaarden", "Freigabe", "openaccess", "Schutzfrist bis"),
+            )
+        ),
+        *(
+            (f"file,{name}\na.png,Winslow\n", f"no such column {name!r}; did you mean 'artist'? One that is not to be")
+            for name in ("Vorname", "Nachname", "first name", "Last Name", "surname", "Prénom", "Apellidos", "cognome")
+        ),
+        *(
+            (
+                f"file,artist,info\na.png,Winslow Homer,{said}\n",
+                f"line 2: column 'info' says {said!r}, but no column of",
+            )
+            for said in (
+                *(
+                    "(c) 2019 Fotograf Müller",
+                    "All rights reserved",
+                    "nur mit Genehmigung",
+                    "CC BY-NC 4.0",
+                    "CC BY 4.0",
+                ),
+                *("CC BY 4.0 Jane Doe", "public domain", "gemeinfrei", "nicht gemeinfrei", "Public domain from 2044"),
+                *("droits réservés", "derechos reservados", "VG Bild-Kunst", "personal use only"),
+                *("Kopie", "Werkstatt", "Kopie nach Homer", "Fälschungen", "zugeschrieben", "Nachahmer", "atelier"),
+                *("attribué à Homer", "copia de Homer", "imitatore", "navolger van Homer", "after Winslow Homer"),
+            )
+        ),
+        *(
+            (f"file,artist,{name}\na.png,Winslow Homer,{said}\n", f"line 2: column {name!r} says {said!r}, but no")
+            for name in ("Notes", "Bemerkung", "remarques")
+            for said in ("attributed to", "Kopie nach Homer")
+        ),
         ("file,artist\na.png,\nb.png, \n", "column artist names nobody; write each picture's artist into it, or take"),
         ("file,artist\nb.png,Bo\na.png,Homer\n", "no artist 'Winslow Homer'; nearest are Homer"),
     ],
@@ -406,6 +469,20 @@ def test_harmless_columns(tmp_path: Path) -> None:
     index(tmp_path, "file,artist,department\na.png,Winslow Homer,prints\n")
     place = tmp_path / "index.csv"
     assert told(tmp_path)[1] == [f"{place}: columns that are not read: department; read: file, artist"]
+    index(tmp_path, "file,artist,signed,shelf\na.png,Winslow Homer,non,after the storm\n")
+    assert told(tmp_path)[0] == {"a.png": ""}
+    index(tmp_path, "file,Notes\na.png,Winslow Homer; public domain\n")
+    assert reasons(tmp_path) == {"a.png": ""}
+
+
+def test_index_that_names_no_artist(tmp_path: Path) -> None:
+    """Where no column is the artist's, but one is not read: every work counts as the wanted artist's, which is said."""
+    put(tmp_path, "a.png")
+    index(tmp_path, "file,Wer\na.png,Bo Second\n")
+    (warned,) = told(tmp_path)[1]
+    assert warned.endswith("read: file; none names an artist, so that all works count as those of whoever is asked for")
+    index(tmp_path, "file,Hersteller\na.png,Bo Second\n")
+    assert fault(tmp_path, HOMER).startswith("no artist 'Winslow Homer'")
 
 
 def test_row_without_artist_is_nobodys(tmp_path: Path) -> None:
@@ -466,10 +543,104 @@ def test_doubt_in_a_column_of_its_own(tmp_path: Path) -> None:
     assert reasons(tmp_path) == {"a.png": "", "c.png": "", "b.png": "attribution is 'artist after'"}
 
 
+@pytest.mark.parametrize("column", ["Echtheit", "authenticity", "Authenticité", "autenticidad", "echtheid"])
+def test_authenticity_in_a_column_of_its_own(tmp_path: Path, column: str) -> None:
+    """A column that says whether a work is genuine is read: only certain words let one pass."""
+    put(tmp_path, "a.png", "b.png", "c.png")
+    rows = "a.png,Winslow Homer,original\nb.png,Winslow Homer,nein\nc.png,Winslow Homer,Kopie nach Homer\n"
+    index(tmp_path, f"file,artist,{column}\n{rows}")
+    assert reasons(tmp_path) == {
+        "a.png": "",
+        "b.png": "attribution is 'nein'",
+        "c.png": "attribution is 'Kopie nach Homer'",
+    }
+
+
 def test_doubt_in_a_deeper_folder(tmp_path: Path) -> None:
     """A8: a folder within the artist's that is called after a doubt casts it on what is in it; others do not."""
     put(tmp_path, "Winslow Homer/early/a.png", "Winslow Homer/Attributed to/b.png")
     assert list(reasons(tmp_path).values()) == ["", "attribution is 'Attributed to'"]
+
+
+@pytest.mark.parametrize(
+    "place", ["Kopien", "forgeries", "after Homer", "Nachahmer und Kopisten", "Bo Second", "Second, B.", "early/faux"]
+)
+def test_deeper_folders_of_others(tmp_path: Path, place: str) -> None:
+    """A folder within the artist's that doubts, or is called after another artist of the collection, is not theirs."""
+    put(tmp_path, "Bo Second/a.png", f"Winslow Homer/{place}/b.png", "Winslow Homer/c.png")
+    said = f"attribution is {place.rpartition('/')[2]!r}"
+    assert reasons(tmp_path) == {f"Winslow Homer/{place}/b.png": said, "Winslow Homer/c.png": ""}
+
+
+def test_deeper_folders_of_any_name(tmp_path: Path) -> None:
+    """A folder within the artist's that may be called after anybody is taken, and told."""
+    put(tmp_path, "Winslow Homer/John La Farge/a.png", "Winslow Homer/late 1890s/b.png", "Bo/Prouts Neck/c.png")
+    listed, warned = told(tmp_path)
+    assert set(listed.values()) == {""}
+    assert warned == [
+        f"{tmp_path}: pictures in 'John La Farge' count as the artist's own, since they lie within the artist's "
+        "folder; what is not, belongs beside it"
+    ]
+
+
+# Names of files that cannot be.
+
+
+@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="this system keeps all names as UTF-8")
+@pytest.mark.parametrize("indexed", [True, False])
+@pytest.mark.parametrize("name", [b"Gem\xe4lde.png", b"L\xe9ger/a.png", b"Fr\xfche Werke/\xff.png", b"Gem\xe4lde.psd"])
+def test_names_that_are_not_utf8(tmp_path: Path, name: bytes, indexed: bool) -> None:
+    """What an archive from Windows left: the picture is listed with the reason, and the others can be used."""
+    root = tmp_path / "scans"
+    put(root, "Winslow Homer/a.png")
+    path = Path(os.fsdecode(bytes(root / HOMER) + b"/" + name))
+    path.parent.mkdir(exist_ok=True)
+    shutil.copy(root / HOMER / "a.png", path)
+    if indexed:
+        index(root, "file,artist\nWinslow Homer/a.png,Winslow Homer\n")
+    good, bad = find(root, HOMER)
+    assert good.decision is None
+    assert bad.decision is not None
+    assert bad.decision.reason.startswith(("name is not UTF-8; give the file, or the folder it", ".psd is not read"))
+    assert bad.work.image_url == ""
+    json.dumps(plain(bad), ensure_ascii=False).encode()
+
+
+@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="this system keeps all names as UTF-8")
+def test_artists_folder_that_is_not_utf8(tmp_path: Path) -> None:
+    """An artist whose own folder has such a name is told with it; the others are found."""
+    put(tmp_path, "Winslow Homer/a.png")
+    Path(os.fsdecode(bytes(tmp_path) + b"/L\xe9ger")).mkdir()
+    shutil.copy(tmp_path / HOMER / "a.png", Path(os.fsdecode(bytes(tmp_path) + b"/L\xe9ger/b.png")))
+    assert reasons(tmp_path) == {"Winslow Homer/a.png": ""}
+    assert fault(tmp_path, "Fernand Léger").startswith("no artist 'Fernand Léger'")
+
+
+def test_file_name_that_no_disk_holds(tmp_path: Path) -> None:
+    """A cell that is no file's name, longer than a disk allows, is a line."""
+    put(tmp_path, "a.png")
+    index(tmp_path, f"file\n{'x' * 300}\n")
+    assert fault(tmp_path) == f"line 2: file: '{'x' * 255}…' does not exist"
+    index(tmp_path, f"file\n{'in/' * 2000}a.png\n")
+    assert fault(tmp_path).startswith("line 2: file: 'in/in/in/")
+
+
+def test_picture_that_is_gone_or_locked(tmp_path: Path) -> None:
+    """A picture that cannot be read any more when it is fetched is an error with its name."""
+    put(tmp_path, "a.png")
+    (found,) = find(tmp_path)
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(ImageError, match=r"a\.png: cannot be read: No such file"):
+        Folder(tmp_path).receive(found.work)
+
+
+def test_folder_called_index(tmp_path: Path) -> None:
+    """A folder that is called index.csv is no index, and not passed over."""
+    put(tmp_path, "a.png", "Index.csv/b.png")
+    assert (
+        fault(tmp_path)
+        == f"{tmp_path / 'Index.csv'}: a folder stands where the index is expected; give it another name"
+    )
 
 
 def test_near_names_are_listed(tmp_path: Path) -> None:
@@ -477,7 +648,7 @@ def test_near_names_are_listed(tmp_path: Path) -> None:
     put(tmp_path, "a.png", "b.png", "c.png", "d.png", "e.png")
     rows = zip("abcde", (HOMER, "Homer", "Winslow Homr", "W. Homer", "Homer Martin"), strict=True)
     index(tmp_path, "file,artist\n" + "".join(f"{file}.png,{name}\n" for file, name in rows))
-    said = "artist is {!r}; where that is Winslow Homer, the recipe's find has to name it, too"
+    said = "artist is {0!r}; if that means Winslow Homer, add {0!r} to the artist's find in the recipe"
     listed = reasons(tmp_path)
     assert listed == {
         "a.png": "",
@@ -618,9 +789,11 @@ def test_loose_works_beside_subfolders(tmp_path: Path) -> None:
     assert reasons(tmp_path)["cover.psd"].startswith(".psd is not read")
     put(tmp_path, "loose.png", "looser.png")
     assert fault(tmp_path, HOMER) == (
-        "2 pictures (first: 'loose.png') lie beside the subfolders Bo, Winslow Homer, so that nothing says whose they "
-        "are; put each into its artist's subfolder, or write an index.csv"
+        "2 pictures (first: 'loose.png') lie beside the subfolders Bo, Winslow Homer, so that nothing says whose that "
+        "is; put each picture into its artist's subfolder, or write an index.csv"
     )
+    (tmp_path / "looser.png").unlink()
+    assert fault(tmp_path, HOMER).startswith("a picture ('loose.png') lies beside the subfolders Bo, Winslow Homer, so")
 
 
 def test_documents_make_no_artist(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 from avignon import adapters, diffusion, pipeline
-from avignon.errors import AdapterError
+from avignon.errors import AdapterError, WorkspaceError
 from avignon.recipe import ABSENT, Recipe, Section, Train, load
 from avignon.records import Event, Voice
 from avignon.workspace import Workspace, sha256_of
@@ -48,7 +48,7 @@ def said(events: list[Event], kind: str) -> list[str]:
 
 def steps_taken(events: list[Event]) -> list[int]:
     """The training steps that were taken."""
-    return [event.done for event in events if event.stage == "train" and event.kind == "progress"]
+    return [event.done for event in events if event.stage == "train" and ": loss" in event.text]
 
 
 def pictures_made(events: list[Event]) -> int:
@@ -347,11 +347,13 @@ def test_more_steps_at_a_constant_rate_go_on(tmp_path: Path, tiny_sd: Path) -> N
 
 
 def test_fewer_steps_at_a_constant_rate_begin_anew(tmp_path: Path, tiny_sd: Path) -> None:
-    """A state beyond the last step wanted is passed over, and said to be."""
-    run(small(tmp_path / "a", tiny_sd, steps=4, schedule="constant"), tmp_path / "runs", "train")
+    """A state beyond the last step wanted is set aside, and said to be."""
+    space, _ = run(small(tmp_path / "a", tiny_sd, steps=4, schedule="constant"), tmp_path / "runs", "train")
     _, events = run(small(tmp_path / "a", tiny_sd, steps=2, schedule="constant"), tmp_path / "runs", "train")
     assert steps_taken(events) == [1, 2]
-    assert any("beyond the last step wanted, 2; passed over" in text for text in said(events, "warning"))
+    assert any("beyond the last step wanted, 2, and was set aside" in text for text in said(events, "warning"))
+    assert any("it begins anew, because no state is there" in text for text in said(events, "warning"))
+    assert len(list(space.adapters.rglob("set-aside/step-0000004-*.pt"))) == 2
 
 
 @pytest.mark.parametrize("settings", [{"schedule": "cosine"}, {"schedule": "linear"}])
@@ -375,9 +377,8 @@ def test_a_finished_adapter_of_another_recipe_is_kept(tmp_path: Path, tiny_sd: P
     _, events = run(small(tmp_path / "a", tiny_sd, steps=1, learning_rate=5e-3), tmp_path / "runs", "train")
     warnings = said(events, "warning")
     assert [w for w in warnings if w.startswith((HOMER, PICASSO))] == [
-        f"{name}: was finished with different settings; that adapter is kept in "
-        f"{first.root / 'set-aside'}/adapters-{name}-{sha[:8]}"
-        for name, sha in ((n, s) for n in (HOMER, PICASSO) for s in before if kept_as(first, n, s))
+        f"{name}: was finished with different settings; that adapter is kept in {kept_as(first, name, before)}"
+        for name in (HOMER, PICASSO)
     ]
     before |= set(made(first)[0].values())
     _, events = run(small(tmp_path / "a", tiny_sd, steps=1, mode="joint"), tmp_path / "runs", "train")
@@ -386,10 +387,86 @@ def test_a_finished_adapter_of_another_recipe_is_kept(tmp_path: Path, tiny_sd: P
     assert list(made(first)[0]) == ["joint/pytorch_lora_weights.safetensors"]
 
 
-def kept_as(space: Workspace, name: str, sha: str) -> bool:
-    """Whether an adapter of this name and hash was set aside, with its card."""
-    folder = space.root / "set-aside" / f"adapters-{name}-{sha[:8]}"
-    return (folder / "card.json").exists() and sha256_of(folder / adapters.WEIGHTS_FILE) == sha
+def kept_as(space: Workspace, name: str, before: set[str]) -> Path:
+    """Where an adapter of this name and one of these hashes was set aside, named by its card."""
+    (folder,) = (space.root / "set-aside").glob(f"adapters-{name}-*")
+    assert folder.name.endswith(f"-{sha256_of(folder / 'card.json')[:8]}")
+    assert sha256_of(folder / adapters.WEIGHTS_FILE) in before
+    return folder
+
+
+def test_checkpoints_set_aside_do_not_replace_one_another(tmp_path: Path, tiny_sd: Path) -> None:
+    """Three rates one after the other: the states of the first two are both kept."""
+    for rate in (1e-2, 2e-2, 3e-2):
+        recipe = small(tmp_path / "a", tiny_sd, steps=1, schedule="constant", learning_rate=rate)
+        space, _ = run(recipe, tmp_path / "runs", "train")
+    assert len(list((space.adapter(HOMER) / "checkpoints" / "set-aside").iterdir())) == 2
+
+
+def test_an_unfinished_training_survives_another_recipe(tmp_path: Path, tiny_sd: Path) -> None:
+    """A training that was broken off goes on where it was, though a recipe of other adapters ran in between."""
+
+    def listen(event: Event) -> None:
+        if event.kind == "progress" and event.stage == "train" and event.done == 3:
+            raise KeyboardInterrupt
+
+    recipe = small(tmp_path / "a", tiny_sd)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(recipe, tmp_path / "runs", listen, until="train")
+    run(small(tmp_path / "a", tiny_sd, mode="joint", steps=1), tmp_path / "runs", "train")
+    _, events = run(recipe, tmp_path / "runs", "train")
+    assert steps_taken(events) == [3, 4]
+
+
+def test_a_full_disk_while_setting_aside_is_a_line(
+    tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be set aside is not replaced: one line, and no half of a copy stays."""
+    space, _ = run(small(tmp_path / "a", tiny_sd, steps=1), tmp_path / "runs", "train")
+    before = made(space)
+
+    def full(source: str, target: str) -> str:
+        raise OSError(28, "No space left on device", target)
+
+    monkeypatch.setattr(shutil, "copy2", full)
+    monkeypatch.setattr(shutil.copytree, "__defaults__", (False, None, full, False, False))
+    with pytest.raises(WorkspaceError, match="No space left on device"):
+        run(small(tmp_path / "a", tiny_sd, steps=2), tmp_path / "runs", "train")
+    assert made(space) == before
+    assert not list((space.root / "set-aside").iterdir())
+
+
+PAINTED = {
+    "prior": ({"prior_images": 1, "steps": 1}, {"generate": {"guidance": 3.0}}),
+    "judged": ({"sample_every": 1, "keep": "best", "steps": 1}, {"generate": {"scheduler": "euler"}}),
+}
+
+
+@pytest.mark.parametrize(("settings", "changed"), PAINTED.values(), ids=PAINTED.keys())
+def test_what_is_painted_for_a_training_is_part_of_it(
+    tmp_path: Path, tiny_sd: Path, settings: dict[str, Any], changed: dict[str, Any]
+) -> None:
+    """Where the base's own pictures or samples have a part in a training, how they are painted counts."""
+    run(small(tmp_path / "a", tiny_sd, **settings), tmp_path / "runs", "train")
+    _, events = run(small_recipe(tmp_path / "a", tiny_sd, train=settings, **changed), tmp_path / "runs", "train")
+    assert steps_taken(events) == [1]
+    _, events = run(small_recipe(tmp_path / "a", tiny_sd, train={"steps": 1}, **changed), tmp_path / "runs", "train")
+    _, events = run(small(tmp_path / "a", tiny_sd, steps=1), tmp_path / "runs", "train")
+    assert [e.kind for e in events if e.stage == "train"] == ["skipped"], "without them, it does not"
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"train": {}}', "null"])
+@pytest.mark.parametrize("name", ["manifest.json", "series/placing.json", f"adapters/{HOMER}/card.json"])
+def test_json_of_another_shape_is_damaged(finished: tuple[Recipe, Path], name: str, text: str) -> None:
+    """A file of the run that is JSON but not what it should be is named as damaged, not tripped over."""
+    recipe, folder = finished
+    path = folder / recipe.name / name.replace(HOMER, recipe.adapter_names[0])
+    path.write_text(text, encoding="utf-8")
+    if text == "{}" and name == "manifest.json":
+        assert run(recipe, folder)[0]  # Nothing is known of what was done: it is looked at anew, and kept.
+        return
+    with pytest.raises(WorkspaceError, match=f"{path.name}: damaged; delete it"):
+        run(recipe, folder)
 
 
 def test_an_unfinished_training_sets_nothing_aside(tmp_path: Path, tiny_sd: Path) -> None:

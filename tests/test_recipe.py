@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from avignon.errors import RecipeError
-from avignon.recipe import FolderMuseum, NgaMuseum, Recipe, load, load_decisions, slug, stem
+from avignon.museums import folder
+from avignon.recipe import DECISIONS, FolderMuseum, NgaMuseum, Recipe, load, load_decisions, slug, stem
 from avignon.records import Decision, Verdict
+from avignon.sheets import Columns
 from tests.support import scans
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -298,8 +300,14 @@ def test_decisions_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"object_id,verdict\n1,keep\n", "column decision is missing"),
-        (b"", "column decision, object_id is missing"),
+        (b"object_id,word\n1,keep\n", "column decision is missing; there are: object_id, word"),
+        (b"", "columns object_id and decision are missing; there is none"),
+        (b"object_id,verdict\n1,keep\n", "no such column 'verdict'; did you mean 'decision'?"),
+        (b"Objekt-ID;Endentscheidung\n1;keep\n", "no such column 'Endentscheidung'; did you mean 'decision'?"),
+        (
+            b"Objekt-ID;Entscheidung\n1;behalten\n",
+            "line 2: decision: 'behalten' is not allowed; it is keep, drop",
+        ),
         (
             b"object_id,decision\n1,keep\n2,perhaps\n",
             "line 3: decision: 'perhaps' is not allowed; it is keep, drop or empty",
@@ -329,6 +337,9 @@ def test_bad_decisions_are_told_on_loading(tmp_path: Path, content: bytes, expec
         "sep=;\nobject_id;decision;reason\n1;keep;schön\n2;drop;\n",
         "Object ID\tDecision\tReason\r1\tKEEP\tschön\r2\tdrop\t\r",
         'object_id,decision,reason,title\r\n"1,keep,schön,""Sea, at noon"""\r\n2,drop,,Boat\r\n',
+        "Objekt-ID;Entscheidung;Begründung\n1;keep;schön\n2;drop;\n",
+        "identifiant;Décision;motif\n1;keep;schön\n2;drop;\n",
+        "dc:identifier;Decisione;Motivazione\n1;keep;schön\n2;drop;\n",
     ],
 )
 def test_decisions_from_excel(tmp_path: Path, text: str, encoding: str) -> None:
@@ -337,6 +348,19 @@ def test_decisions_from_excel(tmp_path: Path, text: str, encoding: str) -> None:
         "1": Decision(Verdict.KEPT, "schön"),
         "2": Decision(Verdict.REJECTED, ""),
     }
+
+
+def test_columns_of_decisions() -> None:
+    """What an index may call an object's id, a decisions file may, too; all names differ from each other."""
+    assert set(folder.columns().names["object_id"]) == set(DECISIONS.names["object_id"])
+    assert len(DECISIONS.by_key) == sum(len(Columns("one", {n: o}, ()).by_key) for n, o in DECISIONS.names.items())
+
+
+@pytest.mark.parametrize("path", ["", "  "])
+def test_folder_without_a_path_is_refused(tmp_path: Path, path: str) -> None:
+    """A folder's empty path is not the recipe's own directory."""
+    text = complaint(scans.recipe(tmp_path), f"museum.path='{path}'")
+    assert text.startswith(f"museum.path: {path!r} is not allowed; string should ")
 
 
 def test_missing_decisions_are_told(tmp_path: Path) -> None:

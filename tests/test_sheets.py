@@ -13,7 +13,8 @@ COLUMNS = sheets.Columns(
     {"file": ("Datei",), "artist": ("Künstler", "creator"), "title": ("Titel",)},
     needed=("file",),
     spared=("notes",),
-    grave=("artist",),
+    grave={"artist": ("Urheber", "surname"), "title": ("Urheberschaftstitel",)},
+    remarks=("remark",),
 )
 
 TABLE = [("a.png", "Léger", "Das Meer"), ("b.png", "Homer", "Sea; at noon")]
@@ -113,7 +114,10 @@ HOW = 'save it as "CSV UTF-8"'
         ("file,artist,\na.png,Bo,x\n", "line 2: 'x' stands in column 3, which has no name", "quotes"),
         ("file,title\na.png,Sea, at noon\n", "line 2: 'at noon' stands in column 3, which has no name", "quotes"),
         ("Inventory 2024;;\nfile;artist\n", "column file is missing; there are: Inventory 2024", "the first line"),
-        ("", "column file is missing; there are: none", ""),
+        ("", "column file is missing; there is none", ""),
+        ("file,Urhebervermerk\na.png,Bo\n", "no such column 'Urhebervermerk'; did you mean 'artist'?", "begins with #"),
+        ("file,My surname\na.png,Bo\n", "no such column 'My surname'; did you mean 'artist'?", "begins with #"),
+        ("file,Urheberschaftstitels\na.png,Bo\n", "no such column 'Urheberschaftstitels'; did you mean 'title'?", "#"),
         ('file,title\na.png,Sea\nb.png,"x\n', "line 3: not CSV: ", ""),
     ],
 )
@@ -135,3 +139,10 @@ def test_missing_sheet(tmp_path: Path) -> None:
     """A file that cannot be read says why."""
     with pytest.raises(InputError, match=r"list\.csv: list cannot be read: No such file or directory"):
         sheets.read(tmp_path / "list.csv", COLUMNS)
+
+
+def test_remarks_are_kept_apart(tmp_path: Path) -> None:
+    """Remarks are no strangers, and are there for the caller to look through."""
+    sheet = read(tmp_path, "file,Remark,notes,shelf\na.png,fine,x,7\n")
+    assert (sheet.columns, sheet.strangers, sheet.remarks) == (("file",), ("shelf",), ("Remark",))
+    assert sheet.rows == [(2, {"file": "a.png", "Remark": "fine", "shelf": "7"})]

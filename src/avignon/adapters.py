@@ -289,8 +289,8 @@ def _check_card(base: Base, folder: Path) -> None:
         return
     try:
         trained_on = json_value(card.read_text(encoding="utf-8"))["base"]
-        model, fingerprint, fits = trained_on["model"], trained_on["fingerprint"], base.fits(trained_on)
-    except (ValueError, KeyError, TypeError):
+        model, fingerprint, fits = str(trained_on["model"]), str(trained_on["fingerprint"]), base.fits(trained_on)
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise AdapterError(f"{card}: damaged: no base with model and fingerprint") from None
     if not fits:
         raise AdapterError(

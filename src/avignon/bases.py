@@ -149,12 +149,16 @@ def noise_schedule(folder: Path) -> dict[str, Any]:
     path = folder / "scheduler" / "scheduler_config.json"
     told = hub.described(path, "incomplete")
     _check_betas(path, told)
-    kept = prod(1 - beta for beta in told.get("trained_betas") or ())
-    zero = bool(told.get("rescale_betas_zero_snr")) or kept < NO_SIGNAL
+    *kept, last = [1 - beta for beta in _betas(told)]
+    if prod(kept) < NO_SIGNAL:
+        raise ModelError(
+            f"{path}: no signal is left before the last noise level: beta_start, beta_end or trained_betas are too large"
+        )
+    zero = bool(told.get("rescale_betas_zero_snr")) or prod(kept) * last < NO_SIGNAL
     predicts = told.get("prediction_type", PREDICTIONS[0])
     if zero and predicts == "epsilon":
         raise ModelError(
-            f"{path}: the last noise level has no signal left (rescale_betas_zero_snr or trained_betas), and "
+            f"{path}: the last noise level has no signal left (rescale_betas_zero_snr, trained_betas or beta_end), and "
             "prediction_type is 'epsilon', which says nothing about the picture there; allowed is 'v_prediction'"
         )
     spacing = "trailing" if zero else told.get("timestep_spacing")
@@ -168,6 +172,18 @@ def noise_schedule(folder: Path) -> dict[str, Any]:
     }
 
 
+def _betas(told: Config) -> list[float]:
+    """Betas of the noise levels; 0 for the cosine schedule, whose last level always keeps a trace of the picture."""
+    if told.get("trained_betas"):
+        return list(told["trained_betas"])
+    if told.get("beta_schedule") == "squaredcos_cap_v2":
+        return [0.0]
+    power = 2.0 if told["beta_schedule"] == "scaled_linear" else 1.0
+    count = told.get("num_train_timesteps", 1000)
+    first, last = (told[name] ** (1 / power) for name in ("beta_start", "beta_end"))
+    return [(first + (last - first) * k / max(1, count - 1)) ** power for k in range(count)]
+
+
 def _check_betas(path: Path, told: Config) -> None:
     """Refuse what is no noise schedule of betas, each strictly between 0 and 1; the last may be 1."""
     saver, count = str(told.get("_class_name", "")), told.get("num_train_timesteps", 1000)
@@ -176,7 +192,7 @@ def _check_betas(path: Path, told: Config) -> None:
         raise ModelError(f"{path}: {saver or 'use_flow_sigmas'}: flow matching and EDM are not understood, only betas")
     if told.get("prediction_type", PREDICTIONS[0]) not in PREDICTIONS:
         raise _wrong(path, "prediction_type", told["prediction_type"], PREDICTIONS)
-    if not isinstance(count, int) or count < 1:
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise ModelError(f"{path}: num_train_timesteps is {count!r}; it is a whole number from 1 on")
     if betas is None and kind not in SCHEDULES:
         raise _wrong(path, "beta_schedule", kind, SCHEDULES)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from avignon.errors import WorkspaceError
 from avignon.workspace import digest, replacing
 
 _NAME = re.compile(r"step-(\d{7})\.pt")
@@ -35,10 +36,16 @@ class Checkpoints:
     def save(self, step: int, state: Mapping[str, Any]) -> None:
         """Write the state after `step` steps."""
         with replacing(self._path(step)) as scratch:
-            torch.save({"job": self._job, "step": step, **state}, scratch)
+            try:
+                torch.save({"job": self._job, "step": step, **state}, scratch)
+            except RuntimeError as refused:  # What torch makes of a full disk.
+                raise WorkspaceError(
+                    f"{self._path(step)}: cannot be written ({str(refused).splitlines()[0]}); what was done so far is "
+                    "kept: free some space and run again"
+                ) from refused
 
     def prune(self, step: int) -> None:
-        """Keep the newest up to `step` alone: later ones are of a time before the training went back."""
+        """Keep the newest up to `step` alone: later ones are of a time before the jobs went back to a common step."""
         kept = [path for path in self._newest_first() if path <= self._path(step)][: self._keep]
         for path in self._newest_first():
             if path not in kept:
@@ -56,25 +63,25 @@ class Checkpoints:
     def newest(self) -> tuple[State | None, list[str]]:
         """The newest sound state, and a line about each file that was passed over.
 
-        Those of another job are set aside, not deleted: the lines say what differs.
+        Those of another job, or beyond the last step wanted, are set aside, not deleted: the lines say why.
         """
         told: list[str] = []
         for path in self._newest_first():
             state = _read(path)
             if state is None:
                 told.append(f"{path}: damaged; the one before it is used if there is one")
-            elif _step_of(path) > self._last:
-                told.append(f"{path}: beyond the last step wanted, {self._last}; passed over")
             elif differences := self._differences(state["job"]):
-                told.append(
-                    f"{self._set_aside(path)}: belongs to another job ({', '.join(differences)}) and was set aside"
-                )
+                place = self._set_aside(path, state["job"])
+                told.append(f"{place}: belongs to another job ({', '.join(differences)}) and was set aside")
+            elif _step_of(path) > self._last:
+                place = self._set_aside(path, state["job"])
+                told.append(f"{place}: beyond the last step wanted, {self._last}, and was set aside")
             else:
                 return state, told
         return None, told
 
     def clear(self, *, keep_last: bool) -> None:
-        """Delete this job's checkpoints when it is done, all or all but the last one."""
+        """Delete the checkpoints of a job that is done, all or all but the last one; what was set aside stays."""
         for path in self._newest_first()[1 if keep_last else 0 :]:
             path.unlink()
 
@@ -88,8 +95,8 @@ class Checkpoints:
         keys = [*self._job, *(key for key in other if key not in self._job)]
         return [f"different {key}" for key in keys if self._job.get(key) != other.get(key)]
 
-    def _set_aside(self, path: Path) -> Path:
-        place = path.parent / "set-aside" / path.name
+    def _set_aside(self, path: Path, job: Mapping[str, str]) -> Path:
+        place = path.parent / "set-aside" / f"{path.stem}-{digest(job)[:8]}.pt"
         place.parent.mkdir(exist_ok=True)
         return path.replace(place)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -14,6 +15,7 @@ import click
 
 from avignon import __version__
 from avignon.errors import AvignonError, InputError
+from avignon.letters import shown
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -101,7 +103,7 @@ def _carry(recipe: Path, workspace: Path, overrides: tuple[str, ...], quiet: boo
 @click.option(
     "--tables", default="", help="URL of the museum's tables, or `embedded`; the National Gallery's by default."
 )
-@click.option("--folder", type=click.Path(path_type=Path), help="A directory of your own scans instead.")
+@click.option("--folder", metavar="PATH", help="A directory of your own scans instead.")
 @click.option("--artic", is_flag=True, help="The Art Institute of Chicago instead.")
 @click.option("--open-only", is_flag=True, help="Only the artist's own works whose images are open.")
 @click.option(
@@ -117,7 +119,7 @@ def _carry(recipe: Path, workspace: Path, overrides: tuple[str, ...], quiet: boo
 def works(
     artist: str,
     tables: str,
-    folder: Path | None,
+    folder: str | None,
     artic: bool,
     sql: str,
     as_csv: bool,
@@ -155,16 +157,21 @@ def works(
         _print_works(artist, found)
 
 
-def _museum(tables: str, folder: Path | None, artic: bool) -> "AbstractContextManager[Museum]":
+def _museum(tables: str, folder: str | None, artic: bool) -> "AbstractContextManager[Museum]":
     """The museum that the options name."""
     from avignon.museums import listed, opened
     from avignon.records import NGA_TABLES
 
+    if folder is not None and not folder.strip():
+        raise InputError("--folder is empty; a directory is needed, `.` for this one")
     if not (folder or artic):
         return listed(tables or NGA_TABLES)
     from avignon.recipe import ArticMuseum, Collect, FolderMuseum
 
-    museum = FolderMuseum(kind="folder", path=str(folder.resolve())) if folder else ArticMuseum(kind="artic")
+    place = str(Path(folder).resolve()) if folder else ""
+    if shown(place) != place:
+        raise InputError(f"{shown(place)}: {_NOT_UTF8}")
+    museum = FolderMuseum(kind="folder", path=place) if folder else ArticMuseum(kind="artic")
     return opened(museum, Collect(), lambda text: click.echo(f"avignon: warning: {text}", err=True))
 
 
@@ -431,11 +438,27 @@ def main(arguments: list[str] | None = None) -> None:
     except (KeyboardInterrupt, click.Abort):
         click.echo("avignon: interrupted; what was done is kept, the same command goes on from there", err=True)
         sys.exit(130)
+    except UnicodeEncodeError as garbled:
+        sys.exit(_misnamed(garbled))
     except Exception as unforeseen:
         if os.environ.get("AVIGNON_DEBUG"):
             raise
         _complain(f"{type(unforeseen).__name__}: {unforeseen} (AVIGNON_DEBUG=1 shows where)")
         sys.exit(1)
+
+
+_NOT_UTF8 = "a name that is not UTF-8; give the file or folder another"
+
+
+def _misnamed(garbled: UnicodeEncodeError) -> int:
+    """Say which name of a file is not UTF-8, where that is what could not be written; the exit code."""
+    if not all("\udc80" <= letter <= "\udcff" for letter in garbled.object[garbled.start : garbled.end]):
+        _complain(f"UnicodeEncodeError: {garbled} (set the terminal, or PYTHONIOENCODING, to UTF-8)")
+        return 1
+    before, after = garbled.object[: garbled.start], garbled.object[garbled.start :]
+    name = re.split(r"[\"\n]", before)[-1] + re.split(r"[\"\n]", after)[0]  # Out of a text of many, as JSON is.
+    _complain(f"{shown(name)}: {_NOT_UTF8}")
+    return 2
 
 
 def _complain(what: object) -> None:

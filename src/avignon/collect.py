@@ -198,8 +198,10 @@ def _with_word(artist: Artist, found: Found, word: Decision | None) -> Found:
         return found
     if word.verdict is Verdict.REJECTED:
         return _rejected(found, f"dropped by the curator: {word.reason or 'no reason given'}")
-    usable = found.work.image_url and not _is_barred(artist, found.work)
-    return replace(found, decision=None) if usable else found
+    if _is_barred(artist, found.work):
+        said = dict.fromkeys([*([found.decision.reason] if found.decision else []), _rights_reason(found.work)])
+        return _rejected(found, f"{'; '.join(said)}; the curator's keep does not stand above rights")
+    return replace(found, decision=None) if found.work.image_url else found
 
 
 def _fetched(

@@ -5,7 +5,6 @@ One image file to pass round, and one page on which each work stands with its re
 
 import csv
 import io
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -13,6 +12,7 @@ from itertools import accumulate
 from PIL import Image, ImageDraw, ImageFont
 
 from avignon import imaging, pages
+from avignon.letters import without_accents
 
 EDGE = 220
 """Longest side of a picture on the sheet, in pixels."""
@@ -91,8 +91,8 @@ def _hang(canvas: Image.Image, each: Print, corner: tuple[int, int]) -> None:
 
 def _drawable(text: str) -> str:
     """Text in the letters that Pillow's own font has: no accents, and nothing beyond ASCII. The page has it in full."""
-    plain = unicodedata.normalize("NFKD", text.replace("×", "x").replace("–", "-").replace("—", "-"))
-    return "".join(c if c.isascii() else "?" for c in plain if not unicodedata.combining(c))
+    plain = without_accents(text.replace("×", "x").replace("–", "-").replace("—", "-"))
+    return "".join(c if c.isascii() else "?" for c in plain)
 
 
 def _verdict(each: Print) -> str:

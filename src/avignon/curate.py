@@ -67,8 +67,8 @@ class _Gate:
 
     recipe: Recipe
     space: Workspace
-    by_bytes: dict[str, str] = field(default_factory=dict)
-    by_look: list[tuple[Look, str]] = field(default_factory=list)
+    by_bytes: dict[str, Work] = field(default_factory=dict)
+    by_look: list[tuple[Look, Work]] = field(default_factory=list)
 
     def decide(self, artist: Artist, found: list[Found]) -> Iterator[Decided]:
         """A decision for each of an artist's works, until the number wanted is kept."""
@@ -99,8 +99,8 @@ class _Gate:
         elif wanted <= 0:
             decision = Decision(Verdict.REJECTED, "passed, but enough others did before it")
         else:
-            self.by_bytes[original.sha256] = found.work.object_id
-            self.by_look.append((look, found.work.object_id))
+            self.by_bytes[original.sha256] = found.work
+            self.by_look.append((look, found.work))
             decision = Decision(Verdict.KEPT, _by_curator(word) if word else "")
         return Decided(found, decision, measures, imaging.webp_bytes(scan.image, contact.EDGE))
 
@@ -111,10 +111,10 @@ class _Gate:
             told = f"too small: {size[0]}×{size[1]} pixels, at least {least} on the short side are needed"
             return told + (f"; {_CAPPED}: lower curate.min_edge" if original.capped else "")
         if original.sha256 in self.by_bytes:
-            return f"exact duplicate of {self.by_bytes[original.sha256]}"
-        for other, number in self.by_look:
+            return f"exact duplicate of {_named(self.by_bytes[original.sha256], work)}"
+        for other, hung in self.by_look:
             if (alike := likeness(look, other)) >= self.recipe.curate.duplicate_likeness:
-                return f"near duplicate of {number}: likeness {alike:.2f}"
+                return f"near duplicate of {_named(hung, work)}: likeness {alike:.2f}"
         limits = self.recipe.curate
         fault = next(iter(faults(measures, limits, in_colour=_is_in_colour(work))), "")
         is_soft = measures.sharpness < limits.min_sharpness or measures.detail < limits.min_detail
@@ -122,6 +122,11 @@ class _Gate:
 
 
 _CAPPED = "the museum sends no larger image of this work"
+
+
+def _named(hung: Work, work: Work) -> str:
+    """A picture that hangs already, with its artist where that is another than the work's: one of them is wrong."""
+    return hung.object_id if hung.artist == work.artist else f"{hung.object_id} by {hung.artist}"
 
 
 def _by_curator(word: Decision) -> str:

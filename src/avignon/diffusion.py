@@ -112,7 +112,8 @@ def load(recipe: Recipe, dtype: torch.dtype, voice: Voice) -> Base:
     if bases.is_shifted(folder):
         voice.warn(f"{folder / 'scheduler'}: snr_shift_scale is not used: Stable Diffusion was never trained with it")
     pipeline = _read(folder, settings.variant, dtype, noise)
-    trained_at = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    size = pipeline.unet.config.sample_size
+    trained_at = size * pipeline.vae_scale_factor if isinstance(size, int) else settings.resolution
     if settings.resolution % pipeline.vae_scale_factor:
         raise RecipeError(f"base.resolution: {settings.resolution} is not a multiple of {pipeline.vae_scale_factor}")
     if trained_at != settings.resolution:
@@ -192,9 +193,12 @@ def _fit_tokenizer(folder: Path, tokenizer: Any, encoder: Any) -> None:
     """Let texts be as long as the text encoder takes them: a tokenizer's file may say more, or nothing at all.
 
     Raises:
-        ModelError: the tokenizer has tokens that the encoder has no embedding for.
+        ModelError: the tokenizer has tokens that the encoder has no embedding for, or none to pad with.
     """
-    tokenizer.model_max_length = min(tokenizer.model_max_length, encoder.max_position_embeddings)
+    own, most = tokenizer.model_max_length, encoder.max_position_embeddings
+    tokenizer.model_max_length = min(own, most) if isinstance(own, int) and own > 2 else most  # More than its markers.
+    if tokenizer.pad_token is None:
+        raise ModelError(f"{folder / 'tokenizer'}: tokenizer_config.json has no pad_token, which short texts need")
     if len(tokenizer) > encoder.vocab_size:
         raise ModelError(
             f"{folder / 'tokenizer'}: {len(tokenizer)} tokens, and text_encoder/config.json has a vocab_size of "

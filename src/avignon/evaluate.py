@@ -86,7 +86,7 @@ Sight = Mapping[tuple[str, str, int], Seen]
 
 def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
     """Measure every picture and write the report."""
-    series = series_from(read_json(space.series_index))
+    series = series_from(read_json(space.series_index, "frames", "extras"))
     encoder = _encoder(recipe, voice)
     ruler = _ruler(recipe, space, (*style.ASPECTS, *([style.learned(encoder)] if encoder else [])))
     seen: dict[tuple[str, str, int], Seen] = {}

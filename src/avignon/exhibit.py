@@ -316,7 +316,7 @@ def render(page: Page) -> str:
 
 
 def _page(recipe: Recipe, space: Workspace, voice: Voice, beside: tuple[str, ...]) -> Page:
-    series = series_from(read_json(space.series_index))
+    series = series_from(read_json(space.series_index, "frames", "extras"))
     report = read_json(space.report)
     rows = space.read_ledger()
     progress = _Progress(voice, len(rows) + len(series.frames))
@@ -380,7 +380,7 @@ class _Progress:
 
 def _films(recipe: Recipe, space: Workspace) -> list[Path]:
     """Write what the recipe wants of the series as one file; returns the files."""
-    series, wanted = series_from(read_json(space.series_index)), recipe.exhibit.films
+    series, wanted = series_from(read_json(space.series_index, "frames", "extras")), recipe.exhibit.films
     files = {name: content for scene in series.scenes for name, content in _films_of(recipe, space, series, scene)}
     if "grid" in wanted:
         rows = [_shown(space, series, scene) for scene in series.scenes]

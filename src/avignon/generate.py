@@ -101,8 +101,12 @@ class Shown:
 
     def tell_changes(self, series: Series, missing: int, voice: Voice) -> None:
         """Say which parts of the base made the pictures of the last run other than those asked for now."""
-        known = read_json(self.space.series_index).get("base_parts", {}) if self.space.series_index.exists() else {}
-        changed = [part for part, hashed in series.base_parts.items() if known.get(part, hashed) != hashed]
+        known = read_json(self.space.series_index) if self.space.series_index.exists() else {}
+        changed = [
+            part
+            for part, hashed in series.base_parts.items()
+            if known.get("base_parts", {}).get(part, hashed) != hashed
+        ]
         if changed and missing:
             voice.note(
                 f"the base has a different {', '.join(changed)} than in the last run: {missing} pictures to make"
@@ -277,9 +281,10 @@ def placing(easel: Easel, painter: painting.Painter, shown: Shown, voice: Voice)
     if recipe.generate.weights or not (recipe.generate.equal_voices or recipe.generate.spacing == "even"):
         return unmeasured(recipe)
     probes = _probes(easel, easel.path({}))
-    job = digest([SCHEMA, recipe.generate.chosen(exclude={"extra_seeds"}), *map(_described, probes)])
+    works = [_hashes(space, artist.slug) for artist in recipe.artists] if recipe.generate.spacing == "even" else []
+    job = digest([SCHEMA, recipe.generate.chosen(exclude={"extra_seeds"}), *map(_described, probes), works])
     if space.placing.exists():
-        known = read_json(space.placing)
+        known = read_json(space.placing, "job", "placing")
         if known["job"] == job or known["job"] in _jobs_in_schema_1(recipe, probes, shown):
             return dict(known["placing"])
     found = _measured(easel, painter, space, voice)
@@ -348,6 +353,10 @@ def _in_few_steps(frame: Frame) -> Frame:
     few = frame if frame.source else replace(frame, steps=min(frame.steps, PROBE_STEPS))
     count = few.painted
     return replace(few, schedule={n: [r[i * len(r) // count] for i in range(count)] for n, r in frame.schedule.items()})
+
+
+def _hashes(space: Workspace, artist: str) -> list[str]:
+    return [row["sha256"] for row in space.read_metadata(artist)]
 
 
 def _works(space: Workspace, artist: str) -> Sequence[style.Traits]:

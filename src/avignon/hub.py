@@ -164,7 +164,9 @@ def weight_files(folder: Path, stem: str, variant: str = "") -> list[Path]:
     files = {folder / f"{stem}{ending}.safetensors"}
     for index in (f"{stem}.safetensors.index{ending}.json", f"{stem}{ending}.safetensors.index.json"):
         if (folder / index).is_file():
-            shards = described(folder / index, "no weights").get("weight_map", {})
+            shards = described(folder / index, "no weights").get("weight_map")
+            if not isinstance(shards, dict):
+                raise ModelError(f"{folder / index}: damaged: no weight_map")
             files |= {folder / name for name in shards.values()}
     return sorted(file for file in files if file.is_file())
 

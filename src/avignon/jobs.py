@@ -106,14 +106,21 @@ class Job:
         """
         settings = self.recipe.train
         ignored = NOT_IDENTITY | {"precision", "steps"} | (set() if settings.is_judged else {"sample_every"})
-        judged_by = self.recipe.generate.chosen(exclude={"extra_seeds"}) if settings.is_judged else {}
-        chosen = [SCHEMA, self.name, self.recipe.seed, settings.chosen(exclude=ignored), judged_by]
+        chosen = [SCHEMA, self.name, self.recipe.seed, settings.chosen(exclude=ignored), self._painted_for(settings)]
         return {
             "number of steps": str(settings.steps),
             "settings": digest([*chosen, self.machine.precision]),
             **self._learned_from(),
             **{f"{part} of the base": hashed for part, hashed in base.parts.items()},
         }
+
+    def _painted_for(self, settings: Train) -> list[Any]:
+        """What pictures depend on that are painted for a training: the base's own, and the samples it is judged by."""
+        told: list[Any] = [self.recipe.painted_in_training]
+        if settings.is_judged:
+            rows = [row for artist in self.recipe.artists for row in self.space.read_metadata(artist.slug)]
+            told.append([row["sha256"] for row in rows])  # Samples are judged by the works of all artists.
+        return told
 
     def _identities_in_schema_1(self, base: diffusion.Base) -> set[str]:
         """Hashes by which avignon 0.1.0 may have known this job."""
@@ -159,12 +166,12 @@ class Job:
         metrics = finished(self.folder)
         if not metrics:
             return
-        place = self.space.set_aside(self.folder, metrics["weights"], leave={"checkpoints"})
+        place = self.space.set_aside(self.folder, leave={"checkpoints"})
         wanted, known = self.identity(base), metrics.get("job", {})
         others = [f"different {name}" for name in wanted if known and wanted[name] != known.get(name)]
         finished_with = ", ".join(others) or "different settings"
         self.voice.warn(f"{self.name}: was finished with {finished_with}; that adapter is kept in {place}")
-        if others == ["different number of steps"] and not self.recipe.train.is_open_ended:
+        if others == ["different number of steps"] and self.checkpoints(base).newest()[0] is None:
             self.voice.warn(f"{self.name}: it begins anew, because {_why_anew(self.recipe.train)}")
 
     def lessons(self, base: diffusion.Base) -> Lessons:
@@ -260,11 +267,14 @@ def finished(folder: Path) -> dict[str, Any]:
     card, weights = folder / "card.json", folder / adapters.WEIGHTS_FILE
     if not (card.exists() and weights.exists()):
         return {}
-    metrics: dict[str, Any] = read_json(card)["metrics"]
-    return metrics if metrics["weights"] == sha256_of(weights) else {}
+    metrics = read_json(card, "metrics")["metrics"]
+    is_whole = isinstance(metrics, dict) and metrics.get("weights") == sha256_of(weights)
+    return metrics if is_whole else {}
 
 
 def _why_anew(settings: Train) -> str:
     if settings.is_judged:
         return "what is kept was judged at the last step"
+    if settings.is_open_ended:
+        return f"no state is there to go on from that is of at most {settings.steps} steps"
     return f"the learning rate falls towards the last step (train.schedule = {settings.schedule!r})"

@@ -82,6 +82,8 @@ def check_fit(path: Path, layers: Mapping[str, Sequence[int]]) -> None:
             raise AdapterError(f"{path}: made for another base: the UNet has no layer {layer}")
         # A is (rank, in, …) and B (out, rank, …); of a convolution, A has the kernel's shape as well.
         down, up = parts["lora_A"], parts["lora_B"]
+        if not down[0]:
+            raise AdapterError(f"{path}: damaged: {layer} has a rank of 0")
         length = [shape[0]] if len(shape) == 2 else [1, shape[0], 1, 1]
         fits = down[1:] == list(shape[1:]) and up[:2] == [shape[0], down[0]]
         if not fits or parts.get("lora_magnitude_vector", length) != length:

@@ -13,6 +13,7 @@ from typing import Any
 from avignon import __version__, imaging, lora_files, processes, prompts
 from avignon.curate import least_edge
 from avignon.errors import RecipeError
+from avignon.letters import shown
 from avignon.recipe import EMBEDDED, SCHEMA, FolderMuseum, Recipe
 from avignon.records import Event, Voice
 from avignon.workspace import Workspace, digest, sha256_of, storing, write_text
@@ -52,7 +53,13 @@ STAGES = (
     Stage("collect", (), ("museum", "artists", "collect"), lambda r: (_decisions(r), _folders(r))),
     Stage("curate", ("collect",), ("curate", "artists"), lambda r: (least_edge(r), _decisions(r))),
     Stage("prepare", ("curate",), ("prepare", "artists"), lambda r: (r.base.resolution,)),
-    Stage("train", ("prepare",), ("train", "artists", "base", "seed"), lambda r: (_base(r),), shared=True),
+    Stage(
+        "train",
+        ("prepare",),
+        ("train", "artists", "base", "seed"),
+        lambda r: (_base(r), *([r.painted_in_training, _sources(r)] if r.painted_in_training else ())),
+        shared=True,
+    ),
     Stage(
         "generate",
         ("prepare", "train"),
@@ -178,7 +185,7 @@ def _folders(recipe: Recipe) -> list[Any]:
 
 def _state(root: Path) -> list[Any]:
     files = sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else []
-    return [[p.relative_to(root).as_posix(), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
+    return [[shown(p.relative_to(root).as_posix()), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
 
 
 def _base(recipe: Recipe) -> list[Any]:

@@ -43,12 +43,9 @@ SCHEMA = 2
 no other number, because hashes cover only what differs from the defaults; avignon 0.1.0 (schema 1) hashed all."""
 
 
-DECISIONS = sheets.Columns(
-    "decisions",
-    {"object_id": ("id",), "decision": (), "reason": ()},
-    needed=("decision", "object_id"),
-    grave=("decision",),
-)
+_COLUMNS = tomllib.loads(Path(__file__).with_name("decisions.toml").read_text(encoding="utf-8"))
+
+DECISIONS = sheets.Columns("decisions", _COLUMNS["columns"], needed=("object_id", "decision"), grave=_COLUMNS["grave"])
 """Of a curator's file; further columns are for whoever edits it."""
 
 
@@ -115,8 +112,8 @@ class FolderMuseum(Section):
     """A directory of one's own scans, with or without an `index.csv`."""
 
     kind: Literal["folder"]
-    path: str
-    """The directory; relative paths are relative to the recipe."""
+    path: str = Field(min_length=1, pattern=r"\S")
+    """The directory; relative paths are relative to the recipe, whose own is `.`"""
 
 
 class ArticMuseum(OnlineMuseum):
@@ -532,6 +529,15 @@ class Recipe(Section):
     def adapter_names(self) -> tuple[str, ...]:
         """The adapters that the recipe trains, in order."""
         return ("joint",) if self.train.mode == "joint" else tuple(artist.slug for artist in self.artists)
+
+    @property
+    def painted_in_training(self) -> dict[str, Any]:
+        """What of `generate` a training depends on: all where samples judge it, a part where the base paints first."""
+        if self.train.is_judged:
+            return self.generate.chosen(exclude={"extra_seeds"})
+        if self.train.prior_images:
+            return self.generate.chosen("guidance", "steps", "scheduler", "negative_prompt")
+        return {}
 
     def scene_seed(self, number: int) -> int:
         """The seed of a scene (from 1): its own, or one that follows from the recipe's."""

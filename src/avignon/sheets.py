@@ -10,7 +10,6 @@ import difflib
 import io
 import re
 import string
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +17,7 @@ from pathlib import Path
 from textwrap import shorten
 
 from avignon.errors import InputError
+from avignon.letters import without_accents
 
 Row = dict[str, str]
 
@@ -60,8 +60,11 @@ class Columns:
     needed: Sequence[str]
     spared: Sequence[str] = ()
     """Columns for people, passed over without a word."""
-    grave: Sequence[str] = ()
-    """Columns of which no part may be missed: an unknown column that has a word of their names is an error, too."""
+    grave: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Columns of which no part may be missed, each with stems: an unknown column that has a word of such a column's
+    names, or one of the stems within a word, is an error, too."""
+    remarks: Sequence[str] = ()
+    """Columns for people that are not read either, but whose values the caller looks through."""
 
     @cached_property
     def by_key(self) -> dict[str, str]:
@@ -75,7 +78,12 @@ class Columns:
 
     def known(self, header: Sequence[str]) -> int:
         """How many of a header's names are known."""
-        return sum(_key(each) in self.by_key or _key(each) in self.passed_over for each in header)
+        read = self.by_key.keys() | self.passed_over
+        return sum(_key(each) in read or self.is_remark(each) for each in header)
+
+    def is_remark(self, name: str) -> bool:
+        """Whether a column is one of remarks."""
+        return _key(name) in map(_key, self.remarks)
 
     def near(self, name: str) -> str:
         """The column that an unknown name is a slip of, or a part of; empty where none is near."""
@@ -84,7 +92,12 @@ class Columns:
             return self.by_key[alike[0]]
         words = {_key(word) for word in re.findall(r"[^\W_]+", name)}
         graves = (key for key, column in self.by_key.items() if column in self.grave and key in words)
-        return next((self.by_key[key] for key in graves), "")
+        return next((self.by_key[key] for key in graves), "") or self._of_stem(_key(name))
+
+    def _of_stem(self, key: str) -> str:
+        """The grave column that has the longest stem within a name: `Urheberrechtsvermerk` is of rights, not artist."""
+        stems = [(stem, column) for column, each in self.grave.items() for stem in map(_key, each) if stem in key]
+        return max(stems, key=lambda each: len(each[0]), default=("", ""))[1]
 
 
 @dataclass(frozen=True)
@@ -97,6 +110,8 @@ class Sheet:
     """The known ones that it has."""
     strangers: tuple[str, ...] = ()
     """Columns that nobody knows, by the names they have in the sheet; rows hold them, too."""
+    remarks: tuple[str, ...] = ()
+    """Columns of remarks, likewise."""
 
 
 def read(path: Path, columns: Columns) -> Sheet:
@@ -117,13 +132,14 @@ def read(path: Path, columns: Columns) -> Sheet:
         (line, _row(path, line, _inner(record, separator, len(fields), wrapped), fields)) for line, record in records
     ]
     named = [each for each in fields if each]
-    strangers = tuple(each for each in named if each not in columns.names)
-    return Sheet(rows, tuple(each for each in named if each in columns.names), strangers)
+    others = [each for each in named if each not in columns.names]
+    remarks = tuple(each for each in others if columns.is_remark(each))
+    strangers = tuple(each for each in others if each not in remarks)
+    return Sheet(rows, tuple(each for each in named if each in columns.names), strangers, remarks)
 
 
 def _key(name: str) -> str:
-    plain = unicodedata.normalize("NFKD", name)
-    return "".join(c for c in plain if not unicodedata.combining(c) and c.isalnum()).casefold()
+    return "".join(filter(str.isalnum, without_accents(name))).casefold()
 
 
 def _text(path: Path, what: str) -> str:
@@ -238,7 +254,7 @@ def _field(path: Path, written: str, columns: Columns) -> str | None:
         return ""
     if key in columns.by_key:
         return columns.by_key[key]
-    near = columns.near(written)
+    near = "" if columns.is_remark(written) else columns.near(written)
     if near:
         raise InputError(
             f"{path}: no such column {written!r}; did you mean {near!r}? "
@@ -250,9 +266,10 @@ def _field(path: Path, written: str, columns: Columns) -> str | None:
 def _check_needed(path: Path, header: Sequence[str], fields: Sequence[str | None], columns: Columns) -> None:
     missing = [column for column in columns.needed if column not in fields]
     if missing:
-        there = shorten(", ".join(each for each in fields if each), 200) or "none"
+        there = shorten(", ".join(each for each in fields if each), 200)
         first = "; the first line has to name the columns" if header and not columns.known(header) else ""
-        raise InputError(f"{path}: column {', '.join(missing)} is missing; there are: {there}{first}")
+        lacks = f"columns {' and '.join(missing)} are" if len(missing) > 1 else f"column {missing[0]} is"
+        raise InputError(f"{path}: {lacks} missing; there {f'are: {there}' if there else 'is none'}{first}")
 
 
 def _row(path: Path, line: int, record: Sequence[str], fields: Sequence[str | None]) -> Row:

@@ -6,6 +6,7 @@ spreads each batch over several processes, of which the first one alone writes.
 """
 
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -55,14 +56,14 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
             _train(group, base)
     if company.is_main_process:
         _keep_others(space, {job.name for job in jobs}, voice)
-        space.sweep(space.adapters, {p for job in jobs for p in job.folder.rglob("*") if p.is_file()})
 
 
 def _keep_others(space: Workspace, names: set[str], voice: Voice) -> None:
-    """Set aside the finished adapters of an earlier recipe that this one does not train."""
+    """Set aside the finished adapters of an earlier recipe that this one does not train; unfinished ones may go on."""
     for folder in sorted(space.adapters.iterdir()):
-        if folder.name not in names and (metrics := finished(folder)):
-            place = space.set_aside(folder, metrics["weights"])
+        if folder.name not in names and finished(folder):
+            place = space.set_aside(folder)
+            shutil.rmtree(folder)
             voice.warn(f"{folder.name}: the recipe does not train it any more; the finished adapter is kept in {place}")
 
 

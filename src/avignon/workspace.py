@@ -150,13 +150,16 @@ def write_json(path: Path, value: Any) -> None:
         raise WorkspaceError(f"{path}: not written: {wrong}; what was measured or read is damaged") from None
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file of the run.
+def read_json(path: Path, *needed: str) -> dict[str, Any]:
+    """Read a JSON file of the run, an object with the keys that are needed.
 
     Raises:
         WorkspaceError: where it is damaged, with what to do.
     """
-    return _parsed(path, [path.read_bytes()])[0]
+    (told,) = _parsed(path, [path.read_bytes()])
+    if not (isinstance(told, dict) and told.keys() >= set(needed)):
+        raise _damaged(path)
+    return told
 
 
 def _json_lines(path: Path) -> list[Any]:
@@ -168,7 +171,11 @@ def _parsed(path: Path, texts: list[bytes]) -> list[Any]:
     try:
         return [json_value(text) for text in texts]
     except ValueError:
-        raise WorkspaceError(f"{path}: damaged; delete it (or its folder) and run again") from None
+        raise _damaged(path) from None
+
+
+def _damaged(path: Path) -> WorkspaceError:
+    return WorkspaceError(f"{path}: damaged; delete it (or its folder) and run again")
 
 
 class Workspace:
@@ -219,15 +226,25 @@ class Workspace:
         """The folder of a trained adapter."""
         return self.adapters / name
 
-    def set_aside(self, folder: Path, mark: str, leave: Collection[str] = ()) -> Path:
-        """Copy a folder of the run, but for `leave`, to where no stage writes; `mark` is a hash of what is in it."""
-        place = self.root / "set-aside" / self.relative(folder).replace("/", "-")
-        place = place.with_name(f"{place.name}-{mark[:8]}")
-        if not place.exists():
-            scratch = place.with_name(_SCRATCH + place.name)
-            shutil.rmtree(scratch, ignore_errors=True)
-            shutil.copytree(folder, scratch, ignore=lambda _, names: set(leave).intersection(names))
-            scratch.replace(place)
+    def set_aside(self, folder: Path, leave: Collection[str] = ()) -> Path:
+        """Copy a finished adapter, but for `leave`, to where no stage writes; its place is told apart by its card.
+
+        Raises:
+            WorkspaceError: the disk does not take it.
+        """
+        name = f"{self.relative(folder).replace('/', '-')}-{sha256_of(folder / 'card.json')[:8]}"
+        place = self.root / "set-aside" / name
+        scratch = place.with_name(_SCRATCH + name)
+        with storing(place):
+            try:
+                if not place.exists():
+                    shutil.copytree(folder, scratch, ignore=lambda _, names: set(leave).intersection(names))
+                    scratch.replace(place)
+            except shutil.Error as failed:  # It gathers what each file was refused for, without numbers.
+                why = failed.args[0][0][-1]
+                raise WorkspaceError(f"{place}: cannot be written ({why}); free some space and run again") from failed
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
         return place
 
     def relative(self, path: Path) -> str:
@@ -290,7 +307,9 @@ class Workspace:
         return digest(entry["outputs"]) if entry else ""
 
     def _entries(self) -> dict[str, Any]:
-        entries: dict[str, Any] = read_json(self.manifest) if self.manifest.exists() else {}
+        entries = read_json(self.manifest) if self.manifest.exists() else {}
+        if not all(isinstance(each, dict) and each.keys() >= {"inputs", "outputs"} for each in entries.values()):
+            raise _damaged(self.manifest)
         return entries
 
     def sweep(self, folder: Path, keep: set[Path]) -> None:

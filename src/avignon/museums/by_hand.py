@@ -6,6 +6,7 @@ from pathlib import Path
 
 from avignon.errors import InputError
 from avignon.imaging import SUFFIXES
+from avignon.letters import shown
 from avignon.museums.protocol import Received
 from avignon.recipe import stem
 from avignon.records import Work
@@ -40,7 +41,7 @@ class ByHand:
     def unused(self, works: Collection[Work]) -> list[str]:
         """Names of the files that are the image of none of these works."""
         used = {self.of(work) for work in works}
-        return [path.name for path in self.files.values() if path not in used]
+        return [shown(path.name) for path in self.files.values() if path not in used]
 
 
 def in_folder(folder: str) -> ByHand:

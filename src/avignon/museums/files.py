@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from avignon.errors import InputError
 from avignon.imaging import SUFFIXES
+from avignon.letters import shown
 
 
 @functools.cache
@@ -36,6 +37,8 @@ class Files:
     all: tuple[str, ...]
     links: tuple[str, ...] = ()
     """Linked folders below the first level, which are not followed: they may lead round in a circle."""
+    not_utf8: frozenset[str] = frozenset()
+    """Those of `all` whose names are not UTF-8, as an archive from Windows leaves them; they are here as shown."""
 
     @functools.cached_property
     def pictures(self) -> tuple[str, ...]:
@@ -54,6 +57,10 @@ class Files:
             if alike:
                 return self.by_name[alike[0]]
         return next(iter(get_close_matches(name, self.all, n=1, cutoff=0.7)), "")
+
+    def misnamed(self, file: str) -> str:
+        """Why a file cannot be used by its name; empty where it can: names in records and on pages are UTF-8."""
+        return "name is not UTF-8; give the file, or the folder it is in, another" if file in self.not_utf8 else ""
 
     def passed_over(self, read: str = "") -> str:
         """A line on the files that are neither pictures nor `read`, counted by suffix; empty where there are none."""
@@ -84,7 +91,8 @@ def files_of(root: Path) -> Files:
             below[:] = [each for each in below if not _is_system(each)]
             links += [(here / each).as_posix() for each in below if (root / here / each).is_symlink()]
             found += [(here / each).as_posix() for each in names if not _is_system(each)]
-    return Files(root, tuple(sorted(found)), tuple(sorted(links)))
+    garbled = frozenset(shown(each) for each in found if shown(each) != each)
+    return Files(root, tuple(sorted(map(shown, found))), tuple(sorted(map(shown, links))), garbled)
 
 
 def unread(file: str) -> str:

@@ -10,9 +10,10 @@ import os
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from textwrap import shorten
 
 from avignon import sheets
 from avignon.errors import ImageError, InputError
@@ -21,7 +22,7 @@ from avignon.museums import dates, names, rights, statements
 from avignon.museums.files import TABLES, Files, candidates, composed, files_of, is_read, unread
 from avignon.museums.protocol import Received, Sought, one_line, outside
 from avignon.recipe import slug, stem
-from avignon.records import Decision, Found, Verdict, Work
+from avignon.records import Access, Decision, Found, Verdict, Work
 from avignon.sheets import Row
 
 INDEX = "index.csv"
@@ -31,6 +32,9 @@ _NO_PROSE = frozenset({"rights", "file", "artist", "artist_died", "date", "year"
 
 _OF_THE_WORK = frozenset({"title", "medium", "classification", "terms", "qualifier"})
 
+LONGEST = 255
+"""Letters of a file's place that an error shows in full."""
+
 Listed = tuple[Row, str]
 """A picture's row, and why it can be nobody's work; empty where that is for its artist to say."""
 
@@ -39,7 +43,8 @@ Listed = tuple[Row, str]
 def columns() -> sheets.Columns:
     """The columns of an index."""
     data = tomllib.loads(Path(__file__).with_name("index.toml").read_text(encoding="utf-8"))
-    return sheets.Columns("index", data["columns"], ("file",), data["spared"]["columns"], grave=("artist", "rights"))
+    spared, remarks = data["spared"]["columns"], data["remarks"]["columns"]
+    return sheets.Columns("index", data["columns"], ("file",), spared, data["grave"], remarks)
 
 
 @dataclass
@@ -61,7 +66,12 @@ class Folder:
         if passed := files.passed_over(index):
             self.warn(f"{self.path}: {passed}")
         stances = ((row, reason or _stance(row, wanted)) for row, reason in listed)
-        works = [self._found(artist, row, reason) for row, reason in stances if reason is not None]
+        works = [
+            self._found(artist, row, files.misnamed(row["file"]) or reason)
+            for row, reason in stances
+            if reason is not None
+        ]
+        self._tell_places([] if index else works)
         return sorted(works, key=lambda found: (found.decision is not None, found.work.object_id))
 
     def source(self, work: Work) -> str:
@@ -73,7 +83,21 @@ class Folder:
     def receive(self, work: Work) -> Received:
         """The file's bytes as they are."""
         path = self.path / work.image_url
-        return Received(path.read_bytes(), path.suffix.lower())
+        try:
+            return Received(path.read_bytes(), path.suffix.lower())
+        except OSError as unreadable:
+            raise ImageError(f"{path}: cannot be read: {unreadable.strerror}") from None
+
+    def _tell_places(self, works: Sequence[Found]) -> None:
+        """Warn of folders within an artist's whose names may be anybody's: what is in them counts as the artist's."""
+        usable = [each.work for each in works if each.decision is None and each.work.attributed]
+        places = [(place, work.attributed) for work in usable for place in work.image_url.split("/")[1:-1]]
+        unclear = dict.fromkeys(place for place, artist in places if not names.is_plain_place(place, artist))
+        if unclear:
+            self.warn(
+                f"{self.path}: pictures in {', '.join(map(repr, unclear))} count as the artist's own, since they lie "
+                "within the artist's folder; what is not, belongs beside it"
+            )
 
     def _check_known(self, wanted: Sequence[str], rows: Sequence[Row], index: str) -> None:
         """Raise for a name that nobody bears, where rows name their artists."""
@@ -98,10 +122,16 @@ class Folder:
         if not sheet.rows:
             raise InputError(f"{index}: names no picture")
         _check_artists(index, sheet)
-        _check_strangers(index, sheet, wanted)
+        _check_strangers(index, sheet, wanted, self.year)
         if sheet.strangers:
+            whose = (
+                ""
+                if "artist" in sheet.columns
+                else "; none names an artist, so that all works count as those of whoever is asked for"
+            )
             self.warn(
                 f"{index}: columns that are not read: {', '.join(sheet.strangers)}; read: {', '.join(sheet.columns)}"
+                f"{whose}"
             )
         rows = [row | {"file": _located(index, line, row["file"], files)} for line, row in sheet.rows]
         named = {composed(row["file"]) for row in rows}
@@ -115,8 +145,9 @@ class Folder:
         path = self.path / row["file"]
         width = height = 0
         reason = unread(row["file"]) or reason or outside(artist, row.get("classification", ""))
+        is_there = path.is_file()  # One whose name is not UTF-8 is listed, but cannot be written about.
         try:
-            width, height = size_of(path)
+            width, height = size_of(path) if is_there else (0, 0)
         except ImageError as unusable:
             reason = unread(row["file"]) or str(unusable).removeprefix(f"{path}: ")
         years = _years(row)
@@ -126,7 +157,7 @@ class Folder:
             object_id=row["object_id"],
             artist=artist.name,
             title=one_line(title),
-            image_url=row["file"],
+            image_url=row["file"] if is_there else "",
             rights=rights.judged(_evidence(row, self.year), self.year),
             attributed=row.get("artist", ""),
             accession=row.get("accession", ""),
@@ -155,7 +186,7 @@ def _stance(row: Row, wanted: Sequence[str]) -> str | None:
     if doubts:
         return min(doubts, key=len) or doubt
     near = next((name for name in wanted if names.is_near(text, name)), None)
-    return near and f"artist is {text!r}; where that is {near}, the recipe's find has to name it, too"
+    return near and f"artist is {text!r}; if that means {near}, add {text!r} to the artist's find in the recipe"
 
 
 def _index(files: Files) -> str:
@@ -164,6 +195,9 @@ def _index(files: Files) -> str:
     Raises:
         InputError: there is one, but not as CSV.
     """
+    folder = next((p for p in files.root.iterdir() if p.name.casefold() == INDEX and p.is_dir()), None)
+    if folder:
+        raise InputError(f"{folder}: a folder stands where the index is expected; give it another name")
     top = [each for each in files.all if "/" not in each]
     found = sorted((each for each in top if each.casefold() == INDEX), key=lambda each: each != INDEX)
     if not found:
@@ -192,17 +226,29 @@ def _unindexed(files: Files) -> list[Listed]:
     if usable:
         artists = ", ".join(dict.fromkeys(each.partition("/")[0] for each in held))
         raise InputError(
-            f"{files.root}: {len(usable)} pictures (first: {usable[0]!r}) lie beside the subfolders {artists}, so that "
-            f"nothing says whose they are; put each into its artist's subfolder, or write an {INDEX}"
+            f"{files.root}: {_counted(usable)} beside the subfolders {artists}, so that nothing says whose that is; "
+            f"put each picture into its artist's subfolder, or write an {INDEX}"
         )
     beside: list[Listed] = [({"file": each}, "lies beside the artists' subfolders") for each in loose]
-    return _with_ids([*((_placed(each), "") for each in held), *beside])
+    known = {each.partition("/")[0] for each in held}
+    return _with_ids([*((_placed(each, known), "") for each in held), *beside])
 
 
-def _placed(file: str) -> Row:
-    """A picture in an artist's subfolder; a folder within that is called after a doubt (`attributed`) is one."""
+def _counted(pictures: Sequence[str]) -> str:
+    if len(pictures) == 1:
+        return f"a picture ({pictures[0]!r}) lies"
+    return f"{len(pictures)} pictures (first: {pictures[0]!r}) lie"
+
+
+def _placed(file: str, artists: Collection[str]) -> Row:
+    """A picture in an artist's subfolder; a folder within that doubts it is called so, or after another artist."""
     artist, *deeper = file.split("/")[:-1]
-    doubts = (each for each in deeper if names.is_qualifier(each))
+    others = [each for each in artists if names.key(each) != names.key(artist)]
+    doubts = (
+        place
+        for place in deeper
+        if names.is_doubtful_place(place, artist) or any(names.is_near(place, other) for other in others)
+    )
     return {"file": file, "artist": artist, "qualifier": next(doubts, "")}
 
 
@@ -226,18 +272,30 @@ def _with_ids(listed: Sequence[Listed]) -> list[Listed]:
 
 def _located(index: Path, line: int, name: str, files: Files) -> str:
     """The file that a row names, as it is called on this disk."""
-    where = f"{index}: line {line}: file: {name!r}" if name else f"{index}: line {line}: file is empty"
+    where = f"{index}: line {line}: file: {_short(name)!r}" if name else f"{index}: line {line}: file is empty"
     for each in candidates(name) if name else ():
         path = index.parent / each
         if not path.resolve().is_relative_to(index.parent.resolve()):
             raise InputError(f"{where} lies outside the folder")
-        if path.is_file():
+        if _is(Path.is_file, path):
             return Path(os.path.normpath(each)).as_posix()
         if composed(each) in files.by_name:
             return files.by_name[composed(each)]
     near = files.nearest(name.replace("\\", "/")) if name else ""
-    what = "" if not name else " is a folder" if (index.parent / name).is_dir() else " does not exist"
+    what = "" if not name else " is a folder" if _is(Path.is_dir, index.parent / name) else " does not exist"
     raise InputError(f"{where}{what}" + (f"; nearest is {near!r}" if near else ""))
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]}…"
+
+
+def _is(kind: Callable[[Path], bool], path: Path) -> bool:
+    """Whether a path is a file, or a folder; a name that no file can have (too long) is neither."""
+    try:
+        return kind(path)
+    except OSError:
+        return False
 
 
 def _check_artists(index: Path, sheet: sheets.Sheet) -> None:
@@ -245,32 +303,56 @@ def _check_artists(index: Path, sheet: sheets.Sheet) -> None:
         raise InputError(f"{index}: column artist names nobody; write each picture's artist into it, or take it out")
 
 
-def _check_strangers(index: Path, sheet: sheets.Sheet, wanted: Sequence[str]) -> None:
-    """Raise for a column that is not read but says who made a work, or who did not."""
+def _check_strangers(index: Path, sheet: sheets.Sheet, wanted: Sequence[str], year: int) -> None:
+    """Raise for a column that is not read but says who made a work, who did not, or what may be done with it."""
+    named = "artist" in sheet.columns
     for line, row in sheet.rows:
-        for column in sheet.strangers:
-            value = row[column]
-            artist = "artist" not in sheet.columns and any(names.doubt(value, name) is not None for name in wanted)
-            if artist or names.is_qualifier(value, doubts_alone=True):
-                should = "artist" if artist else "qualifier"
+        for column in (*sheet.strangers, *sheet.remarks):
+            should = _meant(row[column], wanted, year, named=named, remark=column in sheet.remarks)
+            if should:
                 raise InputError(
-                    f"{index}: line {line}: column {column!r} says {value!r}, but no column of that name is read; "
-                    f"call it {should}, or {sheets.PASSED_OVER}{column} where it is not to be read"
+                    f"{index}: line {line}: column {column!r} says {shorten(row[column], 100)!r}, but no column of "
+                    f"that name is read; call it {should}, or {sheets.PASSED_OVER}{column} where it is not to be read"
                 )
 
 
+def _meant(value: str, wanted: Sequence[str], year: int, *, named: bool, remark: bool) -> str:
+    """The column that a value belongs in; empty where it seems to be none that matters.
+
+    Args:
+        value: as it stands in a column that is not read.
+        wanted: the artist's names.
+        year: in which statements are read.
+        named: whether the index has a column for the artist.
+        remark: whether the column is one of remarks, in which a name, or rights, need no column of their own.
+    """
+    if not (named or remark) and any(names.doubt(value, name) is not None for name in wanted):
+        return "artist"
+    if any(names.is_qualifier(value, name) for name in wanted):
+        return "qualifier"
+    if remark:  # What it claims of rights restricts the work (`_claims`).
+        return ""
+    stated = statements.read(value, year)
+    return "rights" if stated.access is not Access.UNKNOWN or stated.condition else ""
+
+
 def _check_twice(index: Path, lines: Sequence[int], rows: Sequence[Row]) -> None:
-    """Raise where an artist has two works of one id."""
-    seen: dict[tuple[str, str], tuple[int, str]] = {}
+    """Raise where two lines name one file, however it is written, or an artist has two works of one id."""
+    seen: dict[tuple[object, ...], tuple[int, str]] = {}
     for line, row in zip(lines, rows, strict=True):
-        identity = (names.key(row.get("artist", "")), row["object_id"])
-        if identity in seen:
-            before, file = seen[identity]
-            what = f"file: {file!r}" if file == row["file"] else f"object_id {row['object_id']!r}"
-            raise InputError(
-                f"{index}: line {line}: {what} is there twice (first in line {before}); each work needs its own"
-            )
-        seen[identity] = line, row["file"]
+        state = (index.parent / row["file"]).stat()
+        for what, identity in (
+            (f"file: {row['file']!r}", (state.st_dev, state.st_ino)),
+            (f"object_id {row['object_id']!r}", (names.key(row.get("artist", "")), row["object_id"])),
+        ):
+            if identity in seen:
+                before, file = seen[identity]
+                alias = f" as {file!r}" if file != row["file"] and what.startswith("file") else ""
+                raise InputError(
+                    f"{index}: line {line}: {what} is there twice (first in line {before}{alias}); "
+                    "each work needs its own"
+                )
+            seen[identity] = line, row["file"]
 
 
 def _evidence(row: Row, year: int) -> rights.Evidence:

@@ -2,10 +2,11 @@
 
 import csv
 import io
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from avignon.errors import InputError
+from avignon.letters import without_accents
 from avignon.records import Access, Decision, Found, Work
 from avignon.wording import unmarked
 
@@ -35,6 +36,16 @@ class Wish:
     like: str = ""
     """All of these words in the title, the terms or the museum's description; case and accents do not matter."""
 
+    def __post_init__(self) -> None:
+        """Raise for years that no work can be made within.
+
+        Raises:
+            InputError: the first comes after the last.
+        """
+        if self.between and self.between[0] > self.between[1]:
+            first, last = self.between
+            raise InputError(f"between: {first} comes after {last}; the first year comes first: {last} {first}")
+
     def passes(self, found: Found) -> bool:
         """Whether a work is wanted."""
         work = found.work
@@ -58,8 +69,7 @@ def _overlaps(work: Work, first: int, last: int) -> bool:
 
 
 def _plain(text: str) -> str:
-    decomposed = unicodedata.normalize("NFKD", text)
-    return "".join(c for c in decomposed if not unicodedata.combining(c)).casefold()
+    return without_accents(text).casefold()
 
 
 def as_csv(found: Sequence[Found]) -> str:
