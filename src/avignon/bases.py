@@ -152,7 +152,7 @@ def noise_schedule(folder: Path) -> dict[str, Any]:
     *kept, last = [1 - beta for beta in _betas(told)]
     if prod(kept) < NO_SIGNAL:
         raise ModelError(
-            f"{path}: no signal is left before the last noise level: beta_start, beta_end or trained_betas are too large"
+            f"{path}: no signal is left before the last noise level: beta_end or trained_betas are too large"
         )
     zero = bool(told.get("rescale_betas_zero_snr")) or prod(kept) * last < NO_SIGNAL
     predicts = told.get("prediction_type", PREDICTIONS[0])
