@@ -118,7 +118,16 @@ def test_there_are_savers() -> None:
     assert FlowMatchEulerDiscreteScheduler not in SAVERS
 
 
-@pytest.mark.parametrize("saver", SAVERS, ids=lambda kind: kind.__name__)
+COMMON = ("DDIM", "PNDM", "EulerDiscrete", "DPMSolverMultistep", "UniPCMultistep", "LMSDiscrete")
+"""Those that most bases were saved by; the others take their turn among the slow tests."""
+
+
+@pytest.mark.parametrize(
+    "saver",
+    [pytest.param(each, marks=() if each.__name__.removesuffix("Scheduler") in COMMON else pytest.mark.slow)
+     for each in SAVERS],
+    ids=lambda kind: kind.__name__,
+)  # fmt: skip
 @pytest.mark.parametrize("predicts", ["epsilon", pytest.param("v_prediction", marks=pytest.mark.slow)])
 def test_whoever_saved_the_scheduler(copy: Path, monkeypatch: pytest.MonkeyPatch, saver: Any, predicts: str) -> None:
     """All four samplers paint what they paint from a clean configuration, within 2/255, whichever class saved it."""

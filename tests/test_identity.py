@@ -84,7 +84,7 @@ def test_finished_run_of_the_version_before_stays_finished(finished: tuple[Recip
 
 @pytest.mark.parametrize(
     ("changed", "steps", "pictures"),
-    [("train.steps=3", [1, 2, 3], True), ("train.learning_rate=2e-2", [1, 2], True), ("generate.guidance=2", [], True),
+    [("train.steps=3", [1, 2, 3], True), pytest.param("train.learning_rate=2e-2", [1, 2], True, marks=pytest.mark.slow), ("generate.guidance=2", [], True),
      ("generate.spacing=uniform", [], True)],
 )  # fmt: skip
 def test_a_change_of_an_old_run_is_seen(
@@ -184,7 +184,11 @@ CHANGES: dict[str, tuple[str, Callable[[Path], None]]] = {
 }
 
 
-@pytest.mark.parametrize(("part", "change"), CHANGES.values(), ids=CHANGES.keys())
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [pytest.param(*case, marks=() if name in ("vae", "second shard") else pytest.mark.slow, id=name)
+     for name, case in CHANGES.items()],
+)  # fmt: skip
 def test_a_changed_part_of_the_base_is_seen_and_named(
     tmp_path: Path, part: str, change: Callable[[Path], None]
 ) -> None:
@@ -206,6 +210,7 @@ def test_a_changed_part_of_the_base_is_seen_and_named(
     assert any(f"the base has a different {part} than in the last run" in text for text in said(events, "note"))
 
 
+@pytest.mark.slow
 def test_notes_in_a_base_change_nothing(tmp_path: Path) -> None:
     """Which library wrote a file, and when, is no part of a base."""
     base = make_tiny_sd(tmp_path / "base")
@@ -256,6 +261,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
         yield hub
 
 
+@pytest.mark.slow
 def test_fp16_and_full_files_in_one_cache(hub: LocalHub, tmp_path: Path) -> None:
     """Recipe A in fp16, B in full, A again: A stays finished, its own adapters fit, and B is another job."""
     half = small_recipe(tmp_path / "a", REPO, base={"variant": "fp16"}, train={"steps": 1})
@@ -346,6 +352,7 @@ def test_more_steps_at_a_constant_rate_go_on(tmp_path: Path, tiny_sd: Path) -> N
     assert any("different number of steps" in text and "kept in" in text for text in said(events, "warning"))
 
 
+@pytest.mark.slow
 def test_fewer_steps_at_a_constant_rate_begin_anew(tmp_path: Path, tiny_sd: Path) -> None:
     """A state beyond the last step wanted is set aside, and said to be."""
     space, _ = run(small(tmp_path / "a", tiny_sd, steps=4, schedule="constant"), tmp_path / "runs", "train")
@@ -356,7 +363,9 @@ def test_fewer_steps_at_a_constant_rate_begin_anew(tmp_path: Path, tiny_sd: Path
     assert len(list(space.adapters.rglob("set-aside/step-0000004-*.pt"))) == 2
 
 
-@pytest.mark.parametrize("settings", [{"schedule": "cosine"}, {"schedule": "linear"}])
+@pytest.mark.parametrize(
+    "settings", [{"schedule": "cosine"}, pytest.param({"schedule": "linear"}, marks=pytest.mark.slow)]
+)
 def test_more_steps_at_a_falling_rate_begin_anew_and_say_so(
     tmp_path: Path, tiny_sd: Path, settings: dict[str, Any]
 ) -> None:
@@ -395,6 +404,7 @@ def kept_as(space: Workspace, name: str, before: set[str]) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_checkpoints_set_aside_do_not_replace_one_another(tmp_path: Path, tiny_sd: Path) -> None:
     """Three rates one after the other: the states of the first two are both kept."""
     for rate in (1e-2, 2e-2, 3e-2):
@@ -403,6 +413,7 @@ def test_checkpoints_set_aside_do_not_replace_one_another(tmp_path: Path, tiny_s
     assert len(list((space.adapter(HOMER) / "checkpoints" / "set-aside").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_an_unfinished_training_survives_another_recipe(tmp_path: Path, tiny_sd: Path) -> None:
     """A training that was broken off goes on where it was, though a recipe of other adapters ran in between."""
 
@@ -442,6 +453,7 @@ PAINTED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("settings", "changed"), PAINTED.values(), ids=PAINTED.keys())
 def test_what_is_painted_for_a_training_is_part_of_it(
     tmp_path: Path, tiny_sd: Path, settings: dict[str, Any], changed: dict[str, Any]
