@@ -84,9 +84,13 @@ def test_finished_run_of_the_version_before_stays_finished(finished: tuple[Recip
 
 @pytest.mark.parametrize(
     ("changed", "steps", "pictures"),
-    [("train.steps=3", [1, 2, 3], True), pytest.param("train.learning_rate=2e-2", [1, 2], True, marks=pytest.mark.slow), ("generate.guidance=2", [], True),
-     ("generate.spacing=uniform", [], True)],
-)  # fmt: skip
+    [
+        ("train.steps=3", [1, 2, 3], True),
+        pytest.param("train.learning_rate=2e-2", [1, 2], True, marks=pytest.mark.slow),
+        ("generate.guidance=2", [], True),
+        ("generate.spacing=uniform", [], True),
+    ],
+)
 def test_a_change_of_an_old_run_is_seen(
     finished: tuple[Recipe, Path], changed: str, steps: list[int], pictures: bool
 ) -> None:
