@@ -17,10 +17,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from avignon import adapters, blend, diffusion, imaging, painting, recipe, style
-from avignon.generate import PROBES
-from avignon.records import Frame, Voice
-from avignon.workspace import Workspace
+from avignon.adapters import lora as adapters
+from avignon.adapters import weights as blend
+from avignon.core import imaging
+from avignon.core.events import Voice
+from avignon.core.records import Frame
+from avignon.core.workspace import Workspace
+from avignon.evaluation import style
+from avignon.generation import sampler as painting
+from avignon.models.stable_diffusion import model as diffusion
+from avignon.recipe.load import load_recipe
+from avignon.recipe.schema import Recipe
+from avignon.stages.generate import PROBES
 
 ROOT = Path(__file__).parents[1]
 SILENT = Voice("benchmark", lambda _: None)
@@ -30,7 +38,7 @@ SILENT = Voice("benchmark", lambda _: None)
 class Studio:
     """All that a series is painted and measured with."""
 
-    settings: recipe.Recipe
+    settings: Recipe
     painter: painting.Painter
     ruler: style.Yardstick
     seeds: int
@@ -83,7 +91,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--picture", type=Path)
     arguments = parser.parse_args()
-    settings = recipe.load(arguments.run / "recipe.toml", ["generate.batch=8"])
+    settings = load_recipe(arguments.run / "recipe.toml", ["generate.batch=8"])
     space = Workspace(arguments.run)
     precision = diffusion.precision_for("auto", "train", diffusion.device())
     base = diffusion.load(settings, diffusion.DTYPES[precision], SILENT)

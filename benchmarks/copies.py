@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from avignon import copies, imaging
-from avignon.embedded import world
-from avignon.embedded.painters import PAINTERS
+from avignon.core import imaging
+from avignon.demo import world
+from avignon.demo.painters import PAINTERS
+from avignon.evaluation import copies
 
 SIZE = 192
 

@@ -25,15 +25,21 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
-from avignon import adapters, blend, diffusion, painting, recipe
-from avignon.records import Frame, Voice
+from avignon.adapters import lora as adapters
+from avignon.adapters import weights as blend
+from avignon.core.events import Voice
+from avignon.core.records import Frame
+from avignon.generation import sampler as painting
+from avignon.models.stable_diffusion import model as diffusion
+from avignon.recipe.load import load_recipe
+from avignon.recipe.schema import Ranks, Recipe
 
 ROOT = Path(__file__).parents[1]
 SILENT = Voice("benchmark", lambda _: None)
 SCENES = 4
 
 
-def frames_of(settings: recipe.Recipe, names: Sequence[str], stops: int, steps: int) -> list[Frame]:
+def frames_of(settings: Recipe, names: Sequence[str], stops: int, steps: int) -> list[Frame]:
     """4 scenes at every stop of an arc."""
     size = settings.base.resolution
     return [
@@ -45,7 +51,7 @@ def frames_of(settings: recipe.Recipe, names: Sequence[str], stops: int, steps: 
 
 def untrained(base: diffusion.Base, folder: Path, name: str, seed: int) -> Path:
     """An adapter of random change, saved: its time is that of a trained one."""
-    settings = recipe.Ranks(attention=16, projection=16, convolution=2)
+    settings = Ranks(attention=16, projection=16, convolution=2)
     parameters = adapters.add(base.pipeline.unet, name, settings, 0.0, seed)
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -79,7 +85,7 @@ class Theirs:
         return pictures
 
 
-def ours(settings: recipe.Recipe, folders: dict[str, Path], precision: diffusion.Precision) -> painting.Painter:
+def ours(settings: Recipe, folders: dict[str, Path], precision: diffusion.Precision) -> painting.Painter:
     """The product's painter."""
     base = diffusion.load(settings, diffusion.DTYPES[precision], SILENT)
     for name, folder in folders.items():
@@ -105,7 +111,7 @@ def timed(ways: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
 
 def miniature(arguments: argparse.Namespace, scratch: Path) -> None:
     """The series on the miniature, whole pictures."""
-    settings = recipe.load(ROOT / "recipes/demo.toml", [f"generate.batch={arguments.batch}"])
+    settings = load_recipe(ROOT / "recipes/demo.toml", [f"generate.batch={arguments.batch}"])
     names = settings.adapter_names
     if arguments.adapters:
         folders = dict(zip(names, arguments.adapters, strict=True))
@@ -137,7 +143,7 @@ def real(arguments: argparse.Namespace) -> None:
         up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
     ).eval().requires_grad_(False)  # fmt: skip
     for seed, name in enumerate("ab"):
-        adapters.add(unet, name, recipe.Ranks(attention=16, projection=16, convolution=2), 0.0, seed)
+        adapters.add(unet, name, Ranks(attention=16, projection=16, convolution=2), 0.0, seed)
     unet.requires_grad_(False)
     noise, text = torch.randn(2 * arguments.batch, 4, 64, 64), torch.randn(2 * arguments.batch, 77, 1024)
 

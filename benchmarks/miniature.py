@@ -31,11 +31,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from avignon import adapters, blend, diffusion, painting, pipeline, recipe
-from avignon.embedded import world
-from avignon.embedded.painters import PAINTERS
-from avignon.records import Frame, Voice
-from avignon.workspace import Workspace, read_json
+from avignon import pipeline
+from avignon.adapters import lora as adapters
+from avignon.adapters import weights as blend
+from avignon.core.events import Voice
+from avignon.core.files import read_json
+from avignon.core.records import Frame
+from avignon.core.workspace import Workspace
+from avignon.demo import world
+from avignon.demo.painters import PAINTERS
+from avignon.generation import sampler as painting
+from avignon.models.stable_diffusion import model as diffusion
+from avignon.recipe.load import load_recipe
+from avignon.recipe.schema import Recipe
 
 ROOT = Path(__file__).parents[1]
 SILENT = Voice("benchmark", lambda _: None)
@@ -176,7 +184,7 @@ def judge_of_hands() -> Judge:
 class Sampler:
     """The product's own way to pictures: its loading, its adapters, its painter."""
 
-    def __init__(self, settings: recipe.Recipe, folders: dict[str, Path]) -> None:
+    def __init__(self, settings: Recipe, folders: dict[str, Path]) -> None:
         self._settings = settings
         base = diffusion.load(settings, torch.bfloat16, SILENT)
         for name, folder in folders.items():
@@ -209,9 +217,9 @@ class Sampler:
         )
 
 
-def demo(*overrides: str) -> recipe.Recipe:
+def demo(*overrides: str) -> Recipe:
     """The demo's recipe."""
-    return recipe.load(ROOT / "recipes/demo.toml", ["generate.precision=bf16", *overrides])
+    return load_recipe(ROOT / "recipes/demo.toml", ["generate.precision=bf16", *overrides])
 
 
 # --- The figures ------------------------------------------------------------------------------------------------------
@@ -257,7 +265,7 @@ def frechet(a: Floats, b: Floats) -> float:
     return float(mean @ mean + np.trace(one) + np.trace(other) - 2 * cross)
 
 
-def trained(folder: Path, settings: recipe.Recipe) -> Workspace:
+def trained(folder: Path, settings: Recipe) -> Workspace:
     """A run of the demo with its adapters, and how many seconds they took to train."""
     space = pipeline.run(settings, folder, lambda _: None, until="train")
     for name in settings.adapter_names:

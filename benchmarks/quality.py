@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
-from avignon import imaging, quality
-from avignon.curate import faults
-from avignon.recipe import Curate
+from avignon.core import imaging
+from avignon.curation import quality
+from avignon.recipe.schema import Curate
+from avignon.stages.curate import faults
 
 ART = Path(__file__).parents[2] / "shared" / "art"
 

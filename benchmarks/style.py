@@ -19,12 +19,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from avignon import imaging, style
-from avignon.embedded import world
-from avignon.embedded.painters import PAINTERS
-from avignon.encoder import Encoder, load
-from avignon.recipe import Evaluate
-from avignon.records import Voice
+from avignon.core import imaging
+from avignon.core.events import Voice
+from avignon.demo import world
+from avignon.demo.painters import PAINTERS
+from avignon.evaluation import style
+from avignon.evaluation.encoder import Encoder, load
+from avignon.recipe.schema import Evaluate
 
 SIZE = 192
 SHOWN = dict(zip(PAINTERS, (14, 17), strict=True))

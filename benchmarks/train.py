@@ -39,11 +39,17 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from avignon import adapters, batches, diffusion, objective, recipe, train
-from avignon.imaging import pixels
-from avignon.jobs import Machine
-from avignon.records import Voice
-from avignon.updates import Factors, Updates
+from avignon.adapters import lora as adapters
+from avignon.core.events import Voice
+from avignon.core.imaging import pixels
+from avignon.models.stable_diffusion import model as diffusion
+from avignon.recipe.load import load_recipe
+from avignon.recipe.schema import Recipe
+from avignon.stages import train
+from avignon.training import dataset as batches
+from avignon.training import objective
+from avignon.training.job import Machine
+from avignon.training.optimizer import Factors, Updates
 
 ROOT = Path(__file__).parents[1]
 SILENT = Voice("benchmark", lambda _: None)
@@ -121,10 +127,10 @@ def _randomised(module: Any) -> Any:
     return module
 
 
-def settings_of(model: str, *overrides: str) -> recipe.Recipe:
+def settings_of(model: str, *overrides: str) -> Recipe:
     """The recipe whose ranks are trained: the demo's for the miniature, the original pair's for the real one."""
     name = "demo" if model == "miniature" else "atlantic-to-avignon"
-    return recipe.load(ROOT / f"recipes/{name}.toml", ["train.flip=false", *overrides])
+    return load_recipe(ROOT / f"recipes/{name}.toml", ["train.flip=false", *overrides])
 
 
 def examples_in(folder: Path, edge: int) -> list[tuple[Path, dict[str, Any]]]:
@@ -140,18 +146,18 @@ def examples_in(folder: Path, edge: int) -> list[tuple[Path, dict[str, Any]]]:
 # --- The contestants --------------------------------------------------------------------------------------------------
 
 
-def avignon(base: diffusion.Base, settings: recipe.Recipe, examples: list[Any], device: torch.device) -> Step:
+def avignon(base: diffusion.Base, settings: Recipe, examples: list[Any], device: torch.device) -> Step:
     """This package's step, by its own functions."""
     return _in_step(base, settings, examples, device, ["benchmark"])
 
 
-def together(base: diffusion.Base, settings: recipe.Recipe, examples: list[Any], device: torch.device) -> Step:
+def together(base: diffusion.Base, settings: Recipe, examples: list[Any], device: torch.device) -> Step:
     """Two adapters at once: twice the batch goes through the frozen base, each half through its own adapter."""
     return _in_step(base, settings, examples, device, ["benchmark", "second"])
 
 
 def _in_step(
-    base: diffusion.Base, settings: recipe.Recipe, examples: list[Any], device: torch.device, names: list[str]
+    base: diffusion.Base, settings: Recipe, examples: list[Any], device: torch.device, names: list[str]
 ) -> Step:
     """A step of one adapter or of several; they are routed until the process ends."""
     choices = settings.train
@@ -177,7 +183,7 @@ def _in_step(
     return step
 
 
-def common(base: diffusion.Base, settings: recipe.Recipe, examples: list[Any], device: torch.device) -> Step:
+def common(base: diffusion.Base, settings: Recipe, examples: list[Any], device: torch.device) -> Step:
     """The example script's step."""
     choices, pipeline = settings.train, base.pipeline
     precision = diffusion.precision_for(choices.precision, "train", device)

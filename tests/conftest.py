@@ -7,9 +7,6 @@ import pytest
 
 from tests.support.museum import LocalMuseum, fill
 
-SHARED_ART = Path(__file__).parents[2] / "shared" / "art"
-"""Real paintings in the public domain, where they lie beside the checkout; few have them."""
-
 
 @pytest.fixture(autouse=True)
 def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,7 +14,7 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
-    monkeypatch.setattr("avignon.fetch.BACK_OFF", 0.01)
+    monkeypatch.setattr("avignon.museums.http.BACK_OFF", 0.01)
 
 
 @pytest.fixture(scope="session")

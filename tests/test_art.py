@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from avignon.workspace import Workspace
-from tests.conftest import SHARED_ART
+from avignon.core.workspace import Workspace
+from tests.support.paths import SHARED_ART
 
 RECIPE = """
 [museum]

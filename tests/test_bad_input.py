@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from avignon import cli
-from avignon.workspace import Workspace
+from avignon.cli import main as cli
+from avignon.core.workspace import Workspace
+from tests.stages.test_collect import PAIR
 from tests.support import images, scans
 from tests.support.museum import Fault, LocalMuseum, fill
-from tests.test_collect import PAIR
 
 Captured = pytest.CaptureFixture[str]
 

@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from avignon import cards, cli, pipeline
-from avignon.adapters import WEIGHTS_FILE
-from avignon.errors import RightsError
-from avignon.imaging import png_rights
-from avignon.recipe import Artist, load
-from avignon.records import Access, Rights, found_from, work_from
-from avignon.workspace import Workspace, read_json, sha256_of
+from avignon import pipeline
+from avignon.adapters import cards
+from avignon.adapters.lora import WEIGHTS_FILE
+from avignon.cli import main as cli
+from avignon.core.errors import RightsError
+from avignon.core.files import read_json, sha256_of
+from avignon.core.imaging import png_rights
+from avignon.core.records import Access, Rights, found_from, work_from
+from avignon.core.workspace import Workspace
+from avignon.recipe.load import load_recipe
+from avignon.recipe.schema import Artist
 from tests.support import scans
 from tests.support.runs import small_recipe
 
@@ -36,7 +40,7 @@ def curated(walls: Path, *artists: str) -> tuple[Workspace, dict[str, dict[str, 
     """A run as far as curate, with these rights of the artists, and its ledger by title."""
     overrides = [f"artists.{place}.rights={rights}" for place, rights in enumerate(artists)]
     space = pipeline.run(
-        load(scans.recipe(walls.parent), overrides), walls.parent / "runs", lambda _: None, until="curate"
+        load_recipe(scans.recipe(walls.parent), overrides), walls.parent / "runs", lambda _: None, until="curate"
     )
     return space, {row["title"]: row for row in space.read_ledger()}
 

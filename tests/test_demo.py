@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from avignon.imaging import png_fields
-from avignon.workspace import Workspace
+from avignon.core.imaging import png_fields
+from avignon.core.workspace import Workspace
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
-TABLES = ROOT / "src/avignon/embedded/tables"
-BASE = ROOT / "src/avignon/embedded/base"
+TABLES = ROOT / "src/avignon/demo/tables"
+BASE = ROOT / "src/avignon/demo/base"
 FEW = (
     "train.steps=6", "train.precision=fp32", "generate.stops=3", "generate.steps=4", "generate.precision=fp32",
     "generate.extra_seeds=0",

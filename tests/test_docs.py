@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 import pytest
 
-from avignon.cli import cli
-from avignon.recipe import load
+from avignon.cli.main import cli
+from avignon.recipe.load import load_recipe
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
@@ -48,7 +48,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_readme_folder_is_the_runs_folder() -> None:
     """Each file that the README says a run leaves behind is one that the workspace knows."""
-    from avignon.workspace import Workspace
+    from avignon.core.workspace import Workspace
 
     space = Workspace(Path("runs/demo"))
     text = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -78,7 +78,7 @@ def test_recipes_open_with_what_they_do() -> None:
         assert head.startswith("# ")
         assert "# What it does" in head
         assert "# Cost" in head
-        assert load(path).name == path.stem
+        assert load_recipe(path).name == path.stem
 
 
 FAULTS = (ROOT / "docs" / "FAULTS.md").read_text(encoding="utf-8")
@@ -89,7 +89,7 @@ def test_faults_name_tests_that_exist() -> None:
     rows = [line for line in FAULTS.splitlines() if line.startswith("| ") and not line.startswith(("| input", "| ---"))]
     assert len(rows) >= 35
     for row in rows:
-        named = re.findall(r"`(tests/\w+\.py)::(\w+)`", row.rpartition(" | ")[2] if row.count(" | ") else row)
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row.rpartition(" | ")[2] if row.count(" | ") else row)
         assert named, row
         for file, test in named:
             assert re.search(rf"^def {test}\(", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE), (file, test)

@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from avignon import pipeline
-from avignon.errors import InputError, WorkspaceError
-from avignon.fetch import USER_AGENT
-from avignon.records import Event
-from avignon.workspace import Workspace
+from avignon.core.errors import InputError, WorkspaceError
+from avignon.core.events import Event
+from avignon.core.workspace import Workspace
+from avignon.museums.http import USER_AGENT
+from tests.stages.test_collect import PAIR, pair
 from tests.support import Asked, Reply, images
 from tests.support.museum import Fault, LocalMuseum, draw, fill
-from tests.test_collect import PAIR, pair
 
 FIRST = "30228"
 """The work whose image the faults meet."""
@@ -328,7 +328,7 @@ def test_random_faults(
     shared: Watched, sound: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """A random sequence of faults ends with the same ledger and the same bytes as a run without faults."""
-    monkeypatch.setattr("avignon.fetch.BACK_OFF", 0.001)
+    monkeypatch.setattr("avignon.museums.http.BACK_OFF", 0.001)
     ends_as_if_nothing_had_been(shared, sound, tmp_path, seed)
 
 
@@ -338,7 +338,7 @@ def test_two_hundred_random_faults(
     shared: Watched, sound: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two hundred seeded sequences do, each in a workspace and with a cache of its own."""
-    monkeypatch.setattr("avignon.fetch.BACK_OFF", 0.001)
+    monkeypatch.setattr("avignon.museums.http.BACK_OFF", 0.001)
     for seed in range(100, 300):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"cache-{seed}"))
         ends_as_if_nothing_had_been(shared, sound, tmp_path / f"run-{seed}", seed)

@@ -10,17 +10,22 @@ import pytest
 import safetensors.torch
 import torch
 
-from avignon import adapters, diffusion, pipeline
-from avignon.errors import AdapterError, WorkspaceError
-from avignon.recipe import ABSENT, Recipe, Section, Train, load
-from avignon.records import Event, Voice
-from avignon.workspace import Workspace, sha256_of
+from avignon import pipeline
+from avignon.adapters import lora as adapters
+from avignon.core.errors import AdapterError, WorkspaceError
+from avignon.core.events import Event, Voice
+from avignon.core.files import sha256_of
+from avignon.core.workspace import Workspace
+from avignon.models.stable_diffusion import model as diffusion
+from avignon.recipe.load import load_recipe
+from avignon.recipe.schema import ABSENT, Recipe, Section, Train
 from tests.support.hub import LocalHub, take_for_the_hub
+from tests.support.paths import FIXTURES
 from tests.support.runs import carried, small_recipe
 from tests.support.tiny_sd import make_tiny_sd
 
 HOMER, PICASSO = "winslow-homer", "pablo-picasso"
-FINISHED = Path(__file__).with_name("fixtures") / "finished-run"
+FINISHED = FIXTURES / "finished-run"
 SILENT = Voice("test", lambda _: None)
 REPO = "someone/tiny-sd"
 WEIGHTS = ("unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model")
@@ -63,7 +68,7 @@ def pictures_made(events: list[Event]) -> int:
 def finished(tmp_path: Path) -> tuple[Recipe, Path]:
     """A run that avignon 0.1.0 finished, before hashes had a schema number, and its recipe."""
     shutil.copytree(FINISHED, tmp_path / "kept")
-    return load(tmp_path / "kept" / "dialogue.toml"), tmp_path / "kept" / "workspace"
+    return load_recipe(tmp_path / "kept" / "dialogue.toml"), tmp_path / "kept" / "workspace"
 
 
 def test_finished_run_of_the_version_before_stays_finished(finished: tuple[Recipe, Path]) -> None:
@@ -96,7 +101,7 @@ def test_a_change_of_an_old_run_is_seen(
 ) -> None:
     """What was asked for anew is made anew, in a run of the version before as well."""
     _, folder = finished
-    recipe = load(folder.parent / "dialogue.toml", [changed])
+    recipe = load_recipe(folder.parent / "dialogue.toml", [changed])
     _, events = run(recipe, folder)
     assert steps_taken(events) == steps
     assert bool(pictures_made(events)) is pictures

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from avignon.core.files import sha256_of
 from avignon.pipeline import NAMES
-from avignon.workspace import sha256_of
 from tests.support.hub import LocalHub
 from tests.support.museum import LocalMuseum
+from tests.support.paths import RECIPES
 from tests.support.runs import write_recipe
 
-RECIPES = Path(__file__).parents[1] / "recipes"
 MODEL = "someone/tiny-sd"
 
 

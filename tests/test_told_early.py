@@ -10,10 +10,14 @@ import pytest
 import safetensors.torch
 import torch
 
-from avignon import adapters, diffusion, pipeline, train
-from avignon.errors import AdapterError, AvignonError, ModelError, RecipeError
-from avignon.recipe import Ranks, Recipe, load
-from avignon.records import Event, Voice
+from avignon import pipeline
+from avignon.adapters import lora as adapters
+from avignon.core.errors import AdapterError, AvignonError, ModelError, RecipeError
+from avignon.core.events import Event, Voice
+from avignon.models.stable_diffusion import model as diffusion
+from avignon.recipe.load import load_recipe
+from avignon.recipe.schema import Ranks, Recipe
+from avignon.stages import train
 from tests.support.runs import carried, small_recipe
 from tests.support.tiny_sd import make_tiny_sd
 from tests.test_bad_input import python
@@ -236,4 +240,4 @@ def test_dotted_name_without_quotation_marks(tiny_sd: Path, tmp_path: Path, line
     field, value = line.split(" = ", 1)
     small_recipe(tmp_path, tiny_sd)
     with pytest.raises(RecipeError, match="is a table here; a name with a dot needs quotation marks"):
-        load(tmp_path / "small.toml", [f"generate.{field}={value}"])
+        load_recipe(tmp_path / "small.toml", [f"generate.{field}={value}"])

@@ -1,4 +1,4 @@
-"""Write the embedded museum's tables to src/avignon/embedded/tables, the same bytes on every run.
+"""Write the embedded museum's tables to src/avignon/demo/tables, the same bytes on every run.
 
     python tools/make_museum.py
 
@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from avignon.embedded import world
-from avignon.embedded.world import Scene
+from avignon.demo import world
+from avignon.demo.world import Scene
 
-TABLES = Path(__file__).resolve().parent.parent / "src" / "avignon" / "embedded" / "tables"
+TABLES = Path(__file__).resolve().parent.parent / "src" / "avignon" / "demo" / "tables"
 SEED = 1894
 NAMESPACE = uuid.UUID("5ac7e3a4-5d0e-5b43-9f0a-b1d5a0b7c5a1")
 SERVER = "embedded://museum/iiif"

@@ -1,4 +1,4 @@
-"""Train the miniature Stable Diffusion that ships in src/avignon/embedded/base, from nothing.
+"""Train the miniature Stable Diffusion that ships in src/avignon/demo/base, from nothing.
 
     python tools/train_miniature.py all            every stage; goes on from the newest checkpoint if there is one
     python tools/train_miniature.py vae --steps N  one stage, another number of steps
@@ -38,13 +38,13 @@ from PIL import Image, ImageDraw
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor
 
-from avignon.embedded import world
-from avignon.embedded.painters import PAINTERS
+from avignon.demo import world
+from avignon.demo.painters import PAINTERS
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "miniature"
 DOCS = ROOT / "docs" / "miniature"
-BASE = ROOT / "src" / "avignon" / "embedded" / "base"
+BASE = ROOT / "src" / "avignon" / "demo" / "base"
 
 SEED = 1907
 SIZE = 192

@@ -1,5 +1,5 @@
 """`python -m avignon`, and so `accelerate launch -m avignon`."""
 
-from avignon.cli import main
+from avignon.cli.main import main
 
 main()

@@ -10,13 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avignon import __version__, imaging, lora_files, processes, prompts
-from avignon.curate import least_edge
-from avignon.errors import RecipeError
-from avignon.letters import shown
-from avignon.recipe import EMBEDDED, SCHEMA, FolderMuseum, Recipe
-from avignon.records import Event, Voice
-from avignon.workspace import Workspace, digest, sha256_of, storing, write_text
+from avignon import __version__
+from avignon.adapters.formats import diffusers as lora_files
+from avignon.core import distributed, imaging, prompts
+from avignon.core.errors import RecipeError
+from avignon.core.events import Event, Voice
+from avignon.core.files import digest, sha256_of, storing, write_text
+from avignon.core.naming import shown
+from avignon.core.records import EMBEDDED
+from avignon.core.workspace import Workspace
+from avignon.recipe.schema import SCHEMA, FolderMuseum, Recipe
+from avignon.stages.curate import least_edge
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Stage:
 
     def run(self, recipe: Recipe, space: Workspace, voice: Voice) -> None:
         """Do the stage's work. Its module is loaded here and not before: training and generating need torch."""
-        importlib.import_module(f"avignon.{self.name}").run(recipe, space, voice)
+        importlib.import_module(f"avignon.stages.{self.name}").run(recipe, space, voice)
 
 
 STAGES = (
@@ -96,9 +100,9 @@ def run(recipe: Recipe, folder: Path, listener: Callable[[Event], None], *, unti
     _check_files(recipe)
     if any(stage.name == "train" for stage in wanted):  # The stages before it go on without a base.
         _check_base(recipe)
-    if not processes.is_first():
+    if not distributed.is_first():
         _assist(recipe, space, wanted)
-        processes.part()
+        distributed.part()
         return space
     with space.locked():
         write_text(space.recipe, recipe.to_toml())
@@ -106,7 +110,7 @@ def run(recipe: Recipe, folder: Path, listener: Callable[[Event], None], *, unti
         for stage in wanted:
             inputs, current = stage.inputs(recipe, space), stage.is_current(recipe, space)
             if stage.shared:
-                processes.agree(current)
+                distributed.agree(current)
             if current:
                 listener(Event(stage.name, "skipped", "up to date"))
                 continue
@@ -115,7 +119,7 @@ def run(recipe: Recipe, folder: Path, listener: Callable[[Event], None], *, unti
                 stage.run(recipe, space, Voice(stage.name, listener))
                 space.record(stage.name, inputs)
             listener(Event(stage.name, "done"))
-    processes.part()
+    distributed.part()
     return space
 
 
@@ -133,7 +137,7 @@ def _check_files(recipe: Recipe) -> None:
             lora_files.factors(path)
     encoder = Path(recipe.evaluate.encoder)
     if encoder.is_absolute():
-        from avignon import hub  # Here, because it takes a while to load.
+        from avignon.models import hub  # Here, because it takes a while to load.
 
         hub.described(encoder / "config.json", "no encoder in transformers' format")
         hub.check_weights(encoder, "model")
@@ -145,7 +149,9 @@ def _check_base(recipe: Recipe) -> None:
     if base and not base.is_dir():
         raise RecipeError(f"base.model: {base}: no such directory")
     if base and recipe.base.model != EMBEDDED:
-        from avignon import bases  # Here, because it brings the hub's client, which takes a while to load.
+        from avignon.models.stable_diffusion import (
+            files as bases,  # Here, because it brings the hub's client, which takes a while to load.
+        )
 
         bases.check_local(recipe)
 
@@ -167,7 +173,7 @@ def _warn_of_markup(recipe: Recipe, wanted: Sequence[Stage], listener: Callable[
 def _assist(recipe: Recipe, space: Workspace, wanted: Sequence[Stage]) -> None:
     """Take part in the stages that several processes do together; what is up to date is the first one's word."""
     for stage in wanted:
-        if stage.shared and not processes.agree(True):
+        if stage.shared and not distributed.agree(True):
             stage.run(recipe, space, Voice(stage.name, lambda _: None))
 
 
@@ -197,7 +203,7 @@ def _base_folder(recipe: Recipe) -> Path | None:
     """Where the base is; None where that is a hub."""
     model = recipe.base.model
     if model == EMBEDDED:
-        return Path(__file__).with_name("embedded") / "base"
+        return Path(__file__).with_name("demo") / "base"
     return Path(model) if Path(model).is_absolute() else None
 
 

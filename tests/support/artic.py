@@ -5,13 +5,13 @@ The records are those of tests/fixtures/artic, written from the public documenta
 
 import io
 import json
-from pathlib import Path
 from typing import Any
 
 from tests.support import Asked, LocalServer, Reply
 from tests.support.museum import draw, wanted_size
+from tests.support.paths import FIXTURES
 
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "artic"
+ARTIC = FIXTURES / "artic"
 
 
 class LocalArtic(LocalServer):
@@ -19,7 +19,7 @@ class LocalArtic(LocalServer):
 
     def __init__(self) -> None:
         self.records: dict[str, list[dict[str, Any]]] = {
-            kind: json.loads((FIXTURES / f"{kind}.json").read_text(encoding="utf-8")) for kind in ("agents", "artworks")
+            kind: json.loads((ARTIC / f"{kind}.json").read_text(encoding="utf-8")) for kind in ("agents", "artworks")
         }
         self.asked: list[Asked] = []
         self.page_size = 3

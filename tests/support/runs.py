@@ -8,9 +8,10 @@ from typing import Any
 import tomli_w
 
 from avignon import pipeline
-from avignon.recipe import Recipe, load
-from avignon.records import Event
-from avignon.workspace import Workspace
+from avignon.core.events import Event
+from avignon.core.workspace import Workspace
+from avignon.recipe.load import load_recipe
+from avignon.recipe.schema import Recipe
 from tests.support.museum import draw
 
 ARTISTS = ("Winslow Homer", "Pablo Picasso")
@@ -62,7 +63,7 @@ def write_recipe(folder: Path, model: Path | str, *, works: int = 3, rights: str
 
 def small_recipe(folder: Path, model: Path | str, *, works: int = 3, rights: str = "CC0", **sections: Any) -> Recipe:
     """The same, loaded."""
-    return load(write_recipe(folder, model, works=works, rights=rights, **sections))
+    return load_recipe(write_recipe(folder, model, works=works, rights=rights, **sections))
 
 
 def carried(recipe: Recipe, folder: Path, until: str = "prepare") -> tuple[Workspace, list[Event]]:

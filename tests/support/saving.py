@@ -8,8 +8,8 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from avignon import adapters
-from avignon.errors import AvignonError
+from avignon.adapters import lora as adapters
+from avignon.core.errors import AvignonError
 
 Tensors = dict[str, torch.Tensor]
 

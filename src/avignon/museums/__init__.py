@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from avignon.core.records import EMBEDDED
 from avignon.museums.protocol import Museum
-from avignon.records import EMBEDDED
 
 if TYPE_CHECKING:
-    from avignon.fetch import Fetcher
     from avignon.museums.catalog import Catalog
-    from avignon.recipe import AnyMuseum, Collect, OnlineMuseum
+    from avignon.museums.http import Fetcher
+    from avignon.recipe.schema import AnyMuseum, Collect, OnlineMuseum
 
 
 @contextmanager
@@ -77,8 +77,8 @@ def network(
     source: str, settings: "Collect | None" = None, museum: "OnlineMuseum | None" = None
 ) -> Iterator["Fetcher"]:
     """A network client at the museum's pace, or at the recipe's own; the museum inside the package needs no pauses."""
-    from avignon.fetch import Fetcher
-    from avignon.recipe import Collect, NgaMuseum
+    from avignon.museums.http import Fetcher
+    from avignon.recipe.schema import Collect, NgaMuseum
 
     settings, museum = settings or Collect(), museum or NgaMuseum()
     if source != EMBEDDED:
@@ -86,7 +86,7 @@ def network(
         with Fetcher(pause=pause, timeout=settings.timeout, contact=museum.contact) as fetcher:
             yield fetcher
         return
-    from avignon.embedded.museum import EmbeddedMuseum
+    from avignon.demo.museum import EmbeddedMuseum
 
     with Fetcher(pause=0.0, timeout=settings.timeout, mounts={"embedded://": EmbeddedMuseum()}) as fetcher:
         yield fetcher

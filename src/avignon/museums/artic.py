@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
-from avignon.errors import FetchError, InputError
+from avignon.core.errors import FetchError, InputError
+from avignon.core.files import json_value
+from avignon.core.records import Decision, Found, Verdict, Work
 from avignon.museums import dates, names, rights
 from avignon.museums.iiif import Images
 from avignon.museums.protocol import Received, Sought, one_line, outside
-from avignon.records import Decision, Found, Verdict, Work
-from avignon.workspace import json_value
 
 PAGE = 100
 """Records a request; the API gives no more."""

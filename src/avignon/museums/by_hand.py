@@ -4,12 +4,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from avignon.errors import InputError
-from avignon.imaging import SUFFIXES
-from avignon.letters import shown
+from avignon.core.errors import InputError
+from avignon.core.imaging import SUFFIXES
+from avignon.core.naming import shown, stem
+from avignon.core.records import Work
 from avignon.museums.protocol import Received
-from avignon.recipe import stem
-from avignon.records import Work
 
 
 @dataclass(frozen=True)

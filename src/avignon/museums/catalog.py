@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 import _duckdb as duckdb  # DuckDB's own module: the package around it takes four times as long to import.
 
-from avignon.errors import FetchError, InputError
+from avignon.core.errors import FetchError, InputError
+from avignon.core.files import CACHE_ELSEWHERE, cache_folder, replacing, storing
 from avignon.museums import names, tables
-from avignon.workspace import CACHE_ELSEWHERE, cache_folder, replacing, storing
 
 if TYPE_CHECKING:
-    from avignon.fetch import Fetcher
+    from avignon.museums.http import Fetcher
 
 Row = dict[str, Any]
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 
-from avignon.errors import InputError
-from avignon.imaging import SUFFIXES
-from avignon.letters import shown
+from avignon.core.errors import InputError
+from avignon.core.imaging import SUFFIXES
+from avignon.core.naming import shown
 
 
 @functools.cache

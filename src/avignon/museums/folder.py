@@ -15,15 +15,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from textwrap import shorten
 
-from avignon import sheets
-from avignon.errors import ImageError, InputError
-from avignon.imaging import SUFFIXES, size_of
+from avignon.core import sheets
+from avignon.core.errors import ImageError, InputError
+from avignon.core.imaging import SUFFIXES, size_of
+from avignon.core.naming import slug, stem
+from avignon.core.records import Access, Decision, Found, Verdict, Work
+from avignon.core.sheets import Row
 from avignon.museums import dates, names, rights, statements
 from avignon.museums.files import TABLES, Files, candidates, composed, files_of, is_read, unread
 from avignon.museums.protocol import Received, Sought, one_line, outside
-from avignon.recipe import slug, stem
-from avignon.records import Access, Decision, Found, Verdict, Work
-from avignon.sheets import Row
 
 INDEX = "index.csv"
 

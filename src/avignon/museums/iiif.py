@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from avignon.errors import FetchError, ImageError
-from avignon.fetch import Answer, Fetcher
-from avignon.imaging import MAX_PIXELS, load, png_bytes, scan
+from avignon.core.errors import FetchError, ImageError
+from avignon.core.imaging import MAX_PIXELS, load, png_bytes, scan
+from avignon.museums.http import Answer, Fetcher
 from avignon.museums.iiif_info import Info, Size, Tiles, described
 from avignon.museums.protocol import Received
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from avignon.errors import FetchError
+from avignon.core.errors import FetchError
 
 Size = tuple[int, int]
 

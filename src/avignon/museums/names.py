@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from avignon.letters import without_accents
+from avignon.core.naming import without_accents
 
 LIKE = 0.88
 """Likeness (difflib's ratio) from which one name is taken for a slip in another."""

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from avignon.errors import InputError
+from avignon.core.errors import InputError
+from avignon.core.records import Decision, Found, Verdict, Work
 from avignon.museums import dates, names, rights
 from avignon.museums.catalog import Catalog, Row
 from avignon.museums.protocol import Received, Sought, one_line, outside
-from avignon.records import Decision, Found, Verdict, Work
 
 if TYPE_CHECKING:
     from avignon.museums.iiif import Images

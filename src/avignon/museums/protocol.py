@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from avignon.records import Found, Work
+from avignon.core.records import Found, Work
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from avignon.core.records import Access, Rights
 from avignon.museums import dates, statements
 from avignon.museums.statements import Reading
-from avignon.records import Access, Rights
 
 
 @dataclass(frozen=True)

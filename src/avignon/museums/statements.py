@@ -13,8 +13,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from avignon.core.records import Access
 from avignon.museums import words
-from avignon.records import Access
 
 _GAP = r"[\s\-_:]*"
 """What may stand between the words of a phrase, or not: `public domain` is also `public-domain` and `publicdomain`."""

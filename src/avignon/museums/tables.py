@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from textwrap import shorten
 
-from avignon.errors import InputError
+from avignon.core.errors import InputError
 
 Row = dict[str, str]
 

@@ -5,10 +5,10 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from avignon.errors import InputError
-from avignon.letters import without_accents
-from avignon.records import Access, Decision, Found, Work
-from avignon.wording import unmarked
+from avignon.core.errors import InputError
+from avignon.core.naming import without_accents
+from avignon.core.records import Access, Decision, Found, Work
+from avignon.core.wording import unmarked
 
 COLUMNS = (
     *("object_id", "title", "date", "medium", "classification", "width", "height"),

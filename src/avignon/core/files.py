@@ -1,0 +1,174 @@
+"""The only way to write a file, and to read one of the run's own.
+
+Writes go to a temporary name, are flushed to disk, then renamed: a file is either whole or not there.
+"""
+
+import errno
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from avignon.core.errors import WorkspaceError
+
+SCRATCH = ".part-"
+"""Begins the name of every file that is being written; the ending stays, because libraries judge files by it."""
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON-ready value, independent of key order."""
+    return hashlib.sha256(json_text(value, sort_keys=True).encode()).hexdigest()
+
+
+def json_text(value: Any, **how: Any) -> str:
+    """A value as standard JSON, which has neither NaN nor Infinity (RFC 8259, section 6).
+
+    Raises:
+        ValueError: naming the place of a number that is not finite.
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, **how)
+    except ValueError:
+        raise ValueError(f"not a finite number at {'.'.join(_place_of_nan(value) or ['?'])}") from None
+
+
+def _place_of_nan(value: Any) -> list[str] | None:
+    """The keys that lead to the first number that is not finite."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else []
+    inside = (
+        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
+    )
+    for key, each in inside:
+        if (rest := _place_of_nan(each)) is not None:
+            return [str(key), *rest]
+    return None
+
+
+def json_value(text: str | bytes) -> Any:
+    """The inverse of `json_text`.
+
+    Raises:
+        ValueError: no JSON; Python's own reader would take NaN and Infinity for numbers.
+    """
+    return json.loads(text, parse_constant=_refused, parse_float=_finite)
+
+
+def _refused(word: str) -> float:
+    raise ValueError(f"{word} is no number")
+
+
+def _finite(text: str) -> float:
+    """A number as large as 1e999 is infinite for Python."""
+    number = float(text)
+    return number if math.isfinite(number) else _refused(text)
+
+
+ELSEWHERE = "choose another folder with --workspace"
+
+CACHE_ELSEWHERE = "choose another cache with the environment variable XDG_CACHE_HOME"
+
+
+def cache_folder() -> Path:
+    """Where the museum's tables are kept between runs (XDG base directories)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avignon"
+
+
+@contextmanager
+def storing(path: Path, elsewhere: str = ELSEWHERE) -> Iterator[None]:
+    """Turn what the disk refuses into one clear line about `path`; `elsewhere` says how to choose another place."""
+    reasons = {
+        errno.ENOSPC: "the disk is full; what was done so far is kept: free some space and run again",
+        errno.EDQUOT: "the disk quota is used up; what was done so far is kept: free some space and run again",
+        errno.EROFS: f"the file system is read-only; {elsewhere}",
+        errno.EACCES: f"permission denied; {elsewhere}",
+        errno.EPERM: f"not permitted; {elsewhere}",
+        errno.ENOTDIR: f"a file stands where a folder is needed; {elsewhere}",
+        errno.EEXIST: f"a file stands where a folder is needed; {elsewhere}",
+        errno.EISDIR: f"a folder stands where a file is needed; {elsewhere}",
+        errno.ENAMETOOLONG: f"the name is too long; {elsewhere}",
+        errno.EFBIG: "the file is larger than is allowed here",
+    }
+    try:
+        yield
+    except OSError as refused:
+        if refused.errno not in reasons:
+            raise
+        raise WorkspaceError(f"{refused.filename or path}: {reasons[refused.errno]}") from refused
+
+
+@contextmanager
+def replacing(path: Path, elsewhere: str = ELSEWHERE) -> Iterator[Path]:
+    """Give a temporary name beside `path`; when the block ends well, flush it and rename it to `path`."""
+    scratch = path.with_name(SCRATCH + path.name)
+    with storing(path, elsewhere):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield scratch
+            with scratch.open("r+b") as file:  # Windows flushes only what is open for writing.
+                os.fsync(file.fileno())
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a whole file or none."""
+    with replacing(path) as scratch:
+        scratch.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole UTF-8 file or none."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a whole JSON file or none.
+
+    Raises:
+        WorkspaceError: a number in it is not finite.
+    """
+    try:
+        write_text(path, json_text(value, indent=2) + "\n")
+    except ValueError as wrong:
+        raise WorkspaceError(f"{path}: not written: {wrong}; what was measured or read is damaged") from None
+
+
+def read_json(path: Path, *needed: str) -> dict[str, Any]:
+    """Read a JSON file of the run, an object with the keys that are needed.
+
+    Raises:
+        WorkspaceError: where it is damaged, with what to do.
+    """
+    (told,) = _parsed(path, [path.read_bytes()])
+    if not (isinstance(told, dict) and told.keys() >= set(needed)):
+        raise damaged(path)
+    return told
+
+
+def read_json_lines(path: Path) -> list[Any]:
+    """The records of a JSON Lines file. Only a line feed ends one: titles may hold Unicode's other line ends."""
+    return _parsed(path, path.read_bytes().splitlines())
+
+
+def _parsed(path: Path, texts: list[bytes]) -> list[Any]:
+    try:
+        return [json_value(text) for text in texts]
+    except ValueError:
+        raise damaged(path) from None
+
+
+def damaged(path: Path) -> WorkspaceError:
+    """What to say of a file that is not what this program wrote."""
+    return WorkspaceError(f"{path}: damaged; delete it (or its folder) and run again")

@@ -1,0 +1,557 @@
+"""The only decoder of images: whatever comes in, an upright 8-bit sRGB picture or a clear reason comes out."""
+
+import base64
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from math import ceil, lcm
+from pathlib import Path
+from typing import Any, BinaryIO
+from xml.sax.saxutils import escape
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+
+from avignon.core import tiff
+from avignon.core.colour import Colours
+from avignon.core.errors import ImageError
+from avignon.core.files import json_text, json_value
+
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "AVIF", "JPEG2000", "BMP", "HEIF")
+"""What museums, scanners and cameras deliver, by Pillow's names; HEIF is read with the extra `heic` alone.
+
+Formats with a history of decoder faults stay out (PSD, EPS, PDF, camera raw files), and so do those that hold drawings
+instead of pixels. A file is what its content says, whatever its name.
+"""
+
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".tif", ".tiff", ".webp", ".gif", ".avif"),
+    *(".jp2", ".j2k", ".jpx", ".jpf", ".bmp", ".heic", ".heif", ".hif"),
+)
+"""Names that pictures of these formats go by."""
+
+MAX_PIXELS = 200_000_000
+"""Larger pictures are refused before a pixel is decoded (a decompression bomb of a few kB can ask for gigabytes)."""
+
+MAX_EDGE = 1_000_000
+"""Pixels on the long side; a longer picture of at most `MAX_PIXELS` is too narrow to be used."""
+
+MAX_BYTES = 850 * 2**20
+"""Memory that decoding may take, so that a stage keeps below 1 GiB (docs/benchmarks/quality.md)."""
+
+BOUND = 4096 * 4096
+"""Pixels of the copy that a larger picture is judged and shown by."""
+
+MIDDLE = 2048
+"""Pixels a side of what is looked at in full resolution, of a picture that is reduced."""
+
+_DECODERS = {"WEBP": 17, "AVIF": 16, "HEIF": 16, "JPEG2000": 24}
+"""Bytes a pixel that decoders take which unpack a picture as a whole (measured: docs/benchmarks/quality.md)."""
+
+_HALVINGS = {"JPEG": 3, "MPO": 3, "JPEG2000": 5}
+"""How often a decoder can halve a picture that would take too much whole."""
+
+_UNREAD = (
+    (b"8BPS", "a Photoshop file (PSD)"),
+    (b"%!PS", "PostScript (EPS)"),
+    (b"\xc5\xd0\xd3\xc6", "PostScript (EPS)"),
+    (b"%PDF", "a PDF"),
+    (b"gimp xcf", "a GIMP file (XCF)"),
+    (b"AT&TFORM", "a DjVu file"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"\0\0\0\x0cJXL ", "JPEG XL"),
+)
+"""First bytes of what people send as pictures and what is not read."""
+
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
+"""Of HEVC-coded pictures (ISO 23008-12, annex B)."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns a picture upright, by its EXIF orientation."""
+
+Size = tuple[int, int]
+
+Box = tuple[int, int, int, int]
+
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow's decoders raise at damaged files; found by damaging files."""
+
+TRAINED = "Made by a trained model, not by a painter (IPTC digital source type: trainedAlgorithmicMedia)."
+"""What `XMP_TRAINED` says, for people, where a format has room for words only."""
+
+XMP_TRAINED = (
+    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    '<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"'
+    ' Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"/>'
+    '</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+)
+"""IPTC Photo Metadata: made by a trained model (https://cv.iptc.org/newscodes/digitalsourcetype/)."""
+
+
+def xmp_trained(title: str, description: str, rights: str) -> str:
+    """`XMP_TRAINED` with words in Dublin Core, whose texts are in alternatives by language (ISO 16684-1, 8.3)."""
+    texts = {"title": title, "description": description, "rights": rights}
+    core = "".join(
+        f'<dc:{name}><rdf:Alt><rdf:li xml:lang="x-default">{escape(text)}</rdf:li></rdf:Alt></dc:{name}>'
+        for name, text in texts.items()
+        if text
+    )
+    opened = 'xmlns:dc="http://purl.org/dc/elements/1.1/">' + core + "</rdf:Description>"
+    return XMP_TRAINED.replace('trainedAlgorithmicMedia"/>', f'trainedAlgorithmicMedia" {opened}')
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a picture is judged by: upright, 8-bit RGB in sRGB."""
+
+    size: Size
+    """True (width, height) in pixels."""
+    image: Image.Image
+    """The whole; of more than `BOUND` pixels, a reduced copy."""
+    middle: Image.Image | None
+    """The middle at full resolution, where the whole is reduced."""
+
+
+def size_of(source: Path | bytes) -> Size:
+    """True (width, height) in pixels, turned upright; of most formats only the header is read.
+
+    Raises:
+        ImageError: a picture that is too large or animated, that has several pages, or none at all.
+    """
+    with _opened(source) as picture:
+        return picture.size
+
+
+def load(source: Path | bytes) -> Image.Image:
+    """Decode to an upright 8-bit RGB picture in sRGB; transparency is laid on white.
+
+    A picture of more than `BOUND` pixels comes out as a copy whose sides are reduced by a whole number.
+
+    Raises:
+        ImageError: a picture that is truncated, animated, too large, or none at all.
+    """
+    with _opened(source) as picture:
+        return picture.whole()
+
+
+def scan(source: Path | bytes) -> Scan:
+    """A picture as `load` decodes it, its true size, and its middle at full resolution.
+
+    Raises:
+        ImageError: as `load`.
+    """
+    with _opened(source) as picture:
+        return Scan(picture.size, picture.whole(), picture.middle() if picture.is_reduced else None)
+
+
+def crops(source: Path | bytes, count: int, edge: int) -> list[tuple[Box, Image.Image]]:
+    """The squares of `square_crops`, each with its box in the true picture, at `edge` × `edge` pixels.
+
+    Raises:
+        ImageError: as `load`.
+    """
+    with _opened(source) as picture:
+        boxes = square_crops(picture.size, count)
+        if picture.is_reduced:
+            parts = (picture.part(box) for box in boxes)
+            return [(box, fit(part, (0, 0, *part.size), edge)) for box, part in zip(boxes, parts, strict=True)]
+        image = picture.whole()
+        return [(box, fit(image, box, edge)) for box in boxes]
+
+
+class _Picture:
+    """An opened picture, any part of which can be decoded."""
+
+    def __init__(self, image: Image.Image, stream: BinaryIO) -> None:
+        _check_size(image)
+        self._image, self._stream = image, stream
+        self._pages = tiff.pages(stream) if image.format == "TIFF" else None
+        if self._pages and self._pages.picture:
+            image.seek(self._pages.picture)
+            _check_size(image)
+        _check_frames(image)
+        self._lie()
+        self._halvings = 0 if self._bands else _halvings(image)
+        self._colours = Colours(image, stream)
+
+    def _lie(self) -> None:
+        """How it lies in the file, and how large it is when turned upright."""
+        self._orientation = _orientation(self._image, self._stream)
+        lying = tiff.size(self._image) if self._pages else self._image.size
+        self.size: Size = (lying[1], lying[0]) if self._orientation >= 5 else lying
+        self.is_reduced = lying[0] * lying[1] > BOUND
+        self._bands = tiff.bands(self._stream, self._pages.picture) if self._pages and self.is_reduced else None
+        if self._pages and not self._bands:
+            self._orientation = 1  # Pillow turns a TIFF upright as it decodes it.
+
+    def whole(self) -> Image.Image:
+        """All of it, within `BOUND`."""
+        image = self.part((0, 0, *self.size))
+        if self._pages and self._pages.copies:
+            self._check_copy(image, self._pages.copies[-1])
+        return image
+
+    def middle(self) -> Image.Image:
+        """The middle at full resolution, in step with the blocks of 8 × 8 pixels that a JPEG is made of."""
+        stored = self._stored((0, 0, *self.size))[2:]
+        width, height = (min(side, MIDDLE) // 8 * 8 or side for side in stored)
+        left, top = ((side - part) // 16 * 8 for side, part in zip(stored, (width, height), strict=True))
+        return self._cut((left, top, left + width, top + height))
+
+    def part(self, box: Box) -> Image.Image:
+        """What is in a box of the upright picture, within `BOUND`."""
+        return self._cut(self._stored(box))
+
+    def _cut(self, box: Box) -> Image.Image:
+        """What is in a box of the picture as it is stored, turned upright; decoded and converted a piece at a time.
+
+        However large the picture is, only its pixels as they are stored are in memory as a whole, and of a TIFF not
+        even these.
+        """
+        left, top, right, bottom = box
+        factor = _factor(right - left, bottom - top)
+        step = _step(factor, self._bands.height if self._bands else 1, right - left)
+        canvas = Image.new("RGB", (ceil((right - left) / factor), ceil((bottom - top) / factor)))
+        for row in range(top, bottom, step):
+            piece = self._colours.srgb(self._piece((left, row, right, min(row + step, bottom))))
+            canvas.paste(piece if factor == 1 else piece.reduce(factor), (0, (row - top) // factor))
+            canvas.info = piece.info
+        return canvas.transpose(_TURNS[self._orientation]) if self._orientation in _TURNS else canvas
+
+    def _piece(self, box: Box) -> Image.Image:
+        if not self._bands:
+            return self._image.crop(box)
+        left, top, right, bottom = box
+        return self._bands.rows(top, bottom).crop((left, 0, right, bottom - top))
+
+    def _stored(self, box: Box) -> Box:
+        """Where a box of the upright picture is in what the decoder gives."""
+        self._decode()
+        left, top, right, bottom = _lying(box, self.size, self._orientation)
+        width, height = self.size if self._orientation < 5 else self.size[::-1]
+        if not self._halvings:
+            return left, top, right, bottom
+        across, down = self._image.width / width, self._image.height / height
+        return round(left * across), round(top * down), round(right * across), round(bottom * down)
+
+    def _decode(self) -> None:
+        image: Any = self._image
+        if self._bands or not getattr(image, "tile", None):
+            return
+        if self._halvings and image.format == "JPEG2000":
+            image.reduce = self._halvings
+        elif self._halvings:
+            image.draft(None, (image.width >> self._halvings, image.height >> self._halvings))
+        image.load()
+
+    def _check_copy(self, image: Image.Image, page: int) -> None:
+        """What is a copy by its size alone is one by its pixels, too, at up to 16 × 16 of them."""
+        self._stream.seek(0)
+        with Image.open(self._stream, formats=("TIFF",)) as other:
+            other.seek(page)
+            copy = Colours(other, self._stream).srgb(other.copy())
+        grid = (min(16, copy.width), min(16, copy.height))
+        one, two = (
+            np.asarray(each.convert("L").resize(grid, Image.Resampling.BOX), dtype=np.float64) for each in (image, copy)
+        )
+        if np.abs(one - two).mean() > 8:
+            raise ImageError(f"of several pages, of which page {page + 1} is another picture; one picture is needed")
+
+
+def _step(factor: int, height: int, width: int) -> int:
+    """Rows that are converted at once: about a megapixel, in step with the factor and the file's strips or tiles."""
+    unit = lcm(factor, height)
+    unit = unit if unit * width <= tiff.MOST_PIXELS else factor * ceil(height / factor)
+    return unit * max(1, 2**20 // (unit * width))
+
+
+def _factor(width: int, height: int) -> int:
+    """By what whole number sides are divided to come within `BOUND`."""
+    return next(factor for factor in count(1) if ceil(width / factor) * ceil(height / factor) <= BOUND)
+
+
+def _lying(box: Box, size: Size, orientation: int) -> Box:
+    """A box of the upright picture as it lies in the file; 5 to 8 exchange the axes."""
+    left, top, right, bottom = box
+    if orientation in (2, 3, 6, 7):
+        left, right = size[0] - right, size[0] - left
+    if orientation in (3, 4, 7, 8):
+        top, bottom = size[1] - bottom, size[1] - top
+    return (top, left, bottom, right) if orientation >= 5 else (left, top, right, bottom)
+
+
+def _check_size(image: Image.Image) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"{width}×{height} pixels; at most {MAX_PIXELS:,} are decoded")
+    if max(width, height) > MAX_EDGE:
+        raise ImageError(f"{width}×{height} pixels; at most {MAX_EDGE:,} on a side are decoded")
+
+
+def _check_frames(image: Image.Image) -> None:
+    # An MPO's second frame is a thumbnail or a depth map; a TIFF's pages were looked at.
+    frames = 1 if image.format in ("MPO", "TIFF") else getattr(image, "n_frames", 1)
+    if frames > 1:
+        raise ImageError(f"animated or of several pages ({frames}); one picture is needed")
+
+
+def _halvings(image: Image.Image) -> int:
+    """How often the decoder has to halve a picture to keep within `MAX_BYTES`.
+
+    Raises:
+        ImageError: it cannot.
+    """
+    for halvings in range(_HALVINGS.get(image.format or "", 0) + 1):
+        if _bytes_of(image, halvings) <= MAX_BYTES:
+            return halvings
+    needed = _bytes_of(image, 0) / 2**30
+    raise ImageError(
+        f"{image.width}×{image.height} pixels, which as {_kind(image)} take {needed:.1f} GiB to decode; "
+        f"at most {MAX_BYTES / 2**30:.2f} are spent: save it as TIFF in strips, PNG or baseline JPEG"
+    )
+
+
+def _bytes_of(image: Image.Image, halvings: int) -> int:
+    """Memory that decoding takes at its peak."""
+    pixels = image.width * image.height
+    kept = {"1": 1, "L": 1, "P": 1, "I": 2}.get(image.mode.partition(";")[0], 4)  # 32-bit greys are not read.
+    if image.format == "TIFF":
+        return 3 * kept * pixels  # In one piece: the file, the piece unpacked and the picture.
+    unpacked = _DECODERS.get(image.format or "", kept) * pixels >> 2 * halvings
+    return unpacked + _coefficients(image) * pixels
+
+
+def _coefficients(image: Image.Image) -> int:
+    """Bytes a pixel of a progressive JPEG's coefficients, which are all kept until its last scan."""
+    if not image.info.get("progressive"):
+        return 0
+    shares = [int(across * down) for _, across, down, _ in getattr(image, "layer", ())]
+    return ceil(2 * sum(shares) / max(shares, default=1))
+
+
+def _kind(image: Image.Image) -> str:
+    if image.format == "TIFF":
+        return "a TIFF in one compressed piece"
+    return "a progressive JPEG" if image.info.get("progressive") else str(image.format)
+
+
+def _orientation(image: Image.Image, stream: BinaryIO) -> int:
+    """The EXIF orientation, 1 to 8; damaged EXIF data says nothing, and the picture is taken as it lies."""
+    said = {"exif", "XML:com.adobe.xmp"} & image.info.keys()
+    if image.format == "PNG" and not said and not _says_more(stream):
+        return 1  # Pillow would decode it all to look for EXIF data behind the pixels.
+    try:
+        value = image.getexif().get(0x0112, 1)
+    except _BROKEN:
+        return 1
+    return int(value) if value in _TURNS else 1
+
+
+def _says_more(stream: BinaryIO) -> bool:
+    """Whether a PNG has EXIF data or texts behind its pixels."""
+    place, behind = stream.tell(), False
+    stream.seek(8)
+    kinds = set()
+    while len(head := stream.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        behind = behind or kind == b"IDAT"
+        kinds |= {kind} if behind else set()
+        stream.seek(length + 4, io.SEEK_CUR)
+    stream.seek(place)  # Pillow goes on from there.
+    return bool(kinds & {b"eXIf", b"iTXt"})
+
+
+@contextmanager
+def _opened(source: Path | bytes) -> Iterator[_Picture]:
+    """The picture; whatever its decoder trips over within the block becomes one `ImageError`."""
+    with _named(source), _stream(source) as stream, _identified(stream) as image:
+        yield _Picture(image, stream)
+
+
+@contextmanager
+def _named(source: Path | bytes) -> Iterator[None]:
+    """Every error of a decoder, and every reason, as one line that names the file."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # `MAX_PIXELS` is looked at here, before decoding.
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own size warning, and its remarks on damaged metadata.
+            yield
+    except ImageError as unusable:
+        raise ImageError(f"{_name(source)}: {unusable}") from None
+    except OSError as refused:
+        raise ImageError(f"{_name(source)}: {_refusal(refused)}") from None
+    except _BROKEN as broken:
+        raise ImageError(f"{_name(source)}: truncated or damaged: {broken}") from None
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _stream(source: Path | bytes) -> BinaryIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+
+
+def _identified(stream: BinaryIO) -> Image.Image:
+    """The picture by its content, whatever its name.
+
+    Raises:
+        ImageError: none, or of a format that is not read.
+    """
+    head = stream.read(64)
+    stream.seek(0)
+    try:
+        return Image.open(stream, formats=_formats(head))
+    except UnidentifiedImageError:
+        raise ImageError(_unidentified(head, stream)) from None
+
+
+def _formats(head: bytes) -> tuple[str, ...]:
+    """What a file may be; HEIC is told by its brands, and read where the extra is installed."""
+    brands = {head[8:12], *(head[place : place + 4] for place in range(16, head[3] if head[:3] == bytes(3) else 0, 4))}
+    if head[4:8] != b"ftyp" or b"avif" in brands or not brands & _HEIF_BRANDS:
+        return FORMATS[:-1]
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise ImageError('HEIC, which is read with an extra: pip install "avignon[heic]"') from None
+    register_heif_opener()
+    return FORMATS[-1:]
+
+
+def _unidentified(head: bytes, stream: BinaryIO) -> str:
+    """Why a file is not read, by its first bytes."""
+    for magic, kind in _UNREAD:
+        if head.startswith(magic):
+            return f"{kind}, which is not read; save it as TIFF, PNG or JPEG"
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return f"{tiff.kind(stream)}, which is not read; save it with 8 or 16 bits a channel, grey or RGB"
+    return f"not a picture; allowed are {', '.join(FORMATS)}"
+
+
+def _refusal(refused: OSError) -> str:
+    """What the disk says has a number (no such file, permission denied); what a decoder says has none."""
+    return f"cannot be opened: {refused.strerror}" if refused.errno else f"truncated or damaged: {refused}"
+
+
+def _name(source: Path | bytes) -> str:
+    return str(source) if isinstance(source, Path) else "image"
+
+
+def square_crops(size: tuple[int, int], count: int) -> list[tuple[int, int, int, int]]:
+    """`count` square boxes of the short side's length, evenly placed along the long side; one is centred."""
+    width, height = size
+    edge = min(width, height)
+    room = max(width, height) - edge
+    places = [room / 2] if count == 1 or room == 0 else [room * i / (count - 1) for i in range(count)]
+    boxes = []
+    for place in dict.fromkeys(round(p) for p in places):
+        left, top = (place, 0) if width > height else (0, place)
+        boxes.append((left, top, left + edge, top + edge))
+    return boxes
+
+
+def fit(image: Image.Image, box: tuple[int, int, int, int], edge: int) -> Image.Image:
+    """Crop to a square box and resample to `edge` × `edge` pixels (Lanczos)."""
+    return image.resize((edge, edge), Image.Resampling.LANCZOS, box=box)
+
+
+def sharpness(image: Image.Image) -> float:
+    """Standard deviation of the Laplacian in grey levels, at 512 pixels on the long side.
+
+    Source: Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", ICPR 2000.
+    """
+    grey = image.convert("L")
+    grey.thumbnail((512, 512), Image.Resampling.LANCZOS)
+    g = np.asarray(grey, dtype=np.float64)
+    if min(g.shape) < 3:
+        return 0.0
+    laplacian = g[:-2, 1:-1] + g[2:, 1:-1] + g[1:-1, :-2] + g[1:-1, 2:] - 4 * g[1:-1, 1:-1]
+    return float(laplacian.std())
+
+
+def pixels(image: Image.Image) -> NDArray[np.float64]:
+    """RGB values in 0…1, shaped (height, width, 3)."""
+    return np.asarray(image.convert("RGB"), dtype=np.float64) / 255
+
+
+def png_bytes(
+    image: Image.Image, parameters: str = "", fields: Mapping[str, Any] | None = None, rights: str = ""
+) -> bytes:
+    """A PNG; with `fields`, one that carries its own parameters and says that a trained model made it.
+
+    `parameters` is the text that common image tools show; `fields` is the same for programs, as JSON under `avignon`.
+    `rights` says what its makers' training images allow (PNG's own keyword `Copyright`, which image tools show).
+    """
+    info = PngInfo()
+    if fields is not None:
+        info.add_itxt("parameters", parameters)
+        info.add_itxt("avignon", json_text(fields, sort_keys=True))
+        info.add_itxt("XML:com.adobe.xmp", XMP_TRAINED)
+        if rights:
+            info.add_itxt("Copyright", rights)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", pnginfo=info, optimize=False)
+    return buffer.getvalue()
+
+
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+"""The last chunk of every PNG (https://www.w3.org/TR/png-3/#11IEND)."""
+
+
+def png_fields(path: Path) -> Any:
+    """The JSON that `png_bytes` wrote; None where there is none or the file is damaged."""
+    try:
+        content = path.read_bytes()
+        if not content.endswith(_PNG_END):  # The pixels may be all there in a file that was cut off.
+            return None
+        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+            image.load()
+            return json_value(str(getattr(image, "text", {}).get("avignon", "null")))
+    except _BROKEN:
+        return None
+
+
+def png_rights(path: Path) -> str:
+    """The rights that `png_bytes` wrote; empty where all is open."""
+    with _named(path), _stream(path) as stream, _identified(stream) as image:
+        image.load()  # Texts may stand behind the pixels.
+        return str(getattr(image, "text", {}).get("Copyright", ""))
+
+
+def data_uri(webp: bytes) -> str:
+    """A WebP as an address inside a page."""
+    return "data:image/webp;base64," + base64.b64encode(webp).decode()
+
+
+def webp_bytes(image: Image.Image, longest: int, quality: int = 88) -> bytes:
+    """A WebP no larger than `longest` pixels on its long side, for the page."""
+    small = image.copy()
+    small.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, "WEBP", quality=quality, method=6)
+    return buffer.getvalue()

@@ -1,0 +1,309 @@
+"""The nouns: frozen, no I/O. What each stage hands to the next is made of these."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+EMBEDDED = "embedded"
+"""The word in a recipe for the museum, and for the base, inside the package."""
+
+NGA_TABLES = "https://raw.githubusercontent.com/NationalGalleryOfArt/opendata/main/data"
+"""Where the National Gallery of Art publishes its tables."""
+
+
+class Access(StrEnum):
+    """What may be done with the image of a work, as far as the evidence goes."""
+
+    OPEN = "open"
+    RESTRICTED = "restricted"
+    UNKNOWN = "unknown"
+
+    @property
+    def sentence(self) -> str:
+        """What a wall label says."""
+        return _SENTENCES[self]
+
+    def under(self, condition: str) -> str:
+        """What a wall label says of an image whose licence sets a condition; `sentence` where it sets none."""
+        if not condition:
+            return self.sentence
+        if self is Access.OPEN:
+            return f"Open with a condition: as far as the evidence goes, this image may be used under {condition}."
+        return f"{self.sentence} Its licence names a condition: {condition}."
+
+
+_SENTENCES = {
+    Access.OPEN: "Open: as far as the evidence goes, this image may be used freely.",
+    Access.RESTRICTED: "Restricted: this image has not been released for free use.",
+    Access.UNKNOWN: "Rights unknown: nothing shows that this image may be used freely.",
+}
+
+
+@dataclass(frozen=True)
+class Rights:
+    """Access, and what it rests on. Never set from hope: no evidence means unknown."""
+
+    access: Access
+    evidence: str
+    """Field values and reasoning in one line, e.g. `openaccess=0; maxpixels=900; artist died 1973`."""
+    condition: str = ""
+    """What its licence asks of whoever uses it, e.g. `attribution, share-alike (CC BY-SA 4.0)`; empty for nothing."""
+
+    @property
+    def label(self) -> str:
+        """What a wall label says."""
+        return self.access.under(self.condition)
+
+    @property
+    def brief(self) -> str:
+        """Access and condition, for a cell of a table."""
+        return brief(self.access, self.condition)
+
+
+def brief(access: str, condition: str) -> str:
+    """Access and condition as a cell of a table has them, e.g. `open: attribution (CC BY 4.0)`."""
+    return f"{access}: {condition}" if condition else str(access)
+
+
+@dataclass(frozen=True)
+class Work:
+    """One museum object with one image."""
+
+    museum: str
+    object_id: str
+    artist: str
+    """The name in the recipe, so that a work found under a spelling of the museum's still joins its artist."""
+    title: str
+    image_url: str
+    """Where the pixels come from: a IIIF image's base URI, or a path inside the user's folder."""
+    rights: Rights
+    attributed: str = ""
+    """The artist as the museum names them."""
+    accession: str = ""
+    date: str = ""
+    """As displayed, e.g. `1873-1876`."""
+    medium: str = ""
+    classification: str = ""
+    terms: tuple[str, ...] = ()
+    credit: str = ""
+    width: int = 0
+    """True width in pixels as the museum states it; 0 where it does not."""
+    height: int = 0
+    page: str = ""
+    """The object's page for people, where the museum has one."""
+    begin: int | None = None
+    """First and last year in which the work was made; None where the museum does not say."""
+    end: int | None = None
+    depicts: str = ""
+    """What is to be seen, in the museum's own words for those who cannot see it."""
+    most: int = 0
+    """Longest side, in pixels, of the image that the museum sends; 0 where it sets no limit."""
+
+
+class Verdict(StrEnum):
+    """Kept or rejected; there is no third."""
+
+    KEPT = "kept"
+    REJECTED = "rejected"
+
+    @property
+    def word(self) -> str:
+        """What a curator writes for it in a decisions file."""
+        return "keep" if self is Verdict.KEPT else "drop"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Why a work is in the training set, or is not."""
+
+    verdict: Verdict
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Original:
+    """An image as received: its place in the run, its true size and its SHA-256."""
+
+    file: str
+    width: int
+    height: int
+    sha256: str
+    capped: bool = False
+    """The museum sent a smaller image than it has (National Gallery of Art: a redirect to `…__900`)."""
+    source: str = ""
+    """What was asked for; while that stays the same, the image is not received again."""
+    by_hand: bool = False
+    """Whoever runs this added it, in place of fetching."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A work that was considered: rejected on its record alone, or with its original."""
+
+    work: Work
+    decision: Decision | None = None
+    """Set when the record alone (rights, role, size) rejected the work, and no image was fetched."""
+    original: Original | None = None
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prepared training image with its captions and the work it came from."""
+
+    file: str
+    captions: tuple[str, ...]
+    sha256: str
+    """Of the prepared PNG."""
+    object_id: str
+    accession: str
+    title: str
+    museum: str
+    box: tuple[int, int, int, int]
+    """The crop: left, upper, right, lower, in pixels of the original turned upright."""
+    rights: str = Access.OPEN
+    """Access and condition of the work's image, as `brief` writes them."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What an adapter is and where it comes from; `card.json` beside the weights."""
+
+    name: str
+    artists: tuple[str, ...]
+    triggers: tuple[str, ...]
+    base: Mapping[str, Any]
+    """Model, revision and fingerprint of the base the adapter belongs to."""
+    trainable: Mapping[str, Any]
+    """Parameters trained, parameters of the UNet, their share, rank per kind of layer."""
+    dataset: Mapping[str, Any]
+    """Images, works, and a hash over the prepared images and captions."""
+    rights: Mapping[str, Any]
+    """Counts of works per access and condition, whose restricted works were acknowledged, the sentence that follows."""
+    recipe: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    """Steps, final loss (mean of the last 50 steps), seconds, and the identity of the training job."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture of the user's that a generated one begins from."""
+
+    file: str
+    """Its name, without the folder, which is nobody's business."""
+    sha256: str
+    strength: float
+    """Share of the denoising steps that are done on it."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One generated image's full description: the same frame always gives the same picture."""
+
+    scene: str
+    stop: str
+    prompt: str
+    negative_prompt: str
+    seed: int
+    steps: int
+    guidance: float
+    scheduler: str
+    width: int
+    height: int
+    weights: Mapping[str, float]
+    """Weight of every adapter, in the mean over the denoising steps; empty for the base alone."""
+    base: str
+    """Fingerprint of the base model."""
+    adapters: Mapping[str, str]
+    """SHA-256 of each adapter's weights file."""
+    precision: str
+    schedule: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Weight at every denoising step, of the adapters whose weight is not the same at all of them."""
+    blocks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """By adapter, factors on its weight in parts of the UNet: `down`, `mid`, `up`, or a block by its own name."""
+    to_seed: int = -1
+    """A second seed, towards whose noise that of `seed` is turned; -1 for none."""
+    seed_place: float = 0.0
+    """How far it is turned: 0 is `seed`'s noise, 1 is `to_seed`'s."""
+    source: Source | None = None
+    """None where the picture begins from noise."""
+
+    @property
+    def painted(self) -> int:
+        """Denoising steps that are done: the last ones of `steps`, where the picture begins from a source."""
+        return int(self.steps * self.source.strength) if self.source else self.steps
+
+
+@dataclass(frozen=True)
+class Series:
+    """An ordered grid: scenes down, stops across. Frame files are relative to the series folder."""
+
+    name: str
+    scenes: tuple[str, ...]
+    stops: tuple[str, ...]
+    frames: tuple[tuple[str, Frame], ...]
+    """Pairs of a file name and the frame it shows."""
+    base_stop: str = "base"
+    """The stop at which every adapter is off."""
+    placing: Mapping[str, Any] = field(default_factory=dict)
+    """How the stops came to their weights: `gains` by adapter, `places` of the stops, and what was measured."""
+    extras: tuple[tuple[str, Frame], ...] = ()
+    """The frames with further seeds, which have no place in the grid."""
+    base_parts: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of every part of the base; empty in a series by avignon 0.1.0."""
+
+    @property
+    def pictures(self) -> tuple[tuple[str, Frame], ...]:
+        """Everything that is painted: the grid, then the extras."""
+        return self.frames + self.extras
+
+    def of_scene(self, scene: str) -> list[tuple[str, Frame]]:
+        """Files and frames of a scene's stops in their order, without the base's."""
+        frames = {frame.stop: (file, frame) for file, frame in self.frames if frame.scene == scene}
+        return [frames[stop] for stop in self.stops]
+
+
+def plain(record: Any) -> dict[str, Any]:
+    """A record as JSON-ready dictionaries and lists."""
+    return dataclasses.asdict(record)
+
+
+def work_from(fields: Mapping[str, Any]) -> Work:
+    """The inverse of `plain` for a work."""
+    stated = fields["rights"]
+    rights = Rights(Access(stated["access"]), stated["evidence"], stated.get("condition", ""))
+    return Work(**{**fields, "rights": rights, "terms": tuple(fields["terms"])})
+
+
+def found_from(fields: Mapping[str, Any]) -> Found:
+    """The inverse of `plain` for a found work."""
+    decision, original = fields["decision"], fields["original"]
+    return Found(
+        work=work_from(fields["work"]),
+        decision=decision and Decision(Verdict(decision["verdict"]), decision["reason"]),
+        original=original and Original(**original),
+    )
+
+
+def frame_from(fields: Mapping[str, Any]) -> Frame:
+    """The inverse of `plain` for a frame."""
+    schedule = {name: tuple(row) for name, row in fields.get("schedule", {}).items()}
+    source = fields.get("source")
+    return Frame(**{**fields, "schedule": schedule, "source": source and Source(**source)})
+
+
+def series_from(fields: Mapping[str, Any]) -> Series:
+    """The inverse of `plain` for a series."""
+    frames, extras = (tuple((file, frame_from(frame)) for file, frame in fields[key]) for key in ("frames", "extras"))
+    return Series(
+        name=fields["name"],
+        scenes=tuple(fields["scenes"]),
+        stops=tuple(fields["stops"]),
+        frames=frames,
+        base_stop=fields["base_stop"],
+        placing=fields["placing"],
+        extras=extras,
+        base_parts=fields.get("base_parts", {}),
+    )

@@ -1,0 +1,119 @@
+"""The contact sheet: every work that has a picture at one glance, kept and rejected, before anything is trained.
+
+One image file to pass round, and one page on which each work stands with its reason and the line that overrules it.
+"""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from PIL import Image, ImageDraw, ImageFont
+
+from avignon.core import imaging, pages
+from avignon.core.naming import without_accents
+
+EDGE = 220
+"""Longest side of a picture on the sheet, in pixels."""
+
+COLUMNS = 6
+MARGIN, CAPTION, HEADING = 14, 62, 44
+ROWS = 200
+"""Of pictures at most, before there are more columns: a JPEG is no higher than 65,500 pixels."""
+
+GROUND, INK, KEPT, REJECTED = "#f6f4ef", "#222222", "#2e7d32", "#b3261e"
+
+Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
+
+
+@dataclass(frozen=True)
+class Print:
+    """A work on the sheet."""
+
+    artist: str
+    object_id: str
+    title: str
+    about: str
+    """Date and size, in a line."""
+    kept: bool
+    reason: str
+    rights: str
+    """The sentence of its wall label."""
+    picture: bytes
+    """A small WebP; empty where no image was fetched, or it cannot be read."""
+
+    @property
+    def overruling(self) -> str:
+        """The line of a decisions file that says the contrary."""
+        buffer = io.StringIO()
+        csv.writer(buffer, lineterminator="").writerow([self.object_id, "drop" if self.kept else "keep", ""])
+        return buffer.getvalue()
+
+
+def sheet(prints: Sequence[Print]) -> bytes:
+    """All pictures as one JPEG, artist by artist: kept ones first, framed in green; rejected ones in red, and why."""
+    walls = [[each for each in prints if each.artist == artist] for artist in dict.fromkeys(p.artist for p in prints)]
+    columns = max(COLUMNS, -(-len(prints) // ROWS))
+    width, height = EDGE + 2 * MARGIN, EDGE + CAPTION + 2 * MARGIN
+    shown = [sorted((each for each in wall if each.picture), key=lambda each: not each.kept) for wall in walls]
+    tops = list(accumulate((HEADING + -(-len(wall) // columns) * height for wall in shown), initial=0))
+    canvas = Image.new("RGB", (columns * width, max(1, tops[-1])), GROUND)
+    for wall, hung, top in zip(walls, shown, tops, strict=False):
+        _title(canvas, wall, (MARGIN, top + MARGIN))
+        for place, each in enumerate(hung):
+            corner = (place % columns * width + MARGIN, top + HEADING + place // columns * height + MARGIN)
+            _hang(canvas, each, corner)
+    buffer = io.BytesIO()
+    canvas.save(buffer, "JPEG", quality=88)
+    return buffer.getvalue()
+
+
+def _title(canvas: Image.Image, wall: Sequence[Print], corner: tuple[int, int]) -> None:
+    kept, without = sum(each.kept for each in wall), sum(not each.picture for each in wall)
+    text = f"{wall[0].artist}: {kept} kept of {len(wall)}"
+    text += f" (without a picture, and so on the page alone: {without})" if without else ""
+    ImageDraw.Draw(canvas).text(corner, _drawable(text), fill=INK, font=ImageFont.load_default(20))
+
+
+def _hang(canvas: Image.Image, each: Print, corner: tuple[int, int]) -> None:
+    left, top = corner
+    picture = imaging.load(each.picture)
+    brush, font = ImageDraw.Draw(canvas), ImageFont.load_default(12)
+    colour = KEPT if each.kept else REJECTED
+    x, y = left + (EDGE - picture.width) // 2, top + (EDGE - picture.height) // 2
+    canvas.paste(picture, (x, y))
+    brush.rectangle((x - 3, y - 3, x + picture.width + 2, y + picture.height + 2), outline=colour, width=3)
+    reason = [(line, colour) for line in _folded(_drawable(_verdict(each)), font)]
+    for number, (text, ink) in enumerate([(_drawable(each.title), INK), (_drawable(each.object_id), INK), *reason]):
+        brush.text((left, top + EDGE + 6 + 15 * number), _fitted(text, font), fill=ink, font=font)
+
+
+def _drawable(text: str) -> str:
+    """Text in the letters that Pillow's own font has: no accents, and nothing beyond ASCII. The page has it in full."""
+    plain = without_accents(text.replace("×", "x").replace("–", "-").replace("—", "-"))
+    return "".join(c if c.isascii() else "?" for c in plain)
+
+
+def _verdict(each: Print) -> str:
+    return each.reason or ("kept" if each.kept else "rejected")
+
+
+def _folded(text: str, font: Font) -> tuple[str, ...]:
+    """A reason on two lines at most; what the second cannot hold is cut off there."""
+    words = text.split()
+    fit = next((n for n in range(len(words), 0, -1) if font.getlength(" ".join(words[:n])) <= EDGE), 1)
+    return " ".join(words[:fit]), " ".join(words[fit:])
+
+
+def _fitted(text: str, font: Font) -> str:
+    """Text that is no wider than a picture."""
+    while text and font.getlength(text) > EDGE:
+        text = text[:-2].rstrip("…") + "…" if len(text) > 2 else ""
+    return text
+
+
+def page(name: str, prints: Sequence[Print], decisions: Mapping[str, str]) -> str:
+    """The sheet as a page that opens from disk; `decisions` names each artist's decisions file, if there is one."""
+    walls = [(artist, file, [each for each in prints if each.artist == artist]) for artist, file in decisions.items()]
+    return pages.rendered("contact.html", name=name, walls=walls)

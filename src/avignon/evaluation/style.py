@@ -1,0 +1,358 @@
+"""Measures of pictures: how near one comes to an artist in colour, brushwork and geometry. No download, no training.
+
+Each aspect turns a picture into a vector (its source stands at its function) and says what it does not see. An artist's
+`Manner` is what these vectors have in common over his works; a picture's distance from it is in units of how far the
+artists' own works lie from it, so that 1 is where an artist's own work typically is, and the aspects can be joined.
+
+A learned encoder (`learned`) is one more aspect where there is one; it has no part in the combined score.
+
+All sizes are in pixels: compare only pictures of one size.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from avignon.core.imaging import pixels
+
+Floats = NDArray[np.float64]
+
+_SRGB_TO_XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
+_D65 = np.array([0.95047, 1.0, 1.08883])
+
+DIRECTIONS = 32
+QUANTILES = 64
+
+SCALES = 4
+ORIENTATIONS = 4
+
+EDGE_CONTRAST = 2.0
+"""Least gradient of an edge, in units of L* per pixel."""
+
+LEAST_LINE = 8
+"""Pixels from which on a straight edge counts as a line."""
+
+PRIOR = 4
+"""How many works the expected spread of a feature is worth against what was measured on an artist's own."""
+
+
+def change(one: Image.Image, other: Image.Image) -> float:
+    """Root mean square difference of two pictures of one size, in grey levels 0–255. It sees pixels, not style."""
+    return float(np.sqrt(np.mean((pixels(one) - pixels(other)) ** 2)) * 255)
+
+
+def lab(image: Image.Image) -> Floats:
+    """CIE L*a*b* (1976, D65) of every pixel, shaped (pixels, 3); a distance of 1 is about just noticeable.
+
+    Source: IEC 61966-2-1 (sRGB) and CIE 15:2004.
+    """
+    rgb = pixels(image).reshape(-1, 3)
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    xyz = linear @ _SRGB_TO_XYZ.T / _D65
+    f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
+    return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
+
+
+def lightness(image: Image.Image) -> Floats:
+    """L* of every pixel, 0 to 100, shaped (height, width)."""
+    return lab(image)[:, 0].reshape(image.height, image.width)
+
+
+# Colour ---------------------------------------------------------------------------------------------------------------
+
+
+def palette(image: Image.Image) -> Floats:
+    """Quantiles of a picture's colours along fixed directions of L*a*b*, shaped (directions, quantiles)."""
+    small = image.convert("RGB").resize((64, 64), Image.Resampling.BOX)
+    projected = lab(small) @ _directions().T  # (pixels, directions)
+    return np.quantile(projected, (np.arange(QUANTILES) + 0.5) / QUANTILES, axis=0).T
+
+
+def _directions() -> Floats:
+    vectors = np.random.default_rng(0).normal(size=(DIRECTIONS, 3))
+    unit: Floats = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
+
+
+def colour_distance(one: Floats, other: Floats) -> float:
+    """Sliced 1-Wasserstein distance of two palettes, in units of L*a*b*. It sees colours, not where they are.
+
+    Source: Rabin et al., "Wasserstein barycenter and its application to texture mixing", SSVM 2011.
+    """
+    return float(np.mean(np.abs(one - other)))
+
+
+# Brushwork ------------------------------------------------------------------------------------------------------------
+
+
+def brushwork(image: Image.Image) -> Floats:
+    """Statistics of oriented bands of lightness, an octave wide. They see texture, neither colour nor what is painted.
+
+    The entries: energy of each scale, its shares by orientation, its peakedness, its correlation with the next scale.
+    Energies are in nats against the whole contrast of the picture, so that its lightness has no part in them.
+    Source: the steerable pyramid's statistics of Portilla & Simoncelli, IJCV 40 (2000), with the oriented bands of
+    Field, JOSA A 4 (1987), eq. 4 (log-Gabor).
+    """
+    light = lightness(image)
+    light = light - light.mean()
+    bands = np.abs(np.fft.ifft2(np.fft.fft2(light) * _log_gabor(light.shape)))  # (scales, orientations, H, W)
+    energy = (bands**2).mean((2, 3)) + 1e-6
+    scale = energy.sum(1)
+    peaks = (bands**4).mean((2, 3)) / energy**2
+    joint = [_correlation(one.sum(0), other.sum(0)) for one, other in pairwise(bands)]
+    return np.concatenate(
+        [
+            0.5 * np.log(scale / (light.var() + 1e-2)),
+            0.5 * np.log(energy / scale[:, None]).ravel(),
+            0.5 * np.log(peaks + 1e-6).mean(1),
+            np.asarray(joint),
+        ]
+    )
+
+
+def _log_gabor(shape: tuple[int, ...]) -> Floats:
+    """Filters in the frequency domain, shaped (scales, orientations, H, W): periods of 3, 6, 12 and 24 pixels."""
+    y, x = np.fft.fftfreq(shape[0])[:, None], np.fft.fftfreq(shape[1])[None]
+    radius = np.hypot(x, y)
+    radius[0, 0] = 1.0
+    angle = np.arctan2(y, x)
+    filters = np.empty((SCALES, ORIENTATIONS, *shape))
+    for s in range(SCALES):
+        radial = np.exp(-(np.log(radius * 3 * 2**s) ** 2) / (2 * np.log(0.65) ** 2))
+        radial[0, 0] = 0.0
+        for o in range(ORIENTATIONS):
+            away = angle - np.pi * o / ORIENTATIONS
+            away = np.abs(np.arctan2(np.sin(away), np.cos(away)))  # One half of the plane: the response is analytic.
+            filters[s, o] = radial * np.exp(-(away**2) / (2 * (np.pi / ORIENTATIONS / 1.5) ** 2))
+    return filters
+
+
+def _correlation(one: Floats, other: Floats) -> float:
+    spread = one.std() * other.std()
+    return float(((one - one.mean()) * (other - other.mean())).mean() / spread) if spread > 1e-9 else 0.0
+
+
+# Geometry -------------------------------------------------------------------------------------------------------------
+
+
+def geometry(image: Image.Image) -> Floats:
+    """What edges tell: how much is edge, how straight, how long, which way, how sharp, and how large the areas between.
+
+    The entries: share of edge pixels; share of them on straight lines; mean length of a line (log, against the short
+    side); shares of level, upright and slanting edges; sharpness (log ratio of the gradient at 1 and 2 pixels); facet
+    size (log of the mean distance to the nearest edge, against the short side). It is blind to colour and to texture
+    fainter than an edge.
+    Straight lines are regions of edge pixels of one direction: Burns, Hanson & Riseman, "Extracting straight lines",
+    IEEE PAMI 8 (1986), in both of its partitions of directions.
+    """
+    light = lightness(image)
+    dy, dx = (ndimage.gaussian_filter(light, 1.0, order=order) for order in ((1, 0), (0, 1)))
+    slope = np.hypot(dx, dy)
+    edges = slope > EDGE_CONTRAST
+    if edges.sum() < LEAST_LINE:
+        return np.array([0.0, 0.0, -3.0, 1 / 3, 1 / 3, 1 / 3, 0.0, -1.0])
+    side = min(light.shape)
+    direction = np.arctan2(dy, dx)
+    straight, length = _lines(direction, edges)
+    coarse = ndimage.gaussian_gradient_magnitude(light, 2.0)
+    facet = ndimage.distance_transform_edt(~edges)[~edges] if not edges.all() else np.ones(1)
+    return np.array(
+        [
+            edges.mean(),
+            straight,
+            np.log(max(length, 1.0) / side),
+            *_directions_of(direction[edges], slope[edges]),
+            np.log(slope[edges].mean() / coarse[edges].mean()),
+            np.log(facet.mean() / side),
+        ]
+    )
+
+
+def _lines(direction: Floats, edges: NDArray[np.bool_]) -> tuple[float, float]:
+    """Share of edge pixels on straight lines, and the mean length of a line in pixels (weighted by its pixels)."""
+    best = np.zeros(edges.shape)
+    for offset in (0.0, np.pi / 8):
+        best = np.maximum(best, _line_lengths(direction + offset, edges))
+    on = best[edges]
+    long = on[on >= LEAST_LINE]
+    return len(long) / len(on), float(long.mean()) if len(long) else 1.0
+
+
+def _line_lengths(direction: Floats, edges: NDArray[np.bool_]) -> Floats:
+    """Length of the line that each edge pixel lies on: the long axis of its region of one direction (in eighths)."""
+    eighth = np.floor(direction / (np.pi / 4)).astype(int) % 8
+    lengths = np.zeros(edges.shape)
+    y, x = np.indices(edges.shape)
+    for part in range(8):
+        labels, count = ndimage.label(edges & (eighth == part), np.ones((3, 3)))
+        if not count:
+            continue
+        area = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+        moments = [
+            np.bincount(labels.ravel(), value.ravel(), count + 1)[1:] / area for value in (x, y, x * x, y * y, x * y)
+        ]
+        mx, my, mxx, myy, mxy = moments
+        a, b, c = mxx - mx**2, mxy - mx * my, myy - my**2
+        long = np.sqrt(np.maximum(12 * ((a + c) / 2 + np.hypot((a - c) / 2, b)), 0))  # Of a bar of this variance.
+        lengths = np.where(labels > 0, np.concatenate([[0.0], long])[labels], lengths)
+    return lengths
+
+
+def _directions_of(direction: Floats, slope: Floats) -> tuple[float, float, float]:
+    """Shares of edges that run level, upright and slanting, within 22.5° of the axes, weighted by their slope."""
+    steep = np.abs(np.cos(direction))  # The gradient points across the edge.
+    upright, level = steep > np.cos(np.pi / 8), steep < np.sin(np.pi / 8)
+    shares = [float(slope[chosen].sum() / slope.sum()) for chosen in (level, upright)]
+    return shares[0], shares[1], 1 - sum(shares)
+
+
+# Together -------------------------------------------------------------------------------------------------------------
+
+Traits = Mapping[str, Floats]
+"""What the aspects see in one picture, or in the mean of several, by aspect. Of colour, shaped (directions, quantiles),
+the mean of several is their Wasserstein barycentre along each direction."""
+
+
+def trait_distance(one: Floats, other: Floats) -> float:
+    """Root mean square difference of traits, which are in standard deviations within an artist's works."""
+    return float(np.sqrt(np.mean((one - other) ** 2)))
+
+
+def angle_distance(one: Floats, other: Floats) -> float:
+    """1 less the cosine of the angle between two vectors: 0 for one direction, 1 for a right angle."""
+    return max(0.0, float(1 - one @ other / (np.linalg.norm(one) * np.linalg.norm(other))))
+
+
+@dataclass(frozen=True)
+class Aspect:
+    """One way of looking at pictures."""
+
+    name: str
+    see: Callable[[Image.Image], Floats]
+    """Traits of a picture."""
+    distance: Callable[[Floats, Floats], float]
+    """Of two pictures' traits, each divided by its spread."""
+    expected: float | None = None
+    """How far an artist's own work lies from his manner, as it is expected before the works are seen; None expects
+    nothing: the works alone tell, and where each artist has but one, how far works lie from the mean of all."""
+    expected_spread: Floats | float | None = None
+    """Standard deviation of each trait within one artist's works, likewise; None where traits have one unit already."""
+    is_combined: bool = True
+    """Whether it has part in the combined score."""
+
+
+ASPECTS = (
+    Aspect("colour", palette, colour_distance, 9.0),
+    Aspect("brushwork", brushwork, trait_distance, 1.0, 0.14),
+    Aspect("geometry", geometry, trait_distance, 1.0, np.array([0.08, 0.10, 0.29, 0.10, 0.07, 0.06, 0.10, 0.42])),
+)
+"""What is always there. What is expected are the values of the two procedural painters (benchmarks/style.py)."""
+
+
+def learned(see: Callable[[Image.Image], Floats]) -> Aspect:
+    """A learned encoder as an aspect. The combined score, which places stops and chooses weights, is without it."""
+    return Aspect("encoder", see, angle_distance, is_combined=False)
+
+
+def traits(image: Image.Image, aspects: Sequence[Aspect] = ASPECTS) -> Traits:
+    """Measure one picture in all aspects."""
+    return {aspect.name: aspect.see(image) for aspect in aspects}
+
+
+def mean(several: Sequence[Traits]) -> Traits:
+    """What several pictures have in common."""
+    return {name: np.mean([one[name] for one in several], axis=0) for name in several[0]}
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """Distances in style, in units of how far the artists' own works lie from their manners."""
+
+    aspects: Sequence[Aspect]
+    manners: Mapping[str, Traits]
+    """The mean of each artist's works."""
+    spreads: Mapping[str, Floats | float]
+    """By aspect, standard deviation of each trait within an artist's works; 1 for traits that are in one unit."""
+    units: Mapping[str, float]
+    """By aspect, how far an artist's work lies from the mean of his others."""
+
+    @property
+    def by(self) -> tuple[str, ...]:
+        """What distances there are: the aspects' names, and `combined`."""
+        return (*(aspect.name for aspect in self.aspects), "combined")
+
+    def between(self, one: Traits, other: Traits) -> dict[str, float]:
+        """Distance by each aspect, and `combined`: the root mean square of those that have part in it."""
+        distances = {aspect.name: self._raw(aspect, one, other) / self.units[aspect.name] for aspect in self.aspects}
+        joined = [distances[aspect.name] for aspect in self.aspects if aspect.is_combined]
+        return {**distances, "combined": float(np.sqrt(np.mean(np.square(joined))))}
+
+    def to_artists(self, one: Traits) -> dict[str, dict[str, float]]:
+        """Distance from every artist's manner."""
+        return {artist: self.between(one, manner) for artist, manner in self.manners.items()}
+
+    def way(self, distances: Mapping[str, Mapping[str, float]], ends: tuple[str, str], by: str = "combined") -> float:
+        """Where a picture of these distances is between two artists: 0 at the first one's manner, 1 at the last one's.
+
+        The scalar projection on the line through both, from the three distances alone: 1/2 + (a² - b²) / 2d². It is
+        also the evidence for the last artist against the first, were their works spread alike around their manners:
+        Fisher's linear discriminant (Annals of Eugenics 7, 1936). Of colour and of a learned encoder, whose distances
+        are not Euclidean, it is an approximation.
+        """
+        first, last = ends
+        apart = self.between(self.manners[first], self.manners[last])[by]
+        return 0.5 + (distances[first][by] ** 2 - distances[last][by] ** 2) / (2 * apart**2) if apart else 0.5
+
+    def nearest(self, one: Traits, by: str = "combined") -> str:
+        """The artist whose manner is nearest."""
+        distances = self.to_artists(one)
+        return min(distances, key=lambda artist: distances[artist][by])
+
+    def _raw(self, aspect: Aspect, one: Traits, other: Traits) -> float:
+        spread = self.spreads[aspect.name]
+        return aspect.distance(one[aspect.name] / spread, other[aspect.name] / spread)
+
+
+def yardstick(works: Mapping[str, Sequence[Traits]], aspects: Sequence[Aspect] = ASPECTS) -> Yardstick:
+    """The measure that follows from the artists' own works; of few works it is drawn towards what is expected."""
+    spreads = {aspect.name: _spread(aspect, works) for aspect in aspects}
+    manners = {artist: mean(own) for artist, own in works.items()}
+    plain = Yardstick(aspects, manners, spreads, {aspect.name: 1.0 for aspect in aspects})
+    return Yardstick(aspects, manners, spreads, {aspect.name: _unit(aspect, works, plain) for aspect in aspects})
+
+
+def _spread(aspect: Aspect, works: Mapping[str, Sequence[Traits]]) -> Floats | float:
+    if aspect.expected_spread is None:
+        return 1.0
+    rows = [np.stack([one[aspect.name] for one in own]) for own in works.values()]
+    squares = np.sum([((row - row.mean(0)) ** 2).sum(0) for row in rows], axis=0)
+    freedom = sum(len(row) - 1 for row in rows)
+    spread: Floats = np.sqrt((squares + PRIOR * np.square(aspect.expected_spread)) / (freedom + PRIOR))
+    return spread
+
+
+def _unit(aspect: Aspect, works: Mapping[str, Sequence[Traits]], plain: Yardstick) -> float:
+    """The mean distance of a work from the mean of the artist's others."""
+    apart = [
+        plain._raw(aspect, one, mean([*own[:i], *own[i + 1 :]]))
+        for own in works.values()
+        if len(own) > 1
+        for i, one in enumerate(own)
+    ]
+    if aspect.expected is None:
+        return float(np.mean(apart or _from_all(aspect, works, plain))) or 1.0  # Works that are all alike have no unit.
+    return (sum(apart) + PRIOR * aspect.expected) / (len(apart) + PRIOR)
+
+
+def _from_all(aspect: Aspect, works: Mapping[str, Sequence[Traits]], plain: Yardstick) -> list[float]:
+    """Distance of every work from the mean of all, whoever painted them."""
+    every = [one for own in works.values() for one in own]
+    middle = mean(every)
+    return [plain._raw(aspect, one, middle) for one in every]

@@ -1,0 +1,123 @@
+"""A series as a file for others: a grid, a strip, or a film from the first stop to the last and back.
+
+Each format says in its own way what it is and under which rights: PNG in its texts, animated WebP in XMP, MP4 in its
+tags and in XMP, GIF, which has room for nothing else, in a comment. The same pictures give the same bytes.
+"""
+
+import io
+import struct
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from avignon.core import imaging
+
+RATE = 25
+"""Frames per second of an MP4. A stop is repeated as long as it is shown: players stumble over two frames a second."""
+
+LONGEST = 16_384
+"""Most pixels on a side of a grid or strip; the pictures of a longer one are made smaller."""
+
+GAP = 8
+"""White pixels between the pictures of a grid or strip."""
+
+XMP_BOX = uuid.UUID("be7acfcb-97a9-42e8-9c71-999491e3afac")
+"""Names the box of an MP4 that holds XMP (Adobe, XMP Specification Part 3, 1.2.7)."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a file says of itself."""
+
+    title: str
+    description: str
+    """What is shown and how it was made, in a sentence or two."""
+    rights: str
+    """What the training images allow; empty where all are open."""
+    fields: Mapping[str, Any]
+    """The same for programs; only a PNG has room for it."""
+
+
+def sheet(rows: Sequence[Sequence[Image.Image]], words: Words) -> bytes:
+    """A PNG of pictures in rows, all of one size; a single row is a strip."""
+    across, down = len(rows[0]), len(rows)
+    width, height = rows[0][0].size
+    room = (LONGEST - across * GAP) / (across * width), (LONGEST - down * GAP) / (down * height)
+    shrink = min(1.0, *room)
+    width, height = max(int(width * shrink), 1), max(int(height * shrink), 1)
+    paper = Image.new("RGB", (across * (width + GAP) - GAP, down * (height + GAP) - GAP), "white")
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            shown = picture if shrink == 1 else picture.resize((width, height), Image.Resampling.LANCZOS)
+            paper.paste(shown, (x * (width + GAP), y * (height + GAP)))
+    return imaging.png_bytes(paper, words.description, words.fields, words.rights)
+
+
+def there_and_back(pictures: Sequence[Image.Image]) -> list[Image.Image]:
+    """One round of a loop: to the last picture and back to the second, so that neither end is shown twice."""
+    return [*pictures, *pictures[-2:0:-1]]
+
+
+def webp(pictures: Sequence[Image.Image], pace: float, words: Words) -> bytes:
+    """An animated WebP that goes there and back for ever, each picture for `pace` seconds."""
+    return _animated("WEBP", there_and_back(pictures), pace, quality=90, method=4, xmp=_xmp(words).encode())
+
+
+def gif(pictures: Sequence[Image.Image], pace: float, words: Words) -> bytes:
+    """An animated GIF of 256 colours a picture; its clock knows hundredths of a second."""
+    comment = f"{words.title}. {words.description} {imaging.TRAINED} {words.rights}".strip()
+    painted = [picture.quantize(256, Image.Quantize.MEDIANCUT) for picture in there_and_back(pictures)]
+    return _animated("GIF", painted, round(pace, 2), comment=comment.encode())
+
+
+def _animated(format_name: str, pictures: Sequence[Image.Image], pace: float, **how: Any) -> bytes:
+    buffer = io.BytesIO()
+    first, *others = pictures
+    first.save(buffer, format_name, save_all=True, append_images=others, duration=round(pace * 1000), loop=0, **how)
+    return buffer.getvalue()
+
+
+def mp4(pictures: Sequence[Image.Image], pace: float, words: Words) -> bytes:
+    """An MP4 of one round there and back: H.264 with yuv420p, which every browser and phone plays.
+
+    Both sides of the pictures must be even, as those of a series are.
+    """
+    import av  # An extra of the package (`avignon[video]`), which `recipe.load` has asked for.
+
+    buffer = io.BytesIO()
+    # `bitexact` leaves out the version of the library, one thread makes the bytes those of every machine.
+    with av.open(buffer, "w", format="mp4", container_options={"fflags": "bitexact"}) as film:
+        film.metadata.update(title=words.title, comment=f"{words.description} {imaging.TRAINED}")
+        if words.rights:
+            film.metadata["copyright"] = words.rights
+        stream = film.add_stream("libx264", rate=Fraction(RATE), options={"crf": "16", "threads": "1"})
+        stream.width, stream.height = pictures[0].size
+        stream.pix_fmt = "yuv420p"
+        for picture in there_and_back(pictures):
+            for _ in range(max(round(pace * RATE), 1)):
+                film.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")))
+        film.mux(stream.encode(None))
+    return buffer.getvalue() + _box(_xmp(words).encode())
+
+
+def _box(content: bytes) -> bytes:
+    """A box of XMP, which may follow the others of an MP4 (ISO/IEC 14496-12, 4.2)."""
+    return struct.pack(">I4s", 24 + len(content), b"uuid") + XMP_BOX.bytes + content
+
+
+def _xmp(words: Words) -> str:
+    return imaging.xmp_trained(words.title, words.description, words.rights)
+
+
+MOVING: Mapping[str, Callable[[Sequence[Image.Image], float, Words], bytes]] = {"webp": webp, "gif": gif, "mp4": mp4}
+"""The films, by the names that a recipe has for them."""
+
+
+def rights_of(texts: Iterable[str]) -> str:
+    """What pictures of these rights together must say: each sentence once."""
+    return " ".join(dict.fromkeys(filter(None, texts)))

@@ -1,0 +1,250 @@
+"""Frames → pictures: the base with its adapters on. `generate` paints the series with it, `train` its samples.
+
+Frames of different weights go through the UNet in one batch, texts are encoded once, and the pictures are those that
+diffusers' own StableDiffusionPipeline makes of the same adapters and weights.
+"""
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from avignon.adapters import lora as adapters
+from avignon.adapters import weights as blend
+from avignon.core import imaging
+from avignon.core.errors import ModelError
+from avignon.core.events import Voice
+from avignon.core.files import sha256_of
+from avignon.core.records import Frame
+from avignon.models import finite
+from avignon.models.stable_diffusion import model as diffusion
+from avignon.recipe.schema import Recipe
+
+PROBED = (0.2, 0.4, 0.6, 0.8)
+"""Noise levels, as shares of all timesteps, at which an adapter's effect is measured."""
+
+
+class Painter:
+    """The loaded pipeline with its adapters on, ready to make pictures of frames."""
+
+    def __init__(self, base: diffusion.Base, recipe: Recipe, device: torch.device, voice: Voice) -> None:
+        self._base, self._device, self._voice = base, device, voice
+        self._pipeline = base.pipeline.to(device)
+        self._batch = recipe.generate.batch
+        # Decoded in fp32: the VAE of some models overflows to black pictures in fp16.
+        self._pipeline.vae.to(torch.float32)
+        diffusion.use_attention(self._pipeline.unet, diffusion.attention_for(recipe.train.attention, device))
+        self._texts: dict[str, torch.Tensor] = {}
+        self._files = {sha256_of(Path(s.image)): Path(s.image) for s in recipe.generate.scenes if s.image}
+        self._sources: dict[tuple[str, int, int], tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def groups(self, frames: Sequence[Frame]) -> list[list[int]]:
+        """Places of the frames that `paint` would take into one batch."""
+        return list(groups(frames, self._batch, adapters.doras(self._pipeline.unet)))
+
+    def paint(self, frames: Sequence[Frame]) -> list[Image.Image]:
+        """Pictures of any frames, in their order; each as if it were made alone, to rounding."""
+        images: dict[int, Image.Image] = {}
+        for places in self.groups(frames):
+            images.update(zip(places, self._painted([frames[place] for place in places]), strict=True))
+        return [images[place] for place in range(len(frames))]
+
+    def _painted(self, frames: Sequence[Frame]) -> list[Image.Image]:
+        """One batch; halved where it does not fit into the memory."""
+        try:
+            return [self._decode(x[None], frame) for x, frame in zip(self.denoise(frames), frames, strict=True)]
+        except torch.OutOfMemoryError:
+            if len(frames) == 1:
+                raise
+        self._batch = len(frames) // 2
+        self._voice.note(f"{len(frames)} pictures at once do not fit into memory; going on with {self._batch}")
+        return [image for part in (frames[: self._batch], frames[self._batch :]) for image in self._painted(part)]
+
+    @torch.no_grad()
+    def denoise(self, frames: Sequence[Frame]) -> torch.Tensor:
+        """Latents (B, 4, H/8, W/8) in fp32 of frames that can share a batch: one key of `batch_key`.
+
+        Classifier-free guidance (Ho & Salimans, arXiv:2207.12598, eq. 6): both halves go through the UNet together.
+
+        Raises:
+            ModelError: one of them holds NaN or infinity; this is looked at once, after the last step.
+        """
+        first = frames[0]
+        guided = first.guidance > 1
+        texts = self._text([frame.prompt for frame in frames])
+        if guided:
+            texts = torch.cat([self._text([frame.negative_prompt for frame in frames]), texts])
+        scheduler = diffusion.scheduler(self._base, first.scheduler)
+        scheduler.set_timesteps(first.steps, device=self._device)
+        x, timesteps = self._begun(frames, scheduler)
+        with adapters.mixing(self._pipeline.unet, first.blocks) as mixer:
+            for number, t in enumerate(timesteps):
+                step = min(number, first.painted - 1)  # PNDM asks the UNet once more than it has steps.
+                rows = [blend.at_step(frame.weights, frame.schedule, step) for frame in frames]
+                mixer.set(rows * 2 if guided else rows)
+                noise = self._predict(scheduler.scale_model_input(torch.cat([x, x]) if guided else x, t), t, texts)
+                if guided:
+                    without, with_text = noise.chunk(2)
+                    noise = without + first.guidance * (with_text - without)
+                x = scheduler.step(noise, t, x, return_dict=False)[0]
+        if not finite.is_finite(x):
+            raise self._spoiled(next(f for f, one in zip(frames, x, strict=True) if not finite.is_finite(one)))
+        return x
+
+    def _begun(self, frames: Sequence[Frame], scheduler: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the first step starts on, (B, 4, H/8, W/8), and the timesteps that are left.
+
+        Pictures with a source begin from its latents, noised as far as the steps that are left can undo (SDEdit, Meng
+        et al., arXiv:2108.01073, algorithm 1); numbers are drawn in diffusers' order, so that its pictures are ours.
+        """
+        noise, first = self._noise(frames), frames[0]
+        if first.source is None:
+            return noise * scheduler.init_noise_sigma, scheduler.timesteps
+        skipped = (first.steps - first.painted) * scheduler.order
+        timesteps = scheduler.timesteps[skipped:]
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(skipped)
+        clean = torch.cat([self._source(frame) for frame in frames])
+        return scheduler.add_noise(clean, noise, timesteps[:1]), timesteps
+
+    def _source(self, frame: Frame) -> torch.Tensor:
+        """Latents (1, 4, H/8, W/8) of a frame's source, drawn from what the encoder says; each is encoded once."""
+        assert frame.source is not None
+        key = frame.source.sha256, frame.width, frame.height
+        if key not in self._sources:
+            picture = imaging.load(self._files[frame.source.sha256])
+            picture = imaging.fit(picture, imaging.square_crops(picture.size, 1)[0], frame.width)
+            pixels = self._pipeline.image_processor.preprocess(picture)  # (1, 3, H, W) in -1…1
+            posterior = self._pipeline.vae.encode(pixels.to(self._device, torch.float32)).latent_dist
+            self._sources[key] = posterior.mean, posterior.std
+        mean, std = self._sources[key]
+        scale: float = self._pipeline.vae.config.scaling_factor
+        return scale * (mean + std * self._drawn(frame)[0].to(self._device))
+
+    @torch.no_grad()
+    def effects(self, frames: Sequence[Frame], names: Sequence[str]) -> dict[str, float]:
+        """How much each adapter, alone at weight 1, changes what the UNet predicts: RMS, in units of the noise.
+
+        Measured on the base's own pictures of `frames` (one `batch_key`), noised to `PROBED` of the way.
+        """
+        frames = [replace(frame, source=None) for frame in frames]
+        texts = self._text([frame.prompt for frame in frames])
+        scheduler = diffusion.scheduler(self._base, "ddim")
+        clean, noise = self.denoise(frames), self._noise(frames)
+        squares = dict.fromkeys(names, 0.0)
+        with adapters.mixing(self._pipeline.unet, frames[0].blocks) as mixer:
+            for share in PROBED:
+                t = torch.full((len(frames),), int(share * scheduler.config.num_train_timesteps), device=self._device)
+                noisy = scheduler.add_noise(clean, noise, t)
+                mixer.set([{}] * len(frames))
+                base = self._predict(noisy, t, texts)
+                for name in names:
+                    mixer.set([{name: 1.0}] * len(frames))
+                    squares[name] += float((self._predict(noisy, t, texts) - base).square().mean())
+                    if not math.isfinite(squares[name]):
+                        raise self._spoiled(replace(frames[0], weights={name: 1.0}))
+        return {name: (square / len(PROBED)) ** 0.5 for name, square in squares.items()}
+
+    def _predict(self, noisy: torch.Tensor, t: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        """What the UNet says, in fp32 whatever it computes in: the sums of guidance and scheduler need it."""
+        unet = self._pipeline.unet
+        predicted: torch.Tensor = unet(noisy.to(unet.dtype), t, encoder_hidden_states=texts, return_dict=False)[0]
+        return predicted.float()
+
+    def _noise(self, frames: Sequence[Frame]) -> torch.Tensor:
+        """What each picture begins from, by its seed alone, drawn on the CPU so that every device has the same."""
+        return torch.cat([self._drawn(frame)[-1] for frame in frames]).to(self._device)
+
+    def _drawn(self, frame: Frame) -> list[torch.Tensor]:
+        """Standard normal numbers (1, 4, H/8, W/8): for the source, where there is one, then for the noise."""
+        scale = self._pipeline.vae_scale_factor
+        shape = (1, self._pipeline.unet.config.in_channels, frame.height // scale, frame.width // scale)
+        own = _normal(shape, frame.seed, 2 if frame.source else 1)
+        if frame.to_seed < 0:
+            return own
+        other = _normal(shape, frame.to_seed, len(own))
+        return [slerp(one, two, frame.seed_place) for one, two in zip(own, other, strict=True)]
+
+    def _text(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Embeddings (B, tokens, width); each prompt is encoded once per run."""
+        for prompt in prompts:
+            if prompt not in self._texts:
+                self._texts[prompt] = diffusion.text_embeddings(self._base, [prompt], self._device, self._voice)
+        return torch.cat([self._texts[prompt] for prompt in prompts])
+
+    def _spoiled(self, frame: Frame) -> ModelError:
+        """What to say of a picture that came to NaN or infinity: which one, and what to change."""
+        name = "/".join(filter(None, (frame.scene, frame.stop))) or "a picture"
+        weights = ", ".join(f"{name} {weight:g}" for name, weight in frame.weights.items()) or "no adapter"
+        dtype = self._pipeline.unet.dtype
+        advice = "lower generate.guidance, generate.strength or the adapters' weights"
+        if dtype != torch.float32:
+            advice = f"set {self._voice.stage}.precision to fp32, or {advice}"
+        return ModelError(f"{name} ({frame.prompt!r}, seed {frame.seed}, {weights}) comes to NaN or infinity with "
+                          f"{frame.scheduler} in {str(dtype).removeprefix('torch.')}: {advice}")  # fmt: skip
+
+    @torch.no_grad()
+    def _decode(self, latent: torch.Tensor, frame: Frame) -> Image.Image:
+        vae: Any = self._pipeline.vae
+        pixels = vae.decode(latent.float() / vae.config.scaling_factor, return_dict=False)[0]  # (1, 3, H, W) in -1…1
+        if not finite.is_finite(pixels):
+            raise self._spoiled(frame)
+        image: Image.Image = self._pipeline.image_processor.postprocess(pixels)[0]
+        return image
+
+
+def _normal(shape: tuple[int, ...], seed: int, count: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator) for _ in range(count)]
+
+
+def slerp(one: torch.Tensor, other: torch.Tensor, t: float) -> torch.Tensor:
+    """Noise a share `t` of the way from one to the other, both of any one shape, along the arc between them.
+
+    Of two independent noises the straight line's middle has 71 % of their length, which no denoiser has ever seen.
+    Source: Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985, eq. for Slerp; for the latents of
+    generative models White, arXiv:1609.04468, section 2.1.
+    """
+    cosine = torch.nn.functional.cosine_similarity(one.double().flatten(), other.double().flatten(), dim=0).clamp(-1, 1)
+    angle = torch.acos(cosine)
+    if float(torch.sin(angle)) < 1e-6:  # One noise: there is no arc.
+        return one
+    return (torch.sin((1 - t) * angle) * one + torch.sin(t * angle) * other) / torch.sin(angle)
+
+
+def batch_key(frame: Frame) -> tuple[object, ...]:
+    """What frames of one batch must have in common."""
+    blocks = tuple((name, tuple(factors.items())) for name, factors in frame.blocks.items())
+    return (
+        frame.steps,
+        frame.source and frame.painted,
+        frame.guidance > 1 and frame.guidance,
+        frame.scheduler,
+        frame.width,
+        frame.height,
+        blocks,
+    )
+
+
+def groups(frames: Sequence[Frame], size: int, unmixed: Collection[str] = ()) -> Iterator[list[int]]:
+    """Places of frames that go through the UNet together, at most `size`.
+
+    Frames of equal weights are the cheapest (see `adapters.Mixer`); only what does not fill half a batch with its like
+    is joined with others, and nothing with an adapter of `unmixed`.
+    """
+    alike: dict[tuple[object, ...], dict[str, list[int]]] = {}
+    for place, frame in enumerate(frames):
+        weights = repr((sorted(frame.weights.items()), sorted(frame.schedule.items())))
+        alike.setdefault(batch_key(frame), {}).setdefault(weights, []).append(place)
+    for by_weights in alike.values():
+        rest: list[int] = []
+        for places in by_weights.values():
+            joins = len(places) % size < size / 2 and not frames[places[0]].weights.keys() & set(unmixed)
+            whole = len(places) - len(places) % size if joins else len(places)
+            yield from (places[i : i + size] for i in range(0, whole, size))
+            rest += places[whole:]
+        yield from (rest[i : i + size] for i in range(0, len(rest), size))

@@ -1,0 +1,299 @@
+"""Models from where the recipe says: a hub, one of its mirrors, or a directory. Only safetensors are read.
+
+What is missing, incomplete or pickled is a clear line, before gigabytes are loaded.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from huggingface_hub import HfApi, get_token
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from avignon.core.errors import ModelError
+from avignon.core.events import Voice
+from avignon.core.files import digest, sha256_of
+from avignon.models import finite
+
+TIMEOUT = 8
+"""Seconds to wait for a hub to say whether it has a model."""
+
+_NOTES = {"_diffusers_version", "_name_or_path", "dtype", "torch_dtype", "transformers_version"}
+"""Keys of a configuration that change nothing of what is computed."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A model as a recipe asks for it."""
+
+    model: str
+    """A repository of the hub, or the absolute path of a directory."""
+    mirrors: tuple[str, ...]
+    revision: str
+    field: str
+    """The recipe's field that names the model, for messages; `mirrors_field` likewise."""
+    mirrors_field: str
+
+
+@dataclass(frozen=True)
+class Access:
+    """How a repository can be had."""
+
+    offline: str = ""
+    """Why only from the cache; empty where the hub has it."""
+    token: bool | None = None
+    """False where the client's own token is not to be sent, because the hub refuses it."""
+    gone: bool = False
+    """Whether the hub has no such repository, or shows it to nobody without a login."""
+
+
+Fetch = Callable[[str, Access], str]
+"""Brings a repository into the hub's cache and gives its folder there; offline, it makes do with what is there."""
+
+
+def find(wanted: Wanted, fetch: Fetch, voice: Voice) -> tuple[str, Path]:
+    """The model's name and its folder; a folder on this machine is named without the way to it.
+
+    Args:
+        wanted: what the recipe asks for.
+        fetch: brings a repository into the hub's cache.
+        voice: hears of every repository that cannot be had, and of a token that is refused.
+
+    Raises:
+        ModelError: neither the model nor a mirror can be had.
+    """
+    if Path(wanted.model).is_absolute():
+        return Path(wanted.model).name, Path(wanted.model)
+    failures = []
+    for model in (wanted.model, *wanted.mirrors):
+        try:
+            return model, _fetched(model, wanted, fetch, voice)
+        except ModelError as failed:
+            failures.append(str(failed))
+            voice.note(f"not available: {failed}")
+    raise ModelError("; ".join(failures))
+
+
+def _fetched(model: str, wanted: Wanted, fetch: Fetch, voice: Voice) -> Path:
+    """The repository's files in the hub's cache, fetched where they are not there yet; HF_ENDPOINT names a mirror."""
+    hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    where = f"{wanted.field} {model!r} (revision {wanted.revision!r})"
+    access = _access(model, wanted, where, hub)
+    if access.token is False:
+        voice.warn(f"{hub} refuses the token of this machine (HF_TOKEN or `hf auth login`): it is expired, mistyped or "
+                   f"lacks permission; going on without it for {model}")  # fmt: skip
+    try:
+        folder = Path(fetch(model, access))
+    except ModelError:
+        raise
+    except GatedRepoError:
+        raise ModelError(
+            f"{where}: its owner asks for a login: accept the terms on {hub}/{model}, `hf auth login`"
+        ) from None
+    except Exception as failed:
+        if access.gone:
+            raise ModelError(f"{where}: {access.offline}; name a mirror in {wanted.mirrors_field}, or a local "
+                             "directory") from None  # fmt: skip
+        raise ModelError(
+            f"{where}: could not be had from {hub} ({access.offline or first_line(failed)}); check the network, "
+            f"set HF_ENDPOINT to a mirror, or name a local directory in {wanted.field}"
+        ) from failed
+    if access.gone:
+        voice.warn(f"{where}: {access.offline}; going on with the copy in the cache")
+    return folder
+
+
+def _access(model: str, wanted: Wanted, where: str, hub: str, token: bool | None = None) -> Access:
+    """Ask the hub once, with a short time-out, whether it has the model; once more without a token that it refuses.
+
+    The client's own downloads wait for half a minute before they give up on a hub that is not there.
+    """
+    try:
+        HfApi().model_info(model, revision=wanted.revision, timeout=TIMEOUT, token=token)
+    except GatedRepoError:
+        return Access(token=token)
+    except RevisionNotFoundError:
+        raise ModelError(f"{where}: no such revision on {hub}") from None
+    except HFValidationError:
+        raise ModelError(f"{where}: neither owner/name on a hub nor a path that begins with ./, / or ~") from None
+    except Exception as failed:  # noqa: BLE001 - the client raises many kinds, and those of its own libraries
+        if token is None and get_token() and _is_refusal(failed):
+            return _access(model, wanted, where, hub, token=False)
+        if isinstance(failed, RepositoryNotFoundError):
+            refused = ", or not to be seen without the token, which is refused" if token is False else ""
+            return Access(f"not on {hub}{refused}", token, gone=True)
+        return Access(first_line(failed))
+    return Access(token=token)
+
+
+def _is_refusal(failed: Exception) -> bool:
+    """Whether a request failed by its token: answered 401 or 403, or not even sent for a letter that cannot be."""
+    if isinstance(failed, HfHubHTTPError):
+        return failed.response.status_code in (401, 403)
+    return isinstance(failed, UnicodeError)
+
+
+def first_line(failed: Exception) -> str:
+    """The first line of a library's complaint, which may have many."""
+    lines = str(failed).strip().splitlines()
+    return lines[0][:200] if lines else type(failed).__name__
+
+
+def commit_of(folder: Path) -> str:
+    """The hub's commit that a folder in its cache holds; empty for a folder from elsewhere."""
+    found = re.search(r"/snapshots/([0-9a-f]{40})", folder.as_posix())
+    return found[1] if found else ""
+
+
+def weight_files(folder: Path, stem: str, variant: str = "") -> list[Path]:
+    """The files that hold a variant's weights: the single one, the shards that an index lists, or both."""
+    ending = f".{variant}" if variant else ""
+    files = {folder / f"{stem}{ending}.safetensors"}
+    for index in (f"{stem}.safetensors.index{ending}.json", f"{stem}{ending}.safetensors.index.json"):
+        if (folder / index).is_file():
+            shards = described(folder / index, "no weights").get("weight_map")
+            if not isinstance(shards, dict):
+                raise ModelError(f"{folder / index}: damaged: no weight_map")
+            files |= {folder / name for name in shards.values()}
+    return sorted(file for file in files if file.is_file())
+
+
+def fingerprint(folder: Path, stem: str, variant: str = "") -> str:
+    """SHA-256 of a variant's weights: of the file, or over those of its shards."""
+    hashes = [_sha256(file) for file in weight_files(folder, stem, variant)]
+    return hashes[0] if len(hashes) == 1 else digest(hashes)
+
+
+def part(folder: Path, stem: str = "", variant: str = "") -> str:
+    """SHA-256 over all that is loaded of one part of a model: what its JSON files and its vocabulary say, its weights.
+
+    Args:
+        folder: the part's.
+        stem: of its weights' files; empty where it has none.
+        variant: of the weights.
+    """
+    files = [folder / "config.json"] if stem else sorted({*folder.glob("*.json"), *folder.glob("*.txt")})
+    words = {file.name: _meaning(file) for file in files}
+    return digest([words, fingerprint(folder, stem, variant) if stem else ""])
+
+
+def _meaning(file: Path) -> object:
+    """What a configuration says, without notes of which library wrote it; the hash of any other file."""
+    try:
+        told = json.loads(file.read_bytes()) if file.suffix == ".json" else None
+    except ValueError:
+        told = None
+    if not isinstance(told, dict):
+        return _sha256(file)
+    return {key: value for key, value in told.items() if key not in _NOTES}
+
+
+def rounded(files: Sequence[Path]) -> str:
+    """SHA-256 over the tensors of some files, by name, rounded to fp16: one for all precisions, shards and mirrors."""
+    hashed = hashlib.sha256()
+    with ExitStack() as stack:
+        opened = [stack.enter_context(safetensors.safe_open(file, framework="pt")) for file in files]
+        for key, file in sorted((key, place) for place, held in enumerate(opened) for key in held.keys()):  # noqa: SIM118
+            tensor = opened[file].get_tensor(key)
+            hashed.update(f"{key} {tuple(tensor.shape)}\n".encode())
+            hashed.update(memoryview(tensor.half().contiguous().numpy()).cast("B"))
+    return hashed.hexdigest()
+
+
+def known_as(folder: Path, stem: str) -> frozenset[str]:
+    """SHA-256 of each file of weights, of any variant: one of them is the name that avignon 0.1.0 gave the base."""
+    return frozenset(_sha256(file) for file in folder.glob(f"{stem}*.safetensors"))
+
+
+def _sha256(file: Path) -> str:
+    """SHA-256 of a file. In the hub's cache a large file's name is its SHA-256: it need not be read."""
+    name = file.resolve().name
+    return name if re.fullmatch(r"[0-9a-f]{64}", name) else sha256_of(file)
+
+
+def described(path: Path, otherwise: str) -> dict[str, Any]:
+    """A JSON file of a model, an object; `otherwise` says what the folder is not, where the file is missing.
+
+    Infinity is taken: DPM-Solver writes it for a limit that it has not.
+    """
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ModelError(f"{path.parent}: {otherwise}: {path.name} is missing") from None
+    except (OSError, ValueError):
+        told = None
+    if not isinstance(told, dict):
+        raise ModelError(f"{path}: damaged: not a JSON object")
+    return told
+
+
+def check_weights(folder: Path, stem: str, variant: str = "", field: str = "") -> None:
+    """Name what a folder of weights lacks before a library fails in the middle of it.
+
+    Args:
+        folder: with a config.json.
+        stem: how the names of files of weights begin.
+        variant: the one wanted of several, as `fp16`.
+        field: of the recipe, in which a variant is chosen.
+    """
+    if not (folder / "config.json").exists():
+        raise ModelError(f"incomplete: {folder / 'config.json'} is missing")
+    check_names([p.name for p in folder.iterdir()], folder, stem, variant, field)
+
+
+def check_names(names: Collection[str], folder: Path, stem: str, variant: str = "", field: str = "") -> None:
+    """The same by the names of a folder's files, which may still be on a hub."""
+    shard = r"(?:-\d+-of-\d+)?"
+    matches = [re.fullmatch(rf"{stem}{shard}(?:\.(\w+?))?{shard}\.safetensors", name) for name in sorted(names)]
+    there = {match[1] or "": match[0] for match in matches if match}
+    if variant in there:
+        return
+    wanted = f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors"
+    if there:
+        choice = "fp16" if "fp16" in there else ""
+        advice = f"; set {field} = {choice!r}".replace("'", '"') if field and choice in there else ""
+        raise ModelError(f"incomplete: {folder / wanted} is missing, there is {', '.join(there.values())}{advice}")
+    pickled = [name for name in sorted(names) if name.endswith((".bin", ".ckpt", ".pt", ".pth"))]
+    if pickled:
+        raise ModelError(
+            f"{folder}: holds only pickle files ({', '.join(pickled)}), which can run code when they are loaded; "
+            "convert them to safetensors"
+        )
+    raise ModelError(f"incomplete: {folder / wanted} is missing")
+
+
+def read(kind: Any, folder: Path, **how: Any) -> Any:
+    """Load weights as a class of diffusers' or transformers'.
+
+    The libraries fill in what a file lacks with random numbers; here that is an error, as is NaN or infinity.
+    """
+    try:
+        model, info = kind.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **how
+        )
+    except Exception as failed:
+        raise ModelError(
+            f"{folder}: damaged, or not of the shape that config.json says: {first_line(failed)}"
+        ) from failed
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ModelError(f"{folder}: incomplete: {len(missing)} tensors are missing, the first is {missing[0]}")
+    if bad := finite.first_bad(model.named_parameters()) or finite.first_bad(model.named_buffers()):
+        raise ModelError(
+            finite.first_bad_in(sorted(folder.glob("*.safetensors")))
+            or f"{folder}: {bad} overflows in {model.dtype}; set precision to fp32 or bf16"
+        )
+    return model

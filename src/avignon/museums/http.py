@@ -1,0 +1,355 @@
+"""The only network client: time-outs, retries with back-off, pacing, size limits, and no surprises on redirects."""
+
+import email.utils
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import httpx
+
+from avignon.core.errors import FetchError, InputError, TurnedAway
+from avignon.core.files import CACHE_ELSEWHERE, cache_folder, storing, write_json
+from avignon.core.wording import user_agent
+
+T = TypeVar("T")
+
+ATTEMPTS = 4
+BACK_OFF = 0.5
+"""Seconds before the second attempt; doubled before each further one."""
+
+USER_AGENT = user_agent()
+"""How the program names itself where nobody has left an address."""
+
+MAX_REDIRECTS = 5
+MAX_WAIT = 120.0
+"""Seconds; a server that asks for more patience gets an error that says so."""
+
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+_CHALLENGES = re.compile(
+    rb"challenge-platform|cf[-_]chl|just a moment|captcha|awswaf|cookies to continue", re.IGNORECASE
+)
+"""What pages that want to see a person's browser hold, where no header says that they are one."""
+
+_PAGE = re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype html|html|head)\b", re.IGNORECASE | re.DOTALL)
+_PAGE_TITLE = re.compile(rb"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+_PAGE_BYTES = 65_536
+"""How much of a refusal is read to see what kind it is."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back, and from where after redirects."""
+
+    url: str
+    content: bytes
+    headers: Mapping[str, str]
+
+
+class _TryAgain(Exception):  # noqa: N818 - not an error: a pause between two attempts
+    def __init__(self, why: str, wait: float | None = None, refused: InputError | None = None) -> None:
+        super().__init__(why)
+        self.wait = wait
+        self.refused = refused
+
+
+class Fetcher:
+    """A polite client. `mounts` hands URLs of further schemes to in-process transports, as httpx does.
+
+    Raises:
+        FetchError: from each method, in one line: what could not be had and what to do.
+    """
+
+    def __init__(
+        self,
+        *,
+        pause: float = 0.2,
+        timeout: float = 30.0,
+        contact: str = "",
+        mounts: Mapping[str, httpx.BaseTransport] | None = None,
+        cache: Path | None = None,
+    ) -> None:
+        self.user_agent = user_agent(contact)
+        """How it names itself; `contact` is where a museum can reach whoever runs it."""
+        self._pause = pause
+        self._cache = cache or cache_folder()
+        self._schemes = {"http", "https", *(pattern.partition(":")[0] for pattern in mounts or {})}
+        self._last: dict[str, float] = {}
+        self._client = httpx.Client(
+            timeout=httpx.Timeout(timeout, pool=None),
+            headers={"User-Agent": self.user_agent},
+            follow_redirects=False,
+            mounts=dict(mounts or {}),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.close()
+
+    def get(
+        self,
+        url: str,
+        *,
+        limit: int,
+        check: Callable[[bytes], object] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Fetch `url` whole, at most `limit` bytes.
+
+        What `check` refuses (by an `InputError`) may have been damaged on the way: it is asked for again, and the last
+        refusal is the caller's.
+        """
+        return self._attempts(url, lambda: self._get_once(url, limit, check, headers or {}))
+
+    def table(self, url: str, *, limit: int = 2**31, known_as: str = "") -> tuple[Path, bool]:
+        """A large file through the user's cache; the flag says whether the server confirmed that it is fresh.
+
+        An unreachable server leaves the cached copy in use, if there is one. What has come of a file that broke off
+        is kept, and the rest is asked for. One process at a time: the caller holds a lock.
+
+        Args:
+            url: where it is.
+            limit: bytes that are accepted.
+            known_as: the name by which it is kept, where its address changes from one edition to the next.
+        """
+        kept = _Kept(self._cache / hashlib.sha256((known_as or url).encode()).hexdigest()[:32])
+        with storing(kept.path, CACHE_ELSEWHERE):
+            kept.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._attempts(url, lambda: self._store_once(url, kept, limit))
+            except FetchError:
+                if not kept.path.exists():
+                    raise
+                return kept.path, False
+        return kept.path, True
+
+    def _attempts(self, url: str, once: Callable[[], T]) -> T:
+        for attempt in range(ATTEMPTS):
+            try:
+                return once()
+            except _TryAgain as failed:
+                wait = failed.wait if failed.wait is not None else BACK_OFF * 2**attempt
+                if attempt == ATTEMPTS - 1 and failed.refused:
+                    raise failed.refused from None
+                if attempt == ATTEMPTS - 1 or wait > MAX_WAIT:
+                    asked = f" and asks to wait {wait:.0f} s" if wait > MAX_WAIT else ""
+                    raise FetchError(
+                        f"{url}: {failed}{asked}; check the network or the address, then run again"
+                    ) from None
+                time.sleep(wait)
+        raise AssertionError("unreachable")
+
+    def _get_once(
+        self, url: str, limit: int, check: Callable[[bytes], object] | None, headers: Mapping[str, str]
+    ) -> Answer:
+        with self._opened(url, headers) as response:
+            answer = Answer(str(response.url), b"".join(self._chunks(response, limit)), response.headers)
+        try:
+            if check:
+                check(answer.content)
+        except InputError as refused:
+            what = f"{url}: {str(refused).removeprefix('image: ')}"
+            if not _PAGE.match(answer.content):
+                raise _TryAgain(str(refused), refused=type(refused)(what)) from None
+            turned_away = TurnedAway(f"{what}; {_shown(answer.content)} came instead")
+            if _CHALLENGES.search(answer.content):  # Who asks again is only told so again.
+                raise turned_away from None
+            raise _TryAgain(str(refused), refused=turned_away) from None
+        return answer
+
+    def _store_once(self, url: str, kept: "_Kept", limit: int) -> None:
+        with self._opened(url, kept.conditions()) as response:
+            if response.status_code == httpx.codes.NOT_MODIFIED:
+                return
+            going_on = response.status_code != httpx.codes.OK
+            if going_on and not kept.continues(response.headers):
+                kept.forget_part()
+                raise _TryAgain("the server cannot go on with what has come so far")
+            kept.begin(response.headers, going_on)
+            with kept.part.open("ab" if going_on else "wb") as file:
+                for chunk in self._chunks(response, limit):
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+            kept.finish(url, response.headers)
+
+    @contextmanager
+    def _opened(self, url: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
+        """The response at the end of the redirects, body unread; passing faults become `_TryAgain`."""
+        try:
+            target = httpx.URL(url)
+            for _ in range(MAX_REDIRECTS + 1):
+                self._wait_turn(target.host)
+                with self._client.stream("GET", target, headers=headers) as response:
+                    if not response.has_redirect_location:
+                        self._check(response)
+                        yield response
+                        return
+                    target = self._next(target, response)
+        except httpx.TimeoutException as late:
+            raise _TryAgain(f"no answer in time ({type(late).__name__})") from None
+        except (httpx.UnsupportedProtocol, httpx.InvalidURL):
+            raise FetchError(f"{url}: not an address that can be fetched; allowed are http and https") from None
+        except httpx.RequestError as broken:
+            raise _TryAgain(f"could not be reached ({broken or type(broken).__name__})") from None
+        raise FetchError(f"{url}: more than {MAX_REDIRECTS} redirects")
+
+    def _next(self, target: httpx.URL, response: httpx.Response) -> httpx.URL:
+        following = target.join(response.headers["Location"])
+        downgraded = target.scheme == "https" and following.scheme == "http"
+        if following.scheme not in self._schemes or downgraded:
+            raise FetchError(f"{target}: redirects to {following.scheme}:, which is not followed")
+        return following
+
+    def _check(self, response: httpx.Response) -> None:
+        status, wait = response.status_code, _retry_after(response.headers.get("Retry-After", ""))
+        if (challenge := _challenge(response)) is not None:
+            raise TurnedAway(f"{response.url}: the server turns programs away at the moment ({challenge})", status)
+        if status in _PASSING or (status == httpx.codes.FORBIDDEN and wait is not None):
+            raise _TryAgain(f"the server answers {status}", wait)  # Some say 403 to who asks too fast.
+        conditional = {httpx.codes.NOT_MODIFIED}
+        if "Range" in response.request.headers:
+            conditional.add(httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE)
+        if status >= 300 and status not in conditional:
+            raise FetchError(f"{response.url}: the server answers {status} {response.reason_phrase}".rstrip(), status)
+
+    def _chunks(self, response: httpx.Response, limit: int) -> Iterator[bytes]:
+        promised = response.headers.get("Content-Length", "")
+        received = 0
+        if promised.isdecimal() and int(promised) > limit:
+            raise _too_large(response, limit)
+        for chunk in response.iter_bytes():
+            received += len(chunk)
+            if received > limit:
+                raise _too_large(response, limit)
+            yield chunk
+
+    def _wait_turn(self, host: str) -> None:
+        now = time.monotonic()
+        wait = self._last.get(host, -self._pause) + self._pause - now
+        if wait > 0:
+            time.sleep(wait)
+        self._last[host] = time.monotonic()
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A large file in the cache: whole under its own name, half under `.part-`, each with a note of its ETag beside."""
+
+    path: Path
+
+    @property
+    def part(self) -> Path:
+        """What has come of a new edition."""
+        return self.path.with_name(f".part-{self.path.name}")
+
+    def conditions(self) -> dict[str, str]:
+        """Headers that ask for the rest of a part, or for nothing where nothing has changed (RFC 9110, 13 and 14).
+
+        Uncompressed, because a range of a compressed answer is of its compressed bytes.
+        """
+        headers = {"Accept-Encoding": "identity"}
+        begun, whole = _etag_beside(self.part), _etag_beside(self.path)
+        if begun and self.part.stat().st_size:
+            return {**headers, "Range": f"bytes={self.part.stat().st_size}-", "If-Range": begun}
+        return {**headers, "If-None-Match": whole} if whole else headers
+
+    def continues(self, headers: Mapping[str, str]) -> bool:
+        """Whether a 206 begins where the part ends, and is of the same edition."""
+        place = f"bytes {self.part.stat().st_size}-"
+        same = headers.get("ETag", "") in ("", _etag_beside(self.part))
+        return same and headers.get("Content-Range", "").startswith(place)
+
+    def begin(self, headers: Mapping[str, str], going_on: bool) -> None:
+        """Before the first byte: what this will be a part of. Only a strong ETag says that bytes are the same."""
+        if not going_on:
+            self.forget_part()
+            etag = headers.get("ETag", "")
+            write_json(_note_of(self.part), {"etag": "" if etag.startswith("W/") else etag})
+
+    def finish(self, url: str, headers: Mapping[str, str]) -> None:
+        """After the last byte."""
+        etag = headers.get("ETag", "") or _etag_beside(self.part)
+        _note_of(self.path).unlink(missing_ok=True)  # A file is never beside the note of another.
+        self.part.replace(self.path)
+        write_json(_note_of(self.path), {"url": url, "etag": etag, "fetched": time.strftime("%F")})
+        _note_of(self.part).unlink(missing_ok=True)
+
+    def forget_part(self) -> None:
+        """Begin anew next time."""
+        self.part.unlink(missing_ok=True)
+        _note_of(self.part).unlink(missing_ok=True)
+
+
+def _note_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _etag_beside(path: Path) -> str:
+    """The ETag of a file in the cache; none where the file or its note is missing or damaged."""
+    try:
+        note = json.loads(_note_of(path).read_bytes()) if path.exists() else {}
+        return str(note.get("etag", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
+
+
+def _too_large(response: httpx.Response, limit: int) -> FetchError:
+    return FetchError(f"{response.url}: larger than the {limit / 1e6:.0f} MB that are accepted")
+
+
+def _challenge(response: httpx.Response) -> str | None:
+    """What a server shows where it wants to see a person; None where it does not.
+
+    Cloudflare says so in a header, others by their page alone:
+    https://developers.cloudflare.com/cloudflare-challenges/challenge-types/challenge-pages/detect-response
+    """
+    status = response.status_code
+    marked = "challenge" in response.headers.get("cf-mitigated", "").lower()
+    is_page = "html" in response.headers.get("Content-Type", "")
+    if not marked and not (is_page and status in (401, 403, 429, 503)):
+        return None
+    body = b""
+    for chunk in response.iter_bytes():
+        body += chunk
+        if len(body) >= _PAGE_BYTES:
+            break
+    return f"{status}: {_shown(body)}" if marked or _CHALLENGES.search(body) else None
+
+
+def _shown(page: bytes) -> str:
+    """A page in words: by its title, where it has one."""
+    title = _PAGE_TITLE.search(page)
+    words = " ".join(title[1].decode(errors="replace").split())[:80] if title else ""
+    return f"a page for people, {words!r}," if words else "a page for people"
+
+
+def _retry_after(value: str) -> float | None:
+    """Seconds asked for, as a number or an HTTP date (RFC 9110, 10.2.3)."""
+    if re.fullmatch(r"\d+(\.\d+)?", value.strip()):
+        return float(value)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def reachable(url: str) -> str:
+    """Whether a server answers within five seconds, in words; for `avignon doctor`."""
+    try:
+        answer = httpx.head(url, timeout=5, follow_redirects=True, headers={"User-Agent": USER_AGENT})
+    except httpx.HTTPError as failed:
+        return f"{url}: not reached ({type(failed).__name__})"
+    return f"{url}: answers {answer.status_code}"

@@ -1,0 +1,523 @@
+"""The recipe's schema: one TOML file holds a run. What passes here is trusted everywhere else.
+
+Every field is documented directly beneath itself. Unknown keys are errors that suggest the nearest key.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from avignon.core.naming import slug
+from avignon.core.records import EMBEDDED as EMBEDDED
+from avignon.core.records import NGA_TABLES as NGA_TABLES
+
+SCHEMA = 2
+"""Of hashes over a recipe's values: to be raised where a default or the meaning of a value changes. A new field needs
+no other number, because hashes cover only what differs from the defaults; avignon 0.1.0 (schema 1) hashed all."""
+
+
+ABSENT = object()
+"""In `Section.schema_1`: a field that avignon 0.1.0 did not have."""
+
+
+class Section(BaseModel):
+    """A table of the recipe: frozen, strictly typed, no unknown keys."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+    schema_1: ClassVar[Mapping[str, Any]] = {}
+    """What schema 1 had for fields that are at their default: another default, or nothing (`ABSENT`)."""
+
+    def chosen(self, *fields: str, exclude: Iterable[str] = ()) -> dict[str, Any]:
+        """The values that differ from the defaults, JSON-ready, of some fields or of all."""
+        return self.model_dump(mode="json", exclude_defaults=True, include=set(fields) or None, exclude=set(exclude))
+
+    def as_in_schema_1(self, *fields: str, exclude: Iterable[str] = ()) -> dict[str, Any]:
+        """All values as avignon 0.1.0 hashed them; a newer field counts where it has not its default."""
+        dumped = self.model_dump(mode="json", include=set(fields) or None, exclude=set(exclude))
+        told = {name: _as_in_schema_1(getattr(self, name), value) for name, value in dumped.items()}
+        for name, default in self.schema_1.items():
+            if name in told and getattr(self, name) == type(self).model_fields[name].default:
+                told |= {name: default}
+        return {name: value for name, value in told.items() if value is not ABSENT}
+
+
+def _as_in_schema_1(value: Any, dumped: Any) -> Any:
+    """`dumped` as it is, but for the sections in it."""
+    if isinstance(value, Section):
+        return value.as_in_schema_1()
+    if isinstance(value, tuple):
+        return [_as_in_schema_1(one, other) for one, other in zip(value, dumped, strict=True)]
+    return dumped
+
+
+class OnlineMuseum(Section):
+    """What every museum on the network has: its pace, the widths that it keeps ready, and whom it can write to."""
+
+    schema_1 = {"pause": ABSENT, "widths": ABSENT}
+
+    pause: float = Field(default=0.2, ge=0, le=60)
+    """Least seconds between two requests to one of the museum's hosts, as it asks for; `collect.pause` stands above."""
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(), strict=False)
+    """Widths in which the museum has its images ready: the largest of them within `collect.max_edge` is asked for, any
+    width where none is. Empty: what fits `collect.max_edge`."""
+    contact: str = Field(default="", pattern=r"^[ -'*-~]*$", max_length=200, exclude=True)
+    """An email address or a page at which the museum can reach you, in plain ASCII without brackets. It goes into the
+    User-Agent of every request, and into no file: adapters' cards hold the recipe, and travel."""
+
+
+class NgaMuseum(OnlineMuseum):
+    """The National Gallery of Art's open data, or any museum that publishes the same tables."""
+
+    kind: Literal["nga"] = "nga"
+    tables: str = NGA_TABLES
+    """URL of the folder of CSV tables, or `embedded` for the procedural museum inside the package."""
+
+
+class FolderMuseum(Section):
+    """A directory of one's own scans, with or without an `index.csv`."""
+
+    kind: Literal["folder"]
+    path: str = Field(min_length=1, pattern=r"\S")
+    """The directory; relative paths are relative to the recipe, whose own is `.`"""
+
+
+class ArticMuseum(OnlineMuseum):
+    """The Art Institute of Chicago's public API. What it asks of programs: https://api.artic.edu/docs/#scraping."""
+
+    kind: Literal["artic"]
+    api: str = "https://api.artic.edu/api/v1"
+    """Where the API is."""
+    pause: float = Field(default=1.0, ge=0, le=60)
+    """As above; this museum asks for no more than one request a second."""
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(843, 1686), strict=False)
+    """As above; images of these widths are in this museum's cache, all others are made anew for each request."""
+
+
+AnyMuseum = NgaMuseum | FolderMuseum | ArticMuseum
+Museum = Annotated[AnyMuseum, Field(discriminator="kind")]
+
+
+class Artist(Section):
+    """One voice of the dialogue."""
+
+    schema_1 = {"originals": ABSENT}
+
+    name: str = Field(min_length=1)
+    """As shown on the page; also names the adapter."""
+    find: tuple[Annotated[int, Field(ge=0, lt=2**63)] | str, ...] = Field(default=(), strict=False)
+    """Names or museum ids (National Gallery of Art: constituentid) to look up; the name itself by default."""
+    works: int = Field(ge=1, le=10_000)
+    """How many works to train on. Fewer is an error, never a silent change."""
+    classification: tuple[str, ...] = Field(default=(), strict=False)
+    """Only works that the museum classes so, e.g. `["Painting"]`; empty takes all."""
+    trigger: str = Field(min_length=1)
+    """The phrase in every caption, by which prompts call the style."""
+    rights: Literal["open-only", "acknowledge-restricted"] = "open-only"
+    """`open-only` takes works whose images are open, be it on a condition such as attribution. With
+    `acknowledge-restricted` images may also be restricted or of unknown rights: you state that you may use them.
+    Everything made from them says so, and what conditions they have."""
+    decisions: str = ""
+    """A CSV file with columns object_id, decision (`keep`, `drop`, or empty: the measures decide) and reason: a
+    curator's word, above measures. `avignon works ARTIST --decisions FILE` writes one to edit."""
+    originals: str = ""
+    """A folder of images added by hand, each named by its object id, such as `25800.jpg`: they are taken in place of
+    fetching, for works that the museum lists and `rights` admits."""
+    museum: Museum | None = None
+    """Where this artist's works are, if not in the recipe's `museum`."""
+
+    @property
+    def slug(self) -> str:
+        """The artist's folder and adapter name."""
+        return slug(self.name)
+
+
+class Base(Section):
+    """The Stable Diffusion that stays frozen."""
+
+    model: str = Field(min_length=1)
+    """A Hugging Face repository, a local directory in diffusers' format, or `embedded` (the package's miniature)."""
+    mirrors: tuple[str, ...] = Field(default=(), strict=False)
+    """Repositories to try, in order, where `model` is gone."""
+    revision: str = "main"
+    """Branch, tag or commit; a commit makes a run reproducible."""
+    variant: Literal["", "fp16"] = ""
+    """Which weight files to load, where a repository offers several."""
+    resolution: int = Field(ge=32, le=2048, multiple_of=8)
+    """Pixels of a square image, on each side: what the base was trained at (Stable Diffusion 2.1-base: 512)."""
+
+
+class Collect(Section):
+    """How works are fetched."""
+
+    schema_1 = {"pause": 0.2}
+
+    reserve: int = Field(default=8, ge=0)
+    """Images fetched beyond the number wanted, so that curation can reject some."""
+    max_edge: int = Field(default=2048, ge=64, le=4096)
+    """Longest side asked for, in pixels; never more than the true size."""
+    pause: float | None = Field(default=None, ge=0, le=60)
+    """Least seconds between two requests to one host, whatever the museum's own `pause` is; by default that one."""
+    timeout: float = Field(default=30.0, gt=0, le=600)
+    """Seconds to wait for a connection or for the next bytes."""
+    max_megabytes: int = Field(default=200, ge=1, le=4096)
+    """Largest image accepted."""
+
+
+class Curate(Section):
+    """What a training image must be."""
+
+    min_edge: int = Field(default=0, ge=0)
+    """Least pixels on the short side; 0 takes the base's resolution."""
+    duplicate_likeness: float = Field(default=0.7, ge=0)
+    """Two pictures whose slopes correlate at least so well are one, or two views or states of one; above 1: none."""
+    min_sharpness: float = Field(default=8.0, ge=0)
+    """Least standard deviation of the Laplacian, in grey levels at 512 pixels on the long side; below it is blurred."""
+    min_detail: float = Field(default=0.5, ge=0)
+    """Least detail in an octave against the next, of the two finest; below it the picture was scaled up."""
+    max_noise: float = Field(default=5.5, ge=0)
+    """Most noise in the flattest parts, as a standard deviation in grey levels."""
+    max_blocking: float = Field(default=1.55, ge=0)
+    """Most steps at the borders of JPEG's blocks against steps elsewhere; 1 is none."""
+    min_colour: float = Field(default=1.5, ge=0)
+    """Least colour that brightness does not explain, asked of paintings alone: below it is a grey or toned copy."""
+    max_margin: float = Field(default=0.03, ge=0, le=1)
+    """Widest flat band along an edge, as a share of the side: a mount, a wall, a scanner's bed."""
+    max_frame: float = Field(default=0.55, ge=0, le=1)
+    """Straightest line along the weakest of the four edges: the inner rim of a frame, however ornate."""
+    max_target: float = Field(default=0.7, ge=0, le=1)
+    """Most hues of six in flat patches in a row along an edge: a colour target."""
+    max_ruler: float = Field(default=0.85, ge=0, le=1)
+    """Most regularity of marks along an edge: a ruler. The carving of a frame comes to three quarters."""
+
+
+class Prepare(Section):
+    """How originals become training images."""
+
+    captions: int = Field(default=4, ge=1, le=8)
+    """Captions per image; one shared caption invites copying."""
+    crops: int = Field(default=1, ge=1, le=4)
+    """Square crops per work, evenly placed along its long side."""
+
+
+class Ranks(Section):
+    """LoRA rank per kind of UNet layer; 0 leaves the kind frozen."""
+
+    attention: int = Field(default=16, ge=0, le=256)
+    """to_q, to_k, to_v and to_out of every attention."""
+    projection: int = Field(default=16, ge=0, le=256)
+    """proj_in and proj_out of every transformer block."""
+    convolution: int = Field(default=2, ge=0, le=256)
+    """conv1 and conv2 of every residual block."""
+    blocks: dict[str, Annotated[int, Field(ge=0, le=256)]] = {}
+    """Rank of all these layers within single blocks, by the beginning of their names, such as `mid_block` or
+    `down_blocks.0`; 0 leaves the block frozen."""
+
+    @model_validator(mode="after")
+    def _some_layer(self) -> "Ranks":
+        if not (self.attention or self.projection or self.convolution):
+            raise ValueError("all ranks are 0: nothing would be trained")
+        return self
+
+
+class Train(Section):
+    """How adapters learn."""
+
+    mode: Literal["separate", "joint"] = "separate"
+    """`separate`: one adapter per artist, which can be mixed. `joint`: one for all, as the original project had."""
+    together: bool = True
+    """Pass the batches of several adapters through the base at once, each sample through its own adapter: faster, but
+    larger, as a batch of as many images is. `false`: one adapter after the other."""
+    steps: int = Field(default=1200, ge=1)
+    """Optimizer steps per adapter."""
+    batch: int = Field(default=4, ge=1, le=256)
+    """Images per optimizer step."""
+    micro_batch: int = Field(default=0, ge=0, le=256)
+    """Images of each adapter per pass, for small cards: gradients add up to `batch`, which it must divide; 0: all."""
+    optimizer: Literal["adamw", "adamw-8bit", "prodigy"] = "adamw"
+    """`adamw-8bit` keeps its state in a quarter of the memory; `prodigy` finds the rate itself (set learning_rate = 1).
+    Both need `pip install avignon[optimizers]`."""
+    learning_rate: float = Field(default=1e-4, gt=0, le=1)
+    schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+    warmup: int = Field(default=0, ge=0)
+    """Steps over which the learning rate rises from 0."""
+    weight_decay: float = Field(default=0.01, ge=0, le=1)
+    """Pull towards no change at all; a DoRA's lengths, which it would pull to 0, are left alone."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    caption_dropout: float = Field(default=0.05, ge=0, lt=1)
+    """Share of samples trained with the empty prompt, which keeps classifier-free guidance at work."""
+    min_snr_gamma: float = Field(default=0.0, ge=0, le=100)
+    """Weigh timesteps by min(SNR, γ), 5 in the paper (Hang et al., arXiv:2303.09556); 0 weighs all alike."""
+    noise_offset: float = Field(default=0.0, ge=0, le=1)
+    """Noise shared by all pixels of a channel, which lets very dark and very light pictures be learned."""
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    """Decay of an exponential moving average of the weights, which is then what is saved; 0 saves the last weights."""
+    held_out: int = Field(default=0, ge=0)
+    """Works of each adapter that are not learned from, to measure the loss on."""
+    watch_every: int = Field(default=0, ge=0)
+    """Steps between measurements on the works held out; 0 measures at the end only."""
+    prior_images: int = Field(default=0, ge=0, le=10_000)
+    """Pictures that the base itself paints of the works' captions without the trigger; as many of them as of the works
+    go into every step, so that it does not forget the rest of the world (prior preservation, Ruiz et al.,
+    arXiv:2208.12242). 0: none."""
+    prior_weight: float = Field(default=1.0, gt=0, le=100)
+    """Weight of their loss against that of the works."""
+    sample_every: int = Field(default=0, ge=0)
+    """Steps between samples: the first scenes of the recipe, painted with this adapter alone; 0 paints none."""
+    keep: Literal["last", "best"] = "last"
+    """Which weights are saved: the last, or those whose samples have the most style gained minus copies made."""
+    patience: int = Field(default=0, ge=0)
+    """Samples without a better one after which training stops early; 0 never stops."""
+    flip: bool = False
+    """Mirror half of the samples; only where left and right do not matter."""
+    ranks: Ranks = Ranks()
+    alpha: float = Field(default=0.0, ge=0)
+    """LoRA alpha for all layers; 0 sets it to each layer's rank, a scale of 1."""
+    dora: bool = False
+    """Learn the length of every output channel's weights as well, apart from their direction (DoRA, Liu et al.,
+    arXiv:2402.09353): nearer to training all weights at small ranks, and slower. Its factors are computed in fp32."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: about half the memory, a third more time."""
+    attention: Literal["auto", "sdpa", "xformers", "plain"] = "auto"
+    """`sdpa` is PyTorch's own, `plain` two matrix products. `auto` takes xFormers where it is installed and a CUDA
+    device is there, plain to train on a CPU where pictures are small, else PyTorch's own."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the UNet's repeated blocks (torch.compile); `auto` does on a CUDA device, except for a DoRA."""
+    deterministic: bool = False
+    """Only algorithms that give the same bits on every run; a GPU is slower with them, a CPU gives them anyway."""
+    checkpoint_every: int = Field(default=100, ge=1)
+    """Steps between checkpoints, at which an interrupted run goes on."""
+    keep_checkpoints: int = Field(default=2, ge=1, le=1000)
+    """How many of the newest are kept while an adapter trains."""
+
+    @model_validator(mode="after")
+    def _whole_passes(self) -> "Train":
+        if self.micro_batch and self.batch % self.micro_batch:
+            raise ValueError(f"micro_batch {self.micro_batch} does not divide batch {self.batch}")
+        return self
+
+    @model_validator(mode="after")
+    def _samples_to_judge(self) -> "Train":
+        if self.is_judged and not self.sample_every:
+            raise ValueError("keep = 'best' and patience judge samples: set sample_every")
+        return self
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether what is learned depends on samples."""
+        return self.keep == "best" or self.patience > 0
+
+    @property
+    def is_open_ended(self) -> bool:
+        """Whether no step depends on how many there will be, so that a finished training can go on."""
+        return self.schedule == "constant" and not self.is_judged
+
+
+class Scene(Section):
+    """One row of the series: the same prompt and seed at every stop."""
+
+    prompt: str
+    """In plain words: what gives weights, adapters or alternatives in other programs' prompts, as `(boat:1.3)` or
+    `<lora:name:1>`, is read as letters, and a warning says so."""
+    seed: int = Field(default=-1, ge=-1, lt=2**63)
+    """-1 derives one from the recipe's seed and the scene's place."""
+    to_seed: int = Field(default=-1, ge=-1, lt=2**63)
+    """A second seed: the noise that the pictures begin from goes from `seed`'s at the first stop to this one's at the
+    last, and composition goes with it; -1 stays with `seed`."""
+    image: str = ""
+    """A picture to begin from instead of noise: a work, or a photograph of one's own; relative paths are relative to
+    the recipe. Its middle square is taken. That you may use it is your statement; every picture names the file."""
+    image_strength: float = Field(default=0.6, gt=0, le=1)
+    """Share of the denoising steps that are done on `image`: little keeps it, 1 leaves nothing but a trace of it."""
+
+
+_BLOCK = re.compile(r"down|mid|up|mid_block\..+|(down|up)_blocks\.\d+(\..+)?")
+
+SCHEDULERS = Literal["ddim", "pndm", "euler", "dpm++"]
+
+
+class Generate(Section):
+    """How the series is made."""
+
+    scenes: tuple[Scene, ...] = Field(min_length=1, max_length=1000, strict=False)
+    stops: int = Field(default=7, ge=2, le=1000)
+    """Pictures from the first voice to the last, both included."""
+    voices: tuple[str, ...] = Field(default=(), strict=False)
+    """The adapters that the path leads through, in order; by default those that the recipe trains."""
+    path: Literal["linear", "arc", "relay"] = "arc"
+    """How weights change: `linear` (1-t, t), `arc` (cos, sin), which keeps both styles strong in between, or `relay`:
+    the later voice begins the denoising and so composes, the earlier one finishes, and the hand-over moves."""
+    spacing: Literal["uniform", "even"] = "uniform"
+    """Where the stops are: at equal distances in weight, or in measured style, for which probes are painted first."""
+    fade: float = Field(default=0.25, gt=0, le=1)
+    """Share of the denoising steps over which a relay hands over."""
+    equal_voices: bool = True
+    """Bring the path's adapters to equal effect where they are mixed, so that the stronger one does not win the middle;
+    at the ends they are as they were trained."""
+    weights: tuple[dict[str, float], ...] = Field(default=(), strict=False)
+    """Stops by hand instead of a path: one table of adapter = weight each; negative leads away from a style."""
+    during: dict[str, Annotated[tuple[float, ...], Field(min_length=1, strict=False)]] = {}
+    """Factors on an adapter's weight from the first denoising step to the last, joined by straight lines: `[1, 0]` lets
+    it compose and fade, `[0, 1]` only finish."""
+    blocks: dict[str, dict[str, float]] = {}
+    """Factors on an adapter's weight in parts of the UNet: `down`, `mid`, `up`, or a block such as `"up_blocks.1"`."""
+    adapters: dict[str, str] = {}
+    """Further adapters to mix in by `voices` or `weights`: name = folder of pytorch_lora_weights.safetensors. A name
+    with a dot or a blank needs quotation marks, as all such keys of TOML: `"style_v1.5" = "loras/style"`."""
+    strength: float = Field(default=1.0, gt=0, le=4)
+    """Factor on every weight of the path."""
+    strengths: dict[str, Annotated[float, Field(gt=0, le=4)]] = {}
+    """Further factors, on single adapters' weights: where one voice came out of its training weaker than another."""
+    steps: int = Field(default=30, ge=1, le=1000)
+    """Denoising steps."""
+    guidance: float = Field(default=7.5, ge=1, le=50)
+    """Classifier-free guidance scale (Ho & Salimans, arXiv:2207.12598); 1 is none."""
+    negative_prompt: str = ""
+    scheduler: SCHEDULERS = "ddim"
+    """The sampler. Of the base's scheduler file it takes the noise schedule alone, whichever sampler saved that."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """`auto` is fp16 on a CUDA device, bf16 on a CPU that multiplies it natively, else fp32. Pictures are those of any
+    other program in fp32 only; they are decoded in it always."""
+    extra_seeds: int = Field(default=0, ge=0, le=100)
+    """Further seeds with which each scene is painted, beside the series: so the report can tell what a scene does on
+    the way from what one seed happens to do, and how much pictures of one stop differ from seed to seed."""
+    batch: int = Field(default=4, ge=1, le=256)
+    """Pictures denoised at once, whatever their weights; fewer where the memory does not hold them."""
+
+    def strength_of(self, name: str) -> float:
+        """The factor on an adapter's weight along the path."""
+        return self.strength * self.strengths.get(name, 1.0)
+
+    @model_validator(mode="after")
+    def _some_step(self) -> "Generate":
+        for number, scene in enumerate(self.scenes):
+            if scene.image and int(self.steps * scene.image_strength) < 1:
+                raise ValueError(f"scenes.{number}.image_strength: {scene.image_strength:g} of {self.steps} steps is "
+                                 f"no step at all; at least {1 / self.steps:.2g} is needed")  # fmt: skip
+        return self
+
+
+class Evaluate(Section):
+    """What the series is measured with beside the measures that are always there."""
+
+    encoder: str = ""
+    """A learned encoder whose distances the report shows as one more aspect: a Hugging Face repository or a local
+    directory of a CLIP or a DINOv2 in transformers' format. Empty: none, and nothing is downloaded."""
+    encoder_mirrors: tuple[str, ...] = Field(default=(), strict=False)
+    """Repositories to try, in order, where `encoder` is gone."""
+    encoder_revision: str = "main"
+    """Branch, tag or commit; a commit makes a report reproducible."""
+
+
+Film = Literal["grid", "strip", "webp", "gif", "mp4"]
+
+
+class Exhibit(Section):
+    """The words on the page, and what is made beside it."""
+
+    title: str = "A dialogue of eras"
+    introduction: str = ""
+    films: tuple[Film, ...] = Field(default=(), strict=False)
+    """The series as files for others, in `exhibition/films`: `grid` (all scenes, PNG), and of each scene `strip` (PNG),
+    `webp`, `gif` and `mp4`, which go there and back. `mp4` needs `pip install avignon[video]`."""
+    film_pace: float = Field(default=0.5, ge=0.04, le=60)
+    """Seconds for which a film shows each stop."""
+
+
+class Recipe(Section):
+    """A dialogue between two or more artists, from the museum to the page."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    """Names the run's folder; the file's name by default."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Everything random in the run follows from it."""
+    museum: Museum = NgaMuseum()
+    artists: tuple[Artist, ...] = Field(min_length=2, strict=False)
+    base: Base
+    collect: Collect = Collect()
+    curate: Curate = Curate()
+    prepare: Prepare = Prepare()
+    train: Train = Train()
+    generate: Generate
+    evaluate: Evaluate = Evaluate()
+    exhibit: Exhibit = Exhibit()
+
+    @field_validator("artists")
+    @classmethod
+    def _names_differ(cls, artists: tuple[Artist, ...]) -> tuple[Artist, ...]:
+        seen: dict[str, str] = {}
+        for artist in artists:
+            if not artist.slug:
+                raise ValueError(f"{artist.name!r} has no letter or digit to name a folder with")
+            if artist.slug in seen:
+                raise ValueError(f"two artists have one name: {seen[artist.slug]!r} and {artist.name!r}")
+            seen[artist.slug] = artist.name
+        return artists
+
+    @model_validator(mode="after")
+    def _weights_name_adapters(self) -> "Recipe":
+        for name in self.generate.adapters:
+            if not name.strip() or not name.isprintable():
+                raise ValueError(f"generate.adapters: {name!r} is no name; it needs letters or digits, in one line")
+            if name in self.adapter_names:
+                raise ValueError(f"generate.adapters: {name!r} is the name of an adapter that this recipe trains")
+        settings, known = self.generate, {*self.adapter_names, *self.generate.adapters}
+        named = {"weights": [name for stop in settings.weights for name in stop], "voices": settings.voices,
+                 "during": settings.during, "blocks": settings.blocks,
+                 "strengths": settings.strengths}  # fmt: skip
+        for field, names in named.items():
+            for name in names:
+                if name not in known:
+                    raise ValueError(f"generate.{field}: no adapter {name!r}; there are {', '.join(sorted(known))}")
+        if len(set(settings.voices)) < len(settings.voices):
+            raise ValueError("generate.voices: an adapter is named twice")
+        return self
+
+    @model_validator(mode="after")
+    def _blocks_exist(self) -> "Recipe":
+        for name, factors in self.generate.blocks.items():
+            for block in factors:
+                if not _BLOCK.fullmatch(block):
+                    raise ValueError(
+                        f"generate.blocks.{name}: {block!r} is no part of a UNet; "
+                        "allowed are down, mid, up, and names such as 'up_blocks.1'"
+                    )
+        return self
+
+    @property
+    def voices(self) -> tuple[str, ...]:
+        """The adapters that the path of the series leads through."""
+        return self.generate.voices or self.adapter_names
+
+    @property
+    def adapter_names(self) -> tuple[str, ...]:
+        """The adapters that the recipe trains, in order."""
+        return ("joint",) if self.train.mode == "joint" else tuple(artist.slug for artist in self.artists)
+
+    @property
+    def painted_in_training(self) -> dict[str, Any]:
+        """What of `generate` a training depends on: all where samples judge it, a part where the base paints first."""
+        if self.train.is_judged:
+            return self.generate.chosen(exclude={"extra_seeds"})
+        if self.train.prior_images:
+            return self.generate.chosen("guidance", "steps", "scheduler", "negative_prompt")
+        return {}
+
+    def scene_seed(self, number: int) -> int:
+        """The seed of a scene (from 1): its own, or one that follows from the recipe's."""
+        own = self.generate.scenes[number - 1].seed
+        return own if own >= 0 else self.seed + number
+
+    def museum_of(self, artist: Artist) -> AnyMuseum:
+        """Where to look for this artist's works."""
+        return artist.museum or self.museum
+
+    def to_toml(self) -> str:
+        """The recipe with all defaults filled in."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))

@@ -1,0 +1,90 @@
+"""prepare: kept works → square training images with captions, in Hugging Face's ImageFolder layout.
+
+Reads `works/ledger.csv` and the originals; writes `dataset/<artist>/metadata.jsonl` and its PNG files.
+Layout: https://huggingface.co/docs/datasets/image_dataset#imagefolder
+"""
+
+import hashlib
+from pathlib import Path
+from textwrap import shorten
+
+from avignon.core import imaging
+from avignon.core.events import Voice
+from avignon.core.files import json_text, write_bytes, write_text
+from avignon.core.naming import stem
+from avignon.core.prompts import shortened
+from avignon.core.records import Example, Verdict, brief, plain
+from avignon.core.wording import unmarked
+from avignon.core.workspace import Workspace
+from avignon.recipe.schema import Artist, Recipe
+
+Row = dict[str, str]
+
+
+def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
+    """Crop, resample and caption every kept work."""
+    kept = [row for row in space.read_ledger() if row["decision"] == Verdict.KEPT]
+    written: set[Path] = set()
+    pictures = 0
+    for artist in recipe.artists:
+        examples: list[Example] = []
+        for row in (row for row in kept if row["artist"] == artist.name):
+            examples += _examples(artist, row, recipe, space)
+            pictures += 1
+            voice.progress(pictures, len(kept), row["title"])
+        write_text(space.metadata(artist.slug), "".join(_line(example) for example in examples))
+        folder = space.metadata(artist.slug).parent
+        written |= {space.metadata(artist.slug), *(folder / example.file for example in examples)}
+    space.sweep(space.dataset, written)
+
+
+def _examples(artist: Artist, row: Row, recipe: Recipe, space: Workspace) -> list[Example]:
+    crops = imaging.crops(space.root / row["file"], recipe.prepare.crops, recipe.base.resolution)
+    captions = captions_of(row, artist.trigger, recipe.prepare.captions)
+    examples = []
+    for place, (box, image) in enumerate(crops, start=1):
+        content = imaging.png_bytes(image)
+        name = f"{stem(row['object_id'])}-{place}.png"
+        write_bytes(space.metadata(artist.slug).with_name(name), content)
+        digest = hashlib.sha256(content).hexdigest()
+        identity = (row["object_id"], row["accession"], row["title"], row["museum"])
+        rights = brief(row["rights"], row.get("condition", ""))
+        examples.append(Example(name, captions, digest, *identity, box, rights))
+    return examples
+
+
+def captions_of(row: Row, trigger: str, count: int) -> tuple[str, ...]:
+    """Up to `count` captions from the museum's own title, medium and terms; each holds the trigger phrase.
+
+    Long texts are shortened, so that each caption says several things. Whether all of it fits into what a base's text
+    encoder reads is that encoder's to say: `batches.fitted` sees to it before training, with the trigger kept whole.
+    """
+    title = _short(unmarked(row["title"]), 120) or "untitled"
+    medium = _short(unmarked(row["medium"]).lower(), 60)
+    kind = _short((row["classification"] or "picture").lower(), 40)
+    terms = _short(", ".join(term.lower() for term in unmarked(row["terms"]).split("; ") if term), 80)
+    candidates = [
+        f"{title}, {trigger}",
+        f"a {kind} of {terms}, {trigger}" if terms else f"a {kind}, {trigger}",
+        f"{trigger}: {title}, {medium}" if medium else f"{trigger}: {title}",
+        f"{title}, {terms}, {trigger}" if terms else f"{title}, a {kind}, {trigger}",
+        f"{kind} {trigger}, {title}",
+        f"{title}, {medium}, {trigger}" if medium else f"{title}, {kind}, {trigger}",
+        f"{trigger}, {terms}" if terms else f"{trigger}, {kind}",
+        f"{trigger}",
+    ]
+    return tuple(dict.fromkeys(candidates))[:count]
+
+
+def _short(text: str, width: int) -> str:
+    """At most `width` characters, cut between words; within one only where the first is longer than all that."""
+    whole = " ".join(text.split())
+    short = shorten(whole, width, placeholder=" …")
+    if short == "…" != whole:  # Titles without blanks: nothing would be left of them.
+        return shortened(whole, lambda start: len(start) <= width - 2) + " …"
+    return short
+
+
+def _line(example: Example) -> str:
+    fields = plain(example)
+    return json_text({"file_name": fields.pop("file"), "text": example.captions[0], **fields}) + "\n"

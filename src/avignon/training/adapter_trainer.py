@@ -1,0 +1,213 @@
+"""One adapter that learns: what it draws, its loss, its steps, its checkpoints and its journal.
+
+Only the pass through the UNet is not its own (see `lockstep`): who learns beside it changes nothing but last digits.
+"""
+
+import math
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler
+
+from avignon.adapters import lora as adapters
+from avignon.core import distributed
+from avignon.core.errors import AvignonError
+from avignon.models.stable_diffusion import model as diffusion
+from avignon.recipe.schema import Train
+from avignon.training import validation as studies
+from avignon.training.dataset import Draw, draw, draw_with_prior, held_out_draws, seed_of
+from avignon.training.job import Job, Lessons
+from avignon.training.metrics import Journal, Step
+from avignon.training.objective import denoising_losses
+from avignon.training.optimizer import GRADIENT, LOSS, Factors, Fault, Updates
+
+
+class Learner:
+    """An adapter on its way from the first step to the last, or to the one at which its patience ends."""
+
+    def __init__(
+        self,
+        job: Job,
+        base: diffusion.Base,
+        lessons: Lessons,
+        parameters: list[torch.nn.Parameter],
+        sampler: studies.Sampler | None,
+        state: dict[str, Any] | None,
+    ) -> None:
+        self.name, self.job = job.name, job
+        self._lessons, self._sampler = lessons, sampler
+        self._settings, self._company, self._voice = job.recipe.train, job.company, job.voice
+        self._unet = base.pipeline.unet
+        self._schedule = DDPMScheduler.from_config(base.pipeline.scheduler.config)
+        self._seed = seed_of(job.recipe.seed, job.name)
+        # A magnitude is a factor on all of a weight: rounded to bf16, it would be off by as much as a style moves it.
+        self.factors = Factors(
+            parameters, torch.float32 if self._settings.dora else diffusion.DTYPES[job.machine.precision]
+        )
+        lengths = adapters.magnitudes(self._unet, job.name).values()
+        self.updates = Updates(
+            self.factors,
+            self._settings,
+            scaled=job.machine.precision == "fp16",
+            magnitudes=sum(length.numel() for length in lengths),
+        )
+        self.checkpoints = job.checkpoints(base)
+        self._choice = studies.Choice(self._settings.patience)
+        self.share = adapters.trainable(self._unet, parameters, self._settings.ranks)
+        """How much of the UNet is trained."""
+        self._voice.note(
+            f"{self.name}: {self.share['parameters']:,} of {self.share['unet_parameters']:,} parameters are trained "
+            f"({self.share['share']:.3%}), {len(lessons.works.mean)} images"
+        )
+        self.journal = Journal(job.folder, state["step"] if state else 0, writes=self._company.is_main_process)
+        if state:
+            self._restore(state)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Go on from what a checkpoint holds."""
+        if state["software"] != _software():
+            self._voice.warn(f"{self.name}: going on from {state['software']} with {_software()}: the end may differ")
+        self.updates.load_state_dict(state["updates"])
+        self._choice.load_state_dict(state["choice"])
+        self._voice.note(f"{self.name}: going on at step {state['step']} of {self._settings.steps}")
+
+    def state(self) -> dict[str, Any]:
+        """All that is needed to go on, but for the step."""
+        return {"updates": self.updates.state_dict(), "choice": self._choice.state_dict(), "software": _software()}
+
+    def is_over(self, done: int) -> bool:
+        """Whether it has learned all that it will."""
+        return done == self._settings.steps or self._choice.is_over
+
+    # A step ----------------------------------------------------------------------------------------------------------
+
+    def draw(self, number: int) -> Draw:
+        """Step `number`'s batch (from 0), the same in every process."""
+        times, lessons = self._schedule.config.num_train_timesteps, self._lessons
+        if lessons.prior:
+            return draw_with_prior(lessons.works, lessons.prior, self._settings, times, self._seed, number)
+        return draw(lessons.works, self._settings, times, self._seed, number)
+
+    def update(self, number: int, loss: torch.Tensor) -> Step:
+        """Take step `number` with the gathered gradients of all processes; nothing here waits for the device."""
+        if self._company.num_processes > 1:
+            loss = self._company.reduce(loss, "sum")
+            gradient = self.factors.gather()
+            gradient.copy_(self._company.reduce(gradient, "sum"))
+        rate = learning_rate(self._settings, number)
+        norm = self.updates.apply(number, loss, rate)
+        return Step(number + 1, rate, loss, norm)
+
+    # Measures --------------------------------------------------------------------------------------------------------
+
+    def look(self, done: int, size: int) -> dict[str, float]:
+        """What is measured after `done` steps, if it is time for that; each measure is taken at the end as well.
+
+        Args:
+            done: steps.
+            size: images per pass.
+        """
+        settings, last, found = self._settings, done == self._settings.steps, {}
+        if settings.sample_every and (last or done % settings.sample_every == 0):
+            found = self._sample(done)
+        if self.is_over(done) or (settings.watch_every and done % settings.watch_every == 0):
+            found = found | self._watch(size)
+        return found
+
+    def result(self, done: int, size: int) -> dict[str, Any]:
+        """Leave the weights to keep in the adapter's own parameters; returns what to say of them."""
+        weights, of_step, measured = self._kept(done, size)
+        self.factors.release(weights)
+        return {
+            "steps": done,
+            "kept_step": of_step,
+            "final_loss": None if math.isnan(self.journal.recent) else self.journal.recent,
+            "seconds": round(self.journal.seconds, 1),
+            **measured,
+        }
+
+    def _kept(self, done: int, size: int) -> tuple[torch.Tensor, int, dict[str, float]]:
+        """The weights to save, the step they are of, and what was measured on them."""
+        best = self._choice
+        if self._settings.keep == "last" or best.weights is None:
+            return self.updates.result, done, self.journal.last_watched
+        with self.factors.wearing(best.weights):
+            return best.weights, best.step, {**best.found, **self._watch(size)}
+
+    @torch.no_grad()
+    def _watch(self, size: int) -> dict[str, float]:
+        """Loss on the works held out, at fixed times and noises, so that two steps can be compared.
+
+        Raises:
+            AvignonError: it is no number.
+        """
+        if self._lessons.unseen is None:
+            return {}
+        draws = held_out_draws(self._lessons.unseen, self._schedule.config.num_train_timesteps)
+        # Blocks compiled for training would be compiled again, for each adapter alone.
+        with adapters.routed(self._unet, [self.name]), torch.compiler.set_stance("force_eager"):
+            losses = [denoising_losses(self._unet, self._schedule, part) for part in draws.parts(size)]
+        loss = float(torch.cat(losses).mean())
+        if not math.isfinite(loss):
+            raise AvignonError(
+                f"{self.name}: the loss on the works held out is {loss}, that on the others is sound; "
+                "set train.precision to bf16 or fp32, and run again"
+            )
+        return {"held_out_loss": loss}
+
+    def _sample(self, step: int) -> dict[str, float]:
+        """Pictures of the adapter as it is, and what they say of it; the first process paints, all know the result."""
+        found: dict[str, float] = {}
+        if self._sampler:
+            with self.factors.wearing(self.updates.result), adapters.routed(self._unet, [self.name]):
+                pictures, found = self._sampler.paint(step, self.updates.result)
+            self.job.keep_samples(pictures)
+            self.journal.show(step, pictures)
+        found = distributed.agree(found)
+        self._choice.see(step, found, self.updates.result)
+        return found
+
+    # Faults ----------------------------------------------------------------------------------------------------------
+
+    def explain(self, fault: Fault, loss: float) -> str:
+        """What went wrong at which step, on which images, and what can be done, in one line."""
+        drawn = self.draw(fault.step)
+        shown = [data for data in (self._lessons.works, self._lessons.prior) if data]
+        files = [file for data in shown for file in data.files]
+        texts = [captions for data in shown for captions in data.captions]
+        images = [files[i] for i in drawn.index.tolist()]
+        captions = [
+            texts[i][c] if c >= 0 else "" for i, c in zip(drawn.index.tolist(), drawn.caption.tolist(), strict=True)
+        ]
+        return (
+            f"{self.name}: at step {fault.step + 1} {_reason(fault, loss)} (images {', '.join(images)}; captions "
+            f"{'; '.join(map(repr, captions))}; timesteps {drawn.timesteps.tolist()}); the weights of step "
+            f"{fault.step} are kept in {self.job.folder / 'checkpoints'}; {_advice(fault)}"
+        )
+
+
+def _reason(fault: Fault, loss: float) -> str:
+    if fault.reason == LOSS:
+        return f"the loss is {loss}"
+    if fault.reason == GRADIENT:
+        return "a gradient is not a finite number"
+    return "gradients overflow fp16 even at a loss scale of 1"
+
+
+def _advice(fault: Fault) -> str:
+    if fault.reason in (LOSS, GRADIENT):
+        return "lower train.learning_rate, or set train.precision to bf16 or fp32, and run again"
+    return "set train.precision to bf16 or fp32, and run again"
+
+
+def _software() -> str:
+    return f"torch {torch.__version__}"
+
+
+def learning_rate(settings: Train, step: int) -> float:
+    """Linear warm-up from 0, then constant, or falling to 0 at the last step along a line or half a cosine."""
+    if step < settings.warmup:
+        return settings.learning_rate * (step + 1) / (settings.warmup + 1)
+    t = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    factor = {"constant": 1.0, "linear": 1 - t, "cosine": (1 + math.cos(math.pi * t)) / 2}[settings.schedule]
+    return settings.learning_rate * factor

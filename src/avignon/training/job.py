@@ -1,0 +1,287 @@
+"""What is to be trained: an adapter's job, all that its weights depend on, the machine, and what is left in the end."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from PIL import Image
+
+from avignon.adapters import cards
+from avignon.adapters import lora as adapters
+from avignon.core import imaging
+from avignon.core.errors import RecipeError
+from avignon.core.events import Voice
+from avignon.core.files import digest, read_json, sha256_of, write_bytes, write_json, write_text
+from avignon.core.records import Card, Frame, plain
+from avignon.core.workspace import Workspace
+from avignon.generation import png_info as infotext
+from avignon.models.stable_diffusion import model as diffusion
+from avignon.recipe.schema import SCHEMA, Artist, Recipe, Train
+from avignon.training import validation as studies
+from avignon.training.checkpoints import Checkpoints
+from avignon.training.dataset import Data, encode, fitted, seed_of
+
+NOT_IDENTITY = {
+    "attention",
+    "checkpoint_every",
+    "compile",
+    "gradient_checkpointing",
+    "keep_checkpoints",
+    "micro_batch",
+    "together",
+    "watch_every",
+}
+"""Settings that change how a training is carried out but not what it learns, except in the last digits."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a training runs on, and what was chosen for it."""
+
+    device: torch.device
+    precision: diffusion.Precision
+    attention: diffusion.Attention
+    compiled: bool
+    why: tuple[str, ...]
+
+    @classmethod
+    def of(cls, recipe: Recipe, device: torch.device) -> "Machine":
+        """The recipe's choices, with every `auto` decided for this device."""
+        settings = recipe.train
+        precision = diffusion.precision_for(settings.precision, "train", device)
+        attention = diffusion.attention_for(settings.attention, device, recipe.base.resolution)
+        # peft's DoRA cannot be traced: a block would fall into a graph for every piece of a layer.
+        compiled = settings.compile == "on" or (
+            settings.compile == "auto" and device.type == "cuda" and not settings.dora
+        )
+        automatic = [name for name in ("precision", "attention", "compile") if getattr(settings, name) == "auto"]
+        return cls(device, precision, attention, compiled, tuple(automatic))
+
+    def describe(self, processes: int) -> str:
+        """In one line: what was picked, and which of it by the program itself."""
+        parts = [str(self.device), self.precision, f"attention {self.attention}"]
+        parts += ["compiled blocks"] if self.compiled else []
+        parts += [f"{processes} processes"] if processes > 1 else []
+        return ", ".join(parts) + (f" (chosen for this machine: {', '.join(self.why)})" if self.why else "")
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What a job learns from, must not forget, and is measured on."""
+
+    works: Data
+    prior: Data | None
+    unseen: Data | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One adapter to train, and where it goes."""
+
+    name: str
+    artists: tuple[Artist, ...]
+    recipe: Recipe
+    space: Workspace
+    voice: Voice
+    machine: Machine
+    company: Accelerator
+
+    @property
+    def folder(self) -> Path:
+        """Where everything about this adapter is written."""
+        return self.space.adapter(self.name)
+
+    @property
+    def _triggers(self) -> dict[str, str]:
+        """By the folder of an artist's images, the phrase in its captions."""
+        return {artist.slug: artist.trigger for artist in self.artists}
+
+    def examples(self) -> list[tuple[Path, dict[str, Any]]]:
+        """The prepared images of all the job's artists."""
+        return [
+            (self.space.metadata(artist.slug).with_name(row["file_name"]), row)
+            for artist in self.artists
+            for row in self.space.read_metadata(artist.slug)
+        ]
+
+    def identity(self, base: diffusion.Base) -> dict[str, str]:
+        """All that the weights depend on, by names that a user knows.
+
+        Settings count where they differ from the defaults, so that one which is new, at its default, changes nothing.
+        """
+        settings = self.recipe.train
+        ignored = NOT_IDENTITY | {"precision", "steps"} | (set() if settings.is_judged else {"sample_every"})
+        chosen = [SCHEMA, self.name, self.recipe.seed, settings.chosen(exclude=ignored), self._painted_for(settings)]
+        return {
+            "number of steps": str(settings.steps),
+            "settings": digest([*chosen, self.machine.precision]),
+            **self._learned_from(),
+            **{f"{part} of the base": hashed for part, hashed in base.parts.items()},
+        }
+
+    def _painted_for(self, settings: Train) -> list[Any]:
+        """What pictures depend on that are painted for a training: the base's own, and the samples it is judged by."""
+        told: list[Any] = [self.recipe.painted_in_training]
+        if settings.is_judged:
+            rows = [row for artist in self.recipe.artists for row in self.space.read_metadata(artist.slug)]
+            told.append([row["sha256"] for row in rows])  # Samples are judged by the works of all artists.
+        return told
+
+    def _identities_in_schema_1(self, base: diffusion.Base) -> set[str]:
+        """Hashes by which avignon 0.1.0 may have known this job."""
+        settings = self.recipe.train.as_in_schema_1(exclude=NOT_IDENTITY)
+        if self.recipe.train.is_judged:
+            settings["judged_by"] = self.recipe.generate.as_in_schema_1(exclude={"extra_seeds"})
+        else:
+            del settings["sample_every"]
+        chosen = {"settings": digest([self.name, self.recipe.seed, settings, self.machine.precision])}
+        return {digest({**chosen, **self._learned_from(), "base": name}) for name in base.earlier_names}
+
+    def _learned_from(self) -> dict[str, str]:
+        return {
+            "artists": digest([[artist.name, artist.trigger, artist.rights] for artist in self.artists]),
+            "dataset": digest([[row["sha256"], row["captions"]] for _, row in self.examples()]),
+        }
+
+    def is_done(self, base: diffusion.Base) -> bool:
+        """Whether this very adapter is finished: by an earlier run that was interrupted later on, or long ago."""
+        metrics = finished(self.folder)
+        if "job" in metrics:
+            return bool(metrics["job"] == self.identity(base))
+        return metrics.get("identity") in self._identities_in_schema_1(base)
+
+    def restate_rights(self) -> None:
+        """Write a finished adapter's cards anew where not its images, but what is known of their rights has changed."""
+        path, ledger = self.folder / "card.json", self.space.read_ledger()
+        held = read_json(path)
+        rights = cards.rights_of(self.artists, cards.works_of([artist.name for artist in self.artists], ledger))
+        if {"conditions": {}, **held["rights"]} != rights:
+            write_text(self.folder / "README.md", cards.model_card(Card(**{**held, "rights": rights}), ledger))
+            write_json(path, {**held, "rights": rights})
+
+    def checkpoints(self, base: diffusion.Base) -> Checkpoints:
+        """Where an interrupted training goes on, or a finished one of which more steps are wanted."""
+        job, settings = self.identity(base), self.recipe.train
+        if settings.is_open_ended:
+            del job["number of steps"]
+        return Checkpoints(self.folder / "checkpoints", job, settings.keep_checkpoints, settings.steps)
+
+    def set_aside(self, base: diffusion.Base) -> None:
+        """Keep what is finished here, before another job of this name takes its place; and say so."""
+        metrics = finished(self.folder)
+        if not metrics:
+            return
+        place = self.space.set_aside(self.folder, leave={"checkpoints"})
+        wanted, known = self.identity(base), metrics.get("job", {})
+        others = [f"different {name}" for name in wanted if known and wanted[name] != known.get(name)]
+        finished_with = ", ".join(others) or "different settings"
+        self.voice.warn(f"{self.name}: was finished with {finished_with}; that adapter is kept in {place}")
+        if others == ["different number of steps"] and self.checkpoints(base).newest()[0] is None:
+            self.voice.warn(f"{self.name}: it begins anew, because {_why_anew(self.recipe.train)}")
+
+    def lessons(self, base: diffusion.Base) -> Lessons:
+        """Everything that the training reads, encoded once; the UNet must be without adapters."""
+        settings, device = self.recipe.train, self.machine.device
+        kept, held = (fitted(base, part, self._triggers, self.voice) for part in self._split())
+        return Lessons(
+            works=encode(base, kept, settings, device, self.voice),
+            prior=self._prior(base, kept) if settings.prior_images else None,
+            unseen=encode(base, held, settings, device, self.voice) if held else None,
+        )
+
+    def _prior(self, base: diffusion.Base, kept: list[Any]) -> Data:
+        """What the base itself paints of the works' captions; the first process paints, the others read."""
+        captions = [
+            studies.untriggered(caption, self._triggers[path.parent.name])
+            for path, row in kept
+            for caption in row["captions"]
+        ]
+        dtype = diffusion.DTYPES[self.machine.precision]
+        diffusion.place(base.pipeline.unet, self.machine.device, dtype, memory_format=torch.channels_last)
+        with self.company.main_process_first():
+            return studies.prior(
+                base,
+                self.recipe,
+                list(dict.fromkeys(captions)),
+                self.folder / "checkpoints" / "prior.safetensors",
+                self.machine.device,
+                self.voice,
+            )
+
+    def sampler(self, base: diffusion.Base) -> studies.Sampler | None:
+        """What paints on the way, where that is wanted and this is the process that paints."""
+        if not self.recipe.train.sample_every or not self.company.is_main_process:
+            return None
+        works = {
+            artist.slug: self.space.training_images(artist.slug)
+            for artist in self.recipe.artists
+            if artist not in self.artists
+        }
+        kept, _ = self._split()
+        for artist in self.artists:
+            works[artist.slug] = [path for path, _ in kept if path.parent.name == artist.slug]
+        judge = studies.Judge.of(works, [artist.slug for artist in self.artists])
+        return studies.Sampler(self.name, base, self.recipe, judge, self.machine.device, self.voice)
+
+    def keep_samples(self, pictures: list[tuple[Frame, Image.Image]]) -> None:
+        """Write pictures that were painted on the way, each with its frame and its rights."""
+        works = cards.works_of([artist.name for artist in self.artists], self.space.read_ledger())
+        rights = cards.notice_from(cards.rights_of(self.artists, works))
+        for frame, image in pictures:
+            content = imaging.png_bytes(image, infotext.text(frame), plain(frame), rights)
+            write_bytes(self.folder / "samples" / frame.stop / f"{frame.scene}.png", content)
+
+    def _split(self) -> tuple[list[Any], list[Any]]:
+        """Examples to learn from, and those of the works that are held out to measure on."""
+        examples, count = self.examples(), self.recipe.train.held_out
+        works = list(dict.fromkeys(row["object_id"] for _, row in examples))
+        if count >= len(works):
+            raise RecipeError(f"train.held_out: {count} of {self.name}'s {len(works)} works leave none to learn from")
+        order = torch.randperm(
+            len(works), generator=torch.Generator().manual_seed(seed_of(self.recipe.seed, self.name))
+        )
+        held = {works[int(k)] for k in order[:count]}
+        parts: tuple[list[Any], list[Any]] = ([], [])
+        for example in examples:
+            parts[example[1]["object_id"] in held].append(example)
+        return parts
+
+    def finish(self, base: diffusion.Base, share: dict[str, Any], metrics: dict[str, Any]) -> None:
+        """Save the adapter that is on the base, prove the file, write the cards; `card.json` comes last."""
+        weights = self.folder / adapters.WEIGHTS_FILE
+        adapters.save(base.pipeline.unet, self.name, weights)
+        ledger = self.space.read_ledger()
+        card = cards.card(
+            self.name,
+            self.recipe,
+            self.artists,
+            [row for _, row in self.examples()],
+            ledger,
+            base=base.card,
+            trainable=share,
+            environment=cards.environment(self.machine.device.type, self.machine.precision),
+            metrics={**metrics, "job": self.identity(base), "weights": sha256_of(weights)},
+        )
+        write_text(self.folder / "README.md", cards.model_card(card, ledger))
+        write_json(self.folder / "card.json", plain(card))
+        self.checkpoints(base).clear(keep_last=self.recipe.train.is_open_ended)
+
+
+def finished(folder: Path) -> dict[str, Any]:
+    """What the card of a finished adapter measured; empty where none is, or its weights are not those of the card."""
+    card, weights = folder / "card.json", folder / adapters.WEIGHTS_FILE
+    if not (card.exists() and weights.exists()):
+        return {}
+    metrics = read_json(card, "metrics")["metrics"]
+    is_whole = isinstance(metrics, dict) and metrics.get("weights") == sha256_of(weights)
+    return metrics if is_whole else {}
+
+
+def _why_anew(settings: Train) -> str:
+    if settings.is_judged:
+        return "what is kept was judged at the last step"
+    if settings.is_open_ended:
+        return f"no state is there to go on from that is of at most {settings.steps} steps"
+    return f"the learning rate falls towards the last step (train.schedule = {settings.schedule!r})"

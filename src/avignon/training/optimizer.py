@@ -1,0 +1,234 @@
+"""From gradients to weights: one vector in full precision, guarded against all that is no number.
+
+Nothing here waits for the device: whether a step may be taken is decided where the gradients are, and read later.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from avignon.core.errors import RecipeError
+from avignon.recipe.schema import Train
+
+GROWTH_INTERVAL = 2000
+"""Steps without overflow after which the loss scale is doubled (Micikevicius et al., arXiv:1710.03740)."""
+
+SOUND, LOSS, GRADIENT, SCALE = range(4)
+"""What went wrong first: nothing, the loss, a gradient, or every gradient down to a loss scale of 1."""
+
+
+class Factors:
+    """All of an adapter's parameters in one vector of P numbers, a DoRA's magnitudes last.
+
+    `master` is fp32 and what the optimizer sees. The UNet computes with views of a copy in its own precision, whose
+    gradients are gathered into the master's; in fp32 the copy is the master itself. So casting, clipping, the
+    optimizer's step, averaging and the sum over processes are one operation each instead of one per layer.
+    """
+
+    def __init__(self, parameters: Sequence[torch.nn.Parameter], dtype: torch.dtype) -> None:
+        self._parameters = parameters
+        self.master = torch.nn.Parameter(torch.cat([p.detach().flatten() for p in parameters]).float())
+        self.master.grad = torch.zeros_like(self.master)
+        same = dtype == torch.float32
+        self._values = self.master.data if same else self.master.data.to(dtype)
+        self._grads = self.master.grad if same else torch.zeros_like(self._values)
+        for parameter, value, grad in zip(parameters, self._views(self._values), self._views(self._grads), strict=True):
+            parameter.data, parameter.grad = value, grad
+
+    def _views(self, vector: torch.Tensor) -> Iterable[torch.Tensor]:
+        """The vector's parts, each in the shape of its parameter."""
+        parts = torch.split(vector, [p.numel() for p in self._parameters])
+        return (part.view(parameter.shape) for part, parameter in zip(parts, self._parameters, strict=True))
+
+    def gather(self) -> torch.Tensor:
+        """Add the gradients of the last backward pass to the master's, which is returned."""
+        gradient = self.master.grad
+        assert gradient is not None
+        if self._grads is not gradient:
+            gradient.add_(self._grads)
+            self._grads.zero_()
+        return gradient
+
+    def spread(self) -> None:
+        """Bring the copy up to date with the master."""
+        if self._grads is not self.master.grad:
+            self._values.copy_(self.master.data)
+
+    @contextmanager
+    def wearing(self, vector: torch.Tensor) -> Iterator[None]:
+        """Compute with these values for a while, such as the moving average."""
+        before = self._values.clone()
+        self._values.copy_(vector)
+        try:
+            yield
+        finally:
+            self._values.copy_(before)
+
+    def forget(self) -> None:
+        """Drop all gradients."""
+        self._grads.zero_()
+        if self.master.grad is not None:
+            self.master.grad.zero_()
+
+    def release(self, vector: torch.Tensor) -> None:
+        """Leave these values in the adapter's own parameters, in fp32."""
+        for parameter, value in zip(self._parameters, self._views(vector.detach().clone()), strict=True):
+            parameter.grad = None
+            parameter.data = value
+
+
+@dataclass(frozen=True)
+class Fault:
+    """The first step that could not be taken."""
+
+    step: int
+    reason: int
+    scale: float
+
+
+class Updates:
+    """Takes the steps: unscale, clip, guard, optimize, average.
+
+    The last `magnitudes` of the factors do not decay.
+    """
+
+    def __init__(self, factors: Factors, settings: Train, *, scaled: bool, magnitudes: int = 0) -> None:
+        self._factors, self._settings, self._scaled = factors, settings, scaled
+        device = factors.master.device
+        self.optimizer = new_optimizer(factors.master, settings, magnitudes)
+        self.scale = torch.tensor(2.0**16 if scaled else 1.0, device=device)
+        self.clean = torch.zeros((), device=device)
+        """Steps since the last overflow."""
+        self.fault = torch.zeros(2, dtype=torch.int64, device=device)
+        """(reason, step) of the first step that failed; no later one is taken."""
+        self.average = factors.master.detach().clone() if settings.ema else None
+
+    @torch.no_grad()
+    def apply(self, step: int, loss: torch.Tensor, rate: float) -> torch.Tensor:
+        """Take step `step` (from 0) at this rate with the gathered gradients; returns their norm.
+
+        A loss or a gradient that is no number leaves weights and optimizer as they were, for good. In fp16 gradients
+        that overflow are the loss scale's to lower; only where it is down to 1 is that a fault.
+        """
+        gradient = self._factors.gather()
+        gradient.div_(self.scale)
+        norm: torch.Tensor = torch.linalg.vector_norm(gradient)
+        overflow = ~norm.isfinite()
+        self._judge(step, loss, overflow)
+        skip = overflow | (self.fault[0] != SOUND)
+        gradient.mul_((self._settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
+        self._step(skip, rate)
+        self._rescale(overflow)
+        self._averaged(step, skip)
+        self._factors.spread()
+        self._factors.forget()
+        return norm
+
+    def _judge(self, step: int, loss: torch.Tensor, overflow: torch.Tensor) -> None:
+        of_gradient = (
+            torch.where(self.scale <= 1, SCALE, SOUND)
+            if self._scaled
+            else torch.full_like(overflow, GRADIENT, dtype=torch.int64)
+        )
+        reason = torch.where(loss.isfinite(), torch.where(overflow, of_gradient, SOUND), LOSS)
+        now = torch.stack([reason, torch.full_like(reason, step)])
+        self.fault = torch.where(self.fault[0] == SOUND, now, self.fault)
+
+    def _step(self, skip: torch.Tensor, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        if isinstance(self.optimizer, torch.optim.AdamW):
+            self.optimizer.found_inf = skip.float()  # type: ignore[attr-defined]  # what a GradScaler sets: no step
+            self.optimizer.step()
+        elif not bool(skip):  # the others ask the host
+            self.optimizer.step()
+
+    def _rescale(self, overflow: torch.Tensor) -> None:
+        if not self._scaled:
+            return
+        self.clean = torch.where(overflow, 0.0, self.clean + 1)
+        grown = self.clean >= GROWTH_INTERVAL
+        self.scale = torch.where(
+            overflow, (self.scale / 2).clamp(min=1.0), torch.where(grown, self.scale * 2, self.scale)
+        )
+        self.clean = torch.where(grown, 0.0, self.clean)
+
+    def _averaged(self, step: int, skip: torch.Tensor) -> None:
+        """Exponential moving average of the weights; early on it forgets faster."""
+        if self.average is not None:
+            keep = min(self._settings.ema, (1 + step) / (10 + step))
+            self.average.lerp_(self._factors.master.data, torch.where(skip, 0.0, 1 - keep))
+
+    def first_fault(self) -> Fault | None:
+        """Whether a step failed, and why. This waits for the device."""
+        reason, step = self.fault.tolist()
+        return Fault(step, reason, float(self.scale)) if reason != SOUND else None
+
+    @property
+    def result(self) -> torch.Tensor:
+        """The weights to keep: the average where there is one."""
+        return self._factors.master.data if self.average is None else self.average
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a run needs to go on as if it had never stopped."""
+        return {
+            "master": self._factors.master.detach().cpu(),
+            "optimizer": self.optimizer.state_dict(),
+            "scale": self.scale.cpu(),
+            "clean": self.clean.cpu(),
+            "average": None if self.average is None else self.average.cpu(),
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to what `state_dict` gave."""
+        self._factors.master.copy_(state["master"])
+        self._factors.spread()
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scale.copy_(state["scale"])
+        self.clean.copy_(state["clean"])
+        if self.average is not None:
+            self.average.copy_(state["average"])
+
+
+def new_optimizer(weights: torch.nn.Parameter, settings: Train, magnitudes: int = 0) -> Any:
+    """The recipe's optimizer over one vector, whose last `magnitudes` numbers do not decay.
+
+    AdamW: Loshchilov & Hutter, arXiv:1711.05101. 8 bits: Dettmers et al., arXiv:2110.02861 (bitsandbytes).
+    Prodigy: Mishchenko & Defazio, arXiv:2306.06101 (prodigyopt); it finds the rate itself, `learning_rate` is a factor.
+
+    Raises:
+        RecipeError: the optimizer's package is not installed.
+    """
+    rate, decay, parts = settings.learning_rate, settings.weight_decay, _parts(weights, magnitudes)
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(parts, lr=rate, weight_decay=decay, fused=True)
+    try:
+        if settings.optimizer == "adamw-8bit":
+            from bitsandbytes.optim import AdamW8bit
+
+            return AdamW8bit(parts, lr=rate, weight_decay=decay)
+        from prodigyopt import Prodigy
+
+        return Prodigy(parts, lr=rate, weight_decay=decay, safeguard_warmup=True, use_bias_correction=True)
+    except ImportError:
+        raise RecipeError(
+            f"train.optimizer: {settings.optimizer!r} needs `pip install avignon[optimizers]`; adamw needs nothing"
+        ) from None
+
+
+def _parts(weights: torch.nn.Parameter, magnitudes: int) -> list[dict[str, Any]]:
+    """The vector as an optimizer is given it: in one, or a DoRA's in two views, of which the second does not decay.
+
+    Decay leads factors back to the base, but a magnitude to a layer of zeros.
+    """
+    if not magnitudes:
+        return [{"params": [weights]}]
+    assert weights.grad is not None
+    sizes = [weights.numel() - magnitudes, magnitudes]
+    factors, lengths = (torch.nn.Parameter(part) for part in torch.split(weights.data, sizes))
+    factors.grad, lengths.grad = torch.split(weights.grad, sizes)
+    return [{"params": [factors]}, {"params": [lengths], "weight_decay": 0.0}]

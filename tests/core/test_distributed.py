@@ -1,0 +1,201 @@
+"""One run in several processes: the same training, the same pictures, and a killed process ends it cleanly."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from avignon.adapters import lora as adapters
+from avignon.core import distributed
+from avignon.core.workspace import Workspace
+from avignon.recipe.load import load_recipe
+from tests.support.runs import carried, write_recipe
+
+pytestmark = pytest.mark.slow
+
+
+MEETING = """
+import sys, time
+from pathlib import Path
+from avignon import processes
+came = Path(sys.argv[1])
+assert processes.agree(processes.rank()) == 0
+if not processes.is_first():
+    time.sleep(2)
+    came.touch()
+processes.meet()
+assert came.exists(), "the first went on alone"
+processes.part()
+"""
+
+
+def launched(recipe: Path, folder: Path, count: int, command: str = "train") -> subprocess.Popen[str]:
+    """`torchrun -m avignon COMMAND` in so many processes on the CPU; accelerate joins them."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
+    return subprocess.Popen(
+        [*launch, "-m", "avignon", command, str(recipe), "--workspace", str(folder)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finished(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit code and output."""
+    output, _ = process.communicate(timeout=300)
+    return process.returncode, output
+
+
+def result(folder: Path) -> dict[str, torch.Tensor]:
+    """The first adapter's tensors."""
+    space = Workspace(folder / "small")
+    return safetensors.torch.load((space.adapter("winslow-homer") / adapters.WEIGHTS_FILE).read_bytes())
+
+
+def curve(folder: Path) -> list[float]:
+    """The first adapter's losses."""
+    import json
+
+    lines = (Workspace(folder / "small").adapter("winslow-homer") / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+def test_two_processes_train_as_one(tmp_path: Path, tiny_sd: Path) -> None:
+    """Two processes give the loss curve and the weights of one within 1e-5; and a second launch has nothing to do."""
+    recipe = write_recipe(tmp_path, tiny_sd, train={"batch": 4, "steps": 6, "learning_rate": 1e-4})
+    for count in (1, 2):
+        code, output = finished(launched(recipe, tmp_path / str(count), count))
+        assert code == 0, output
+    one, two = result(tmp_path / "1"), result(tmp_path / "2")
+    assert max(float((one[key] - two[key]).abs().max()) for key in one) < 1e-5
+    assert curve(tmp_path / "2") == pytest.approx(curve(tmp_path / "1"), abs=1e-5)
+    code, output = finished(launched(recipe, tmp_path / "2", 2))
+    assert code == 0, output
+    assert output.count("train: up to date") == 1, "one process speaks"
+
+
+def test_killed_process_ends_the_run_and_it_goes_on(tmp_path: Path, tiny_sd: Path) -> None:
+    """SIGKILL of the second process ends the launch with an error; run again, the end is that of an unbroken run."""
+    recipe = write_recipe(tmp_path, tiny_sd, train={"batch": 4, "steps": 60, "checkpoint_every": 1})
+    process = launched(recipe, tmp_path / "broken", 2)
+    folder = Workspace(tmp_path / "broken" / "small").adapter("winslow-homer") / "checkpoints"
+    kill_second(process, lambda: any(folder.glob("step-*.pt")))
+    for name in ("broken", "whole"):
+        code, output = finished(launched(recipe, tmp_path / name, 2))
+        assert code == 0, output
+    broken, whole = result(tmp_path / "broken"), result(tmp_path / "whole")
+    assert all(torch.equal(broken[key], whole[key]) for key in whole)
+
+
+def trained(folder: Path, base: Path, **settings: Any) -> tuple[Path, Path]:
+    """A recipe, and the folder of its run up to the adapters, from which series are made."""
+    recipe = write_recipe(folder, base, train={"learning_rate": 0.1, "schedule": "constant"}, generate=settings)
+    carried(load_recipe(recipe), folder / "trained", "train")
+    return recipe, folder / "trained"
+
+
+def made(folder: Path) -> dict[str, bytes]:
+    """Every file of the series, and the report where there is one."""
+    root = folder / "small"
+    files = (path for part in ("series", "report.json") for path in (root / part, *(root / part).rglob("*")))
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files if path.is_file()}
+
+
+def test_two_processes_paint_as_one(tmp_path: Path, tiny_sd: Path) -> None:
+    """Measured stops, series, extras, index and report have the bytes of one process; both painted; one speaks."""
+    recipe, start = trained(tmp_path, tiny_sd, equal_voices=True, spacing="even", stops=4, extra_seeds=1, batch=2)
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    for folder in (alone, both):
+        shutil.copytree(start, folder)
+    left = both / "small" / "series" / "scene-9" / "old.png"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"")
+    for count, folder in ((1, alone), (2, both)):
+        code, output = finished(launched(recipe, folder, count, "evaluate"))
+        assert code == 0, output
+    assert made(both) == made(alone)
+    assert len(made(both)) == 2 * (5 + 5) + 3
+    assert output.count("generate: done") == output.count("evaluate: done") == 1, output
+    code, output = finished(launched(recipe, both, 2, "evaluate"))
+    assert code == 0, output
+    assert output.count("generate: up to date") == 1
+
+
+def test_killed_painter_ends_the_run_and_it_goes_on(tmp_path: Path, tiny_sd: Path) -> None:
+    """SIGKILL of the second process ends the launch without an index; run again, the series is that of one process."""
+    recipe, start = trained(tmp_path, tiny_sd, steps=60, stops=8, batch=1)
+    alone, broken = tmp_path / "alone", tmp_path / "broken"
+    for folder in (alone, broken):
+        shutil.copytree(start, folder)
+    process = launched(recipe, broken, 2, "generate")
+    kill_second(process, lambda: bool(made(broken)))
+    found = made(broken)
+    assert "series/series.json" not in found
+    for count, folder in ((1, alone), (2, broken)):
+        code, output = finished(launched(recipe, folder, count, "generate"))
+        assert code == 0, output
+    assert len(found) < len(made(alone)) == 2 * 9 + 1
+    assert made(broken) == made(alone)
+
+
+def kill_second(process: subprocess.Popen[str], is_time: Callable[[], bool]) -> None:
+    """SIGKILL to the process of rank 1 once it is time; the launch has to end in an error."""
+    deadline = time.monotonic() + 200
+    while not is_time():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    os.kill(_second_of(process.pid), signal.SIGKILL)
+    code, _ = finished(process)
+    assert code != 0
+
+
+def _second_of(launcher: int) -> int:
+    """The process of rank 1 among a launcher's children."""
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            of_parent = path.with_name("stat").read_text().rpartition(")")[2].split()[1] == str(launcher)
+            if of_parent and b"\0RANK=1\0" in path.read_bytes():
+                return int(path.parent.name)
+        except OSError:
+            continue
+    raise AssertionError("no second process")
+
+
+def test_batch_must_be_shared_evenly(tmp_path: Path, tiny_sd: Path) -> None:
+    """A batch that two processes cannot share is refused in one line, and nothing hangs."""
+    recipe = write_recipe(tmp_path, tiny_sd, train={"batch": 3})
+    code, output = finished(launched(recipe, tmp_path / "runs", 2))
+    assert code != 0
+    assert "train.batch: 3 cannot be shared evenly by 2 processes" in output
+
+
+def test_meeting_waits_for_all(tmp_path: Path) -> None:
+    """Behind the barrier is what the last to come has done before it."""
+    script = tmp_path / "meeting.py"
+    script.write_text(MEETING, encoding="utf-8")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    met = subprocess.run([*launch, str(script), str(tmp_path / "came")], capture_output=True, text=True, timeout=200)
+    assert met.returncode == 0, met.stderr
+
+
+def test_alone_is_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a launcher there is one process, and its word is its own."""
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert distributed.is_first()
+    assert distributed.count() == 1
+    assert distributed.agree("word") == "word"
+    assert distributed.told(lambda: "word") == "word"
+    distributed.meet()

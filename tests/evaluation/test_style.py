@@ -1,0 +1,136 @@
+"""Style by colour, brushwork and geometry: what each sees, what each is blind to, and whom they name."""
+
+import random
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
+
+from avignon.demo import world
+from avignon.demo.painters import PAINTERS
+from avignon.evaluation import copies, style
+
+
+def work(hand: str, number: int, scene: int = -1) -> Image.Image:
+    """A true work of one of the two procedural painters, 192 pixels."""
+    what = world.sample(random.Random(number if scene < 0 else scene))
+    return PAINTERS[hand](what, (384, 384), number).resize((192, 192), Image.Resampling.LANCZOS)
+
+
+@pytest.fixture(scope="module")
+def works() -> dict[str, list[Image.Image]]:
+    """Some works of each painter."""
+    return {hand: [work(hand, number) for number in range(16)] for hand in PAINTERS}
+
+
+@pytest.fixture(scope="module")
+def ruler(works: dict[str, list[Image.Image]]) -> style.Yardstick:
+    """The measure of both painters' first ten works."""
+    return style.yardstick({hand: [style.traits(image) for image in own[:10]] for hand, own in works.items()})
+
+
+def test_brushwork_is_blind_to_light(works: dict[str, list[Image.Image]]) -> None:
+    """Half the contrast is the same brushwork; a blur of two pixels is another."""
+    picture = works["atlantic"][0]
+    own = style.brushwork(picture)
+    assert np.abs(style.brushwork(ImageEnhance.Contrast(picture).enhance(0.6)) - own).max() < 0.25
+    assert np.abs(style.brushwork(picture.filter(ImageFilter.GaussianBlur(2))) - own).max() > 0.5
+
+
+def test_geometry_of_drawn_shapes() -> None:
+    """A polygon's edges are straight and a disc's are not; level, upright and slanting are told apart; blur is seen."""
+
+    def drawn(shape: str, points: list[tuple[int, int]]) -> Image.Image:
+        picture = Image.new("RGB", (128, 128), "white")
+        getattr(ImageDraw.Draw(picture), shape)(points, fill="black")
+        return picture
+
+    square = drawn("rectangle", [(30, 30), (98, 98)])
+    disc = style.geometry(drawn("ellipse", [(44, 44), (84, 84)]))
+    diamond = style.geometry(drawn("polygon", [(64, 14), (114, 64), (64, 114), (14, 64)]))
+    level, upright, slanting = style.geometry(square)[3:6]
+    assert level == pytest.approx(upright, abs=0.02)
+    assert slanting < 0.1
+    assert diamond[5] > 0.9
+    assert style.geometry(square)[2] > disc[2] + 0.5, "its lines are longer"
+    assert style.geometry(square)[6] > style.geometry(square.filter(ImageFilter.GaussianBlur(2)))[6] + 0.1
+    stripes = drawn("rectangle", [(30, 30), (40, 98)])
+    ImageDraw.Draw(stripes).rectangle([(60, 30), (70, 98)], fill="black")
+    assert style.geometry(stripes)[7] < style.geometry(drawn("rectangle", [(60, 60), (68, 68)]))[7]
+
+
+def test_flat_picture_has_traits() -> None:
+    """A picture without any edge is measured without a division by zero."""
+    flat = style.traits(Image.new("RGB", (64, 64), "grey"))
+    assert all(np.isfinite(seen).all() for seen in flat.values())
+
+
+def test_unseen_works_are_named(works: dict[str, list[Image.Image]], ruler: style.Yardstick) -> None:
+    """Of works that were not shown, at least three in four are named right by brushwork, geometry and all together."""
+    asked = [(hand, style.traits(image)) for hand, own in works.items() for image in own[10:]]
+    for by in ("brushwork", "geometry", "combined"):
+        assert np.mean([ruler.nearest(seen, by) == hand for hand, seen in asked]) >= 0.75
+
+
+def test_own_works_are_about_one_unit_away(works: dict[str, list[Image.Image]], ruler: style.Yardstick) -> None:
+    """A work that was not shown lies at about 1 from its artist in every aspect; noise lies far from both."""
+    for hand, own in works.items():
+        distances = [ruler.to_artists(style.traits(image))[hand] for image in own[10:]]
+        for by in ruler.by:
+            assert 0.5 < np.mean([distance[by] for distance in distances]) < 1.8
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (192, 192, 3), np.uint8))
+    assert min(d["combined"] for d in ruler.to_artists(style.traits(noise)).values()) > 3
+
+
+def test_distance_is_symmetric_and_zero_to_itself(works: dict[str, list[Image.Image]], ruler: style.Yardstick) -> None:
+    """A picture has no distance from itself, and two have the same one either way."""
+    one, other = (style.traits(works[hand][0]) for hand in PAINTERS)
+    assert set(ruler.between(one, one).values()) == {0.0}
+    assert ruler.between(one, other) == pytest.approx(ruler.between(other, one))
+
+
+def test_the_way_counts_only_what_lies_on_it(ruler: style.Yardstick) -> None:
+    """A third of the way from one manner to the other is a third, however far off the line; manners are 0 and 1."""
+    one, other = ruler.manners
+    ends, first, last = (one, other), ruler.manners[one], ruler.manners[other]
+    for manner, place in ((first, 0.0), (last, 1.0)):
+        ways = [ruler.way(ruler.to_artists(manner), ends, by) for by in ruler.by]
+        np.testing.assert_allclose(ways, place, atol=1e-9)
+    along = (last["brushwork"] - first["brushwork"]) / ruler.spreads["brushwork"]
+    off = np.random.default_rng(0).normal(size=along.shape)
+    off -= along * (off @ along) / (along @ along)
+    for far in (0.0, 3.0):
+        there = first["brushwork"] + (along / 3 + far * off) * ruler.spreads["brushwork"]
+        picture = {**first, "brushwork": there}
+        assert ruler.way(ruler.to_artists(picture), ends, "brushwork") == pytest.approx(1 / 3)
+
+
+def test_one_work_each_is_enough_to_measure() -> None:
+    """With a single work of each artist, what is expected of spreads stands in, and each is nearest to its own."""
+    own = {hand: [style.traits(work(hand, 3))] for hand in PAINTERS}
+    ruler = style.yardstick(own)
+    assert [ruler.nearest(seen) for (seen,) in own.values()] == list(own)
+
+
+def test_planted_copies_are_found(works: dict[str, list[Image.Image]]) -> None:
+    """Cropped, mirrored, recoloured and softened, a work is found again; works of other subjects are not."""
+    subjects = [world.sample(random.Random(number)).subject for number in range(16)]
+    originals = copies.Originals(
+        {f"{hand}-{i}": image for hand, own in works.items() for i, image in enumerate(own[:8])}
+    )
+    for hand, own in works.items():
+        for i, image in enumerate(own[:4]):
+            crop = image.crop((20, 30, 160, 170)).resize((192, 192)).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            grey = ImageEnhance.Color(crop.filter(ImageFilter.GaussianBlur(1))).enhance(0.2)
+            match = originals.nearest(ImageEnhance.Brightness(grey).enhance(1.2))
+            assert (match.file, match.is_copy) == (f"{hand}-{i}", True)
+        others = [image for number, image in enumerate(own) if subjects[number] not in subjects[:8]]
+        assert len(others) >= 2
+        assert not any(originals.nearest(image).is_copy for image in others)
+
+
+def test_likeness_of_compositions() -> None:
+    """The same scene by the other hand keeps its composition; another scene does not."""
+    one, same, other = work("atlantic", 1, scene=4), work("avignon", 2, scene=4), work("avignon", 3, scene=9)
+    assert copies.likeness(one, one) == pytest.approx(1, abs=1e-5)
+    assert copies.likeness(one, same) > copies.likeness(one, other)

@@ -1,0 +1,239 @@
+"""Measures of pictures, and the report on a series."""
+
+import colorsys
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from avignon.adapters.weights import path
+from avignon.core import imaging
+from avignon.core.events import Event, Voice
+from avignon.core.files import write_bytes, write_json
+from avignon.core.records import Series, plain
+from avignon.core.workspace import Workspace
+from avignon.evaluation import style
+from avignon.recipe.schema import Recipe
+from avignon.stages import evaluate
+from avignon.stages.generate import Easel, unmeasured
+from tests.support.museum import draw
+from tests.support.runs import carried, small_recipe
+
+
+def test_equal_pictures_do_not_differ() -> None:
+    """Change is exactly 0 for equal pictures, and so is the distance of their colours."""
+    picture = draw(1, 64, 64)
+    assert style.change(picture, picture.copy()) == 0
+    assert style.colour_distance(style.palette(picture), style.palette(picture.copy())) == 0
+
+
+def test_change_is_in_grey_levels() -> None:
+    """Two flat greys that differ by 10 levels change by 10; black to white is 255."""
+    grey = [Image.new("RGB", (8, 8), (level,) * 3) for level in (100, 110)]
+    assert style.change(*grey) == pytest.approx(10)
+    assert style.change(Image.new("RGB", (4, 4)), Image.new("RGB", (4, 4), "white")) == pytest.approx(255)
+
+
+def test_lab_of_known_colours() -> None:
+    """CIE L*a*b* of white, black and sRGB's primaries, from the published values."""
+    known = {
+        (255, 255, 255): (100, 0, 0),
+        (0, 0, 0): (0, 0, 0),
+        (255, 0, 0): (53.24, 80.09, 67.20),
+        (0, 255, 0): (87.73, -86.18, 83.18),
+        (0, 0, 255): (32.30, 79.19, -107.86),
+    }
+    for colour, expected in known.items():
+        assert style.lab(Image.new("RGB", (1, 1), colour))[0] == pytest.approx(expected, abs=0.05)
+
+
+def test_colour_distance_grows_with_a_hue_shift() -> None:
+    """Turning all hues further moves the palette further."""
+    colours = [colorsys.hsv_to_rgb(hue / 360, 0.7, 0.8) for hue in (0, 20, 40, 80)]
+    palettes = [style.palette(Image.new("RGB", (64, 64), tuple(round(255 * c) for c in rgb))) for rgb in colours]
+    distances = [style.colour_distance(palettes[0], palette) for palette in palettes]
+    assert distances[0] == 0
+    assert distances == sorted(distances)
+    assert distances[1] > 3
+
+
+def test_colour_distance_is_a_projection() -> None:
+    """Of two flat greys it is in the units of their difference in lightness: no more, and not much less than half."""
+    greys = [Image.new("RGB", (64, 64), (level,) * 3) for level in (60, 160)]
+    lightness = [style.lab(grey)[0, 0] for grey in greys]
+    distance = style.colour_distance(*map(style.palette, greys))
+    assert 0.4 < distance / (lightness[1] - lightness[0]) < 1
+
+
+def test_colour_distance_is_blind_to_places() -> None:
+    """A mirrored picture has the same colours, whatever its size; its pixels changed."""
+    picture = draw(2, 128, 128)
+    flipped = ImageOps.mirror(picture)
+    assert style.colour_distance(style.palette(picture), style.palette(flipped)) == pytest.approx(0, abs=1e-9)
+    assert style.change(picture, flipped) > 10
+    larger = picture.resize((256, 256), Image.Resampling.NEAREST)
+    assert style.colour_distance(style.palette(picture), style.palette(larger)) == pytest.approx(0, abs=1e-9)
+
+
+def test_report_measures_every_frame(tmp_path: Path) -> None:
+    """The report has each picture once with its weights, change, distances and nearest image, and the courses."""
+    recipe = small_recipe(tmp_path, tmp_path / "no-base-is-needed")
+    space, _ = carried(recipe, tmp_path / "runs")
+    series = series_of(recipe)
+    for number, (file, frame) in enumerate(series.frames):
+        same = frame.stop == "stop-1"  # Shows the base's own picture: it did not change.
+        picture = draw(100 + number - same, 64, 64)
+        write_bytes(space.series / file, imaging.png_bytes(picture, "", plain(frame)))
+    report, heard = evaluated(recipe, space, series)
+    assert [frame["file"] for frame in report["frames"]] == [file for file, _ in series.frames]
+    done = [event.done for event in heard if event.kind == "progress"]
+    assert done == list(range(1, len(series.frames) + 1))
+    files = {
+        space.relative(file) for name in ("winslow-homer", "pablo-picasso") for file in space.training_images(name)
+    }
+    for frame in report["frames"]:
+        assert set(frame["distance"]) == {"winslow-homer", "pablo-picasso"}
+        assert all(
+            set(distance) == {"colour", "brushwork", "geometry", "combined"} for distance in frame["distance"].values()
+        )
+        assert (frame["change_from_base"] == 0) == (frame["stop"] in ("base", "stop-1"))
+        assert (frame["scene_kept"] == 1) == (frame["stop"] in ("base", "stop-1"))
+        assert frame["nearest"]["file"] in files
+    weights = [frame["weights"] for frame in report["frames"] if frame["scene"] == "scene-1"]
+    assert weights == [{}, *path(recipe.adapter_names, 3, "arc")]
+    assert [scene["scene"] for scene in report["scenes"]] == list(series.scenes)
+    for course in (report["whole"], *report["scenes"]):
+        for by, steps in course["neighbour_distance"].items():
+            assert len(steps) == 2
+            assert course["spread"][by] == pytest.approx(max(steps) / min(steps), rel=0.02)
+        for by, way in course["way"].items():
+            between = np.clip(way, 0, 1)
+            assert course["monotone"][by] == (np.diff(between) >= 0).all()
+    assert report["ends"] == ["winslow-homer", "pablo-picasso"]
+    assert (report["extras"], report["whole"]["seeds"]) == ([], {})
+    assert report["encoder"] is None
+    assert len(report["notes"]) == len(evaluate.NOTES)
+
+
+def test_series_between_two_works_is_monotone_and_flagged(tmp_path: Path) -> None:
+    """A series of true works goes from one artist to the other, and each picture of it is flagged as a copy."""
+    recipe = small_recipe(tmp_path, tmp_path / "no-base-is-needed", works=1)
+    space, _ = carried(recipe, tmp_path / "runs")
+    homer, picasso = (training_image(space, name) for name in ("winslow-homer", "pablo-picasso"))
+    foreign = Image.radial_gradient("L").resize((64, 64)).convert("RGB")
+    shown = {"base": foreign, "stop-1": homer, "stop-2": ImageOps.mirror(picasso), "stop-3": picasso}
+    series = series_of(recipe)
+    for file, frame in series.frames:
+        write_bytes(space.series / file, imaging.png_bytes(shown[frame.stop], "", plain(frame)))
+    report, heard = evaluated(recipe, space, series)
+    flagged = [frame for frame in report["frames"] if frame["nearest"]["is_copy"]]
+    assert {frame["stop"] for frame in flagged} == {"stop-1", "stop-2", "stop-3"}
+    assert report["copies"] == len(flagged) == [event.kind for event in heard].count("warning") == 6
+    for frame in flagged:
+        assert frame["nearest"]["score"] >= report["copy_threshold"]
+        own = "winslow-homer" if frame["stop"] == "stop-1" else "pablo-picasso"
+        assert frame["nearest"]["file"].startswith(f"dataset/{own}/")
+    first, *_, last = report["scenes"][0]["way"]["combined"]
+    assert (first, last) == (0, 1)
+
+
+def test_adapter_that_paints_one_picture_is_told(tmp_path: Path) -> None:
+    """Pictures of a stop are compared seed by seed: where they are all one, no variety is left of the base's."""
+    recipe = small_recipe(tmp_path, tmp_path / "no-base-is-needed", generate={"extra_seeds": 2})
+    space, _ = carried(recipe, tmp_path / "runs")
+    series = series_of(recipe)
+    base = [frame.seed for _, frame in series.pictures if frame.stop == "base"]
+    copied = training_image(space, "winslow-homer")
+    for number, (file, frame) in enumerate(series.pictures):
+        shown = {"base": draw(200 + base.index(frame.seed), 64, 64), "stop-3": copied}  # The last stop has collapsed.
+        picture = shown.get(frame.stop, draw(300 + number, 64, 64))
+        write_bytes(space.series / file, imaging.png_bytes(picture, "", plain(frame)))
+    report, heard = evaluated(recipe, space, series)
+    assert [(one["file"], one["seed"]) for one in report["extras"]] == [(file, f.seed) for file, f in series.extras]
+    assert all((one["change_from_base"] == 0) == (one["stop"] == "base") for one in report["extras"]), "its own seed's"
+    flagged = [one["file"] for one in (*report["frames"], *report["extras"]) if one["nearest"]["is_copy"]]
+    assert {f"scene-1/stop-3-seed-{seed}.png" for seed in (1008, 2008)} < set(flagged)
+    assert report["copies"] == len(flagged) == [event.kind for event in heard].count("warning")
+    whole = report["whole"]["seeds"]
+    assert list(whole) == ["base", "stop-1", "stop-2", "stop-3"]
+    assert set(whole["base"]["apart"]) == {*report["whole"]["way"], "composition", "pixels"}
+    assert set(whole["base"]["of_base"].values()) == {1.0}
+    assert min(whole["base"]["apart"].values()) > 0.1
+    assert max(whole["stop-3"]["apart"].values()) < 1e-6
+    assert set(whole["stop-3"]["of_base"].values()) == {0.0}
+    assert all(0.3 < share < 3 for share in whole["stop-1"]["of_base"].values())
+    one, two, three = (
+        imaging.load(space.series / f"scene-2/base{part}.png") for part in ("", "-seed-1009", "-seed-2009")
+    )
+    pixels = [style.change(*pair) for pair in ((one, two), (one, three), (two, three))]
+    assert report["scenes"][1]["seeds"]["base"]["pixels"] == pytest.approx(sum(pixels) / 3, abs=1e-3)
+    assert whole["base"]["apart"]["pixels"] == pytest.approx(
+        (report["scenes"][0]["seeds"]["base"]["pixels"] + sum(pixels) / 3) / 2, abs=1e-3
+    )
+    assert report["notes"][-1] == evaluate.SEEDS_NOTE
+
+
+def test_scene_is_judged_by_the_means_of_its_seeds(tmp_path: Path) -> None:
+    """One seed of three goes to and fro: the scene's mean never turns back, and of the single rows two do not."""
+    recipe = small_recipe(tmp_path, tmp_path / "no-base-is-needed", works=1, generate={"extra_seeds": 2})
+    space, _ = carried(recipe, tmp_path / "runs")
+    homer, picasso = (training_image(space, name) for name in ("winslow-homer", "pablo-picasso"))
+    series = series_of(recipe)
+    straight = dict.fromkeys(("base", "stop-1"), homer) | dict.fromkeys(("stop-2", "stop-3"), picasso)
+    back = straight | {"stop-1": picasso, "stop-2": homer}
+    for file, frame in series.pictures:
+        turns = frame.seed == min(one.seed for _, one in series.pictures if one.scene == frame.scene)
+        picture = (back if turns else straight)[frame.stop]
+        write_bytes(space.series / file, imaging.png_bytes(picture, "", plain(frame)))
+    report, _ = evaluated(recipe, space, series)
+    assert (report["whole"]["monotone_scenes"], report["whole"]["monotone_rows"]) == (1.0, 0.667)
+    for scene in report["scenes"]:
+        assert not scene["monotone"]["combined"], "the row that hangs"
+        over = scene["over_seeds"]
+        assert (over["seeds"], over["monotone_seeds"], over["monotone"]["combined"]) == (3, 2, True)
+        way = over["way"]["combined"]
+        assert 0 < way[0] < way[1] < way[2] == 1
+
+
+def test_base_without_variety_is_no_measure(tmp_path: Path) -> None:
+    """Where the base's own pictures do not differ, no share of that is given."""
+    recipe = small_recipe(tmp_path, tmp_path / "no-base-is-needed", generate={"extra_seeds": 1})
+    space, _ = carried(recipe, tmp_path / "runs")
+    series = series_of(recipe)
+    for number, (file, frame) in enumerate(series.pictures):
+        picture = draw(0 if frame.stop == "base" else number, 64, 64)
+        write_bytes(space.series / file, imaging.png_bytes(picture, "", plain(frame)))
+    report, _ = evaluated(recipe, space, series)
+    assert set(report["whole"]["seeds"]["stop-1"]["of_base"].values()) == {None}
+
+
+def test_seeds_are_turned_along_the_series(tmp_path: Path) -> None:
+    """A scene with a second seed reaches it at the last stop; the base and other scenes keep to their own."""
+    scenes = [{"prompt": "a", "seed": 5, "to_seed": 9}, {"prompt": "b"}]
+    for settings in ({}, {"weights": [{"winslow-homer": 1.0}] * 3}):
+        recipe = small_recipe(tmp_path, tmp_path / "no-base-is-needed", generate={"scenes": scenes, **settings})
+        turned = [(frame.seed, frame.to_seed, frame.seed_place) for _, frame in series_of(recipe).frames]
+        assert turned[:4] == [(5, 9, 0.0), (5, 9, 0.0), (5, 9, 0.5), (5, 9, 1.0)]
+        assert turned[4:] == [(9, -1, 0.0)] * 4
+
+
+def series_of(recipe: Recipe) -> Series:
+    """The frames that `generate` would make."""
+    hashes = dict.fromkeys(recipe.adapter_names, "a" * 64)
+    return Easel(recipe, "b" * 64, hashes, "fp32").series(unmeasured(recipe), {})
+
+
+def evaluated(recipe: Recipe, space: Workspace, series: Series) -> tuple[dict[str, Any], list[Event]]:
+    """The report on a series whose pictures are there, and what was said."""
+    write_json(space.series_index, plain(series))
+    heard: list[Event] = []
+    evaluate.run(recipe, space, Voice("evaluate", heard.append))
+    return json.loads(space.report.read_text(encoding="utf-8")), heard
+
+
+def training_image(space: Workspace, artist: str) -> Image.Image:
+    """An artist's first prepared image."""
+    return imaging.load(space.training_images(artist)[0])
