@@ -20,7 +20,7 @@ from PIL import Image
 from avignon.adapters import lora as adapters
 from avignon.adapters import weights as blend
 from avignon.core import imaging
-from avignon.core.events import Voice
+from avignon.core.events import Reporter
 from avignon.core.records import Frame
 from avignon.core.workspace import Workspace
 from avignon.evaluation import style
@@ -31,7 +31,7 @@ from avignon.recipe.schema import Recipe
 from avignon.stages.generate import PROBES
 
 ROOT = Path(__file__).parents[1]
-SILENT = Voice("benchmark", lambda _: None)
+SILENT = Reporter("benchmark", lambda _: None)
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Studio:
     """All that a series is painted and measured with."""
 
     settings: Recipe
-    painter: painting.Painter
+    sampler: painting.ImageSampler
     ruler: style.Yardstick
     seeds: int
     steps: int
@@ -48,11 +48,11 @@ class Studio:
         """Pictures by mix, scene and seed."""
         size, scenes = self.settings.base.resolution, self.settings.generate.scenes
         frames = [
-            Frame("", "", scene.prompt, "", 1000 * number + seed, self.steps, self.settings.generate.guidance, "ddim",
-                  size, size, mix.weights, "", {}, "", mix.schedule)
+            Frame("", "", scene.prompt, "", 1000 * number + seed, self.steps, self.settings.generate.guidance_scale, "ddim",
+                  size, size, mix.weights, "", {}, "", mix.weight_schedule)
             for mix in mixes for number, scene in enumerate(scenes) for seed in range(self.seeds)
         ]  # fmt: skip
-        flat = iter(self.painter.paint(frames))
+        flat = iter(self.sampler.paint(frames))
         return [[[next(flat) for _ in range(self.seeds)] for _ in scenes] for _ in mixes]
 
 
@@ -71,7 +71,7 @@ def measure(studio: Studio, pictures: Sequence[Sequence[Sequence[Image.Image]]])
     return monotone, blend.spread(steps), [way(one) for one in means]
 
 
-def even(studio: Studio, path: blend.Path, stops: int) -> list[float]:
+def even(studio: Studio, path: blend.MixPath, stops: int) -> list[float]:
     """Places of stops at equal measured distances, as `spacing = "even"` finds them: other seeds, fewer steps."""
     few = replace(studio, seeds=1, steps=min(studio.steps, 15))
     probes = blend.evenly(PROBES)
@@ -99,17 +99,17 @@ def main() -> None:
     for name in names:
         adapters.load(base, name, space.adapter(name))
     works = {a.slug: [style.traits(imaging.load(f)) for f in space.training_images(a.slug)] for a in settings.artists}
-    painter = painting.Painter(base, settings, diffusion.device(), SILENT)
-    studio = Studio(settings, painter, style.yardstick(works), arguments.seeds, arguments.steps)
+    sampler = painting.ImageSampler(base, settings, diffusion.device(), SILENT)
+    studio = Studio(settings, sampler, style.yardstick(works), arguments.seeds, arguments.steps)
     size = settings.base.resolution
-    probes = [Frame("", "", s.prompt, "", k, 15, settings.generate.guidance, "ddim", size, size, {}, "", {}, "")
+    probes = [Frame("", "", s.prompt, "", k, 15, settings.generate.guidance_scale, "ddim", size, size, {}, "", {}, "")
               for k, s in enumerate(settings.generate.scenes[:4])]  # fmt: skip
-    gains = blend.equal_gains(painter.effects(probes, names))
+    gains = blend.equal_gains(sampler.effects(probes, names))
     print("gains:", {name: round(gain, 3) for name, gain in gains.items()}, flush=True)
     strengths = {name: settings.generate.strength_of(name) for name in names}
-    arc = blend.Path(names, "arc", arguments.steps, strengths, gains)
+    arc = blend.MixPath(names, "arc", arguments.steps, strengths, gains)
     plain = replace(arc, gains={})
-    series: dict[str, tuple[blend.Path, list[float]]] = {
+    series: dict[str, tuple[blend.MixPath, list[float]]] = {
         "linear": (replace(arc, kind="linear"), blend.evenly(arguments.stops)),
         "arc, voices as trained": (plain, blend.evenly(arguments.stops)),
         "arc": (arc, blend.evenly(arguments.stops)),

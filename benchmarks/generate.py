@@ -27,7 +27,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionMod
 
 from avignon.adapters import lora as adapters
 from avignon.adapters import weights as blend
-from avignon.core.events import Voice
+from avignon.core.events import Reporter
 from avignon.core.records import Frame
 from avignon.generation import sampler as painting
 from avignon.models.stable_diffusion import model as diffusion
@@ -35,7 +35,7 @@ from avignon.recipe.load import load_recipe
 from avignon.recipe.schema import Ranks, Recipe
 
 ROOT = Path(__file__).parents[1]
-SILENT = Voice("benchmark", lambda _: None)
+SILENT = Reporter("benchmark", lambda _: None)
 SCENES = 4
 
 
@@ -78,19 +78,19 @@ class Theirs:
         for frame in frames:
             self.pipeline.set_adapters(list(frame.weights), list(frame.weights.values()))
             made = self.pipeline(
-                frame.prompt, num_inference_steps=frame.steps, guidance_scale=frame.guidance,
+                frame.prompt, num_inference_steps=frame.num_inference_steps, guidance_scale=frame.guidance_scale,
                 width=frame.width, height=frame.height, generator=torch.Generator().manual_seed(frame.seed),
             )  # fmt: skip
             pictures.append(made.images[0])
         return pictures
 
 
-def ours(settings: Recipe, folders: dict[str, Path], precision: diffusion.Precision) -> painting.Painter:
+def ours(settings: Recipe, folders: dict[str, Path], precision: diffusion.Precision) -> painting.ImageSampler:
     """The product's painter."""
     base = diffusion.load(settings, diffusion.DTYPES[precision], SILENT)
     for name, folder in folders.items():
         adapters.load(base, name, folder)
-    return painting.Painter(base, settings, torch.device("cpu"), SILENT)
+    return painting.ImageSampler(base, settings, torch.device("cpu"), SILENT)
 
 
 def precisions() -> list[diffusion.Precision]:
@@ -122,11 +122,13 @@ def miniature(arguments: argparse.Namespace, scratch: Path) -> None:
     theirs = Theirs(StableDiffusionPipeline.from_pretrained(diffusion.embedded_folder(), safety_checker=None), folders)
     painters = {precision: ours(settings, folders, precision) for precision in precisions()}
     ways: dict[str, Callable[[], Any]] = {"diffusers, frame by frame, fp32": lambda: theirs.paint(frames)}
-    for precision, painter in painters.items():
-        ways[f"avignon, batches of {arguments.batch}, {precision}"] = partial(painter.paint, frames)
+    for precision, sampler in painters.items():
+        ways[f"avignon, batches of {arguments.batch}, {precision}"] = partial(sampler.paint, frames)
     print(f"{len(frames)} pictures of {settings.base.resolution} pixels, {arguments.steps} steps, "
           f"{torch.get_num_threads()} threads, torch {torch.__version__}", flush=True)  # fmt: skip
-    few = [replace(frame, steps=min(arguments.steps, 10)) for frame in frames[:: max(len(frames) // 6, 1)]]
+    few = [
+        replace(frame, num_inference_steps=min(arguments.steps, 10)) for frame in frames[:: max(len(frames) // 6, 1)]
+    ]
     pairs = zip(theirs.paint(few), painters["fp32"].paint(few), strict=True)
     difference = max(int(np.abs(np.asarray(a, int) - np.asarray(b, int)).max()) for a, b in pairs)
     print(f"largest difference of {len(few)} pictures in fp32: {difference} of 255", flush=True)

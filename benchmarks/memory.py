@@ -23,7 +23,10 @@ from PIL import Image
 MEASURED = r"""
 import re, sys
 from pathlib import Path
-from avignon import curate, imaging, prepare, quality
+from avignon.stages import curate
+from avignon.core import imaging
+from avignon.stages import prepare
+from avignon.curation import quality
 path = Path(sys.argv[2])
 if sys.argv[1] == "judged":
     scan = imaging.scan(path)
@@ -34,7 +37,7 @@ print(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
 """
 
 
-def painted(megapixels: float) -> Image.Image:
+def effective_steps(megapixels: float) -> Image.Image:
     """A slope of colours with noise, 1.28 times as wide as high."""
     height = round((megapixels * 1e6 / 1.28) ** 0.5)
     width = int(megapixels * 1e6 / height)
@@ -108,7 +111,7 @@ def main() -> None:
     print(f"the program alone: {peak('nothing', Path())[0]}")
     sizes = dict.fromkeys([*arguments.megapixels, arguments.whole])
     for megapixels in sizes:
-        picture = painted(megapixels)
+        picture = effective_steps(megapixels)
         for kind, (suffix, write) in KINDS.items():
             if (kind in ONLY_SMALL) is not (megapixels == arguments.whole):
                 continue

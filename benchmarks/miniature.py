@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from avignon import pipeline
 from avignon.adapters import lora as adapters
 from avignon.adapters import weights as blend
-from avignon.core.events import Voice
+from avignon.core.events import Reporter
 from avignon.core.files import read_json
 from avignon.core.records import Frame
 from avignon.core.workspace import Workspace
@@ -46,7 +46,7 @@ from avignon.recipe.load import load_recipe
 from avignon.recipe.schema import Recipe
 
 ROOT = Path(__file__).parents[1]
-SILENT = Voice("benchmark", lambda _: None)
+SILENT = Reporter("benchmark", lambda _: None)
 SIZE = 192
 HANDS = ("neutral", *PAINTERS)
 SUBJECTS = list(world.SUBJECTS)
@@ -61,13 +61,13 @@ Floats = NDArray[np.float64]
 # --- True pictures ----------------------------------------------------------------------------------------------------
 
 
-def scenes(purpose: str, count: int, *, held_out: bool = False) -> list[world.Scene]:
+def scenes(purpose: str, count: int, *, validation_works: bool = False) -> list[world.Scene]:
     """Scenes drawn evenly from the grammar; only, or never, combinations that were kept from training."""
     rng = random.Random(f"benchmark/{purpose}")
     drawn: list[world.Scene] = []
     while len(drawn) < count:
         scene = world.sample(rng)
-        if world.held_out(scene) is held_out:
+        if world.held_out(scene) is validation_works:
             drawn.append(scene)
     return drawn
 
@@ -91,7 +91,7 @@ def true_pictures(hand: str, what: Sequence[world.Scene], first: int = 0) -> Pic
 # --- The judges -------------------------------------------------------------------------------------------------------
 
 
-class Judge(nn.Module):
+class ValidationMetric(nn.Module):
     """A small convolutional network that names the subject of a picture and the hand that made it."""
 
     def __init__(self) -> None:
@@ -125,10 +125,10 @@ def tensor(pictures: Pictures) -> Tensor:
     return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
-def train_judge(pictures: Pictures, subjects: Sequence[int], hands: Sequence[int], epochs: int = 9) -> Judge:
+def train_judge(pictures: Pictures, subjects: Sequence[int], hands: Sequence[int], epochs: int = 9) -> ValidationMetric:
     """Train a judge on true pictures, mirrored at random."""
     torch.manual_seed(0)
-    judge, order = Judge().train(), np.random.default_rng(0)
+    judge, order = ValidationMetric().train(), np.random.default_rng(0)
     wanted, by = torch.tensor(subjects), torch.tensor(hands)
     steps = epochs * (len(pictures) // 64)
     optimizer = torch.optim.AdamW(judge.parameters(), lr=3e-3, weight_decay=0.02)
@@ -158,15 +158,15 @@ def subjects_of(what: Sequence[world.Scene]) -> list[int]:
     return [SUBJECTS.index(scene.subject) for scene in what]
 
 
-def neutral_judge() -> Judge:
+def neutral_judge() -> ValidationMetric:
     """The judge of the base's samples; its accuracy on held-out drawings is printed."""
-    what, test = scenes("judge", 8000), scenes("judge, test", 500) + scenes("judge, test", 500, held_out=True)
+    what, test = scenes("judge", 8000), scenes("judge, test", 500) + scenes("judge, test", 500, validation_works=True)
     judge = train_judge(true_pictures("neutral", what), subjects_of(what), [0] * len(what))
     row("judge's accuracy on held-out drawings", right(judge.look(true_pictures("neutral", test))[1], test), ">= 97 %")
     return judge
 
 
-def judge_of_hands() -> Judge:
+def judge_of_hands() -> ValidationMetric:
     """The judge of adapters' samples, trained on all three hands."""
     what = scenes("judge of hands", 3000)
     pictures = np.concatenate([true_pictures(hand, what) for hand in HANDS])
@@ -189,13 +189,13 @@ class Sampler:
         base = diffusion.load(settings, torch.bfloat16, SILENT)
         for name, folder in folders.items():
             adapters.load(base, name, folder)
-        self._painter = painting.Painter(base, settings, diffusion.device(), SILENT)
+        self._sampler = painting.ImageSampler(base, settings, diffusion.device(), SILENT)
 
     def paint(self, what: Sequence[world.Scene], weights: dict[str, float], first: int = 0) -> Pictures:
         """One sample of each scene's caption, (N, SIZE, SIZE, 3)."""
         frames = [self._frame(scene, first + k, weights) for k, scene in enumerate(what)]
         groups = [frames[k : k + 16] for k in range(0, len(frames), 16)]
-        return np.stack([np.asarray(image) for group in groups for image in self._painter.paint(group)])
+        return np.stack([np.asarray(image) for group in groups for image in self._sampler.paint(group)])
 
     def _frame(self, scene: world.Scene, seed: int, weights: dict[str, float]) -> Frame:
         settings = self._settings.generate
@@ -205,8 +205,8 @@ class Sampler:
             prompt=world.caption(scene),
             negative_prompt="",
             seed=seed,
-            steps=settings.steps,
-            guidance=settings.guidance,
+            num_inference_steps=settings.num_inference_steps,
+            guidance_scale=settings.guidance_scale,
             scheduler=settings.scheduler,
             width=SIZE,
             height=SIZE,
@@ -235,7 +235,7 @@ def obedience(arguments: argparse.Namespace) -> None:
     """How often the base paints the subject it was asked for."""
     judge, sampler = neutral_judge(), Sampler(demo(), {})
     for name, held, goal in (("seen combinations", False, ">= 90 %"), ("unseen combinations", True, ">= 80 %")):
-        what = scenes(f"obedience, {name}", arguments.samples, held_out=held)
+        what = scenes(f"obedience, {name}", arguments.samples, validation_works=held)
         named = judge.look(sampler.paint(what, {}))[1]
         row(f"base obeys, {name} ({len(what)} samples)", right(named, what), goal)
         for distance in world.DISTANCES:
@@ -274,16 +274,16 @@ def trained(folder: Path, settings: Recipe) -> Workspace:
     return space
 
 
-def style(arguments: argparse.Namespace, judge: Judge, sampler: Sampler, names: Sequence[str]) -> None:
+def style(arguments: argparse.Namespace, judge: ValidationMetric, sampler: Sampler, names: Sequence[str]) -> None:
     """How much of the way from the base to a painter an adapter goes, in features of the second judge."""
     what = scenes("style", max(arguments.samples, arguments.works))
-    asked, painted = what[: arguments.samples], what[: arguments.works]
+    asked, effective_steps = what[: arguments.samples], what[: arguments.works]
     base = judge.look(sampler.paint(asked, {}))[0]
     for name, hand in zip(names, PAINTERS, strict=True):
-        true = judge.look(true_pictures(hand, painted, first=70_000))[0]
+        true = judge.look(true_pictures(hand, effective_steps, first=70_000))[0]
         made, named = judge.look(sampler.paint(asked, {name: 1.0}))
         before, after = frechet(base, true), frechet(made, true)
-        row(f"{name}: Fréchet distance, base", before, f"{len(asked)} samples, {len(painted)} works", "")
+        row(f"{name}: Fréchet distance, base", before, f"{len(asked)} samples, {len(effective_steps)} works", "")
         row(f"{name}: Fréchet distance, adapter", after, "", "")
         row(f"{name}: share of the distance that is left", after / before, "<= 35 %")
         row(f"{name}: subject still named right", right(named, asked), ">= 75 %")
@@ -291,15 +291,17 @@ def style(arguments: argparse.Namespace, judge: Judge, sampler: Sampler, names: 
 
 def stops_of(folder: Path) -> list[dict[str, float]]:
     """The weights at the stops as the product places them: voices of equal effect, steps of equal style."""
-    settings = demo(f"generate.stops={STOPS}", "generate.spacing=even", "generate.equal_voices=true")
+    settings = demo(f"generate.stops={STOPS}", "generate.spacing=even", "generate.equalize_adapters=true")
     space = pipeline.run(settings, folder, lambda _: None, until="generate")
     placing = read_json(space.placing)["placing"]
-    strengths = {name: settings.generate.strength_of(name) for name in settings.voices}
-    path = blend.Path(settings.voices, settings.generate.path, strengths=strengths, gains=placing["gains"])
+    strengths = {name: settings.generate.strength_of(name) for name in settings.path_adapters}
+    path = blend.MixPath(settings.path_adapters, settings.generate.path, strengths=strengths, gains=placing["gains"])
     return [dict(path.at(place).weights) for place in placing["places"]]
 
 
-def dialogue(arguments: argparse.Namespace, judge: Judge, sampler: Sampler, stops: Sequence[dict[str, float]]) -> None:
+def dialogue(
+    arguments: argparse.Namespace, judge: ValidationMetric, sampler: Sampler, stops: Sequence[dict[str, float]]
+) -> None:
     """Whether every stop leads away from the first painter and towards the second, scene by scene."""
     what = [dataclasses.replace(scene, number=1) for scene in scenes("dialogue", arguments.scenes)]
     hands = [

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from avignon.core import imaging
-from avignon.core.events import Voice
+from avignon.core.events import Reporter
 from avignon.demo import world
 from avignon.demo.painters import PAINTERS
 from avignon.evaluation import style
@@ -146,7 +146,7 @@ def encoder(model: str, revision: str) -> Encoder:
     """The encoder of a directory, or else of a hub."""
     folder = Path(model).expanduser().resolve()
     settings = Evaluate(encoder=str(folder) if folder.is_dir() else model, encoder_revision=revision)
-    return load(settings, Voice("evaluate", lambda event: print(event.text)))
+    return load(settings, Reporter("evaluate", lambda event: print(event.text)))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from avignon.adapters import lora as adapters
-from avignon.core.events import Voice
+from avignon.core.events import Reporter
 from avignon.core.imaging import pixels
 from avignon.models.stable_diffusion import model as diffusion
 from avignon.recipe.load import load_recipe
@@ -48,11 +48,11 @@ from avignon.recipe.schema import Recipe
 from avignon.stages import train
 from avignon.training import dataset as batches
 from avignon.training import objective
-from avignon.training.job import Machine
-from avignon.training.optimizer import Factors, Updates
+from avignon.training.job import RuntimeConfig
+from avignon.training.optimizer import FlatParameters, OptimizerStep
 
 ROOT = Path(__file__).parents[1]
-SILENT = Voice("benchmark", lambda _: None)
+SILENT = Reporter("benchmark", lambda _: None)
 IMAGES = 14
 ROUTES = contextlib.ExitStack()
 """What a contestant has set up for all of its steps."""
@@ -161,18 +161,18 @@ def _in_step(
 ) -> Step:
     """A step of one adapter or of several; they are routed until the process ends."""
     choices = settings.train
-    machine = Machine.of(settings, device)
+    runtime = RuntimeConfig.of(settings, device)
     data = batches.encode(base, examples, choices, device, SILENT)
     unet = base.pipeline.unet
     base.pipeline.vae = base.pipeline.text_encoder = None  # not needed any more
-    prepared = train.prepare_unet(unet, names, settings, machine)
+    prepared = train.prepare_unet(unet, names, settings, runtime)
     schedule = DDPMScheduler.from_config(base.pipeline.scheduler.config)
-    factors = [Factors(parameters, diffusion.DTYPES[machine.precision]) for parameters in prepared]
-    updates = [Updates(own, choices, scaled=machine.precision == "fp16") for own in factors]
+    factors = [FlatParameters(parameters, diffusion.DTYPES[runtime.precision]) for parameters in prepared]
+    updates = [OptimizerStep(own, choices, scaled=runtime.precision == "fp16") for own in factors]
     ROUTES.enter_context(adapters.routed(unet, names))
 
     def step(number: int) -> None:
-        drawn = [batches.draw(data, choices, 1000, seed, number) for seed in range(len(names))]
+        drawn = [batches.sample_batch(data, choices, 1000, seed, number) for seed in range(len(names))]
         each = objective.denoising_losses(unet, schedule, batches.joined(drawn)).chunk(len(names))
         losses = [own.mean() for own in each]
         scaled = [loss * own.scale for loss, own in zip(losses, updates, strict=True)]

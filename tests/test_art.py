@@ -29,7 +29,7 @@ resolution = 192
 steps = 3
 [generate]
 stops = 2
-steps = 2
+num_inference_steps = 2
 scenes = [{{ prompt = "a sailing boat on the left" }}]
 """
 

@@ -361,7 +361,7 @@ def test_torch_is_not_loaded(walls: Path, tmp_path: Path, command: str) -> None:
     arguments = {"--help": (), "works": ("Ann Other", "--folder", walls)}.get(command, recipe)
     heavy = ("torch", "diffusers", "transformers", "peft", "accelerate")
     code = (
-        "import sys\nfrom avignon.cli import main\ntry:\n    main()\n"
+        "import sys\nfrom avignon.cli.main import main\ntry:\n    main()\n"
         f"finally:\n    print('loaded:', [name for name in {heavy} if name in sys.modules])"
     )
     run = python("-c", code, command, *arguments)

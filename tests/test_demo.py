@@ -20,7 +20,7 @@ from tests.support.paths import ROOT
 TABLES = ROOT / "src/avignon/demo/tables"
 BASE = ROOT / "src/avignon/demo/base"
 FEW = (
-    "train.steps=6", "train.precision=fp32", "generate.stops=3", "generate.steps=4", "generate.precision=fp32",
+    "train.steps=6", "train.precision=fp32", "generate.stops=3", "generate.num_inference_steps=4", "generate.precision=fp32",
     "generate.extra_seeds=0",
 )  # fmt: skip
 
@@ -37,8 +37,8 @@ for name in fields["weights"]:
 if fields["weights"]:
     pipeline.set_adapters(list(fields["weights"]), list(fields["weights"].values()))
 picture = pipeline(
-    fields["prompt"], negative_prompt=fields["negative_prompt"], num_inference_steps=fields["steps"],
-    guidance_scale=fields["guidance"], width=fields["width"], height=fields["height"],
+    fields["prompt"], negative_prompt=fields["negative_prompt"], num_inference_steps=fields["num_inference_steps"],
+    guidance_scale=fields["guidance_scale"], width=fields["width"], height=fields["height"],
     generator=torch.Generator().manual_seed(fields["seed"]),
 ).images[0]
 picture.save(out)

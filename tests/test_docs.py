@@ -67,7 +67,7 @@ def test_help_of_each_command() -> None:
 
 def test_library_example() -> None:
     """The README's library example imports what it says."""
-    code = "from avignon import pipeline, recipe; assert callable(pipeline.run) and callable(recipe.load)"
+    code = "from avignon import pipeline; from avignon.recipe.load import load_recipe; assert callable(pipeline.run) and callable(load_recipe)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

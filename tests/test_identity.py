@@ -13,7 +13,7 @@ import torch
 from avignon import pipeline
 from avignon.adapters import lora as adapters
 from avignon.core.errors import AdapterError, WorkspaceError
-from avignon.core.events import Event, Voice
+from avignon.core.events import Event, Reporter
 from avignon.core.files import sha256_of
 from avignon.core.workspace import Workspace
 from avignon.models.stable_diffusion import model as diffusion
@@ -26,7 +26,7 @@ from tests.support.tiny_sd import make_tiny_sd
 
 HOMER, PICASSO = "winslow-homer", "pablo-picasso"
 FINISHED = FIXTURES / "finished-run"
-SILENT = Voice("test", lambda _: None)
+SILENT = Reporter("test", lambda _: None)
 REPO = "someone/tiny-sd"
 WEIGHTS = ("unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model")
 
@@ -92,7 +92,7 @@ def test_finished_run_of_the_version_before_stays_finished(finished: tuple[Recip
     [
         ("train.steps=3", [1, 2, 3], True),
         pytest.param("train.learning_rate=2e-2", [1, 2], True, marks=pytest.mark.slow),
-        ("generate.guidance=2", [], True),
+        ("generate.guidance_scale=2", [], True),
         ("generate.spacing=uniform", [], True),
     ],
 )
@@ -346,7 +346,7 @@ def small(folder: Path, base: Path, **settings: Any) -> Recipe:
 
 def test_more_steps_at_a_constant_rate_go_on(tmp_path: Path, tiny_sd: Path) -> None:
     """Raised steps go on from the finished state, with the bits of a run that had them at once; nothing is lost."""
-    common = {"schedule": "constant", "warmup": 1}
+    common = {"lr_schedule": "constant", "warmup": 1}
     space, _ = run(small(tmp_path / "a", tiny_sd, steps=3, **common), tmp_path / "runs", "train")
     before, _ = made(space)
     _, events = run(small(tmp_path / "a", tiny_sd, steps=5, **common), tmp_path / "runs", "train")
@@ -364,8 +364,8 @@ def test_more_steps_at_a_constant_rate_go_on(tmp_path: Path, tiny_sd: Path) -> N
 @pytest.mark.slow
 def test_fewer_steps_at_a_constant_rate_begin_anew(tmp_path: Path, tiny_sd: Path) -> None:
     """A state beyond the last step wanted is set aside, and said to be."""
-    space, _ = run(small(tmp_path / "a", tiny_sd, steps=4, schedule="constant"), tmp_path / "runs", "train")
-    _, events = run(small(tmp_path / "a", tiny_sd, steps=2, schedule="constant"), tmp_path / "runs", "train")
+    space, _ = run(small(tmp_path / "a", tiny_sd, steps=4, lr_schedule="constant"), tmp_path / "runs", "train")
+    _, events = run(small(tmp_path / "a", tiny_sd, steps=2, lr_schedule="constant"), tmp_path / "runs", "train")
     assert steps_taken(events) == [1, 2]
     assert any("beyond the last step wanted, 2, and was set aside" in text for text in said(events, "warning"))
     assert any("it begins anew, because no state is there" in text for text in said(events, "warning"))
@@ -373,7 +373,7 @@ def test_fewer_steps_at_a_constant_rate_begin_anew(tmp_path: Path, tiny_sd: Path
 
 
 @pytest.mark.parametrize(
-    "settings", [{"schedule": "cosine"}, pytest.param({"schedule": "linear"}, marks=pytest.mark.slow)]
+    "settings", [{"lr_schedule": "cosine"}, pytest.param({"lr_schedule": "linear"}, marks=pytest.mark.slow)]
 )
 def test_more_steps_at_a_falling_rate_begin_anew_and_say_so(
     tmp_path: Path, tiny_sd: Path, settings: dict[str, Any]
@@ -417,7 +417,7 @@ def kept_as(space: Workspace, name: str, before: set[str]) -> Path:
 def test_checkpoints_set_aside_do_not_replace_one_another(tmp_path: Path, tiny_sd: Path) -> None:
     """Three rates one after the other: the states of the first two are both kept."""
     for rate in (1e-2, 2e-2, 3e-2):
-        recipe = small(tmp_path / "a", tiny_sd, steps=1, schedule="constant", learning_rate=rate)
+        recipe = small(tmp_path / "a", tiny_sd, steps=1, lr_schedule="constant", learning_rate=rate)
         space, _ = run(recipe, tmp_path / "runs", "train")
     assert len(list((space.adapter(HOMER) / "checkpoints" / "set-aside").iterdir())) == 2
 
@@ -457,7 +457,7 @@ def test_a_full_disk_while_setting_aside_is_a_line(
 
 
 PAINTED = {
-    "prior": ({"prior_images": 1, "steps": 1}, {"generate": {"guidance": 3.0}}),
+    "prior": ({"prior_images": 1, "steps": 1}, {"generate": {"guidance_scale": 3.0}}),
     "judged": ({"sample_every": 1, "keep": "best", "steps": 1}, {"generate": {"scheduler": "euler"}}),
 }
 

@@ -100,7 +100,7 @@ def small(museum: LocalMuseum) -> list[str]:
         "train.ranks.attention": "4",
         "train.ranks.projection": "4",
         "generate.stops": "2",
-        "generate.steps": "2",
+        "generate.num_inference_steps": "2",
     }
     return [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
 

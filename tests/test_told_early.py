@@ -13,7 +13,7 @@ import torch
 from avignon import pipeline
 from avignon.adapters import lora as adapters
 from avignon.core.errors import AdapterError, AvignonError, ModelError, RecipeError
-from avignon.core.events import Event, Voice
+from avignon.core.events import Event, Reporter
 from avignon.models.stable_diffusion import model as diffusion
 from avignon.recipe.load import load_recipe
 from avignon.recipe.schema import Ranks, Recipe
@@ -22,7 +22,7 @@ from tests.support.runs import carried, small_recipe
 from tests.support.tiny_sd import make_tiny_sd
 from tests.test_bad_input import python
 
-SILENT = Voice("test", lambda _: None)
+SILENT = Reporter("test", lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +182,7 @@ CODE = """
 import sys
 from pathlib import Path
 from avignon import pipeline
-from avignon.recipe import load
+from avignon.recipe.load import load_recipe as load
 heard = []
 pipeline.run(load(Path(sys.argv[1])), Path(sys.argv[2]), heard.append, until="generate")
 print([event.kind for event in heard], [name for name in ("torch", "diffusers", "peft") if name in sys.modules])
@@ -230,7 +230,7 @@ LINES = (
     "weights = [{ style_v1.5 = 1.0 }]",
     "adapters = { style_v1.5 = 'x' }",
     "strengths = { a.b = 1.0 }",
-    "during = { a.b = [1.0] }",
+    "weight_schedule = { a.b = [1.0] }",
 )
 
 

@@ -14,7 +14,7 @@ from avignon import __version__
 from avignon.adapters.formats import diffusers as lora_files
 from avignon.core import distributed, imaging, prompts
 from avignon.core.errors import RecipeError
-from avignon.core.events import Event, Voice
+from avignon.core.events import Event, Reporter
 from avignon.core.files import digest, sha256_of, storing, write_text
 from avignon.core.naming import shown
 from avignon.core.records import EMBEDDED
@@ -48,9 +48,9 @@ class Stage:
     def _parents(self, space: Workspace) -> list[str]:
         return [space.made_by(parent) for parent in self.parents]
 
-    def run(self, recipe: Recipe, space: Workspace, voice: Voice) -> None:
+    def run(self, recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
         """Do the stage's work. Its module is loaded here and not before: training and generating need torch."""
-        importlib.import_module(f"avignon.stages.{self.name}").run(recipe, space, voice)
+        importlib.import_module(f"avignon.stages.{self.name}").run(recipe, space, reporter)
 
 
 STAGES = (
@@ -100,7 +100,7 @@ def run(recipe: Recipe, folder: Path, listener: Callable[[Event], None], *, unti
     _check_files(recipe)
     if any(stage.name == "train" for stage in wanted):  # The stages before it go on without a base.
         _check_base(recipe)
-    if not distributed.is_first():
+    if not distributed.is_main_process():
         _assist(recipe, space, wanted)
         distributed.part()
         return space
@@ -116,7 +116,7 @@ def run(recipe: Recipe, folder: Path, listener: Callable[[Event], None], *, unti
                 continue
             listener(Event(stage.name, "start"))
             with storing(space.root):
-                stage.run(recipe, space, Voice(stage.name, listener))
+                stage.run(recipe, space, Reporter(stage.name, listener))
                 space.record(stage.name, inputs)
             listener(Event(stage.name, "done"))
     distributed.part()
@@ -164,9 +164,9 @@ def _warn_of_markup(recipe: Recipe, wanted: Sequence[Stage], listener: Callable[
     texts |= {f"artists.{number}.trigger": artist.trigger for number, artist in enumerate(recipe.artists)}
     found = [f"{piece!r} ({field})" for field, text in texts.items() for piece in prompts.markup(text)]
     if found and "generate" in [stage.name for stage in wanted]:
-        Voice("generate", listener).warn(
+        Reporter("generate", listener).warn(
             f"read as letters: {', '.join(found)}; prompts have no weights, adapters, alternatives or parts here: "
-            "adapters are mixed by generate.weights or generate.voices"
+            "adapters are mixed by generate.weights or generate.path_adapters"
         )
 
 
@@ -174,7 +174,7 @@ def _assist(recipe: Recipe, space: Workspace, wanted: Sequence[Stage]) -> None:
     """Take part in the stages that several processes do together; what is up to date is the first one's word."""
     for stage in wanted:
         if stage.shared and not distributed.agree(True):
-            stage.run(recipe, space, Voice(stage.name, lambda _: None))
+            stage.run(recipe, space, Reporter(stage.name, lambda _: None))
 
 
 def _decisions(recipe: Recipe) -> dict[str, str]:

@@ -20,9 +20,9 @@ from PIL import Image
 
 from avignon.adapters import lora as adapters
 from avignon.core.errors import AdapterError, AvignonError
-from avignon.core.events import Voice
+from avignon.core.events import Reporter
 from avignon.core.records import Frame
-from avignon.generation.sampler import Painter
+from avignon.generation.sampler import ImageSampler
 from avignon.models.stable_diffusion import model as diffusion
 from avignon.recipe.schema import Ranks, Recipe
 from tests.support.runs import small_recipe
@@ -30,7 +30,7 @@ from tests.support.saving import refuses_spoiled
 from tests.support.tiny_sd import make_tiny_sd
 
 RANKS = Ranks(attention=4, projection=3, convolution=2)
-SILENT = Voice("test", lambda _: None)
+SILENT = Reporter("test", lambda _: None)
 
 
 @pytest.fixture
@@ -174,11 +174,13 @@ SAVE_AGAIN = """
 import sys
 from pathlib import Path
 import torch
-from avignon import adapters, diffusion
-from avignon.recipe import Ranks, load
-from avignon.records import Voice
+from avignon.adapters import lora as adapters
+from avignon.models.stable_diffusion import model as diffusion
+from avignon.recipe.schema import Ranks
+from avignon.recipe.load import load_recipe as load
+from avignon.core.events import Reporter
 
-base = diffusion.load(load(Path(sys.argv[1])), torch.float32, Voice("test", lambda _: None))
+base = diffusion.load(load(Path(sys.argv[1])), torch.float32, Reporter("test", lambda _: None))
 adapters.add(base.pipeline.unet, "new", Ranks(attention=4, projection=3, convolution=2), 0.0, seed=1)
 adapters.save(base.pipeline.unet, "new", Path(sys.argv[2]))
 """
@@ -253,8 +255,8 @@ pipeline.load_lora_weights(adapter)
 pipeline(
     frame["prompt"],
     negative_prompt=frame["negative_prompt"],
-    num_inference_steps=frame["steps"],
-    guidance_scale=frame["guidance"],
+    num_inference_steps=frame["num_inference_steps"],
+    guidance_scale=frame["guidance_scale"],
     width=frame["width"],
     height=frame["height"],
     generator=torch.Generator().manual_seed(frame["seed"]),
@@ -271,8 +273,8 @@ def frame_of(base: diffusion.Base, weights: dict[str, float], **changes: Any) ->
         "prompt": "a boat on the sea",
         "negative_prompt": "",
         "seed": 3,
-        "steps": 3,
-        "guidance": 5.0,
+        "num_inference_steps": 3,
+        "guidance_scale": 5.0,
         "scheduler": "ddim",
         "width": 64,
         "height": 64,
@@ -294,7 +296,7 @@ def test_plain_diffusers_draws_the_same(
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     subprocess.run([sys.executable, "-c", PLAIN_DIFFUSERS, *arguments], check=True, env=environment, cwd=tmp_path)
     adapters.load(base, "winslow-homer", saved)
-    painter = Painter(base, recipe, torch.device("cpu"), SILENT)
+    painter = ImageSampler(base, recipe, torch.device("cpu"), SILENT)
     ours, without = painter.paint([frame])[0], painter.paint([frame_of(base, {}, negative_prompt="red")])[0]
     theirs = Image.open(tmp_path / "theirs.png")
     assert np.abs(np.asarray(ours, np.int16) - np.asarray(theirs, np.int16)).max() <= 2
@@ -642,7 +644,7 @@ def test_any_name_is_loaded(base: diffusion.Base, recipe: Recipe, saved: Path, n
     """B9: a saved adapter is put on under any name, beside one of another name, and works as under its own."""
     adapters.load(base, name, saved)
     adapters.load(base, "other", saved)
-    pictures = [Painter(base, recipe, torch.device("cpu"), SILENT).paint([frame_of(base, {one: 1.0})])[0]
+    pictures = [ImageSampler(base, recipe, torch.device("cpu"), SILENT).paint([frame_of(base, {one: 1.0})])[0]
                 for one in (name, "other")]  # fmt: skip
     assert pictures[0].tobytes() == pictures[1].tobytes()
     assert adapters._scales(base.pipeline.unet, name) == adapters._scales(base.pipeline.unet, "other") != {}

@@ -16,7 +16,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 from avignon.adapters import lora as adapters
 from avignon.core.errors import AdapterError
-from avignon.core.events import Event, Voice
+from avignon.core.events import Event, Reporter
 from avignon.core.records import Frame
 from avignon.core.workspace import Workspace
 from avignon.generation import sampler as painting
@@ -31,7 +31,7 @@ from tests.support.runs import carried, small_recipe
 from tests.support.saving import Tensors, refuses_spoiled
 
 RANKS = Ranks(attention=4, projection=3, convolution=2)
-SILENT = Voice("test", lambda _: None)
+SILENT = Reporter("test", lambda _: None)
 CPU = torch.device("cpu")
 HOMER = "winslow-homer"
 
@@ -311,23 +311,23 @@ def frame(weights: dict[str, float], seed: int = 3, **changes: Any) -> Frame:
 
 
 @pytest.fixture
-def painter(base: diffusion.Base, recipe: Recipe) -> painting.Painter:
+def sampler(base: diffusion.Base, recipe: Recipe) -> painting.ImageSampler:
     """A painter with a DoRA and a LoRA on."""
     for seed, name in enumerate(("dora", "lora"), start=1):
         learned(base.pipeline.unet, name, seed, dora=name == "dora")
-    return painting.Painter(base, recipe, CPU, SILENT)
+    return painting.ImageSampler(base, recipe, CPU, SILENT)
 
 
-def test_frames_with_a_dora_keep_to_their_weights(painter: painting.Painter) -> None:
+def test_frames_with_a_dora_keep_to_their_weights(sampler: painting.ImageSampler) -> None:
     """Frames of different weights share a batch only where none has a DoRA; all are painted as if alone."""
     frames = [frame(mix, seed) for seed, mix in enumerate((*MIXES, MIXES[1]))]
-    assert painter.groups(frames) == [[0], [1, 5], [2, 3, 4]]
-    for group in painter.groups(frames):
-        together = painter.denoise([frames[place] for place in group])
-        alone = torch.cat([painter.denoise([frames[place]]) for place in group])
+    assert sampler.groups(frames) == [[0], [1, 5], [2, 3, 4]]
+    for group in sampler.groups(frames):
+        together = sampler.denoise([frames[place] for place in group])
+        alone = torch.cat([sampler.denoise([frames[place]]) for place in group])
         assert (together - alone).abs().max() / alone.std() < 5e-5
     with pytest.raises(ValueError, match="different weights of a DoRA: dora"):
-        painter.denoise(frames[:2])
+        sampler.denoise(frames[:2])
 
 
 def test_dora_paints_as_diffusers_do(base: diffusion.Base, recipe: Recipe, saved: Path) -> None:
@@ -341,18 +341,18 @@ def test_dora_paints_as_diffusers_do(base: diffusion.Base, recipe: Recipe, saved
         generator=torch.Generator().manual_seed(3),
     ).images[0]  # fmt: skip
     adapters.load(base, "new", saved)
-    painter = painting.Painter(base, recipe, CPU, SILENT)
-    ours, without = painter.paint([frame({"new": 1.0}), frame({})])
+    sampler = painting.ImageSampler(base, recipe, CPU, SILENT)
+    ours, without = sampler.paint([frame({"new": 1.0}), frame({})])
     assert np.abs(np.asarray(ours, int) - np.asarray(theirs, int)).max() <= 1
     assert np.abs(np.asarray(ours, int) - np.asarray(without, int)).max() > 10, "the adapter shows"
 
 
-def test_effect_of_a_dora_is_that_of_all_of_it(painter: painting.Painter, base: diffusion.Base) -> None:
+def test_effect_of_a_dora_is_that_of_all_of_it(sampler: painting.ImageSampler, base: diffusion.Base) -> None:
     """An adapter's measured effect has the magnitudes in it: with larger ones, it is another."""
-    before = painter.effects([frame({})], ["dora"])["dora"]
+    before = sampler.effects([frame({})], ["dora"])["dora"]
     for magnitude in adapters.magnitudes(base.pipeline.unet, "dora").values():
         magnitude.data *= 1.3
-    assert abs(painter.effects([frame({})], ["dora"])["dora"] - before) > 0.01 * before
+    assert abs(sampler.effects([frame({})], ["dora"])["dora"] - before) > 0.01 * before
 
 
 # Training -------------------------------------------------------------------------------------------------------------
@@ -366,7 +366,7 @@ def prepared(folder: Path, base: Path, **settings: Any) -> tuple[Recipe, Workspa
 
 def run(recipe: Recipe, space: Workspace, listener: Callable[[Event], None] = lambda _: None) -> Tensors:
     """The stage alone; returns the trained tensors."""
-    train.run(recipe, space, Voice("train", listener))
+    train.run(recipe, space, Reporter("train", listener))
     return safetensors.torch.load((space.adapter("joint") / adapters.WEIGHTS_FILE).read_bytes())
 
 
@@ -395,7 +395,14 @@ def test_magnitudes_learn(whole: tuple[Recipe, Workspace, Tensors]) -> None:
 
 def test_loss_falls(tmp_path: Path, tiny_sd: Path) -> None:
     """Forty steps on, the loss on fixed draws of the works held out is lower than after the first one."""
-    settings = {"steps": 40, "batch": 4, "held_out": 1, "watch_every": 1, "schedule": "constant", "caption_dropout": 0}
+    settings = {
+        "steps": 40,
+        "batch": 4,
+        "validation_works": 1,
+        "eval_every": 1,
+        "lr_schedule": "constant",
+        "caption_dropout": 0,
+    }
     recipe, space = prepared(tmp_path, tiny_sd, checkpoint_every=40, **settings)
     run(recipe, space)
     lines = (space.adapter("joint") / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
@@ -470,7 +477,7 @@ def test_dora_is_not_compiled_unasked(tmp_path: Path, tiny_sd: Path, dora: bool,
     for asked, expected in (("auto", compiled), ("on", True)):
         fixed = {"dora": dora, "compile": asked, "precision": "fp32", "attention": "sdpa"}
         recipe = small_recipe(tmp_path / asked, tiny_sd, train=fixed)
-        assert jobs.Machine.of(recipe, torch.device("cuda")).compiled is expected
+        assert jobs.RuntimeConfig.of(recipe, torch.device("cuda")).compiled is expected
 
 
 def test_card_and_page_say_dora(
@@ -498,8 +505,8 @@ def test_dora_is_part_of_a_trainings_identity(whole: tuple[Recipe, Workspace, Te
 
     def identity(**changes: Any) -> Mapping[str, str]:
         changed = recipe.model_copy(update={"train": recipe.train.model_copy(update=changes)})
-        machine = jobs.Machine.of(changed, CPU)
-        return jobs.Job("joint", recipe.artists, changed, space, SILENT, machine, None).identity(base)
+        runtime = jobs.RuntimeConfig.of(changed, CPU)
+        return jobs.TrainingJob("joint", recipe.artists, changed, space, SILENT, runtime, None).identity(base)
 
-    assert identity() == identity(watch_every=1)
+    assert identity() == identity(eval_every=1)
     assert identity()["settings"] != identity(dora=False)["settings"]

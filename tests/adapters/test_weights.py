@@ -7,7 +7,7 @@ import pytest
 
 from avignon.adapters.weights import (
     Mix,
-    Path,
+    MixPath,
     at_step,
     block_factor,
     equal_gains,
@@ -72,17 +72,17 @@ def test_one_voice_comes_from_the_base() -> None:
 
 def test_strength_multiplies_the_voice_it_is_for() -> None:
     """Strength is a factor on a voice's weight everywhere, 1 where none is given, and zero stays exactly zero."""
-    way = Path(("a", "b"), "linear", strengths={"a": 1.5})
+    way = MixPath(("a", "b"), "linear", strengths={"a": 1.5})
     assert [way.at(t).weights for t in (0, 0.5, 1)] == [{"a": 1.5, "b": 0.0}, {"a": 0.75, "b": 0.5}, {"a": 0.0, "b": 1}]
 
 
 def test_relay_hands_over_during_the_denoising() -> None:
     """At the ends one voice has all steps; between, the later one begins and the earlier one finishes, never both."""
-    way = Path(("a", "b"), "relay", steps=20, fade=0.2)
+    way = MixPath(("a", "b"), "relay", steps=20, fade=0.2)
     assert way.at(0.0) == Mix({"a": 1.0, "b": 0.0})
     assert way.at(1.0) == Mix({"a": 0.0, "b": 1.0})
     middle = way.at(0.5)
-    a, b = middle.schedule["a"], middle.schedule["b"]
+    a, b = middle.weight_schedule["a"], middle.weight_schedule["b"]
     assert (b[0], b[-1], a[0], a[-1]) == (1, 0, 0, 1)
     assert list(b) == sorted(b, reverse=True)
     assert [x + y for x, y in zip(a, b, strict=True)] == pytest.approx([1.0] * 20)
@@ -97,7 +97,7 @@ def test_profile_over_the_steps() -> None:
     assert over_steps((0.0, 1.0, 0.0), 5) == [0.0, 0.5, 1.0, 0.5, 0.0]
     assert over_steps((0.5,), 3) == [0.5] * 3
     assert over_steps((0.2, 0.9), 1) == [0.2]
-    mix = Path(("a", "b"), "linear", steps=3, during={"a": (1.0, 0.0)}).at(0.5)
+    mix = MixPath(("a", "b"), "linear", steps=3, weight_schedule={"a": (1.0, 0.0)}).at(0.5)
     assert mix == Mix({"a": 0.25, "b": 0.5}, {"a": (0.5, 0.25, 0.0)})
     assert explicit({"a": -2.0, "c": 1.0}, {"a": (1.0, 0.0)}, 2) == Mix({"a": -1.0, "c": 1.0}, {"a": (-2.0, -0.0)})
 
@@ -112,7 +112,7 @@ def test_gains_bring_effects_to_one_height() -> None:
     effects = {"a": 0.1, "b": 0.4}
     gains = equal_gains(effects)
     assert gains == pytest.approx({"a": 2.0, "b": 0.5})
-    path = Path(("a", "b"), "linear", gains=gains)
+    path = MixPath(("a", "b"), "linear", gains=gains)
     assert path.at(0.5).weights == pytest.approx({"a": 1.0, "b": 0.25}), "whole where they are mixed evenly"
     assert [path.at(place).weights for place in (0.0, 1.0)] == [{"a": 1.0, "b": 0.0}, {"a": 0.0, "b": 1.0}]
     assert equal_gains({"a": 0.0, "b": 1.0}) == {"a": 1.0, "b": 1.0}

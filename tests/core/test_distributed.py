@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 MEETING = """
 import sys, time
 from pathlib import Path
-from avignon import processes
+from avignon.core import distributed as processes
 came = Path(sys.argv[1])
 assert processes.agree(processes.rank()) == 0
 if not processes.is_first():
@@ -100,7 +100,7 @@ def test_killed_process_ends_the_run_and_it_goes_on(tmp_path: Path, tiny_sd: Pat
 
 def trained(folder: Path, base: Path, **settings: Any) -> tuple[Path, Path]:
     """A recipe, and the folder of its run up to the adapters, from which series are made."""
-    recipe = write_recipe(folder, base, train={"learning_rate": 0.1, "schedule": "constant"}, generate=settings)
+    recipe = write_recipe(folder, base, train={"learning_rate": 0.1, "lr_schedule": "constant"}, generate=settings)
     carried(load_recipe(recipe), folder / "trained", "train")
     return recipe, folder / "trained"
 
@@ -114,7 +114,7 @@ def made(folder: Path) -> dict[str, bytes]:
 
 def test_two_processes_paint_as_one(tmp_path: Path, tiny_sd: Path) -> None:
     """Measured stops, series, extras, index and report have the bytes of one process; both painted; one speaks."""
-    recipe, start = trained(tmp_path, tiny_sd, equal_voices=True, spacing="even", stops=4, extra_seeds=1, batch=2)
+    recipe, start = trained(tmp_path, tiny_sd, equalize_adapters=True, spacing="even", stops=4, extra_seeds=1, batch=2)
     alone, both = tmp_path / "alone", tmp_path / "both"
     for folder in (alone, both):
         shutil.copytree(start, folder)
@@ -194,7 +194,7 @@ def test_alone_is_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a launcher there is one process, and its word is its own."""
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    assert distributed.is_first()
+    assert distributed.is_main_process()
     assert distributed.count() == 1
     assert distributed.agree("word") == "word"
     assert distributed.told(lambda: "word") == "word"

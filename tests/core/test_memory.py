@@ -20,7 +20,7 @@ STAGES = """
 import re, sys
 from pathlib import Path
 from avignon import pipeline
-from avignon.recipe import load
+from avignon.recipe.load import load_recipe as load
 folder, until = Path(sys.argv[1]), sys.argv[2]
 recipe = load(folder / "pair.toml", ["artists.0.decisions=words.csv"])
 pipeline.run(recipe, folder / "runs", lambda _: None, until=until)

@@ -8,7 +8,7 @@ import pytest
 from avignon import pipeline
 from avignon.core import prompts
 from avignon.core.errors import RecipeError
-from avignon.core.events import Event, Voice
+from avignon.core.events import Event, Reporter
 from avignon.models.stable_diffusion import model as diffusion
 from avignon.recipe.load import load_recipe
 from avignon.recipe.schema import Recipe
@@ -18,7 +18,7 @@ from avignon.training import dataset as batches
 from tests.support import scans
 from tests.support.runs import carried, small_recipe
 
-SILENT = Voice("test", lambda _: None)
+SILENT = Reporter("test", lambda _: None)
 TRIGGER = "in the style of hokusai"
 
 
@@ -51,7 +51,7 @@ def fitted(base: diffusion.Base, captions: list[str], trigger: str = TRIGGER) ->
     """The captions as they are trained with, and what was said of it."""
     heard: list[Event] = []
     examples = [(Path("dataset/hokusai/1.png"), {"captions": captions})]
-    [(_, found)] = batches.fitted(base, examples, {"hokusai": trigger}, Voice("train", heard.append))
+    [(_, found)] = batches.fitted(base, examples, {"hokusai": trigger}, Reporter("train", heard.append))
     return found["captions"], heard
 
 
@@ -119,7 +119,7 @@ def test_trigger_beyond_the_window_is_a_line(tmp_path: Path, tiny_sd: Path) -> N
 
 def test_training_reads_the_fitted_captions(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """B11: what is encoded for training, of the works held out too, are captions that fit; the data set is left."""
-    recipe = small_recipe(tmp_path, tiny_sd, train={"steps": 1, "held_out": 1, "mode": "joint"})
+    recipe = small_recipe(tmp_path, tiny_sd, train={"steps": 1, "validation_works": 1, "mode": "joint"})
     index = tmp_path / "scans" / "index.csv"
     index.write_text(index.read_text(encoding="utf-8").replace("Work ", TITLES["Russian"]), encoding="utf-8")
     asked: list[str] = []

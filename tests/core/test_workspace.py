@@ -117,7 +117,7 @@ def test_full_disk(full_disk: Path) -> None:
 def test_second_run_is_kept_out(space: Workspace) -> None:
     """While one run holds the folder another is refused at once; after it, even after a failure, the next may."""
     other = (
-        "import sys; from pathlib import Path; from avignon.workspace import Workspace\n"
+        "import sys; from pathlib import Path; from avignon.core.workspace import Workspace\n"
         "with Workspace(Path(sys.argv[1])).locked(): print('in')"
     )
     command = [sys.executable, "-c", other, str(space.root)]

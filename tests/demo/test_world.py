@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from avignon.core.events import Voice
+from avignon.core.events import Reporter
 from avignon.demo import world
 from avignon.demo.painters import LUMA, PAINTERS
 from avignon.models.stable_diffusion import model as diffusion
@@ -38,7 +38,7 @@ def _tensor(pictures: list[NDArray[np.uint8]]) -> torch.Tensor:
 def base() -> Any:
     """The miniature as a run loads it."""
     settings = load_recipe(ROOT / "recipes/demo.toml")
-    return diffusion.load(settings, torch.float32, Voice("test", lambda _: None))
+    return diffusion.load(settings, torch.float32, Reporter("test", lambda _: None))
 
 
 def test_grammar_is_wide() -> None:
@@ -112,7 +112,7 @@ def test_words_matter(base: Any) -> None:
     plain = world.Scene("bull", "red", 1, "noon", "fine", "middle", "near", jitter=3)
     scenes = [dataclasses.replace(plain, subject=subject) for subject in world.SUBJECTS]
     texts = diffusion.text_embeddings(
-        base, [world.caption(scene) for scene in scenes], torch.device("cpu"), Voice("test", lambda _: None)
+        base, [world.caption(scene) for scene in scenes], torch.device("cpu"), Reporter("test", lambda _: None)
     )
     pipeline = base.pipeline
     latents = pipeline.vae.encode(_tensor([np.asarray(world.render(scene, SIZE)) for scene in scenes])).latent_dist

@@ -19,7 +19,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from avignon import pipeline
 from avignon.cli.main import main
 from avignon.core.errors import ModelError, RecipeError
-from avignon.core.events import Event, Voice
+from avignon.core.events import Event, Reporter
 from avignon.core.files import read_json, sha256_of
 from avignon.evaluation import encoder, style
 from avignon.models import hub
@@ -61,7 +61,7 @@ def test_refused_token(local: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None
     local.tokens = frozenset()
     monkeypatch.setenv("HF_TOKEN", "hf_old")
     heard: list[Event] = []
-    own = encoder.load(Evaluate(encoder=REPO), Voice("evaluate", heard.append))
+    own = encoder.load(Evaluate(encoder=REPO), Reporter("evaluate", heard.append))
     assert own.revision == local.commit(REPO)
     assert ["refuses the token" in event.text for event in heard] == [True]
 
@@ -70,7 +70,7 @@ def loaded(model: Path | str, **settings: Any) -> encoder.Encoder:
     """The encoder that a recipe names so."""
     return encoder.load(
         Evaluate(encoder=str(model), **{f"encoder_{name}": value for name, value in settings.items()}),
-        Voice("evaluate", lambda _: None),
+        Reporter("evaluate", lambda _: None),
     )
 
 
@@ -270,7 +270,7 @@ def test_missing_directory_is_told_before_anything_is_done(tmp_path: Path, capsy
 def test_nothing_heavy_without_an_encoder() -> None:
     """The stage itself loads neither torch nor the hub's client."""
     heavy = ("torch", "transformers", "huggingface_hub")
-    code = f"import sys, avignon.evaluate\nprint([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, avignon.stages.evaluate\nprint([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
@@ -286,7 +286,7 @@ def test_report_and_page_with_an_encoder(tiny: dict[str, Path], tiny_sd: Path, t
     """With an encoder only the report and the page are made again: it is one more aspect there, and all else stays."""
     heard: list[Event] = []
 
-    recipe = small_recipe(tmp_path, tiny_sd, generate={"spacing": "even", "equal_voices": True})
+    recipe = small_recipe(tmp_path, tiny_sd, generate={"spacing": "even", "equalize_adapters": True})
 
     def carried(**settings: Any) -> tuple[Path, set[str]]:
         heard.clear()

@@ -11,7 +11,7 @@ from PIL import Image
 
 from avignon.core import imaging
 from avignon.core.errors import RecipeError
-from avignon.core.events import Voice
+from avignon.core.events import Reporter
 from avignon.core.files import write_bytes
 from avignon.core.workspace import Workspace
 from avignon.exhibition import films
@@ -114,7 +114,7 @@ def test_films_hang_beside_the_page(tmp_path: Path) -> None:
 
 def hung(wanted: Recipe, space: Workspace) -> list[str]:
     """Hang the exhibition; names of the films that are there then."""
-    exhibit.run(wanted, space, Voice("exhibit", lambda _: None))
+    exhibit.run(wanted, space, Reporter("exhibit", lambda _: None))
     return sorted(path.name for path in space.films.glob("*"))
 
 

@@ -126,7 +126,10 @@ def test_names_that_read_alike_stay_apart() -> None:
 def test_plain_names_are_as_the_user_wrote_them() -> None:
     """B9: dots and underscores are shown; a scheduled adapter of mean weight 0 is on; the base alone has none."""
     frame = replace(
-        FRAME, weights={"style_v1.5": 0.0}, schedule={"style_v1.5": (1.0, -1.0)}, adapters={"style_v1.5": "1" * 64}
+        FRAME,
+        weights={"style_v1.5": 0.0},
+        weight_schedule={"style_v1.5": (1.0, -1.0)},
+        adapters={"style_v1.5": "1" * 64},
     )
     assert 'Lora hashes: "style_v1.5: aaaaaaaaaaaa"' in infotext.text(frame, "", {"style_v1.5": "a" * 64})
     assert "Lora" not in infotext.text(replace(FRAME, weights={}, adapters={}), "", {"style_v1.5": "a" * 64})

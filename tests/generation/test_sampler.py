@@ -13,7 +13,7 @@ from diffusers import DDIMScheduler, StableDiffusionImg2ImgPipeline, StableDiffu
 from avignon.adapters import lora as adapters
 from avignon.adapters import weights as blend
 from avignon.core import imaging
-from avignon.core.events import Event, Voice
+from avignon.core.events import Event, Reporter
 from avignon.core.files import sha256_of
 from avignon.core.records import Frame, Source
 from avignon.generation import sampler as painting
@@ -23,7 +23,7 @@ from tests.support.museum import draw
 from tests.support.runs import small_recipe
 from tests.support.tiny_sd import make_tiny_sd
 
-SILENT = Voice("test", lambda _: None)
+SILENT = Reporter("test", lambda _: None)
 RANKS = Ranks(attention=4, projection=3, convolution=2)
 CPU = torch.device("cpu")
 
@@ -55,13 +55,13 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, dict[str, P
 
 
 @pytest.fixture
-def painter(saved: tuple[Recipe, dict[str, Path]]) -> painting.Painter:
+def sampler(saved: tuple[Recipe, dict[str, Path]]) -> painting.ImageSampler:
     """A painter with both adapters on."""
     recipe, paths = saved
     base = diffusion.load(recipe, torch.float32, SILENT)
     for name, folder in paths.items():
         adapters.load(base, name, folder)
-    return painting.Painter(base, recipe, CPU, SILENT)
+    return painting.ImageSampler(base, recipe, CPU, SILENT)
 
 
 def frame(weights: dict[str, float], seed: int = 3, **changes: Any) -> Frame:
@@ -72,24 +72,26 @@ def frame(weights: dict[str, float], seed: int = 3, **changes: Any) -> Frame:
     return replace(plain, **changes)
 
 
-def latents(painter: painting.Painter, *frames: Frame) -> torch.Tensor:
+def latents(sampler: painting.ImageSampler, *frames: Frame) -> torch.Tensor:
     """What the frames come to in one batch, in units of the latents' own size."""
-    found = painter.denoise(frames)
+    found = sampler.denoise(frames)
     return found / found.std()
 
 
 @pytest.mark.parametrize("mixes", [MIXES, MIXES[1:2] * 4])
-def test_frame_of_a_batch_is_the_one_made_alone(painter: painting.Painter, mixes: tuple[dict[str, float], ...]) -> None:
+def test_frame_of_a_batch_is_the_one_made_alone(
+    sampler: painting.ImageSampler, mixes: tuple[dict[str, float], ...]
+) -> None:
     """In one batch with others of other weights, prompts and seeds, or of the same weights, a frame is itself to 1e-5.
 
     Not to the bit: the sums are formed in another order. Without guidance every number of the latents is within 1e-5 of
     their spread; guidance multiplies what was rounded, at single numbers to 2e-5, and the root mean square is within.
     """
     plain = [frame(mix, seed, prompt=prompt) for seed, (mix, prompt) in enumerate(zip(mixes, "abcd", strict=True))]
-    for guidance, single in ((1.0, 1e-5), (5.0, 5e-5)):
-        frames = [replace(one, guidance=guidance) for one in plain]
-        together = painter.denoise(frames)
-        alone = torch.cat([painter.denoise([one]) for one in frames])
+    for guidance_scale, single in ((1.0, 1e-5), (5.0, 5e-5)):
+        frames = [replace(one, guidance_scale=guidance_scale) for one in plain]
+        together = sampler.denoise(frames)
+        alone = torch.cat([sampler.denoise([one]) for one in frames])
         assert (together - alone).abs().max() / alone.std() < single
         assert (together - alone).square().mean().sqrt() / alone.std() < 1e-5
     assert (alone[0] - alone[1]).abs().max() / alone.std() > 0.01, "the frames differ"
@@ -97,7 +99,7 @@ def test_frame_of_a_batch_is_the_one_made_alone(painter: painting.Painter, mixes
 
 @pytest.mark.parametrize("weights", MIXES)
 def test_painter_equals_diffusers(
-    saved: tuple[Recipe, dict[str, Path]], painter: painting.Painter, weights: dict[str, float]
+    saved: tuple[Recipe, dict[str, Path]], sampler: painting.ImageSampler, weights: dict[str, float]
 ) -> None:
     """Alone or among others, a picture is StableDiffusionPipeline's with `set_adapters`, within 1/255."""
     recipe, paths = saved
@@ -114,43 +116,43 @@ def test_painter_equals_diffusers(
         "a boat on the sea", negative_prompt="red", num_inference_steps=3, guidance_scale=5.0, width=64, height=64,
         generator=torch.Generator().manual_seed(3),
     ).images[0]  # fmt: skip
-    ours = painter.paint([frame(weights)])[0]
-    among = painter.paint([frame(MIXES[1], 8), frame(weights), frame(MIXES[2], 9)])[1]
+    ours = sampler.paint([frame(weights)])[0]
+    among = sampler.paint([frame(MIXES[1], 8), frame(weights), frame(MIXES[2], 9)])[1]
     for picture in (ours, among):
         assert np.abs(np.asarray(picture, int) - np.asarray(theirs, int)).max() <= 1
 
 
-def test_schedule_is_followed_step_by_step(painter: painting.Painter) -> None:
+def test_schedule_is_followed_step_by_step(sampler: painting.ImageSampler) -> None:
     """A constant schedule is the constant weight; with the weight at one step only, the others are the base's."""
-    constant = latents(painter, frame({"one": 0.5}))
-    spelled = latents(painter, frame({"one": 0.5}, schedule={"one": (0.5, 0.5, 0.5)}))
+    constant = latents(sampler, frame({"one": 0.5}))
+    spelled = latents(sampler, frame({"one": 0.5}, weight_schedule={"one": (0.5, 0.5, 0.5)}))
     assert torch.equal(constant, spelled)
-    early = latents(painter, frame({"one": 1 / 3}, schedule={"one": (1.0, 0.0, 0.0)}))
-    late = latents(painter, frame({"one": 1 / 3}, schedule={"one": (0.0, 0.0, 1.0)}))
-    base = latents(painter, frame({}))
+    early = latents(sampler, frame({"one": 1 / 3}, weight_schedule={"one": (1.0, 0.0, 0.0)}))
+    late = latents(sampler, frame({"one": 1 / 3}, weight_schedule={"one": (0.0, 0.0, 1.0)}))
+    base = latents(sampler, frame({}))
     assert min((one - other).abs().max() for one, other in ((early, late), (early, base), (late, base))) > 1e-3
-    silent = latents(painter, frame({"one": 0.0}, schedule={"one": (0.0, 0.0, 0.0)}))
+    silent = latents(sampler, frame({"one": 0.0}, weight_schedule={"one": (0.0, 0.0, 0.0)}))
     assert torch.equal(silent, base)
 
 
-def test_blocks_are_weighted_by_name(painter: painting.Painter) -> None:
+def test_blocks_are_weighted_by_name(sampler: painting.ImageSampler) -> None:
     """Factors 1 change nothing, factors 0 everywhere leave the base, convolutions included; up alone is neither."""
-    whole, base = latents(painter, frame({"one": 1.0})), latents(painter, frame({}))
-    ones = latents(painter, frame({"one": 1.0}, blocks={"one": {"down": 1.0, "mid": 1.0, "up": 1.0}}))
-    none = latents(painter, frame({"one": 1.0}, blocks={"one": {"down": 0.0, "mid": 0.0, "up": 0.0}}))
-    up = latents(painter, frame({"one": 1.0}, blocks={"one": {"down": 0.0, "mid": 0.0}}))
+    whole, base = latents(sampler, frame({"one": 1.0})), latents(sampler, frame({}))
+    ones = latents(sampler, frame({"one": 1.0}, block_weights={"one": {"down": 1.0, "mid": 1.0, "up": 1.0}}))
+    none = latents(sampler, frame({"one": 1.0}, block_weights={"one": {"down": 0.0, "mid": 0.0, "up": 0.0}}))
+    up = latents(sampler, frame({"one": 1.0}, block_weights={"one": {"down": 0.0, "mid": 0.0}}))
     assert torch.equal(whole, ones)
     assert torch.allclose(none, base, atol=1e-5)
     assert min((up - whole).abs().max(), (up - base).abs().max()) > 1e-2
 
 
-def test_mixed_batch_follows_blocks_and_schedules(painter: painting.Painter) -> None:
+def test_mixed_batch_follows_blocks_and_schedules(sampler: painting.ImageSampler) -> None:
     """Sample by sample, too, blocks and schedules are followed: each frame of a mixed batch is the one made alone."""
     blocks = {"one": {"up": 0.3, "down_blocks.1": -1.0}}
-    frames = [frame({"one": 0.5, "two": 1.0}, 1, blocks=blocks, schedule={"one": (1.0, 0.5, 0.0)}),
-              frame({"one": 1.0}, 2, blocks=blocks)]  # fmt: skip
-    together = painter.denoise(frames)
-    alone = torch.cat([painter.denoise([one]) for one in frames])
+    frames = [frame({"one": 0.5, "two": 1.0}, 1, block_weights=blocks, weight_schedule={"one": (1.0, 0.5, 0.0)}),
+              frame({"one": 1.0}, 2, block_weights=blocks)]  # fmt: skip
+    together = sampler.denoise(frames)
+    alone = torch.cat([sampler.denoise([one]) for one in frames])
     assert (together - alone).abs().max() / alone.std() < 5e-5
 
 
@@ -172,7 +174,7 @@ def test_unet_is_left_as_it_was(saved: tuple[Recipe, dict[str, Path]]) -> None:
         ]
 
     before, values = state(), [p.detach().clone() for p in unet.parameters()]
-    painting.Painter(base, recipe, CPU, SILENT).paint([frame({"one": 1.0}), frame({"one": 0.5, "new": 1.0})])
+    painting.ImageSampler(base, recipe, CPU, SILENT).paint([frame({"one": 1.0}), frame({"one": 0.5, "new": 1.0})])
     after = state()
     assert [(key, grad) for key, _, grad in after[0]] == [(key, grad) for key, _, grad in before[0]]
     assert after[1] == before[1]
@@ -180,12 +182,12 @@ def test_unet_is_left_as_it_was(saved: tuple[Recipe, dict[str, Path]]) -> None:
     assert all(parameter.requires_grad for parameter in trained)
 
 
-def test_effects_grow_with_the_adapter(painter: painting.Painter) -> None:
+def test_effects_grow_with_the_adapter(sampler: painting.ImageSampler) -> None:
     """An adapter's effect is measured alone, and one at half its weight has less of it."""
-    full = painter.effects([frame({}, 1), frame({}, 2)], ("one", "two"))
+    full = sampler.effects([frame({}, 1), frame({}, 2)], ("one", "two"))
     assert min(full.values()) > 0
-    halved = painter.effects([frame({}, 1, blocks={"one": dict.fromkeys(("down", "mid", "up"), 0.5)})], ("one",))
-    whole = painter.effects([frame({}, 1)], ("one",))
+    halved = sampler.effects([frame({}, 1, block_weights={"one": dict.fromkeys(("down", "mid", "up"), 0.5)})], ("one",))
+    whole = sampler.effects([frame({}, 1)], ("one",))
     assert 0.3 < halved["one"] / whole["one"] < 0.9
 
 
@@ -195,14 +197,16 @@ def test_batches_keep_equal_weights_together() -> None:
     assert list(painting.groups(frames, 4)) == [[0, 1, 2, 3], [5, 6, 7, 8], [4, 9]]
     assert list(painting.groups(frames, 8)) == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
     assert list(painting.groups(frames, 16)) == [list(range(10))]
-    mixed = [frame({}, 1), frame({}, 1, steps=4), frame({}, 2)]
+    mixed = [frame({}, 1), frame({}, 1, num_inference_steps=4), frame({}, 2)]
     assert list(painting.groups(mixed, 8)) == [[0, 2], [1]]
 
 
-def test_batch_that_does_not_fit_is_halved(saved: tuple[Recipe, dict[str, Path]], painter: painting.Painter) -> None:
+def test_batch_that_does_not_fit_is_halved(
+    saved: tuple[Recipe, dict[str, Path]], sampler: painting.ImageSampler
+) -> None:
     """Out of memory, a batch is halved with a note, and the pictures are all there; one alone is the end of it."""
     heard: list[Event] = []
-    narrow = painting.Painter(painter._base, saved[0], CPU, Voice("generate", heard.append))
+    narrow = painting.ImageSampler(sampler._base, saved[0], CPU, Reporter("generate", heard.append))
     denoise, sizes = narrow.denoise, []
 
     def small(frames: Any) -> torch.Tensor:
@@ -214,17 +218,20 @@ def test_batch_that_does_not_fit_is_halved(saved: tuple[Recipe, dict[str, Path]]
     narrow.denoise = small  # type: ignore[method-assign]
     frames = [frame({"one": 1.0}, seed) for seed in range(4)]
     pictures = narrow.paint(frames)
-    assert [p.tobytes() for p in pictures] == [painter.paint([one])[0].tobytes() for one in frames]
+    assert [p.tobytes() for p in pictures] == [sampler.paint([one])[0].tobytes() for one in frames]
     assert sizes == [4, 2, 1, 1, 2, 1, 1]
     assert next(event.kind for event in heard) == "note"
 
 
-def test_relay_is_painted(painter: painting.Painter) -> None:
+def test_relay_is_painted(sampler: painting.ImageSampler) -> None:
     """A relay's middle is neither voice alone, and its ends are exactly them."""
-    way = blend.Path(("one", "two"), "relay", steps=3)
-    ends = [latents(painter, frame(dict(mix.weights), schedule=mix.schedule)) for mix in map(way.at, (0.0, 0.5, 1.0))]
-    assert torch.equal(ends[0], latents(painter, frame({"one": 1.0})))
-    assert torch.equal(ends[2], latents(painter, frame({"two": 1.0})))
+    way = blend.MixPath(("one", "two"), "relay", steps=3)
+    ends = [
+        latents(sampler, frame(dict(mix.weights), weight_schedule=mix.weight_schedule))
+        for mix in map(way.at, (0.0, 0.5, 1.0))
+    ]
+    assert torch.equal(ends[0], latents(sampler, frame({"one": 1.0})))
+    assert torch.equal(ends[2], latents(sampler, frame({"two": 1.0})))
     assert min((ends[1] - ends[0]).abs().max(), (ends[1] - ends[2]).abs().max()) > 1e-2
 
 
@@ -239,13 +246,13 @@ def photograph(saved: tuple[Recipe, dict[str, Path]], tmp_path: Path) -> tuple[R
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "pndm", "euler", "dpm++"])
-@pytest.mark.parametrize(("strength", "guidance"), [(0.5, 5.0), (1.0, 1.0)])
+@pytest.mark.parametrize(("strength", "guidance_scale"), [(0.5, 5.0), (1.0, 1.0)])
 def test_picture_from_a_source_equals_diffusers(
     saved: tuple[Recipe, dict[str, Path]],
     photograph: tuple[Recipe, Path],
     scheduler: str,
     strength: float,
-    guidance: float,
+    guidance_scale: float,
 ) -> None:
     """From a photograph, latents are StableDiffusionImg2ImgPipeline's with `set_adapters`, to 5e-5 of their spread.
 
@@ -257,12 +264,12 @@ def test_picture_from_a_source_equals_diffusers(
         adapters.load(base, name, folder)
     one = frame(
         {"one": 0.6, "two": 0.7},
-        steps=6,
-        guidance=guidance,
+        num_inference_steps=6,
+        guidance_scale=guidance_scale,
         scheduler=scheduler,
         source=Source("boat.png", sha256_of(path), strength),
     )
-    ours = painting.Painter(base, recipe, CPU, SILENT).denoise([one, replace(one, seed=9)])
+    ours = painting.ImageSampler(base, recipe, CPU, SILENT).denoise([one, replace(one, seed=9)])
     theirs = StableDiffusionImg2ImgPipeline(**base.pipeline.components, requires_safety_checker=False)
     theirs.set_progress_bar_config(disable=True)
     theirs.scheduler = diffusion.scheduler(base, scheduler)
@@ -272,15 +279,15 @@ def test_picture_from_a_source_equals_diffusers(
     for seed, latent in zip((3, 9), ours, strict=True):
         expected = theirs(
             "a boat on the sea", image=square, strength=strength, negative_prompt="red", num_inference_steps=6,
-            guidance_scale=guidance, generator=torch.Generator().manual_seed(seed), output_type="latent",
+            guidance_scale=guidance_scale, generator=torch.Generator().manual_seed(seed), output_type="latent",
         ).images[0]  # fmt: skip
         assert float((latent - expected).abs().max() / expected.std()) < 5e-5
 
 
-def test_noise_goes_from_seed_to_seed(painter: painting.Painter) -> None:
+def test_noise_goes_from_seed_to_seed(sampler: painting.ImageSampler) -> None:
     """At the ends it is the seeds' own to the bit, between them of the same length, and a frame there is its own."""
-    one, other = painter._drawn(frame({}, 3))[0], painter._drawn(frame({}, 4))[0]
-    at = {t: painter._drawn(frame({}, 3, to_seed=4, seed_place=t))[0] for t in (0.0, 0.25, 0.5, 1.0)}
+    one, other = sampler._drawn(frame({}, 3))[0], sampler._drawn(frame({}, 4))[0]
+    at = {t: sampler._drawn(frame({}, 3, to_seed=4, seed_place=t))[0] for t in (0.0, 0.25, 0.5, 1.0)}
     assert torch.equal(at[0.0], one)
     assert torch.equal(at[1.0], other)
     assert float(at[0.5].norm()) == pytest.approx(float(one.norm() + other.norm()) / 2, rel=0.02)
@@ -289,19 +296,22 @@ def test_noise_goes_from_seed_to_seed(painter: painting.Painter) -> None:
 
 
 def test_little_strength_keeps_the_source(
-    saved: tuple[Recipe, dict[str, Path]], photograph: tuple[Recipe, Path], painter: painting.Painter
+    saved: tuple[Recipe, dict[str, Path]], photograph: tuple[Recipe, Path], sampler: painting.ImageSampler
 ) -> None:
     """One step of twenty leaves a source nearly as it is; pictures of other strengths never share a batch."""
     recipe, path = photograph
-    from_source = painting.Painter(painter._base, recipe, CPU, SILENT)
-    frames = [frame({}, steps=20, source=Source("boat.png", sha256_of(path), share)) for share in (0.05, 0.5, 1.0)]
+    from_source = painting.ImageSampler(sampler._base, recipe, CPU, SILENT)
+    frames = [
+        frame({}, num_inference_steps=20, source=Source("boat.png", sha256_of(path), share))
+        for share in (0.05, 0.5, 1.0)
+    ]
     clean = from_source._source(frames[0])
     away = [float((from_source.denoise([one]) - clean).abs().mean()) for one in frames]
     assert away[0] < min(away[1:]) / 5, "the tiny base is untrained: more is not always farther"
-    assert [len(group) for group in painting.groups([*frames, frame({}, steps=20)], 4)] == [1, 1, 1, 1]
+    assert [len(group) for group in painting.groups([*frames, frame({}, num_inference_steps=20)], 4)] == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "pndm", "euler", "dpm++"])
-def test_schedules_under_every_scheduler(painter: painting.Painter, scheduler: str) -> None:
+def test_schedules_under_every_scheduler(sampler: painting.ImageSampler, scheduler: str) -> None:
     """A schedule has a weight for every step, also where a scheduler asks the UNet once more than it has steps."""
-    painter.denoise([frame({"one": 0.5}, scheduler=scheduler, schedule={"one": (1.0, 0.5, 0.0)})])
+    sampler.denoise([frame({"one": 0.5}, scheduler=scheduler, weight_schedule={"one": (1.0, 0.5, 0.0)})])

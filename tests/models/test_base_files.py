@@ -26,7 +26,7 @@ from diffusers import (
 
 from avignon import pipeline
 from avignon.core.errors import InputError, ModelError, RecipeError
-from avignon.core.events import Event, Voice
+from avignon.core.events import Event, Reporter
 from avignon.core.records import Frame
 from avignon.generation import sampler as painting
 from avignon.models.stable_diffusion import files as bases
@@ -34,7 +34,7 @@ from avignon.models.stable_diffusion import model as diffusion
 from avignon.recipe.schema import SCHEDULERS, Recipe
 from tests.support.runs import carried, small_recipe
 
-SILENT = Voice("generate", lambda _: None)
+SILENT = Reporter("generate", lambda _: None)
 CPU = torch.device("cpu")
 SAMPLERS = get_args(SCHEDULERS)
 SCHEDULER = "scheduler/scheduler_config.json"
@@ -93,10 +93,10 @@ def loaded(base: Path, **generate: Any) -> diffusion.Base:
     return diffusion.load(recipe_of(base, **generate), torch.float32, SILENT)
 
 
-def painted(base: diffusion.Base, recipe: Recipe, sampler: str, steps: int = 4) -> Any:
+def denoised(base: diffusion.Base, recipe: Recipe, sampler: str, steps: int = 4) -> Any:
     """A picture, as numbers of 0 to 255."""
     frame = Frame("scene-1", "base", "a boat", "", 3, steps, 5.0, sampler, 64, 64, {}, "", {}, "fp32")
-    return np.asarray(painting.Painter(base, recipe, CPU, SILENT).paint([frame])[0], int)
+    return np.asarray(painting.ImageSampler(base, recipe, CPU, SILENT).paint([frame])[0], int)
 
 
 def described(base: Path, name: str, **changes: Any) -> Path:
@@ -113,7 +113,7 @@ CLEAN: dict[str, dict[str, Any]] = {}
 
 def pictures(base: diffusion.Base, recipe: Recipe) -> dict[str, Any]:
     """One by each sampler."""
-    return {sampler: painted(base, recipe, sampler) for sampler in SAMPLERS}
+    return {sampler: denoised(base, recipe, sampler) for sampler in SAMPLERS}
 
 
 def test_there_are_savers() -> None:
@@ -227,7 +227,7 @@ def test_zero_terminal_snr_with_v_is_painted(copy: Path, zero: dict[str, Any], s
         scheduler = diffusion.scheduler(base, sampler)
         scheduler.set_timesteps(10)
         assert int(scheduler.timesteps[0]) == 999
-        found[sampler] = painted(base, recipe, sampler, 20)
+        found[sampler] = denoised(base, recipe, sampler, 20)
         assert found[sampler].std() > 5
     assert np.abs(found["ddim"] - found["euler"]).mean() < 40
     with pytest.raises(RecipeError, match=r"generate\.scheduler: 'pndm' cannot be used .*allowed are ddim, euler, dpm"):
@@ -240,7 +240,7 @@ def test_prediction_of_the_sample(copy: Path, sampler: str) -> None:
     described(copy, SCHEDULER, prediction_type="sample")
     if sampler in ("ddim", "dpm++"):
         recipe = recipe_of(copy, scheduler=sampler)
-        painted(diffusion.load(recipe, torch.float32, SILENT), recipe, sampler)
+        effective_steps(diffusion.load(recipe, torch.float32, SILENT), recipe, sampler)
     else:
         with pytest.raises(RecipeError, match=r"generate\.scheduler: .* predicts 'sample'; allowed are ddim, dpm"):
             loaded(copy, scheduler=sampler)
@@ -251,7 +251,7 @@ def test_more_steps_than_noise_levels(copy: Path, sampler: str) -> None:
     """As many steps as the base's noise schedule allows are painted; one more is refused in one line."""
     described(copy, SCHEDULER, num_train_timesteps=20, timestep_spacing="gone")
     recipe = recipe_of(copy, scheduler=sampler, steps=19)
-    painted(diffusion.load(recipe, torch.float32, SILENT), recipe, sampler, 19)
+    effective_steps(diffusion.load(recipe, torch.float32, SILENT), recipe, sampler, 19)
     with pytest.raises(RecipeError, match=r"generate\.steps: 20 is not allowed; .* 20 levels, so at most 19"):
         loaded(copy, scheduler=sampler, steps=20)
 
@@ -260,7 +260,7 @@ def test_shifted_noise_is_said(copy: Path) -> None:
     """What a video sampler wrote beside the betas is not used, and a warning says so."""
     saved_by(copy, diffusers.CogVideoXDDIMScheduler)
     heard: list[Event] = []
-    diffusion.load(recipe_of(copy), torch.float32, Voice("train", heard.append))
+    diffusion.load(recipe_of(copy), torch.float32, Reporter("train", heard.append))
     assert ["snr_shift_scale" in event.text for event in heard if event.kind == "warning"] == [True]
 
 
@@ -339,7 +339,7 @@ def test_a_sampler_is_refused_before_anything_is_fetched(copy: Path, tmp_path: P
 
 def test_looking_at_a_base_needs_no_torch(copy: Path) -> None:
     """The check at a run's start reads small files alone."""
-    code = "import sys; from pathlib import Path; from avignon import bases; bases.check(Path(sys.argv[1]), ''); " \
+    code = "import sys; from pathlib import Path; from avignon.models.stable_diffusion import files; files.check(Path(sys.argv[1]), ''); " \
            "assert 'torch' not in sys.modules and 'diffusers' not in sys.modules"  # fmt: skip
     subprocess.run([sys.executable, "-c", code, str(copy)], check=True)
 
@@ -391,7 +391,7 @@ def test_tokenizer_is_as_long_as_its_encoder(copy: Path, told: Any) -> None:
     base = loaded(copy)
     assert base.pipeline.tokenizer.model_max_length == 77
     heard: list[Event] = []
-    read = diffusion.text_embeddings(base, ["the sea " * 60], CPU, Voice("train", heard.append))
+    read = diffusion.text_embeddings(base, ["the sea " * 60], CPU, Reporter("train", heard.append))
     assert read.shape == (1, 77, 16)
     assert "longer than the base's 77 tokens" in heard[0].text
 

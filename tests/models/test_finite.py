@@ -20,7 +20,7 @@ from avignon.adapters import lora as adapters
 from avignon.cli.main import main
 from avignon.core import imaging
 from avignon.core.errors import AdapterError, AvignonError, ModelError, RecipeError, WorkspaceError
-from avignon.core.events import Voice
+from avignon.core.events import Reporter
 from avignon.core.files import digest, json_text, json_value, read_json, write_json
 from avignon.core.records import Frame
 from avignon.generation import sampler as painting
@@ -31,12 +31,12 @@ from avignon.recipe.schema import Ranks, Recipe
 from avignon.stages import generate, train
 from avignon.training import dataset as batches
 from avignon.training import validation as studies
-from avignon.training.job import Machine
-from avignon.training.metrics import Journal, Step
+from avignon.training.job import RuntimeConfig
+from avignon.training.metrics import MetricsLogger, Step
 from tests.support.runs import carried, small_recipe, write_recipe
 from tests.support.tiny_encoders import make_encoder
 
-SILENT = Voice("generate", lambda _: None)
+SILENT = Reporter("generate", lambda _: None)
 CPU = torch.device("cpu")
 BAD = {"NaN": math.nan, "infinity": math.inf, "minus infinity": -math.inf}
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -112,9 +112,9 @@ def test_a_base_that_overflows(copy: Path, tmp_path: Path) -> None:
     recipe = small_recipe(tmp_path / "recipe", copy)
     with pytest.raises(ModelError, match=rf"unet: {name} overflows in torch\.float16; set precision to fp32 or bf16"):
         diffusion.load(recipe, torch.float16, SILENT)
-    machine = replace(Machine.of(recipe, CPU), precision="fp16")
+    runtime = replace(RuntimeConfig.of(recipe, CPU), precision="fp16")
     with pytest.raises(ModelError, match=rf"{name} overflows in fp16; set train\.precision to bf16 or fp32"):
-        train.prepare_unet(loaded(recipe).pipeline.unet, ["new"], recipe, machine)
+        train.prepare_unet(loaded(recipe).pipeline.unet, ["new"], recipe, runtime)
 
 
 @pytest.mark.parametrize("value", BAD.values(), ids=BAD.keys())
@@ -193,15 +193,15 @@ def bad_where(text: torch.Tensor, value: float) -> Callable[..., Any]:
 def test_latents_name_their_picture(recipe: Recipe, monkeypatch: pytest.MonkeyPatch, value: float) -> None:
     """Of a batch, the line names the one picture that came to nothing, and what to change."""
     base = loaded(recipe)
-    painter = painting.Painter(base, recipe, CPU, SILENT)
+    sampler = painting.ImageSampler(base, recipe, CPU, SILENT)
     bad = diffusion.text_embeddings(base, ["boat 2"], CPU, SILENT)
     monkeypatch.setattr(base.pipeline.unet, "forward", bad_where(bad, value))
-    painter.paint([frame(1), frame(3)])
+    sampler.paint([frame(1), frame(3)])
     with pytest.raises(ModelError) as refused:
-        painter.paint([frame(1), frame(2), frame(3)])
+        sampler.paint([frame(1), frame(2), frame(3)])
     assert str(refused.value) == (
         "scene-2/stop-1 ('boat 2', seed 2, no adapter) comes to NaN or infinity with ddim in float32: lower "
-        "generate.guidance, generate.strength or the adapters' weights"
+        "generate.guidance_scale, generate.strength or the adapters' weights"
     )
 
 
@@ -209,33 +209,33 @@ def test_half_precision_is_named_as_the_cause(recipe: Recipe, monkeypatch: pytes
     """In another precision than fp32, that is the first thing to change, in the words of the stage that paints."""
     base = diffusion.load(recipe, torch.bfloat16, SILENT)
     for stage in ("train", "generate"):
-        painter = painting.Painter(base, recipe, CPU, Voice(stage, lambda _: None))
+        sampler = painting.ImageSampler(base, recipe, CPU, Reporter(stage, lambda _: None))
         monkeypatch.setattr(base.pipeline.unet, "forward", lambda noisy, *_, **__: (noisy * math.nan,))
         with pytest.raises(ModelError, match=rf"in bfloat16: set {stage}\.precision to fp32, or lower"):
-            painter.denoise([frame()])
+            sampler.denoise([frame()])
 
 
 def test_pixels_name_their_picture(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     """So do pixels that the VAE spoils."""
     base = loaded(recipe)
-    painter = painting.Painter(base, recipe, CPU, SILENT)
+    sampler = painting.ImageSampler(base, recipe, CPU, SILENT)
     monkeypatch.setattr(base.pipeline.vae, "decode", lambda x, **_: (torch.full((1, 3, 64, 64), math.inf),))
     with pytest.raises(ModelError, match=r"scene-4/stop-1 .* comes to NaN or infinity"):
-        painter.paint([frame(4)])
+        sampler.paint([frame(4)])
 
 
 def test_effects_name_their_adapter(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is measured of an adapter is finite, or the line names the adapter."""
     base, path = loaded(recipe), saved(recipe, tmp_path / "new")
     adapters.load(base, "new", path.parent)
-    painter = painting.Painter(base, recipe, CPU, SILENT)
-    assert math.isfinite(painter.effects([frame()], ["new"])["new"])
+    sampler = painting.ImageSampler(base, recipe, CPU, SILENT)
+    assert math.isfinite(sampler.effects([frame()], ["new"])["new"])
     with torch.no_grad():
         for key, parameter in base.pipeline.unet.named_parameters():
             if "lora_" in key:
                 parameter.fill_(1e30)
     with pytest.raises(ModelError, match=r"new 1\) comes to NaN or infinity"):
-        painter.effects([frame()], ["new"])
+        sampler.effects([frame()], ["new"])
 
 
 def test_training_image_is_named(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,29 +266,29 @@ def test_embedding_is_named(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(encoder, "forward", last_bad)
     with pytest.raises(ModelError, match=r"makes NaN or infinity of 'sea' in torch\.float32; set train\.precision"):
-        diffusion.text_embeddings(base, ["boat", "sea"], CPU, Voice("train", lambda _: None))
+        diffusion.text_embeddings(base, ["boat", "sea"], CPU, Reporter("train", lambda _: None))
 
 
 def test_samples_and_held_out_works_while_training(
     tiny_sd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A sample painted on the way, and the loss on held-out works, stop the training, and its checkpoints are kept."""
-    recipe = small_recipe(tmp_path, tiny_sd, train={"sample_every": 3, "held_out": 1})
+    recipe = small_recipe(tmp_path, tiny_sd, train={"sample_every": 3, "validation_works": 1})
     space, _ = carried(recipe, tmp_path / "runs")
     with monkeypatch.context() as patch:
-        patch.setattr(painting.Painter, "_predict", lambda self, noisy, *_: noisy * math.nan)
+        patch.setattr(painting.ImageSampler, "_predict", lambda self, noisy, *_: noisy * math.nan)
         with pytest.raises(ModelError, match=r"scene-1.* comes to NaN or infinity with ddim in float32"):
-            train.run(recipe, space, Voice("train", lambda _: None))
+            train.run(recipe, space, Reporter("train", lambda _: None))
     assert list((space.adapter("winslow-homer") / "checkpoints").glob("step-*.pt"))
     monkeypatch.setattr(
-        "avignon.training.adapter_trainer.held_out_draws", lambda *_: _infinite(batches.held_out_draws(*_))
+        "avignon.training.adapter_trainer.validation_batch", lambda *_: _infinite(batches.validation_batch(*_))
     )
     with pytest.raises(AvignonError, match="the loss on the works held out is nan"):
-        train.run(recipe, space, Voice("train", lambda _: None))
+        train.run(recipe, space, Reporter("train", lambda _: None))
 
 
-def _infinite(draw: batches.Draw) -> batches.Draw:
-    return replace(draw, latents=draw.latents * math.nan)
+def _infinite(sample_batch: batches.Batch) -> batches.Batch:
+    return replace(sample_batch, latents=sample_batch.latents * math.nan)
 
 
 def test_the_bases_own_pictures_are_made_again(tmp_path: Path) -> None:
@@ -340,13 +340,13 @@ def test_card_with_a_bad_number(recipe: Recipe, tmp_path: Path) -> None:
 
 def test_journal_has_no_word_for_infinity(tmp_path: Path) -> None:
     """The norm of a step that fp16 passed over is null in the journal; one with Infinity, of before, is still read."""
-    with Journal(tmp_path, 0, writes=True) as journal:
-        journal.write(Step(1, 0.1, torch.tensor(0.5), torch.tensor(math.inf)), {})
+    with MetricsLogger(tmp_path, 0, writes=True) as logger:
+        logger.write(Step(1, 0.1, torch.tensor(0.5), torch.tensor(math.inf)), {})
     text = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8")
     assert json_value(text)["gradient_norm"] is None
     (tmp_path / "metrics.jsonl").write_text(text.replace("null", "Infinity"), encoding="utf-8")
-    with Journal(tmp_path, 1, writes=True) as journal:
-        assert journal.recent == 0.5
+    with MetricsLogger(tmp_path, 1, writes=True) as logger:
+        assert logger.recent == 0.5
 
 
 def test_card_of_a_training_that_lost_its_journal(tiny_sd: Path, tmp_path: Path) -> None:
@@ -356,9 +356,9 @@ def test_card_of_a_training_that_lost_its_journal(tiny_sd: Path, tmp_path: Path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cards, "card", None)  # Fails after the last step, with its checkpoint written.
         with pytest.raises(TypeError):
-            train.run(recipe, space, Voice("train", lambda _: None))
+            train.run(recipe, space, Reporter("train", lambda _: None))
     (space.adapter("joint") / "metrics.jsonl").unlink()
-    train.run(recipe, space, Voice("train", lambda _: None))
+    train.run(recipe, space, Reporter("train", lambda _: None))
     assert read_json(space.adapter("joint") / "card.json")["metrics"]["final_loss"] is None
     assert "final loss unknown" in (space.adapter("joint") / "README.md").read_text(encoding="utf-8")
 
@@ -366,10 +366,10 @@ def test_card_of_a_training_that_lost_its_journal(tiny_sd: Path, tmp_path: Path)
 # Recipes --------------------------------------------------------------------------------------------------------------
 
 PLACES: dict[str, Any] = {
-    "guidance": lambda x: {"generate": {"guidance": x}},
+    "guidance": lambda x: {"generate": {"guidance_scale": x}},
     "weights": lambda x: {"generate": {"weights": [{"winslow-homer": x}]}},
-    "blocks": lambda x: {"generate": {"blocks": {"winslow-homer": {"up": x}}}},
-    "during": lambda x: {"generate": {"during": {"winslow-homer": [1.0, x]}}},
+    "block_weights": lambda x: {"generate": {"block_weights": {"winslow-homer": {"up": x}}}},
+    "weight_schedule": lambda x: {"generate": {"weight_schedule": {"winslow-homer": [1.0, x]}}},
     "strengths": lambda x: {"generate": {"strengths": {"winslow-homer": x}}},
     "learning_rate": lambda x: {"train": {"learning_rate": x}},
     "image_strength": lambda x: {"generate": {"scenes": [{"prompt": "sea", "image": "a.png", "image_strength": x}]}},

@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from avignon.core.errors import ModelError, RecipeError
-from avignon.core.events import Event, Voice
+from avignon.core.events import Event, Reporter
 from avignon.models import hub as models
 from avignon.models.stable_diffusion import model as diffusion
 from tests.support.hub import LocalHub, take_for_the_hub
@@ -38,7 +38,7 @@ class Loader:
         """The base of a recipe with these values in its `base`."""
         recipe = small_recipe(self.folder, model, base=base)
         self.heard.clear()
-        return diffusion.load(recipe, torch.float32, Voice("train", self.heard.append))
+        return diffusion.load(recipe, torch.float32, Reporter("train", self.heard.append))
 
     def refused(self, model: Path | str, **base: Any) -> str:
         """The one line by which a base is refused."""
@@ -473,13 +473,13 @@ def test_long_prompts_are_named(load: Loader, tiny_sd: Path) -> None:
     prompt = "the sea " * 40
     heard: list[Event] = []
     read = diffusion.text_embeddings(base, [f"{prompt}lighthouse", "short", f"{prompt}lighthouse"], CPU,
-                                     Voice("generate", heard.append))  # fmt: skip
+                                     Reporter("generate", heard.append))  # fmt: skip
     assert [event.kind for event in heard] == ["warning"]
     assert "longer than the base's 77 tokens" in heard[0].text
     assert heard[0].text.endswith("sea lighthouse'")
     assert heard[0].text.count("sea") == 3, "75 of 81 words fit"
     assert read.shape == (3, 77, 16)
-    fitting = diffusion.text_embeddings(base, ["the sea " * 37 + "the"], CPU, Voice("generate", heard.append))
+    fitting = diffusion.text_embeddings(base, ["the sea " * 37 + "the"], CPU, Reporter("generate", heard.append))
     assert len(heard) == 1
     assert torch.allclose(read[0], fitting[0], atol=1e-6)
 
@@ -488,10 +488,10 @@ def test_texts_in_parts(load: Loader, tiny_sd: Path) -> None:
     """More texts than go through the encoder at once are embedded as each alone, in order."""
     base = load(tiny_sd)
     texts = [f"boat {number}" for number in range(diffusion.TEXTS * 2 + 3)]
-    together = diffusion.text_embeddings(base, texts, CPU, Voice("train", load.heard.append))
+    together = diffusion.text_embeddings(base, texts, CPU, Reporter("train", load.heard.append))
     assert together.shape == (len(texts), 77, 16)
     for place in (0, diffusion.TEXTS - 1, diffusion.TEXTS, len(texts) - 1):
-        alone = diffusion.text_embeddings(base, [texts[place]], CPU, Voice("train", load.heard.append))
+        alone = diffusion.text_embeddings(base, [texts[place]], CPU, Reporter("train", load.heard.append))
         assert torch.allclose(together[place], alone[0], atol=1e-6)
 
 

@@ -150,7 +150,7 @@ precision = "fp32"
 
 [generate]
 stops = 2
-steps = 1
+num_inference_steps = 1
 scenes = [{{ prompt = "a boat" }}]
 """
 

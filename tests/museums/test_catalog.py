@@ -217,7 +217,7 @@ def test_two_processes_at_once(own: Ranged, tmp_path: Path) -> None:
 
 KILLED = """
 import os, signal, sys
-from avignon.fetch import Fetcher
+from avignon.museums.http import Fetcher
 from avignon.museums import catalog
 point, real = sys.argv[2], getattr(catalog, sys.argv[2])
 def die(*arguments, **options):
@@ -448,7 +448,7 @@ def test_listing_loads_neither_network_nor_images(wide: Ranged, fetcher: Fetcher
     """`works` on a built catalog imports no network client, decoder, schema, progress bars or torch: they cost time."""
     catalog.update(tables(wide), fetcher)
     code = (
-        "import sys\nfrom avignon import cli\n"
+        "import sys\nfrom avignon.cli import main as cli\n"
         f"try:\n    cli.main(['works', 'Fernand Leger', '--tables', {tables(wide)!r}])\n"
         "except SystemExit as done:\n    assert not done.code\n"
         "heavy = ('torch', 'httpx', 'PIL', 'numpy', 'pydantic', 'rich', 'filelock')\n"

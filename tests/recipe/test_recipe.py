@@ -121,7 +121,10 @@ def test_strange_key_lists_the_known(tmp_path: Path) -> None:
         ("artists={name=1}", "artists: {'name': 1} is not allowed; should be a list (a list of tables is written"),
         ("museum={kind='met'}", "museum: kind 'met' is not allowed; it is 'nga', 'folder'"),
         ("museum={kind='folder'}", "museum.path: field required"),
-        ("train.schedule=steep", "train.schedule: 'steep' is not allowed; should be 'constant', 'cosine' or 'linear'"),
+        (
+            "train.lr_schedule=steep",
+            "train.lr_schedule: 'steep' is not allowed; should be 'constant', 'cosine' or 'linear'",
+        ),
         ("artists.0.works=0", "artists.0.works: 0 is not allowed; should be greater than or equal to 1"),
         ("seed=-1", "seed: -1 is not allowed; should be greater than or equal to 0"),
         ("base.resolution=100", "base.resolution: 100 is not allowed; should be a multiple of 8"),
@@ -132,7 +135,7 @@ def test_strange_key_lists_the_known(tmp_path: Path) -> None:
         ("train={batch=4,micro_batch=3}", "train: micro_batch 3 does not divide batch 4"),
         ("generate.scenes=[{prompt='a',image='no.jpg'}]", "generate.scenes.0.image: "),
         (
-            "generate={steps=4,scenes=[{prompt='a',image='no.jpg',image_strength=0.2}]}",
+            "generate={num_inference_steps=4,scenes=[{prompt='a',image='no.jpg',image_strength=0.2}]}",
             "generate: scenes.0.image_strength: 0.2 of 4 steps is no step at all; at least 0.25 is needed",
         ),
         ("generate.scenes=[]", "generate.scenes: 0 given, at least 1 are needed"),
@@ -140,8 +143,14 @@ def test_strange_key_lists_the_known(tmp_path: Path) -> None:
             "generate.weights=[{ann-othr=1.0}]",
             "recipe: generate.weights: no adapter 'ann-othr'; there are ann-other, bo-",
         ),
-        ("generate.voices=['ann-othr']", "recipe: generate.voices: no adapter 'ann-othr'; there are ann-other, bo-"),
-        ("generate.voices=['ann-other','ann-other']", "recipe: generate.voices: an adapter is named twice"),
+        (
+            "generate.path_adapters=['ann-othr']",
+            "recipe: generate.path_adapters: no adapter 'ann-othr'; there are ann-other, bo-",
+        ),
+        (
+            "generate.path_adapters=['ann-other','ann-other']",
+            "recipe: generate.path_adapters: an adapter is named twice",
+        ),
         (
             "generate.strengths={ann-othr=1.2}",
             "recipe: generate.strengths: no adapter 'ann-othr'; there are ann-other, bo-",
@@ -151,12 +160,12 @@ def test_strange_key_lists_the_known(tmp_path: Path) -> None:
             "generate.strengths.ann-other: 0 is not allowed; should be greater than 0",
         ),
         (
-            "generate.during={ann-othr=[1.0]}",
-            "recipe: generate.during: no adapter 'ann-othr'; there are ann-other, bo-",
+            "generate.weight_schedule={ann-othr=[1.0]}",
+            "recipe: generate.weight_schedule: no adapter 'ann-othr'; there are ann-other, bo-",
         ),
         (
-            "generate.blocks={ann-other={middle=1.0}}",
-            "recipe: generate.blocks.ann-other: 'middle' is no part of a UNet;",
+            "generate.block_weights={ann-other={middle=1.0}}",
+            "recipe: generate.block_weights.ann-other: 'middle' is no part of a UNet;",
         ),
         ("generate.adapters={ann-other='x'}", "recipe: generate.adapters: 'ann-other' is the name of an adapter that"),
     ],

@@ -11,7 +11,7 @@ import pytest
 
 from avignon import pipeline
 from avignon.core.errors import FetchError, InputError, RecipeError, RightsError, TurnedAway
-from avignon.core.events import Event, Voice
+from avignon.core.events import Event, Reporter
 from avignon.core.files import sha256_of
 from avignon.core.imaging import size_of
 from avignon.core.records import Found
@@ -80,7 +80,7 @@ class Run:
 
     def collect(self, recipe: Recipe) -> list[Found]:
         """The stage alone."""
-        collect.run(recipe, self.space, Voice("collect", self.events.append))
+        collect.run(recipe, self.space, Reporter("collect", self.events.append))
         return self.space.read_found()
 
     def carry(self, recipe: Recipe, until: str = "curate") -> list[str]:

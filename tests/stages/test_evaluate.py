@@ -11,14 +11,14 @@ from PIL import Image, ImageOps
 
 from avignon.adapters.weights import path
 from avignon.core import imaging
-from avignon.core.events import Event, Voice
+from avignon.core.events import Event, Reporter
 from avignon.core.files import write_bytes, write_json
 from avignon.core.records import Series, plain
 from avignon.core.workspace import Workspace
 from avignon.evaluation import style
 from avignon.recipe.schema import Recipe
 from avignon.stages import evaluate
-from avignon.stages.generate import Easel, unmeasured
+from avignon.stages.generate import SeriesPlan, unmeasured
 from tests.support.museum import draw
 from tests.support.runs import carried, small_recipe
 
@@ -223,14 +223,14 @@ def test_seeds_are_turned_along_the_series(tmp_path: Path) -> None:
 def series_of(recipe: Recipe) -> Series:
     """The frames that `generate` would make."""
     hashes = dict.fromkeys(recipe.adapter_names, "a" * 64)
-    return Easel(recipe, "b" * 64, hashes, "fp32").series(unmeasured(recipe), {})
+    return SeriesPlan(recipe, "b" * 64, hashes, "fp32").series(unmeasured(recipe), {})
 
 
 def evaluated(recipe: Recipe, space: Workspace, series: Series) -> tuple[dict[str, Any], list[Event]]:
     """The report on a series whose pictures are there, and what was said."""
     write_json(space.series_index, plain(series))
     heard: list[Event] = []
-    evaluate.run(recipe, space, Voice("evaluate", heard.append))
+    evaluate.run(recipe, space, Reporter("evaluate", heard.append))
     return json.loads(space.report.read_text(encoding="utf-8")), heard
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from avignon.core import pages
 from avignon.core.errors import ImageError
-from avignon.core.events import Event, Voice
+from avignon.core.events import Event, Reporter
 from avignon.core.files import read_json, write_json, write_text
 from avignon.core.records import Frame, Series, plain
 from avignon.core.workspace import Workspace
@@ -182,8 +182,8 @@ def frame(recipe: Recipe, number: int, prompt: str, stop: str, mix: dict[str, fl
         prompt=prompt,
         negative_prompt="watermark",
         seed=4000 + number,
-        steps=30,
-        guidance=7.5,
+        num_inference_steps=30,
+        guidance_scale=7.5,
         scheduler="dpm++",
         width=recipe.base.resolution,
         height=recipe.base.resolution,
@@ -279,7 +279,7 @@ def example(work: dict[str, str]) -> str:
 def shown(recipe: Recipe, root: Path) -> Reader:
     """The page of a run."""
     space = hang(recipe, root)
-    exhibit.run(recipe, space, Voice("exhibit", lambda event: None))
+    exhibit.run(recipe, space, Reporter("exhibit", lambda event: None))
     return Reader(space.page.read_text(encoding="utf-8"))
 
 
@@ -332,7 +332,7 @@ def test_the_browser_is_told_to_stay_at_home(page: Reader) -> None:
 def test_the_script_is_the_one_the_policy_names(tmp_path: Path) -> None:
     """The hash in the policy is that of the script's bytes; else a browser would refuse to run it."""
     space = hang(recipe_of(), tmp_path)
-    exhibit.run(recipe_of(), space, Voice("exhibit", lambda event: None))
+    exhibit.run(recipe_of(), space, Reporter("exhibit", lambda event: None))
     html = space.page.read_text(encoding="utf-8")
     script = html.partition("<script>")[2].partition("</script>")[0]
     assert pages._script_fingerprint(script) in html
@@ -369,7 +369,7 @@ def test_ledger_of_the_version_before_is_shown(tmp_path: Path) -> None:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    exhibit.run(recipe_of(), space, Voice("exhibit", lambda event: None))
+    exhibit.run(recipe_of(), space, Reporter("exhibit", lambda event: None))
     assert "by hand" not in Reader(space.page.read_text(encoding="utf-8")).text("work-7")
 
 
@@ -390,7 +390,7 @@ def test_what_is_not_open_is_shown_small(tmp_path: Path) -> None:
     space = hang(recipe_of(), tmp_path)
     for number in (1, 5):
         save(space.root / f"works/a/{number}.jpg", (2000, 1500))
-    exhibit.run(recipe_of(), space, Voice("exhibit", lambda event: None))
+    exhibit.run(recipe_of(), space, Reporter("exhibit", lambda event: None))
     widths = {
         f["alt"][:6]: int(f["width"])
         for f in Reader(space.page.read_text()).all("img")
@@ -498,7 +498,7 @@ def test_a_kept_work_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     space = hang(recipe_of(), tmp_path)
     truncated_jpeg(space.root / "works/a", name="1.jpg")
     with pytest.raises(ImageError, match=r"1\.jpg"):
-        exhibit.run(recipe_of(), space, Voice("exhibit", lambda event: None))
+        exhibit.run(recipe_of(), space, Reporter("exhibit", lambda event: None))
     assert not space.page.exists()
 
 
@@ -519,7 +519,7 @@ def test_variety_from_seed_to_seed(tmp_path: Path, page: Reader) -> None:
         for (file, _), seed in zip(extras, (5001, 6001), strict=True)
     ]
     write_json(space.report, report)
-    exhibit.run(recipe, space, Voice("exhibit", lambda event: None))
+    exhibit.run(recipe, space, Reporter("exhibit", lambda event: None))
     hung = Reader(space.page.read_text(encoding="utf-8"))
     room = hung.text("dialogue")
     assert "Each scene with 3 seeds" in room
@@ -535,6 +535,6 @@ def test_variety_from_seed_to_seed(tmp_path: Path, page: Reader) -> None:
 def test_progress_ends_where_it_said(tmp_path: Path) -> None:
     """Each work and each picture is one step, and the last step is the total."""
     events: list[Event] = []
-    exhibit.run(recipe_of(), hang(recipe_of(), tmp_path), Voice("exhibit", events.append))
+    exhibit.run(recipe_of(), hang(recipe_of(), tmp_path), Reporter("exhibit", events.append))
     steps = [(event.done, event.total) for event in events if event.kind == "progress"]
     assert steps == [(n, 17) for n in range(1, 18)]

@@ -14,9 +14,9 @@ from avignon.adapters import lora as adapters
 from avignon.adapters.formats import diffusers as lora_files
 from avignon.core import distributed, imaging
 from avignon.core.errors import AdapterError, WorkspaceError
-from avignon.core.events import Event, Voice
+from avignon.core.events import Event, Reporter
 from avignon.core.files import sha256_of
-from avignon.core.records import Series, plain, series_from
+from avignon.core.records import Series, frame_record, series_from, series_record
 from avignon.core.workspace import Workspace
 from avignon.recipe.schema import Recipe
 from avignon.stages import generate
@@ -31,7 +31,7 @@ HOMER, PICASSO = "winslow-homer", "pablo-picasso"
 def trained(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path) -> tuple[Recipe, Path]:
     """A recipe, and the adapters it has trained: strong ones, so that they show."""
     folder = tmp_path_factory.mktemp("trained")
-    recipe = small_recipe(folder, tiny_sd, train={"learning_rate": 0.1, "schedule": "constant"})
+    recipe = small_recipe(folder, tiny_sd, train={"learning_rate": 0.1, "lr_schedule": "constant"})
     space, _ = carried(recipe, folder / "runs", "train")
     return recipe, space.adapters
 
@@ -57,7 +57,7 @@ class Maker:
         self.heard.clear()
         settings = self.recipe.generate.model_dump() | settings
         recipe = Recipe.model_validate(self.recipe.model_dump() | {"generate": settings})
-        generate.run(recipe, self.space, Voice("generate", self.heard.append))
+        generate.run(recipe, self.space, Reporter("generate", self.heard.append))
         return series_from(json.loads(self.space.series_index.read_text(encoding="utf-8")))
 
     def pixels(self, file: str) -> NDArray[np.int16]:
@@ -86,7 +86,7 @@ def test_series_is_complete(make: Maker) -> None:
     ]
     assert set(make.bytes()) == {file for file, _ in series.frames}
     assert [frame.seed for _, frame in series.frames] == [8] * 4 + [9] * 4
-    assert series_from(json.loads(json.dumps(plain(series)))) == series
+    assert series_from(json.loads(json.dumps(series_record(series)))) == series
 
 
 def test_pictures_are_deterministic(make: Maker) -> None:
@@ -150,7 +150,7 @@ def test_pictures_carry_their_frame(make: Maker) -> None:
     series = make(negative_prompt="red")
     for file, frame in series.frames:
         path = make.space.series / file
-        assert imaging.png_fields(path) == plain(frame)
+        assert imaging.png_fields(path) == frame_record(frame)
         with Image.open(path) as image:
             texts: dict[str, str] = image.text  # type: ignore[attr-defined]
         lines = texts["parameters"].splitlines()
@@ -201,7 +201,7 @@ def test_one_voice_may_be_stronger(make: Maker) -> None:
 
 def test_even_stops_and_equal_voices_are_measured_once(make: Maker) -> None:
     """Gains and places come from what was painted and measured; the same job reads them, another measures again."""
-    one = {"scenes": [{"prompt": "the sea"}], "stops": 4, "spacing": "even", "equal_voices": True, "path": "relay"}
+    one = {"scenes": [{"prompt": "the sea"}], "stops": 4, "spacing": "even", "equalize_adapters": True, "path": "relay"}
     placing = dict(make(**one).placing)
     assert set(placing["effects"]) == set(placing["gains"]) == {HOMER, PICASSO}
     brought = [placing["effects"][name] * placing["gains"][name] for name in (HOMER, PICASSO)]
@@ -218,7 +218,7 @@ def test_even_stops_and_equal_voices_are_measured_once(make: Maker) -> None:
     assert not [event for event in make.heard if event.kind == "note"], "nothing was measured again"
     first, middle = again.frames[1][1], again.frames[2][1]
     assert dict(first.weights) == {HOMER: 1.0, PICASSO: 0.0}
-    assert set(middle.schedule) == {HOMER, PICASSO}
+    assert set(middle.weight_schedule) == {HOMER, PICASSO}
     assert make(**one | {"fade": 0.9}).placing != placing
 
 
@@ -227,12 +227,12 @@ def test_series_from_a_photograph(make: Maker, tmp_path: Path) -> None:
     photograph = tmp_path / "my boat.png"
     draw(3, 90, 64).save(photograph)
     scenes = [{"prompt": "the sea", "image": str(photograph), "image_strength": 0.5}, {"prompt": "a guitar"}]
-    settings = {"scenes": scenes, "steps": 4, "path": "relay"}
+    settings = {"scenes": scenes, "num_inference_steps": 4, "path": "relay"}
     series = make(**settings)
     before = make.bytes()
     assert [frame.source and frame.source.strength for _, frame in series.frames] == [0.5] * 4 + [None] * 4
-    assert [len(row) for row in series.frames[2][1].schedule.values()] == [2, 2], "steps that are done"
-    assert [len(row) for row in series.frames[6][1].schedule.values()] == [4, 4]
+    assert [len(row) for row in series.frames[2][1].weight_schedule.values()] == [2, 2], "steps that are done"
+    assert [len(row) for row in series.frames[6][1].weight_schedule.values()] == [4, 4]
     with Image.open(make.space.series / "scene-1/stop-1.png") as image:
         texts: dict[str, str] = image.text  # type: ignore[attr-defined]
     assert "Denoising strength: 0.5, Init image hash: " in texts["parameters"]
@@ -261,7 +261,7 @@ def test_extras_are_painted_beside_the_series(make: Maker) -> None:
     assert {(frame.seed, frame.to_seed) for _, frame in series.extras[12:]} == {(1005, 1006), (2005, 2006)}
     own = dict(series.frames)
     for file, frame in series.extras:
-        assert imaging.png_fields(make.space.series / file) == plain(frame)
+        assert imaging.png_fields(make.space.series / file) == frame_record(frame)
         same = own[f"{frame.scene}/{frame.stop}.png"]
         assert dict(frame.weights) == dict(same.weights)
     painted = make.bytes()
@@ -300,7 +300,7 @@ def test_a_share_of_the_pictures_is_no_series(make: Maker, monkeypatch: pytest.M
 
 def test_extras_leave_what_was_measured(make: Maker) -> None:
     """Asking for further seeds does not measure the placing again, nor move a stop."""
-    one = {"scenes": [{"prompt": "the sea"}], "stops": 3, "equal_voices": True}
+    one = {"scenes": [{"prompt": "the sea"}], "stops": 3, "equalize_adapters": True}
     before = make(**one)
     written = make.space.placing.stat().st_mtime_ns
     assert make(**one, extra_seeds=1).frames == before.frames
@@ -327,7 +327,7 @@ def test_missing_external_adapter(make: Maker, tmp_path: Path) -> None:
 @pytest.mark.parametrize("steps", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_every_scheduler_works(make: Maker, scheduler: str, steps: int) -> None:
     """Each scheduler makes a picture in few steps and in several, each its own, and the same one again."""
-    one = {"scenes": [{"prompt": "the sea"}], "stops": 2, "scheduler": scheduler, "steps": steps}
+    one = {"scenes": [{"prompt": "the sea"}], "stops": 2, "scheduler": scheduler, "num_inference_steps": steps}
     make(**one)
     first = make.bytes()
     values = make.pixels("scene-1/base.png")
@@ -345,10 +345,10 @@ def test_guidance(make: Maker) -> None:
         make(scenes=[{"prompt": "the sea"}], stops=2, **settings)
         return make.pixels("scene-1/stop-1.png")
 
-    none = pictures(guidance=1.0)
-    assert np.array_equal(none, pictures(guidance=1.0, negative_prompt="red"))
-    assert not np.array_equal(none, pictures(guidance=5.0))
-    assert not np.array_equal(pictures(guidance=5.0), pictures(guidance=5.0, negative_prompt="red"))
+    none = pictures(guidance_scale=1.0)
+    assert np.array_equal(none, pictures(guidance_scale=1.0, negative_prompt="red"))
+    assert not np.array_equal(none, pictures(guidance_scale=5.0))
+    assert not np.array_equal(pictures(guidance_scale=5.0), pictures(guidance_scale=5.0, negative_prompt="red"))
 
 
 def test_long_prompt_is_warned_of_and_painted(make: Maker) -> None:
@@ -389,7 +389,7 @@ def test_damaged_adapter_is_named(tmp_path: Path, tiny_sd: Path) -> None:
     path = space.adapter(HOMER) / adapters.WEIGHTS_FILE
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(AdapterError, match=f"{HOMER}.*damaged"):
-        generate.run(recipe, space, Voice("generate", lambda _: None))
+        generate.run(recipe, space, Reporter("generate", lambda _: None))
     carried(recipe, tmp_path / "runs", "generate")
     assert path.stat().st_size > 1000
 

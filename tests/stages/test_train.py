@@ -21,26 +21,26 @@ from diffusers import DDPMScheduler
 from avignon import __version__
 from avignon.adapters import lora as adapters
 from avignon.core.errors import AvignonError, RecipeError, WorkspaceError
-from avignon.core.events import Event, Voice
+from avignon.core.events import Event, Reporter
 from avignon.core.files import sha256_of
 from avignon.core.workspace import Workspace
 from avignon.models.stable_diffusion import model as diffusion
 from avignon.recipe.schema import Recipe, Train
 from avignon.stages import train
-from avignon.training import adapter_trainer as learner
+from avignon.training import adapter_trainer as trainer
 from avignon.training import dataset as batches
 from avignon.training import job as jobs
 from avignon.training import loop as lockstep
 from avignon.training.adapter_trainer import learning_rate
 from avignon.training.checkpoints import Checkpoints
-from avignon.training.job import Machine
+from avignon.training.job import RuntimeConfig
 from avignon.training.objective import denoising_losses, min_snr_weights
-from avignon.training.optimizer import LOSS, SCALE, Factors, Fault, Updates, new_optimizer
+from avignon.training.optimizer import LOSS, SCALE, Fault, FlatParameters, OptimizerStep, new_optimizer
 from tests.support.runs import carried, small_recipe
 from tests.support.tiny_sd import make_tiny_sd
 
 HOMER, PICASSO = "winslow-homer", "pablo-picasso"
-SILENT = Voice("train", lambda _: None)
+SILENT = Reporter("train", lambda _: None)
 
 
 class Stop(Exception):  # noqa: N818 - it stops a training, nothing is wrong
@@ -49,7 +49,7 @@ class Stop(Exception):  # noqa: N818 - it stops a training, nothing is wrong
 
 def run(recipe: Recipe, space: Workspace, listener: Callable[[Event], None] = lambda _: None) -> None:
     """The stage alone."""
-    train.run(recipe, space, Voice("train", listener))
+    train.run(recipe, space, Reporter("train", listener))
 
 
 def prepared(folder: Path, base: Path, **settings: Any) -> tuple[Recipe, Workspace]:
@@ -90,16 +90,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path) -> tuple[Reci
 
 def test_learning_works(tmp_path: Path, tiny_sd: Path) -> None:
     """One image learned by heart: on the very same draws the loss ends well below where it began."""
-    settings = Train(steps=60, batch=4, precision="fp32", learning_rate=2e-2, schedule="constant", caption_dropout=0)
+    settings = Train(steps=60, batch=4, precision="fp32", learning_rate=2e-2, lr_schedule="constant", caption_dropout=0)
     recipe, space = prepared(tmp_path, tiny_sd, **settings.model_dump(exclude={"ranks"}))
     base = diffusion.load(recipe, torch.float32, SILENT)
     row = space.read_metadata(HOMER)[0]
     example = (space.metadata(HOMER).with_name(row["file_name"]), row)
     data = batches.encode(base, [example], settings, torch.device("cpu"), SILENT)
     unet, schedule = base.pipeline.unet, DDPMScheduler.from_config(base.pipeline.scheduler.config)
-    factors = Factors(adapters.add(unet, HOMER, settings.ranks, 0, seed=1), torch.float32)
-    updates = Updates(factors, settings, scaled=False)
-    fixed = [batches.draw(data, settings, 1000, seed=99, step=step) for step in range(4)]
+    factors = FlatParameters(adapters.add(unet, HOMER, settings.ranks, 0, seed=1), torch.float32)
+    updates = OptimizerStep(factors, settings, scaled=False)
+    fixed = [batches.sample_batch(data, settings, 1000, seed=99, step=step) for step in range(4)]
 
     def loss() -> float:
         with torch.no_grad():
@@ -107,7 +107,7 @@ def test_learning_works(tmp_path: Path, tiny_sd: Path) -> None:
 
     before = loss()
     for step in range(settings.steps):
-        drawn = batches.draw(data, settings, 1000, 1, step)
+        drawn = batches.sample_batch(data, settings, 1000, 1, step)
         error = denoising_losses(unet, schedule, drawn).mean()
         error.backward()  # type: ignore[no-untyped-call]
         updates.apply(step, error.detach(), settings.learning_rate)
@@ -135,12 +135,12 @@ class Perfect:
         return type("Output", (), {"sample": self.answer})
 
 
-def some_draw() -> batches.Draw:
+def some_draw() -> batches.Batch:
     """Latents, noise and times at random."""
     random = torch.Generator().manual_seed(1)
     latents, noise = torch.randn(3, 4, 8, 8, generator=random), torch.randn(3, 4, 8, 8, generator=random)
     times, text = torch.tensor([0, 400, 999]), torch.zeros(3, 77, 16)
-    return batches.Draw(torch.arange(3), torch.zeros(3), latents, noise, times, text, torch.ones(3))
+    return batches.Batch(torch.arange(3), torch.zeros(3), latents, noise, times, text, torch.ones(3))
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
@@ -174,14 +174,14 @@ def test_other_bases_train(tmp_path: Path, kind: str) -> None:
     assert all(math.isfinite(line["loss"]) for line in metrics(space))
 
 
-def some_data(images: int = 5, views: int = 2, captions: int = 3) -> batches.Data:
+def some_data(images: int = 5, views: int = 2, captions: int = 3) -> batches.LatentDataset:
     """Data in which every image, view and caption can be told from its numbers."""
     number = torch.arange(images * views, dtype=torch.float32).view(images, views, 1, 1, 1)
     text = 1 + torch.arange(images * captions, dtype=torch.float32).view(images, captions, 1, 1)
     mean = number.expand(images, views, 4, 8, 8)
     files = tuple(f"{i}.png" for i in range(images))
     words = tuple(tuple(f"{i}, {k}" for k in range(captions)) for i in range(images))
-    return batches.Data(
+    return batches.LatentDataset(
         mean, torch.zeros_like(mean), text.expand(images, captions, 77, 2), torch.zeros(77, 2), files, words
     )
 
@@ -189,16 +189,16 @@ def some_data(images: int = 5, views: int = 2, captions: int = 3) -> batches.Dat
 def test_draws_follow_from_seed_and_step() -> None:
     """A step's draw is the same whatever was drawn before and whatever the global seed; another seed or step is not."""
     settings, data = Train(batch=4), some_data()
-    first = batches.draw(data, settings, 1000, seed=3, step=17)
+    first = batches.sample_batch(data, settings, 1000, seed=3, step=17)
     torch.manual_seed(123)
     torch.rand(5)
     for step in (0, 40):
-        batches.draw(data, settings, 1000, seed=3, step=step)
-    again = batches.draw(data, settings, 1000, seed=3, step=17)
+        batches.sample_batch(data, settings, 1000, seed=3, step=step)
+    again = batches.sample_batch(data, settings, 1000, seed=3, step=17)
     for name in ("index", "caption", "latents", "noise", "timesteps", "text"):
         assert torch.equal(getattr(first, name), getattr(again, name))
-    assert not torch.equal(first.noise, batches.draw(data, settings, 1000, seed=4, step=17).noise)
-    assert not torch.equal(first.noise, batches.draw(data, settings, 1000, seed=3, step=18).noise)
+    assert not torch.equal(first.noise, batches.sample_batch(data, settings, 1000, seed=4, step=17).noise)
+    assert not torch.equal(first.noise, batches.sample_batch(data, settings, 1000, seed=3, step=18).noise)
 
 
 def test_draws_pair_images_with_their_own_texts() -> None:
@@ -206,7 +206,7 @@ def test_draws_pair_images_with_their_own_texts() -> None:
     settings, data = Train(batch=4, caption_dropout=0.2), some_data()
     views, captions = set(), set()
     for step in range(60):
-        drawn = batches.draw(data, settings, 1000, seed=0, step=step)
+        drawn = batches.sample_batch(data, settings, 1000, seed=0, step=step)
         for image, latent, text in zip(drawn.index.tolist(), drawn.latents, drawn.text, strict=True):
             shown, said = int(latent[0, 0, 0]), int(text[0, 0]) - 1
             assert shown // 2 == image
@@ -221,7 +221,7 @@ def test_draws_pair_images_with_their_own_texts() -> None:
 def test_every_image_once_per_epoch(batch: int) -> None:
     """Whatever the batch, each image comes once before any comes again, and each epoch has an order of its own."""
     settings, data = Train(batch=batch), some_data()
-    steps = (batches.draw(data, settings, 1000, seed=0, step=step).index.tolist() for step in range(15))
+    steps = (batches.sample_batch(data, settings, 1000, seed=0, step=step).index.tolist() for step in range(15))
     order = list(itertools.chain.from_iterable(steps))
     epochs = [tuple(order[i : i + 5]) for i in range(0, len(order) - 4, 5)]
     assert all(sorted(epoch) == [0, 1, 2, 3, 4] for epoch in epochs)
@@ -233,7 +233,7 @@ def test_share_of_dropped_captions() -> None:
     data = some_data()
     for share in (0.0, 0.3):
         settings = Train(batch=16, caption_dropout=share)
-        draws = [batches.draw(data, settings, 1000, seed=0, step=step) for step in range(100)]
+        draws = [batches.sample_batch(data, settings, 1000, seed=0, step=step) for step in range(100)]
         dropped = sum(int((drawn.text[:, 0, 0] == 0).sum()) for drawn in draws) / 1600
         assert dropped == pytest.approx(share, abs=0.04)
         assert bool(dropped) is bool(share)
@@ -242,7 +242,7 @@ def test_share_of_dropped_captions() -> None:
 def test_timesteps_cover_the_schedule() -> None:
     """Timesteps are spread evenly over the whole noise schedule."""
     settings, data = Train(batch=16), some_data()
-    times = torch.cat([batches.draw(data, settings, 1000, seed=0, step=step).timesteps for step in range(100)])
+    times = torch.cat([batches.sample_batch(data, settings, 1000, seed=0, step=step).timesteps for step in range(100)])
     assert 0 <= times.min() < 10
     assert 990 <= times.max() < 1000
     assert Counter((times // 250).tolist()).most_common()[-1][1] > 320
@@ -251,7 +251,7 @@ def test_timesteps_cover_the_schedule() -> None:
 def test_learning_rates() -> None:
     """Warm-up rises by even steps to the full rate; then constant, a line, or half a cosine, towards 0."""
     rates = {
-        kind: [learning_rate(Train(steps=10, warmup=2, learning_rate=0.9, schedule=kind), s) for s in range(10)]
+        kind: [learning_rate(Train(steps=10, warmup=2, learning_rate=0.9, lr_schedule=kind), s) for s in range(10)]
         for kind in ("constant", "linear", "cosine")
     }
     for curve in rates.values():
@@ -479,7 +479,7 @@ def test_other_software_is_told(tmp_path: Path, tiny_sd: Path, monkeypatch: pyte
     """A checkpoint written with another torch goes on, with a warning that the end may differ."""
     recipe, space = prepared(tmp_path, tiny_sd)
     with monkeypatch.context() as before:
-        before.setattr(learner, "_software", lambda: "torch 2.0")
+        before.setattr(trainer, "_software", lambda: "torch 2.0")
         stopped(recipe, space, 3)
     notes: list[str] = []
     run(recipe, space, lambda event: notes.append(event.text))
@@ -565,13 +565,13 @@ def test_no_number_never_reaches_the_weights(
     assert [line["step"] for line in metrics(space)] == [1, 2]
 
 
-def some_updates(**settings: Any) -> tuple[Factors, Updates]:
+def some_updates(**settings: Any) -> tuple[FlatParameters, OptimizerStep]:
     """Ten weights of 1, fp16's loss scale."""
-    factors = Factors([torch.nn.Parameter(torch.ones(10))], torch.float16)
-    return factors, Updates(factors, Train(max_grad_norm=1e9, weight_decay=0, **settings), scaled=True)
+    factors = FlatParameters([torch.nn.Parameter(torch.ones(10))], torch.float16)
+    return factors, OptimizerStep(factors, Train(max_grad_norm=1e9, weight_decay=0, **settings), scaled=True)
 
 
-def step_with(factors: Factors, updates: Updates, step: int, gradient: float, loss: float = 1.0) -> None:
+def step_with(factors: FlatParameters, updates: OptimizerStep, step: int, gradient: float, loss: float = 1.0) -> None:
     """One step on this gradient of every weight, as a scaled fp16 backward pass leaves it."""
     factors._grads.copy_(torch.full((10,), gradient) * updates.scale)
     updates.apply(step, torch.tensor(loss), 0.1)
@@ -611,8 +611,8 @@ def test_loss_scale_falls_on_overflow_and_rises_again(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(("gradient", "expected"), [(3.0, 0.1), (0.001, 0.001 * math.sqrt(10))])
 def test_gradients_are_clipped(gradient: float, expected: float) -> None:
     """A gradient longer than `max_grad_norm` is brought to it, a shorter one is left; its own norm is what is told."""
-    factors = Factors([torch.nn.Parameter(torch.ones(10))], torch.float32)
-    updates = Updates(factors, Train(max_grad_norm=0.1), scaled=False)
+    factors = FlatParameters([torch.nn.Parameter(torch.ones(10))], torch.float32)
+    updates = OptimizerStep(factors, Train(max_grad_norm=0.1), scaled=False)
     factors._grads.fill_(gradient)
     norm = updates.apply(0, torch.tensor(1.0), 0.1)
     assert float(norm) == pytest.approx(gradient * math.sqrt(10))
@@ -628,8 +628,8 @@ def test_loss_scale_underflow_is_told_apart() -> None:
         step_with(factors, updates, step, math.inf)
     fault = updates.first_fault()
     assert fault == Fault(16, SCALE, 1.0)
-    assert "overflow fp16 even at a loss scale of 1" in learner._reason(fault, 1.0)
-    assert "bf16 or fp32" in learner._advice(fault)
+    assert "overflow fp16 even at a loss scale of 1" in trainer._reason(fault, 1.0)
+    assert "bf16 or fp32" in trainer._advice(fault)
     assert torch.equal(factors.master, torch.ones(10))
     factors, updates = some_updates()
     step_with(factors, updates, 0, 0.5, math.nan)
@@ -799,8 +799,10 @@ def test_zero_terminal_snr_is_the_schedulers(tmp_path: Path) -> None:
 def test_noise_offset_is_shared_by_a_channels_pixels() -> None:
     """The offset adds one number to each channel of the noise, of the deviation asked for; without it nothing."""
     data = some_data()
-    plain = [batches.draw(data, Train(batch=16), 1000, seed=0, step=step) for step in range(40)]
-    offset = [batches.draw(data, Train(batch=16, noise_offset=0.3), 1000, seed=0, step=step) for step in range(40)]
+    plain = [batches.sample_batch(data, Train(batch=16), 1000, seed=0, step=step) for step in range(40)]
+    offset = [
+        batches.sample_batch(data, Train(batch=16, noise_offset=0.3), 1000, seed=0, step=step) for step in range(40)
+    ]
     added = torch.cat([b.noise - a.noise for a, b in zip(plain, offset, strict=True)])
     assert float(added.std((2, 3)).max()) < 1e-6
     assert float(added[:, :, 0, 0].std()) == pytest.approx(0.3, rel=0.05)
@@ -810,7 +812,7 @@ def test_averaged_weights_are_saved(tmp_path: Path, tiny_sd: Path) -> None:
     """With `ema` the adapter is the moving average of the weights after each step, not the last ones."""
     states: list[torch.Tensor] = []
 
-    class Watched(Updates):
+    class Watched(OptimizerStep):
         """Notes the weights after each step."""
 
         def apply(self, *arguments: Any) -> torch.Tensor:
@@ -821,16 +823,16 @@ def test_averaged_weights_are_saved(tmp_path: Path, tiny_sd: Path) -> None:
 
     recipe, space = prepared(tmp_path, tiny_sd, mode="joint", ema=0.5)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learner, "Updates", Watched)
+        patch.setattr(trainer, "OptimizerStep", Watched)
         run(recipe, space)
     base = diffusion.load(recipe, torch.float32, SILENT)
     begun = adapters.add(base.pipeline.unet, "joint", recipe.train.ranks, 0, batches.seed_of(recipe.seed, "joint"))
-    average = Factors(begun, torch.float32).master.detach().clone()
+    average = FlatParameters(begun, torch.float32).master.detach().clone()
     for step, state in enumerate(states):
         average.lerp_(state, 1 - min(0.5, (1 + step) / (10 + step)))
     fresh = diffusion.load(recipe, torch.float32, SILENT)
     adapters.load(fresh, "joint", space.adapter("joint"))
-    loaded = Factors(
+    loaded = FlatParameters(
         [p for p in fresh.pipeline.unet.parameters() if p.requires_grad] or _factors_of(fresh), torch.float32
     )
     assert torch.allclose(loaded.master, average, atol=1e-7)
@@ -873,12 +875,12 @@ def test_optimizer_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_held_out_works(tmp_path: Path, tiny_sd: Path) -> None:
     """Works held out are never learned from, whole works at a time; their loss is the same for the same weights."""
-    recipe, space = prepared(tmp_path, tiny_sd, held_out=1, watch_every=2)
+    recipe, space = prepared(tmp_path, tiny_sd, validation_works=1, eval_every=2)
     seen: set[str] = set()
     with pytest.MonkeyPatch.context() as patch:
         encode = batches.encode
 
-        def remembered(base: Any, examples: Any, *rest: Any) -> batches.Data:
+        def remembered(base: Any, examples: Any, *rest: Any) -> batches.LatentDataset:
             seen.update(row["object_id"] for _, row in examples) if len(examples) > 1 else None
             return encode(base, examples, *rest)
 
@@ -888,15 +890,15 @@ def test_held_out_works(tmp_path: Path, tiny_sd: Path) -> None:
     watched = [line.get("held_out_loss") for line in metrics(space)]
     assert [value is not None for value in watched] == [False, True, False, True]
     assert card(space)["metrics"]["held_out_loss"] == watched[-1]
-    again, other = prepared(tmp_path / "again", tiny_sd, held_out=1)
+    again, other = prepared(tmp_path / "again", tiny_sd, validation_works=1)
     run(again, other)
     assert card(other)["metrics"]["held_out_loss"] == watched[-1]
 
 
 def test_all_works_cannot_be_held_out(tmp_path: Path, tiny_sd: Path) -> None:
     """Holding out all is refused with the numbers."""
-    recipe, space = prepared(tmp_path, tiny_sd, held_out=3)
-    with pytest.raises(RecipeError, match=r"train.held_out: 3 of winslow-homer's 3 works leave none"):
+    recipe, space = prepared(tmp_path, tiny_sd, validation_works=3)
+    with pytest.raises(RecipeError, match=r"train.validation_works: 3 of winslow-homer's 3 works leave none"):
         run(recipe, space)
 
 
@@ -906,7 +908,7 @@ class OutOfMemory:
     def __init__(self, most: int, *, checkpointing: bool) -> None:
         self.most, self.checkpointing = most, checkpointing
 
-    def __call__(self, unet: Any, schedule: Any, drawn: batches.Draw) -> torch.Tensor:
+    def __call__(self, unet: Any, schedule: Any, drawn: batches.Batch) -> torch.Tensor:
         """The losses, or no memory."""
         if len(drawn.index) > self.most or (self.checkpointing and not unet.is_gradient_checkpointing):
             raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried …")
@@ -964,11 +966,11 @@ def test_ranks_of_single_blocks(tmp_path: Path, tiny_sd: Path) -> None:
 def test_machine_says_what_it_picked(tmp_path: Path, tiny_sd: Path) -> None:
     """The line names device, precision and attention, and which of them the program chose itself."""
     recipe = small_recipe(tmp_path, tiny_sd, train={"precision": "auto"})
-    machine = Machine.of(recipe, torch.device("cpu"))
-    assert machine.describe(1).startswith(f"cpu, {machine.precision}, attention plain (chosen for this machine: ")
-    assert "precision" in machine.describe(1)
+    runtime = RuntimeConfig.of(recipe, torch.device("cpu"))
+    assert runtime.describe(1).startswith(f"cpu, {runtime.precision}, attention plain (chosen for this machine: ")
+    assert "precision" in runtime.describe(1)
     fixed = small_recipe(tmp_path, tiny_sd, train={"precision": "fp32", "attention": "sdpa", "compile": "off"})
-    assert Machine.of(fixed, torch.device("cpu")).describe(2) == "cpu, fp32, attention sdpa, 2 processes"
+    assert RuntimeConfig.of(fixed, torch.device("cpu")).describe(2) == "cpu, fp32, attention sdpa, 2 processes"
 
 
 @pytest.mark.slow

@@ -30,8 +30,8 @@ SMALL: Mapping[str, Any] = {
     },
     "generate": {
         "stops": 3,
-        "steps": 2,
-        "equal_voices": False,
+        "num_inference_steps": 2,
+        "equalize_adapters": False,
         "scenes": [{"prompt": "a boat on the sea"}, {"prompt": "a guitar on a table"}],
     },
 }

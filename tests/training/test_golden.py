@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from avignon.core.events import Voice
+from avignon.core.events import Reporter
 from avignon.stages import train
 from tests.support.runs import carried, small_recipe
 
@@ -23,7 +23,7 @@ def curve(folder: Path) -> list[float]:
     settings = {"steps": 12, "batch": 4, "learning_rate": 3e-3, "checkpoint_every": 12, "mode": "joint"}
     recipe = small_recipe(folder, "embedded", train=settings)
     space = carried(recipe, folder / "runs")[0]
-    train.run(recipe, space, Voice("train", lambda _: None))
+    train.run(recipe, space, Reporter("train", lambda _: None))
     lines = (space.adapter("joint") / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line)["loss"] for line in lines]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from avignon.core.events import Voice
+from avignon.core.events import Reporter
 from avignon.core.files import sha256_of
 from avignon.core.workspace import Workspace
 from avignon.recipe.schema import Recipe
@@ -24,7 +24,7 @@ KILLS = 30
 def work(recipe: Recipe, root: Path) -> None:
     """A process's whole life: the training stage alone, in one thread."""
     torch.set_num_threads(1)
-    train.run(recipe, Workspace(root), Voice("train", lambda _: None))
+    train.run(recipe, Workspace(root), Reporter("train", lambda _: None))
 
 
 def outputs(root: Path) -> dict[str, str]:

@@ -14,13 +14,13 @@ from avignon.core.errors import AvignonError
 from avignon.core.events import Event
 from avignon.core.workspace import Workspace
 from avignon.recipe.schema import Recipe
-from avignon.training import adapter_trainer as learner
+from avignon.training import adapter_trainer as trainer
 from avignon.training import job as jobs
 from avignon.training import loop as lockstep
 from avignon.training import validation as studies
-from avignon.training.dataset import Draw
+from avignon.training.dataset import Batch
 from avignon.training.objective import denoising_losses
-from avignon.training.optimizer import Updates
+from avignon.training.optimizer import OptimizerStep
 from tests.stages.test_train import (
     HOMER,
     PICASSO,
@@ -71,7 +71,7 @@ SETTINGS: tuple[dict[str, Any], ...] = (
     {"micro_batch": 1},
     {"gradient_checkpointing": True},
     {"prior_images": 2, "min_snr_gamma": 5.0},
-    {"held_out": 1, "watch_every": 2, "ema": 0.5},
+    {"validation_works": 1, "eval_every": 2, "ema": 0.5},
 )
 
 
@@ -107,7 +107,7 @@ def test_one_after_the_other(tmp_path: Path, tiny_sd: Path) -> None:
 
 def test_samples_are_of_one_adapter_alone(tmp_path: Path, tiny_sd: Path) -> None:
     """Pictures painted on the way are those of each adapter by itself, the other being on the UNet as well."""
-    common = {"sample_every": 2, "steps": 2, "learning_rate": 0.1, "schedule": "constant"}
+    common = {"sample_every": 2, "steps": 2, "learning_rate": 0.1, "lr_schedule": "constant"}
     pictures = []
     for together in (True, False):
         recipe, space = prepared(tmp_path / str(together), tiny_sd, **common, together=together)
@@ -162,15 +162,15 @@ def test_killed_between_two_cards(
 ) -> None:
     """The adapter that has its card is done; the other one goes on at its last step, and needs none."""
     recipe, space = prepared(tmp_path, tiny_sd, **COMPANY)
-    finish = jobs.Job.finish
+    finish = jobs.TrainingJob.finish
 
-    def killed(job: jobs.Job, *rest: Any) -> None:
+    def killed(job: jobs.TrainingJob, *rest: Any) -> None:
         if job.name == PICASSO:
             raise Stop
         finish(job, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(jobs.Job, "finish", killed)
+        patch.setattr(jobs.TrainingJob, "finish", killed)
         with pytest.raises(Stop):
             run(recipe, space)
     first = card(space)
@@ -247,7 +247,7 @@ def judged(monkeypatch: pytest.MonkeyPatch, scores: dict[str, list[float]]) -> N
         score = scores[sampler._name][step - 1]
         return [], {"style_gained": score, "copies": 0.0, "sample_score": score}
 
-    monkeypatch.setattr(studies.Sampler, "paint", paint)
+    monkeypatch.setattr(studies.ValidationSampler, "paint", paint)
 
 
 EARLY = {HOMER: [0.5, 0.4, 0.3, 0.2, 0.1, 0.0], PICASSO: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]}
@@ -258,15 +258,15 @@ def test_one_stops_early(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.Monk
     judged(monkeypatch, EARLY)
     settings = {"steps": 6, "sample_every": 1, "patience": 2, "checkpoint_every": 4, **COMPANY}
     recipe, space = prepared(tmp_path / "whole", tiny_sd, **settings)
-    finish, found = jobs.Job.finish, []
+    finish, found = jobs.TrainingJob.finish, []
 
-    def watched(job: jobs.Job, *rest: Any) -> None:
+    def watched(job: jobs.TrainingJob, *rest: Any) -> None:
         files = (space.adapter(PICASSO) / "checkpoints").glob("*.pt")
         found.append((job.name, sorted(file.name for file in files)))
         finish(job, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(jobs.Job, "finish", watched)
+        patch.setattr(jobs.TrainingJob, "finish", watched)
         run(recipe, space)
     assert found[0] == (HOMER, ["step-0000003.pt"])
     assert [card(space, name)["metrics"]["steps"] for name in BOTH] == [3, 6]
@@ -291,7 +291,7 @@ def killed_in(monkeypatch: pytest.MonkeyPatch, recipe: Recipe, space: Workspace)
         raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(jobs.Job, "finish", killed)
+        patch.setattr(jobs.TrainingJob, "finish", killed)
         with pytest.raises(Stop):
             run(recipe, space)
 
@@ -328,7 +328,7 @@ def test_no_number_of_one_is_not_the_others(
     recipe, space = prepared(tmp_path, tiny_sd, **COMPANY)
     calls = itertools.count()
 
-    def spoiled(unet: Any, schedule: Any, drawn: Draw) -> torch.Tensor:
+    def spoiled(unet: Any, schedule: Any, drawn: Batch) -> torch.Tensor:
         found = denoising_losses(unet, schedule, drawn)
         return found * torch.tensor([1.0, math.nan]) if next(calls) == 4 else found  # two passes a step
 
@@ -352,7 +352,7 @@ def test_each_has_a_loss_scale_of_its_own(
     """Gradients are scaled by their own adapter's scale: powers of two, which leave no trace in the weights."""
     scales = itertools.count(3, 5)
 
-    class Scaled(Updates):
+    class Scaled(OptimizerStep):
         """Begins with another scale each time."""
 
         def __init__(self, *arguments: Any, **more: Any) -> None:
@@ -360,7 +360,7 @@ def test_each_has_a_loss_scale_of_its_own(
             self.scale = torch.tensor(2.0 ** next(scales))
 
     recipe, space = prepared(tmp_path, tiny_sd, **COMPANY)
-    monkeypatch.setattr(learner, "Updates", Scaled)
+    monkeypatch.setattr(trainer, "OptimizerStep", Scaled)
     run(recipe, space)
     for name in BOTH:
         assert same(weights(space, name), weights(whole[1], name))

@@ -13,7 +13,7 @@ from avignon.adapters import lora as adapters
 from avignon.core import imaging
 from avignon.core.errors import RecipeError
 from avignon.core.files import sha256_of
-from avignon.generation.sampler import Painter
+from avignon.generation.sampler import ImageSampler
 from avignon.models.stable_diffusion import model as diffusion
 from avignon.recipe.load import load_recipe
 from avignon.recipe.schema import Recipe, Train
@@ -39,20 +39,20 @@ def test_captions_lose_their_trigger() -> None:
     assert studies.untriggered(trigger, trigger) == "a picture"
 
 
-def some_data(images: int, offset: float) -> batches.Data:
+def some_data(images: int, offset: float) -> batches.LatentDataset:
     """Images that are one number each, known exactly."""
     mean = (torch.arange(images) + offset).view(-1, 1, 1, 1, 1).expand(-1, 1, 4, 8, 8).clone()
     text = torch.full((images, 1, 3, 2), offset)
     files = tuple(f"{offset:g}-{i}" for i in range(images))
-    return batches.Data(mean, torch.zeros_like(mean), text, torch.zeros(3, 2), files, (("c",),) * images)
+    return batches.LatentDataset(mean, torch.zeros_like(mean), text, torch.zeros(3, 2), files, (("c",),) * images)
 
 
 def test_prior_samples_are_added_to_the_batch() -> None:
     """A step has as many of the base's pictures as of the works, after them, with the weight that was asked for."""
     settings = Train(batch=3, prior_images=5, prior_weight=0.25, caption_dropout=0.0)
     works, prior = some_data(4, 0.0), some_data(5, 100.0)
-    drawn = batches.draw_with_prior(works, prior, settings, 1000, seed=1, step=2)
-    alone = batches.draw(works, settings, 1000, 1, 2)
+    drawn = batches.sample_batch_with_prior(works, prior, settings, 1000, seed=1, step=2)
+    alone = batches.sample_batch(works, settings, 1000, 1, 2)
     assert torch.equal(drawn.latents[:3], alone.latents)
     assert torch.equal(drawn.noise[:3], alone.noise)
     assert (drawn.latents[3:] >= 100).all()
@@ -78,7 +78,7 @@ def test_prior_is_what_the_base_paints(tmp_path: Path, tiny_sd: Path, monkeypatc
     pipeline.scheduler = diffusion.scheduler(base, "ddim")
     seed = batches.seed_of(batches.seed_of(recipe.seed, "prior"), 1)
     own = pipeline(
-        "a guitar", num_inference_steps=2, guidance_scale=recipe.generate.guidance, width=64, height=64,
+        "a guitar", num_inference_steps=2, guidance_scale=recipe.generate.guidance_scale, width=64, height=64,
         generator=torch.Generator().manual_seed(seed), output_type="latent",
     ).images  # fmt: skip
     assert torch.allclose(data.mean[1, 0], own[0], atol=1e-4)
@@ -103,7 +103,7 @@ def test_damaged_prior_is_painted_again(tmp_path: Path, tiny_sd: Path, content: 
 def test_prior_counts_in_the_loss(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loss is the mean of the works' plus the weight times the mean of the base's own; all passes together."""
 
-    def known(unet: Any, schedule: Any, drawn: batches.Draw) -> torch.Tensor:
+    def known(unet: Any, schedule: Any, drawn: batches.Batch) -> torch.Tensor:
         return denoising_losses(unet, schedule, drawn) * 0 + torch.where(drawn.weight == 1, 2.0, 3.0)
 
     monkeypatch.setattr(lockstep, "denoising_losses", known)
@@ -134,7 +134,7 @@ def test_samples_change_nothing_but_what_is_seen(tmp_path: Path, tiny_sd: Path) 
     assert fields["weights"] == {HOMER: 1.0}
     base = base_of(recipe)
     adapters.load(base, HOMER, space.adapter(HOMER))
-    painter = Painter(base, recipe, torch.device("cpu"), SILENT)
+    painter = ImageSampler(base, recipe, torch.device("cpu"), SILENT)
     frame = studies.frame(recipe, fields["prompt"], fields["seed"], weights={HOMER: 1.0})
     second = studies.frame(recipe, "a guitar on a table", fields["seed"] + 1, weights={HOMER: 1.0})
     shown = painter.paint([frame, second])
@@ -182,7 +182,7 @@ def works(folder: Path, colour: str, seed: int) -> list[Path]:
 def test_judge_tells_style_from_copies(tmp_path: Path) -> None:
     """Nearer to the artist than before is gained; a copy of a work gains more, and is told as a copy."""
     files = {"red": works(tmp_path / "red", "firebrick", 1), "blue": works(tmp_path / "blue", "navy", 2)}
-    judge = studies.Judge.of(files, ["red"])
+    judge = studies.ValidationMetric.of(files, ["red"])
     blue = [imaging.load(file) for file in files["blue"]]
     red = [imaging.load(file) for file in works(tmp_path / "new", "firebrick", 3)]
     before = judge(blue, blue)
@@ -197,7 +197,7 @@ def test_judge_tells_style_from_copies(tmp_path: Path) -> None:
 
 def test_choice_keeps_the_best() -> None:
     """The best weights are kept as they were; so many worse samples end it; its state comes back."""
-    choice, vector = studies.Choice(patience=2), torch.zeros(3)
+    choice, vector = studies.BestCheckpoint(patience=2), torch.zeros(3)
     for step, score in enumerate((0.1, 0.5, 0.4, 0.5)):
         assert not choice.is_over
         vector += 1
@@ -206,10 +206,10 @@ def test_choice_keeps_the_best() -> None:
     assert choice.step == 1
     assert choice.weights is not None
     assert choice.weights.tolist() == [2, 2, 2]
-    other = studies.Choice(patience=3)
+    other = studies.BestCheckpoint(patience=3)
     other.load_state_dict(choice.state_dict())
     assert (other.step, other.found, other.worse, other.is_over) == (1, {"sample_score": 0.5}, 2, False)
-    assert not studies.Choice(patience=0, worse=99).is_over
+    assert not studies.BestCheckpoint(patience=0, worse=99).is_over
 
 
 class Judged:
@@ -227,13 +227,13 @@ class Judged:
 def judged(monkeypatch: pytest.MonkeyPatch, *scores: float) -> None:
     """Let every sample have the score of its step."""
     paint = Judged(*scores)
-    monkeypatch.setattr(studies.Sampler, "paint", lambda self, step, vector: paint(step, vector))
+    monkeypatch.setattr(studies.ValidationSampler, "paint", lambda self, step, vector: paint(step, vector))
 
 
 def test_best_weights_are_saved(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With keep = "best" the file holds the weights of the best sample, which differ from the last."""
     judged(monkeypatch, 0.1, 0.9, 0.3, 0.2)
-    settings: dict[str, Any] = {"sample_every": 1, "keep": "best", "schedule": "constant"}
+    settings: dict[str, Any] = {"sample_every": 1, "keep": "best", "lr_schedule": "constant"}
     recipe, space = prepared(tmp_path / "best", tiny_sd, **settings)
     run(recipe, space)
     assert card(space)["metrics"]["kept_step"] == 2
@@ -257,7 +257,7 @@ def test_training_stops_when_nothing_gets_better(
 ) -> None:
     """After `patience` samples that are no better it ends, and says at which step; the loss held out is there."""
     judged(monkeypatch, 0.5, 0.4, 0.4, 0.9)
-    recipe, space = prepared(tmp_path, tiny_sd, sample_every=1, patience=2, keep="best", held_out=1)
+    recipe, space = prepared(tmp_path, tiny_sd, sample_every=1, patience=2, keep="best", validation_works=1)
     run(recipe, space)
     found = card(space)["metrics"]
     assert (found["steps"], found["kept_step"]) == (3, 1)

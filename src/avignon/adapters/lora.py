@@ -165,7 +165,7 @@ def save(unet: Any, name: str, path: Path) -> None:
             unet_lora_adapter_metadata=_sorted(unet.peft_config[inner(name)].to_dict()),
         )
         _sort_header(scratch)
-        _prove(unet, name, weights, scratch)
+        _verify_roundtrip(unet, name, weights, scratch)
 
 
 def _sorted(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,7 +185,7 @@ def _sort_header(path: Path) -> None:
     path.write_bytes(len(header).to_bytes(8, "little") + header + content[start:])
 
 
-def _prove(unet: Any, name: str, weights: dict[str, torch.Tensor], path: Path) -> None:
+def _verify_roundtrip(unet: Any, name: str, weights: dict[str, torch.Tensor], path: Path) -> None:
     try:
         fresh = _read_back(unet, name, path)
         back = weights_of(fresh, name)
@@ -253,10 +253,10 @@ def load(base: Base, name: str, folder: Path) -> None:
 def _put_on(pipeline: Any, name: str, folder: Path) -> None:
     with _several_wanted():
         pipeline.load_lora_weights(folder, weight_name=WEIGHTS_FILE, adapter_name=inner(name))
-    _sharpen(pipeline.unet, name, folder / WEIGHTS_FILE)
+    _restore_fp32_magnitudes(pipeline.unet, name, folder / WEIGHTS_FILE)
 
 
-def _sharpen(unet: Any, name: str, path: Path) -> None:
+def _restore_fp32_magnitudes(unet: Any, name: str, path: Path) -> None:
     """Give a DoRA's magnitudes the file's precision back, whatever the UNet's is: each is a factor on all of a weight.
 
     Raises:

@@ -21,12 +21,12 @@ class Mix:
 
     weights: Mapping[str, float]
     """The mean over the denoising steps."""
-    schedule: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    weight_schedule: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Weight at every step, of the adapters whose weight is not the same at all of them."""
 
 
 @dataclass(frozen=True)
-class Path:
+class MixPath:
     """The way from voice to voice.
 
     `linear` is (1-t, t) between two neighbours, t from 0 to 1. `arc` is (cos πt/2, sin πt/2): two unrelated changes of
@@ -50,7 +50,7 @@ class Path:
     """
     fade: float = 0.25
     """Share of the denoising over which a relay hands over."""
-    during: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    weight_schedule: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """By adapter, factors on its weight from the first denoising step to the last, joined by straight lines."""
 
     def at(self, place: float) -> Mix:
@@ -75,13 +75,13 @@ class Path:
 
     def _row(self, name: str, row: Sequence[float], gain: float) -> list[float]:
         factor = self.strengths.get(name, 1.0) * gain
-        profile = over_steps(self.during.get(name, (1.0,)), self.steps)
+        profile = over_steps(self.weight_schedule.get(name, (1.0,)), self.steps)
         return [weight * factor * part for weight, part in zip(row, profile, strict=True)]
 
 
 def path(names: Sequence[str], stops: int, kind: Kind) -> list[dict[str, float]]:
     """Mean weights at evenly placed stops on the way through `names`, both ends included."""
-    way = Path(tuple(names), kind)
+    way = MixPath(tuple(names), kind)
     return [dict(way.at(place).weights) for place in evenly(stops)]
 
 
@@ -97,9 +97,9 @@ def mixed(rows: Mapping[str, Sequence[float]]) -> Mix:
     return Mix(weights, {name: tuple(row) for name, row in rows.items() if not constant[name]})
 
 
-def explicit(weights: Mapping[str, float], during: Mapping[str, Sequence[float]], steps: int) -> Mix:
+def explicit(weights: Mapping[str, float], weight_schedule: Mapping[str, Sequence[float]], steps: int) -> Mix:
     """A stop whose weights are given by hand, with the profiles over the denoising steps."""
-    return mixed({name: [weight * part for part in over_steps(during.get(name, (1.0,)), steps)]
+    return mixed({name: [weight * part for part in over_steps(weight_schedule.get(name, (1.0,)), steps)]
                   for name, weight in weights.items()})  # fmt: skip
 
 

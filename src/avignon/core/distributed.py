@@ -21,7 +21,7 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def is_first() -> bool:
+def is_main_process() -> bool:
     """Whether this process decides, and writes what there is once."""
     return rank() == 0
 
@@ -42,7 +42,7 @@ def agree(value: T) -> T:
 
 def told(find: Callable[[], T]) -> T:
     """What the first process finds, in all of them; the others do not look, they wait."""
-    return agree(cast(T, find() if is_first() else None))
+    return agree(cast(T, find() if is_main_process() else None))
 
 
 def meet() -> None:

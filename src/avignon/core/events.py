@@ -19,7 +19,7 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Voice:
+class Reporter:
     """How a stage speaks: bound to its name, so that stages say only what happened."""
 
     stage: str

@@ -207,8 +207,8 @@ class Frame:
     prompt: str
     negative_prompt: str
     seed: int
-    steps: int
-    guidance: float
+    num_inference_steps: int
+    guidance_scale: float
     scheduler: str
     width: int
     height: int
@@ -219,9 +219,9 @@ class Frame:
     adapters: Mapping[str, str]
     """SHA-256 of each adapter's weights file."""
     precision: str
-    schedule: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    weight_schedule: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """Weight at every denoising step, of the adapters whose weight is not the same at all of them."""
-    blocks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    block_weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """By adapter, factors on its weight in parts of the UNet: `down`, `mid`, `up`, or a block by its own name."""
     to_seed: int = -1
     """A second seed, towards whose noise that of `seed` is turned; -1 for none."""
@@ -231,9 +231,9 @@ class Frame:
     """None where the picture begins from noise."""
 
     @property
-    def painted(self) -> int:
-        """Denoising steps that are done: the last ones of `steps`, where the picture begins from a source."""
-        return int(self.steps * self.source.strength) if self.source else self.steps
+    def effective_steps(self) -> int:
+        """Denoising steps that are done: the last ones of `num_inference_steps`, where the picture begins from a source."""
+        return int(self.num_inference_steps * self.source.strength) if self.source else self.num_inference_steps
 
 
 @dataclass(frozen=True)
@@ -287,16 +287,49 @@ def found_from(fields: Mapping[str, Any]) -> Found:
     )
 
 
-def frame_from(fields: Mapping[str, Any]) -> Frame:
-    """The inverse of `plain` for a frame."""
-    schedule = {name: tuple(row) for name, row in fields.get("schedule", {}).items()}
-    source = fields.get("source")
-    return Frame(**{**fields, "schedule": schedule, "source": source and Source(**source)})
+SCHEMA = 2
+"""Of frames and series in files: to be raised where a field gets another name or another meaning."""
+
+FORMER_NAMES = {
+    "num_inference_steps": "steps",
+    "guidance_scale": "guidance",
+    "weight_schedule": "schedule",
+    "block_weights": "blocks",
+}
+"""Of a frame's fields, in schema 1, which files did not name. Hashes keep them, so that no identity has changed."""
+
+
+def frame_record(frame: Frame) -> dict[str, Any]:
+    """A frame as files have it, with the number of its schema."""
+    return {"schema": SCHEMA, **plain(frame)}
+
+
+def frame_identity(frame: Frame) -> dict[str, Any]:
+    """A frame as hashes have it: its fields by the names that they had first."""
+    return {FORMER_NAMES.get(name, name): value for name, value in plain(frame).items()}
+
+
+def frame_from(fields: Mapping[str, Any], schema: int = 1) -> Frame:
+    """The inverse of `frame_record`; `schema` is that of fields which do not name their own."""
+    given = dict(fields)
+    if given.pop("schema", schema) == 1:
+        given = {name: given.pop(old) for name, old in FORMER_NAMES.items() if old in given} | given
+    rows = {name: tuple(row) for name, row in given.pop("weight_schedule", {}).items()}
+    source = given.pop("source", None)
+    return Frame(**given, weight_schedule=rows, source=source and Source(**source))
+
+
+def series_record(series: Series) -> dict[str, Any]:
+    """A series as its file has it, with the number of its schema."""
+    return {"schema": SCHEMA, **plain(series)}
 
 
 def series_from(fields: Mapping[str, Any]) -> Series:
-    """The inverse of `plain` for a series."""
-    frames, extras = (tuple((file, frame_from(frame)) for file, frame in fields[key]) for key in ("frames", "extras"))
+    """The inverse of `series_record`."""
+    schema = fields.get("schema", 1)
+    frames, extras = (
+        tuple((file, frame_from(frame, schema)) for file, frame in fields[key]) for key in ("frames", "extras")
+    )
     return Series(
         name=fields["name"],
         scenes=tuple(fields["scenes"]),

@@ -25,7 +25,7 @@ from transformers import CLIPVisionModel, CLIPVisionModelWithProjection, Dinov2M
 from transformers.utils import logging as transformers_logging
 
 from avignon.core.errors import ModelError
-from avignon.core.events import Voice
+from avignon.core.events import Reporter
 from avignon.models import hub
 from avignon.models.stable_diffusion import model as diffusion
 from avignon.recipe.schema import Evaluate
@@ -154,7 +154,7 @@ class Encoder:
         return unit
 
 
-def load(settings: Evaluate, voice: Voice) -> Encoder:
+def load(settings: Evaluate, reporter: Reporter) -> Encoder:
     """Find, check and load the recipe's encoder; no code of a repository is run.
 
     Raises:
@@ -178,7 +178,7 @@ def load(settings: Evaluate, voice: Voice) -> Encoder:
             token=access.token,
         )
 
-    model, folder = hub.find(wanted, fetch, voice)
+    model, folder = hub.find(wanted, fetch, reporter)
     encoder = _read(model, folder)
     _try(encoder, folder)
     return encoder

@@ -71,8 +71,8 @@ def webp(pictures: Sequence[Image.Image], pace: float, words: Words) -> bytes:
 def gif(pictures: Sequence[Image.Image], pace: float, words: Words) -> bytes:
     """An animated GIF of 256 colours a picture; its clock knows hundredths of a second."""
     comment = f"{words.title}. {words.description} {imaging.TRAINED} {words.rights}".strip()
-    painted = [picture.quantize(256, Image.Quantize.MEDIANCUT) for picture in there_and_back(pictures)]
-    return _animated("GIF", painted, round(pace, 2), comment=comment.encode())
+    effective_steps = [picture.quantize(256, Image.Quantize.MEDIANCUT) for picture in there_and_back(pictures)]
+    return _animated("GIF", effective_steps, round(pace, 2), comment=comment.encode())
 
 
 def _animated(format_name: str, pictures: Sequence[Image.Image], pace: float, **how: Any) -> bytes:

@@ -31,9 +31,9 @@ def text(frame: Frame, model: str = "", contents: Mapping[str, str] | None = Non
         contents: by adapter, `lora_files.content_hash` of its file; only adapters in it are told by hash.
     """
     values = {
-        "Steps": frame.steps,
+        "Steps": frame.num_inference_steps,
         **SAMPLERS.get(frame.scheduler, {"Sampler": frame.scheduler}),
-        "CFG scale": f"{frame.guidance:g}",
+        "CFG scale": f"{frame.guidance_scale:g}",
         "Seed": frame.seed,
         "Size": f"{frame.width}x{frame.height}",
         "RNG": "CPU",
@@ -57,7 +57,9 @@ def _adapters(frame: Frame, contents: Mapping[str, str]) -> dict[str, str]:
     on Civitai). `Hashes` has those of Civitai's own extension, the first 10 of the whole file's (AutoV2), as bare JSON.
     """
     names = _labels(frame.weights)
-    on = [name for name, weight in frame.weights.items() if name in contents and (weight or name in frame.schedule)]
+    on = [
+        name for name, weight in frame.weights.items() if name in contents and (weight or name in frame.weight_schedule)
+    ]
     weights = ", ".join(f"{names[name]}: {weight:g}" for name, weight in frame.weights.items())
     short = ", ".join(f"{names[name]}: {contents[name][:12]}" for name in on)
     files = {f"lora:{names[name]}": frame.adapters[name][:10] for name in on}

@@ -17,7 +17,7 @@ from avignon.adapters import lora as adapters
 from avignon.adapters import weights as blend
 from avignon.core import imaging
 from avignon.core.errors import ModelError
-from avignon.core.events import Voice
+from avignon.core.events import Reporter
 from avignon.core.files import sha256_of
 from avignon.core.records import Frame
 from avignon.models import finite
@@ -28,16 +28,16 @@ PROBED = (0.2, 0.4, 0.6, 0.8)
 """Noise levels, as shares of all timesteps, at which an adapter's effect is measured."""
 
 
-class Painter:
+class ImageSampler:
     """The loaded pipeline with its adapters on, ready to make pictures of frames."""
 
-    def __init__(self, base: diffusion.Base, recipe: Recipe, device: torch.device, voice: Voice) -> None:
-        self._base, self._device, self._voice = base, device, voice
+    def __init__(self, base: diffusion.Base, recipe: Recipe, device: torch.device, reporter: Reporter) -> None:
+        self._base, self._device, self._reporter = base, device, reporter
         self._pipeline = base.pipeline.to(device)
         self._batch = recipe.generate.batch
         # Decoded in fp32: the VAE of some models overflows to black pictures in fp16.
         self._pipeline.vae.to(torch.float32)
-        diffusion.use_attention(self._pipeline.unet, diffusion.attention_for(recipe.train.attention, device))
+        diffusion.set_attention_backend(self._pipeline.unet, diffusion.attention_for(recipe.train.attention, device))
         self._texts: dict[str, torch.Tensor] = {}
         self._files = {sha256_of(Path(s.image)): Path(s.image) for s in recipe.generate.scenes if s.image}
         self._sources: dict[tuple[str, int, int], tuple[torch.Tensor, torch.Tensor]] = {}
@@ -61,7 +61,7 @@ class Painter:
             if len(frames) == 1:
                 raise
         self._batch = len(frames) // 2
-        self._voice.note(f"{len(frames)} pictures at once do not fit into memory; going on with {self._batch}")
+        self._reporter.note(f"{len(frames)} pictures at once do not fit into memory; going on with {self._batch}")
         return [image for part in (frames[: self._batch], frames[self._batch :]) for image in self._painted(part)]
 
     @torch.no_grad()
@@ -74,22 +74,22 @@ class Painter:
             ModelError: one of them holds NaN or infinity; this is looked at once, after the last step.
         """
         first = frames[0]
-        guided = first.guidance > 1
+        guided = first.guidance_scale > 1
         texts = self._text([frame.prompt for frame in frames])
         if guided:
             texts = torch.cat([self._text([frame.negative_prompt for frame in frames]), texts])
         scheduler = diffusion.scheduler(self._base, first.scheduler)
-        scheduler.set_timesteps(first.steps, device=self._device)
+        scheduler.set_timesteps(first.num_inference_steps, device=self._device)
         x, timesteps = self._begun(frames, scheduler)
-        with adapters.mixing(self._pipeline.unet, first.blocks) as mixer:
+        with adapters.mixing(self._pipeline.unet, first.block_weights) as mixer:
             for number, t in enumerate(timesteps):
-                step = min(number, first.painted - 1)  # PNDM asks the UNet once more than it has steps.
-                rows = [blend.at_step(frame.weights, frame.schedule, step) for frame in frames]
+                step = min(number, first.effective_steps - 1)  # PNDM asks the UNet once more than it has steps.
+                rows = [blend.at_step(frame.weights, frame.weight_schedule, step) for frame in frames]
                 mixer.set(rows * 2 if guided else rows)
                 noise = self._predict(scheduler.scale_model_input(torch.cat([x, x]) if guided else x, t), t, texts)
                 if guided:
                     without, with_text = noise.chunk(2)
-                    noise = without + first.guidance * (with_text - without)
+                    noise = without + first.guidance_scale * (with_text - without)
                 x = scheduler.step(noise, t, x, return_dict=False)[0]
         if not finite.is_finite(x):
             raise self._spoiled(next(f for f, one in zip(frames, x, strict=True) if not finite.is_finite(one)))
@@ -104,7 +104,7 @@ class Painter:
         noise, first = self._noise(frames), frames[0]
         if first.source is None:
             return noise * scheduler.init_noise_sigma, scheduler.timesteps
-        skipped = (first.steps - first.painted) * scheduler.order
+        skipped = (first.num_inference_steps - first.effective_steps) * scheduler.order
         timesteps = scheduler.timesteps[skipped:]
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(skipped)
@@ -136,7 +136,7 @@ class Painter:
         scheduler = diffusion.scheduler(self._base, "ddim")
         clean, noise = self.denoise(frames), self._noise(frames)
         squares = dict.fromkeys(names, 0.0)
-        with adapters.mixing(self._pipeline.unet, frames[0].blocks) as mixer:
+        with adapters.mixing(self._pipeline.unet, frames[0].block_weights) as mixer:
             for share in PROBED:
                 t = torch.full((len(frames),), int(share * scheduler.config.num_train_timesteps), device=self._device)
                 noisy = scheduler.add_noise(clean, noise, t)
@@ -173,7 +173,7 @@ class Painter:
         """Embeddings (B, tokens, width); each prompt is encoded once per run."""
         for prompt in prompts:
             if prompt not in self._texts:
-                self._texts[prompt] = diffusion.text_embeddings(self._base, [prompt], self._device, self._voice)
+                self._texts[prompt] = diffusion.text_embeddings(self._base, [prompt], self._device, self._reporter)
         return torch.cat([self._texts[prompt] for prompt in prompts])
 
     def _spoiled(self, frame: Frame) -> ModelError:
@@ -181,9 +181,9 @@ class Painter:
         name = "/".join(filter(None, (frame.scene, frame.stop))) or "a picture"
         weights = ", ".join(f"{name} {weight:g}" for name, weight in frame.weights.items()) or "no adapter"
         dtype = self._pipeline.unet.dtype
-        advice = "lower generate.guidance, generate.strength or the adapters' weights"
+        advice = "lower generate.guidance_scale, generate.strength or the adapters' weights"
         if dtype != torch.float32:
-            advice = f"set {self._voice.stage}.precision to fp32, or {advice}"
+            advice = f"set {self._reporter.stage}.precision to fp32, or {advice}"
         return ModelError(f"{name} ({frame.prompt!r}, seed {frame.seed}, {weights}) comes to NaN or infinity with "
                           f"{frame.scheduler} in {str(dtype).removeprefix('torch.')}: {advice}")  # fmt: skip
 
@@ -218,11 +218,11 @@ def slerp(one: torch.Tensor, other: torch.Tensor, t: float) -> torch.Tensor:
 
 def batch_key(frame: Frame) -> tuple[object, ...]:
     """What frames of one batch must have in common."""
-    blocks = tuple((name, tuple(factors.items())) for name, factors in frame.blocks.items())
+    blocks = tuple((name, tuple(factors.items())) for name, factors in frame.block_weights.items())
     return (
-        frame.steps,
-        frame.source and frame.painted,
-        frame.guidance > 1 and frame.guidance,
+        frame.num_inference_steps,
+        frame.source and frame.effective_steps,
+        frame.guidance_scale > 1 and frame.guidance_scale,
         frame.scheduler,
         frame.width,
         frame.height,
@@ -238,7 +238,7 @@ def groups(frames: Sequence[Frame], size: int, unmixed: Collection[str] = ()) ->
     """
     alike: dict[tuple[object, ...], dict[str, list[int]]] = {}
     for place, frame in enumerate(frames):
-        weights = repr((sorted(frame.weights.items()), sorted(frame.schedule.items())))
+        weights = repr((sorted(frame.weights.items()), sorted(frame.weight_schedule.items())))
         alike.setdefault(batch_key(frame), {}).setdefault(weights, []).append(place)
     for by_weights in alike.values():
         rest: list[int] = []

@@ -24,7 +24,7 @@ from huggingface_hub.errors import (
 )
 
 from avignon.core.errors import ModelError
-from avignon.core.events import Voice
+from avignon.core.events import Reporter
 from avignon.core.files import digest, sha256_of
 from avignon.models import finite
 
@@ -64,13 +64,13 @@ Fetch = Callable[[str, Access], str]
 """Brings a repository into the hub's cache and gives its folder there; offline, it makes do with what is there."""
 
 
-def find(wanted: Wanted, fetch: Fetch, voice: Voice) -> tuple[str, Path]:
+def find(wanted: Wanted, fetch: Fetch, reporter: Reporter) -> tuple[str, Path]:
     """The model's name and its folder; a folder on this machine is named without the way to it.
 
     Args:
         wanted: what the recipe asks for.
         fetch: brings a repository into the hub's cache.
-        voice: hears of every repository that cannot be had, and of a token that is refused.
+        reporter: hears of every repository that cannot be had, and of a token that is refused.
 
     Raises:
         ModelError: neither the model nor a mirror can be had.
@@ -80,20 +80,20 @@ def find(wanted: Wanted, fetch: Fetch, voice: Voice) -> tuple[str, Path]:
     failures = []
     for model in (wanted.model, *wanted.mirrors):
         try:
-            return model, _fetched(model, wanted, fetch, voice)
+            return model, _fetched(model, wanted, fetch, reporter)
         except ModelError as failed:
             failures.append(str(failed))
-            voice.note(f"not available: {failed}")
+            reporter.note(f"not available: {failed}")
     raise ModelError("; ".join(failures))
 
 
-def _fetched(model: str, wanted: Wanted, fetch: Fetch, voice: Voice) -> Path:
+def _fetched(model: str, wanted: Wanted, fetch: Fetch, reporter: Reporter) -> Path:
     """The repository's files in the hub's cache, fetched where they are not there yet; HF_ENDPOINT names a mirror."""
     hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     where = f"{wanted.field} {model!r} (revision {wanted.revision!r})"
     access = _access(model, wanted, where, hub)
     if access.token is False:
-        voice.warn(f"{hub} refuses the token of this machine (HF_TOKEN or `hf auth login`): it is expired, mistyped or "
+        reporter.warn(f"{hub} refuses the token of this machine (HF_TOKEN or `hf auth login`): it is expired, mistyped or "
                    f"lacks permission; going on without it for {model}")  # fmt: skip
     try:
         folder = Path(fetch(model, access))
@@ -112,7 +112,7 @@ def _fetched(model: str, wanted: Wanted, fetch: Fetch, voice: Voice) -> Path:
             f"set HF_ENDPOINT to a mirror, or name a local directory in {wanted.field}"
         ) from failed
     if access.gone:
-        voice.warn(f"{where}: {access.offline}; going on with the copy in the cache")
+        reporter.warn(f"{where}: {access.offline}; going on with the copy in the cache")
     return folder
 
 

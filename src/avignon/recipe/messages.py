@@ -59,17 +59,24 @@ _SHAPES = {
 
 def _unknown_key(place: Sequence[int | str]) -> str:
     known = _keys_at(place[:-1])
+    renamed = [new for section in _sections_at(place[:-1]) for new, old in section.formerly.items() if old == place[-1]]
+    if renamed:
+        return f"this key is called {renamed[0]!r} now"
     nearest = difflib.get_close_matches(str(place[-1]), known, n=1, cutoff=0.5)
     return f"no such key; did you mean {nearest[0]!r}?" if nearest else f"no such key; allowed are {', '.join(known)}"
 
 
 def _keys_at(place: Sequence[int | str]) -> list[str]:
-    """The keys of the section at a place such as `("artists", 0, "museum")`."""
+    return list(dict.fromkeys(key for section in _sections_at(place) for key in section.model_fields))
+
+
+def _sections_at(place: Sequence[int | str]) -> list[type[Section]]:
+    """What a table may be at a place such as `("artists", 0, "museum")`."""
     sections: list[type[Section]] = [Recipe]
     for part in place:
         if isinstance(part, str):
             sections = [child for s in sections if part in s.model_fields for child in _sections_in(s, part)]
-    return list(dict.fromkeys(key for section in sections for key in section.model_fields))
+    return sections
 
 
 def _sections_in(section: type[Section], key: str) -> Iterable[type[Section]]:

@@ -31,10 +31,14 @@ class Section(BaseModel):
     )
     schema_1: ClassVar[Mapping[str, Any]] = {}
     """What schema 1 had for fields that are at their default: another default, or nothing (`ABSENT`)."""
+    formerly: ClassVar[Mapping[str, str]] = {}
+    """Names that fields had before, by the names that they have now. Hashes keep the former ones, so that a new name
+    changes no identity; in a recipe a former name is an error that names the new one."""
 
     def chosen(self, *fields: str, exclude: Iterable[str] = ()) -> dict[str, Any]:
         """The values that differ from the defaults, JSON-ready, of some fields or of all."""
-        return self.model_dump(mode="json", exclude_defaults=True, include=set(fields) or None, exclude=set(exclude))
+        dumped = self.model_dump(mode="json", exclude_defaults=True, include=set(fields) or None, exclude=set(exclude))
+        return {self.formerly.get(name, name): _formerly(getattr(self, name), value) for name, value in dumped.items()}
 
     def as_in_schema_1(self, *fields: str, exclude: Iterable[str] = ()) -> dict[str, Any]:
         """All values as avignon 0.1.0 hashed them; a newer field counts where it has not its default."""
@@ -43,7 +47,16 @@ class Section(BaseModel):
         for name, default in self.schema_1.items():
             if name in told and getattr(self, name) == type(self).model_fields[name].default:
                 told |= {name: default}
-        return {name: value for name, value in told.items() if value is not ABSENT}
+        return {self.formerly.get(name, name): value for name, value in told.items() if value is not ABSENT}
+
+
+def _formerly(value: Any, dumped: Any) -> Any:
+    """`dumped`, the JSON of `value`, with the names that the fields of sections in it had before."""
+    if isinstance(value, Section):
+        return {value.formerly.get(name, name): _formerly(getattr(value, name), each) for name, each in dumped.items()}
+    if isinstance(value, tuple):
+        return [_formerly(one, each) for one, each in zip(value, dumped, strict=True)]
+    return dumped
 
 
 def _as_in_schema_1(value: Any, dumped: Any) -> Any:
@@ -227,6 +240,8 @@ class Ranks(Section):
 class Train(Section):
     """How adapters learn."""
 
+    formerly = {"lr_schedule": "schedule", "eval_every": "watch_every", "validation_works": "held_out"}
+
     mode: Literal["separate", "joint"] = "separate"
     """`separate`: one adapter per artist, which can be mixed. `joint`: one for all, as the original project had."""
     together: bool = True
@@ -242,7 +257,7 @@ class Train(Section):
     """`adamw-8bit` keeps its state in a quarter of the memory; `prodigy` finds the rate itself (set learning_rate = 1).
     Both need `pip install avignon[optimizers]`."""
     learning_rate: float = Field(default=1e-4, gt=0, le=1)
-    schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    lr_schedule: Literal["constant", "cosine", "linear"] = "cosine"
     """How the learning rate falls after the warm-up."""
     warmup: int = Field(default=0, ge=0)
     """Steps over which the learning rate rises from 0."""
@@ -257,9 +272,9 @@ class Train(Section):
     """Noise shared by all pixels of a channel, which lets very dark and very light pictures be learned."""
     ema: float = Field(default=0.0, ge=0, lt=1)
     """Decay of an exponential moving average of the weights, which is then what is saved; 0 saves the last weights."""
-    held_out: int = Field(default=0, ge=0)
+    validation_works: int = Field(default=0, ge=0)
     """Works of each adapter that are not learned from, to measure the loss on."""
-    watch_every: int = Field(default=0, ge=0)
+    eval_every: int = Field(default=0, ge=0)
     """Steps between measurements on the works held out; 0 measures at the end only."""
     prior_images: int = Field(default=0, ge=0, le=10_000)
     """Pictures that the base itself paints of the works' captions without the trigger; as many of them as of the works
@@ -316,7 +331,7 @@ class Train(Section):
     @property
     def is_open_ended(self) -> bool:
         """Whether no step depends on how many there will be, so that a finished training can go on."""
-        return self.schedule == "constant" and not self.is_judged
+        return self.lr_schedule == "constant" and not self.is_judged
 
 
 class Scene(Section):
@@ -345,10 +360,19 @@ SCHEDULERS = Literal["ddim", "pndm", "euler", "dpm++"]
 class Generate(Section):
     """How the series is made."""
 
+    formerly = {
+        "path_adapters": "voices",
+        "equalize_adapters": "equal_voices",
+        "weight_schedule": "during",
+        "block_weights": "blocks",
+        "num_inference_steps": "steps",
+        "guidance_scale": "guidance",
+    }
+
     scenes: tuple[Scene, ...] = Field(min_length=1, max_length=1000, strict=False)
     stops: int = Field(default=7, ge=2, le=1000)
     """Pictures from the first voice to the last, both included."""
-    voices: tuple[str, ...] = Field(default=(), strict=False)
+    path_adapters: tuple[str, ...] = Field(default=(), strict=False)
     """The adapters that the path leads through, in order; by default those that the recipe trains."""
     path: Literal["linear", "arc", "relay"] = "arc"
     """How weights change: `linear` (1-t, t), `arc` (cos, sin), which keeps both styles strong in between, or `relay`:
@@ -357,15 +381,15 @@ class Generate(Section):
     """Where the stops are: at equal distances in weight, or in measured style, for which probes are painted first."""
     fade: float = Field(default=0.25, gt=0, le=1)
     """Share of the denoising steps over which a relay hands over."""
-    equal_voices: bool = True
+    equalize_adapters: bool = True
     """Bring the path's adapters to equal effect where they are mixed, so that the stronger one does not win the middle;
     at the ends they are as they were trained."""
     weights: tuple[dict[str, float], ...] = Field(default=(), strict=False)
     """Stops by hand instead of a path: one table of adapter = weight each; negative leads away from a style."""
-    during: dict[str, Annotated[tuple[float, ...], Field(min_length=1, strict=False)]] = {}
+    weight_schedule: dict[str, Annotated[tuple[float, ...], Field(min_length=1, strict=False)]] = {}
     """Factors on an adapter's weight from the first denoising step to the last, joined by straight lines: `[1, 0]` lets
     it compose and fade, `[0, 1]` only finish."""
-    blocks: dict[str, dict[str, float]] = {}
+    block_weights: dict[str, dict[str, float]] = {}
     """Factors on an adapter's weight in parts of the UNet: `down`, `mid`, `up`, or a block such as `"up_blocks.1"`."""
     adapters: dict[str, str] = {}
     """Further adapters to mix in by `voices` or `weights`: name = folder of pytorch_lora_weights.safetensors. A name
@@ -374,9 +398,9 @@ class Generate(Section):
     """Factor on every weight of the path."""
     strengths: dict[str, Annotated[float, Field(gt=0, le=4)]] = {}
     """Further factors, on single adapters' weights: where one voice came out of its training weaker than another."""
-    steps: int = Field(default=30, ge=1, le=1000)
+    num_inference_steps: int = Field(default=30, ge=1, le=1000)
     """Denoising steps."""
-    guidance: float = Field(default=7.5, ge=1, le=50)
+    guidance_scale: float = Field(default=7.5, ge=1, le=50)
     """Classifier-free guidance scale (Ho & Salimans, arXiv:2207.12598); 1 is none."""
     negative_prompt: str = ""
     scheduler: SCHEDULERS = "ddim"
@@ -397,9 +421,9 @@ class Generate(Section):
     @model_validator(mode="after")
     def _some_step(self) -> "Generate":
         for number, scene in enumerate(self.scenes):
-            if scene.image and int(self.steps * scene.image_strength) < 1:
-                raise ValueError(f"scenes.{number}.image_strength: {scene.image_strength:g} of {self.steps} steps is "
-                                 f"no step at all; at least {1 / self.steps:.2g} is needed")  # fmt: skip
+            if scene.image and int(self.num_inference_steps * scene.image_strength) < 1:
+                raise ValueError(f"scenes.{number}.image_strength: {scene.image_strength:g} of {self.num_inference_steps} steps is "
+                                 f"no step at all; at least {1 / self.num_inference_steps:.2g} is needed")  # fmt: skip
         return self
 
 
@@ -468,32 +492,32 @@ class Recipe(Section):
             if name in self.adapter_names:
                 raise ValueError(f"generate.adapters: {name!r} is the name of an adapter that this recipe trains")
         settings, known = self.generate, {*self.adapter_names, *self.generate.adapters}
-        named = {"weights": [name for stop in settings.weights for name in stop], "voices": settings.voices,
-                 "during": settings.during, "blocks": settings.blocks,
+        named = {"weights": [name for stop in settings.weights for name in stop], "path_adapters": settings.path_adapters,
+                 "weight_schedule": settings.weight_schedule, "block_weights": settings.block_weights,
                  "strengths": settings.strengths}  # fmt: skip
         for field, names in named.items():
             for name in names:
                 if name not in known:
                     raise ValueError(f"generate.{field}: no adapter {name!r}; there are {', '.join(sorted(known))}")
-        if len(set(settings.voices)) < len(settings.voices):
-            raise ValueError("generate.voices: an adapter is named twice")
+        if len(set(settings.path_adapters)) < len(settings.path_adapters):
+            raise ValueError("generate.path_adapters: an adapter is named twice")
         return self
 
     @model_validator(mode="after")
     def _blocks_exist(self) -> "Recipe":
-        for name, factors in self.generate.blocks.items():
+        for name, factors in self.generate.block_weights.items():
             for block in factors:
                 if not _BLOCK.fullmatch(block):
                     raise ValueError(
-                        f"generate.blocks.{name}: {block!r} is no part of a UNet; "
+                        f"generate.block_weights.{name}: {block!r} is no part of a UNet; "
                         "allowed are down, mid, up, and names such as 'up_blocks.1'"
                     )
         return self
 
     @property
-    def voices(self) -> tuple[str, ...]:
+    def path_adapters(self) -> tuple[str, ...]:
         """The adapters that the path of the series leads through."""
-        return self.generate.voices or self.adapter_names
+        return self.generate.path_adapters or self.adapter_names
 
     @property
     def adapter_names(self) -> tuple[str, ...]:
@@ -506,7 +530,7 @@ class Recipe(Section):
         if self.train.is_judged:
             return self.generate.chosen(exclude={"extra_seeds"})
         if self.train.prior_images:
-            return self.generate.chosen("guidance", "steps", "scheduler", "negative_prompt")
+            return self.generate.chosen("guidance_scale", "num_inference_steps", "scheduler", "negative_prompt")
         return {}
 
     def scene_seed(self, number: int) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from avignon.core.errors import FetchError, ImageError, InputError, RightsError, TurnedAway
-from avignon.core.events import Voice
+from avignon.core.events import Reporter
 from avignon.core.files import json_text, sha256_of, write_bytes, write_text
 from avignon.core.imaging import SUFFIXES, size_of
 from avignon.core.naming import stem
@@ -27,7 +27,7 @@ INSISTENT = 3
 """Images in a row from which a server turned the program away, before it is left alone for this run."""
 
 
-def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
+def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
     """Find every work of every artist, and fetch the images of the best candidates.
 
     Raises:
@@ -39,21 +39,21 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
     earlier = [f for f in space.read_found() if f.original]
     found: list[Found] = []
     whose: dict[tuple[str, str], str] = {}
-    warn = functools.cache(voice.warn)  # Artists of one folder share its index, and what is said of it.
+    warn = functools.cache(reporter.warn)  # Artists of one folder share its index, and what is said of it.
     turned_away: list[str] = []
     for artist in recipe.artists:
         with opened(recipe.museum_of(artist), recipe.collect, warn) as museum:
-            voice.note(f"looking for {artist.name}")
+            reporter.note(f"looking for {artist.name}")
             words = load_decisions(artist)
             of_artist = museum.find(artist)
             _check_whose(artist, recipe.museum_of(artist), of_artist, whose)
             considered = _gated(artist, of_artist)
-            _tell_strangers(artist, words, considered, voice)
+            _tell_strangers(artist, words, considered, reporter)
             hand = in_folder(artist.originals)
             ranked = _ranked(artist, considered, words, recipe.collect.reserve, hand)
-            _tell_unused(artist, hand, ranked, voice)
+            _tell_unused(artist, hand, ranked, reporter)
             try:
-                found.extend(_fetched(artist, ranked, _Source(museum, hand), earlier, space, voice))
+                found.extend(_fetched(artist, ranked, _Source(museum, hand), earlier, space, reporter))
             except TurnedAway as refused:
                 turned_away.append(str(refused))
             finally:  # What came before an interruption is known to the next run.
@@ -126,13 +126,13 @@ def _not_in(found: list[Found], earlier: list[Found]) -> list[Found]:
     return [f for f in earlier if _key(f.work) not in known]
 
 
-def _tell_strangers(artist: Artist, words: Mapping[str, Decision], found: list[Found], voice: Voice) -> None:
+def _tell_strangers(artist: Artist, words: Mapping[str, Decision], found: list[Found], reporter: Reporter) -> None:
     strangers = sorted(words.keys() - {f.work.object_id for f in found})
     if strangers:
-        voice.warn(f"{artist.decisions}: no work of {artist.name} has object_id {', '.join(strangers)}")
+        reporter.warn(f"{artist.decisions}: no work of {artist.name} has object_id {', '.join(strangers)}")
 
 
-def _tell_unused(artist: Artist, hand: ByHand, ranked: list[Found], voice: Voice) -> None:
+def _tell_unused(artist: Artist, hand: ByHand, ranked: list[Found], reporter: Reporter) -> None:
     """Say of every file added by hand that is not used why it is not."""
     reasons = {path.name: each.decision.reason for each in ranked if each.decision and (path := hand.of(each.work))}
     strangers = hand.unused([each.work for each in ranked])
@@ -140,7 +140,7 @@ def _tell_unused(artist: Artist, hand: ByHand, ranked: list[Found], voice: Voice
         *reasons.items(),
         *((name, f"no work of {artist.name} has this object id") for name in strangers),
     ):
-        voice.warn(f"{hand.folder}: {name} is not used: {reason}")
+        reporter.warn(f"{hand.folder}: {name} is not used: {reason}")
 
 
 def _lines(found: list[Found]) -> str:
@@ -209,7 +209,7 @@ def _with_word(artist: Artist, found: Found, word: Decision | None) -> Found:
 
 
 def _fetched(
-    artist: Artist, considered: list[Found], source: _Source, earlier: list[Found], space: Workspace, voice: Voice
+    artist: Artist, considered: list[Found], source: _Source, earlier: list[Found], space: Workspace, reporter: Reporter
 ) -> Iterator[Found]:
     """Every considered work, the candidates with their originals; what an earlier run has is not received again.
 
@@ -222,14 +222,14 @@ def _fetched(
     for done, found in enumerate(candidates, start=1):
         each = _kept(found, source, had.get(_key(found.work)), space) or _received(artist, found, source, space)
         yield each
-        voice.progress(done, len(candidates), f"{artist.name}: {found.work.title}")
+        reporter.progress(done, len(candidates), f"{artist.name}: {found.work.title}")
         if each.decision:
             lost.append(each)
             if not source.refused:
                 _check_losses(artist, lost, len(candidates))
     yield from (f for f in considered if f.decision is not None)
     if source.refused:
-        _check_refusals(artist, lost, len(candidates), voice)
+        _check_refusals(artist, lost, len(candidates), reporter)
     _check_losses(artist, lost, len(candidates))
 
 
@@ -241,11 +241,11 @@ def _check_losses(artist: Artist, lost: list[Found], candidates: int) -> None:
         )
 
 
-def _check_refusals(artist: Artist, lost: list[Found], candidates: int, voice: Voice) -> None:
+def _check_refusals(artist: Artist, lost: list[Found], candidates: int, reporter: Reporter) -> None:
     """What a server that turns programs away leaves: a warning where enough came, else what to save by hand."""
     museum = museum_name(lost[0].work.museum)
     if candidates - len(lost) >= artist.works:
-        voice.warn(f"{artist.name}: {museum} turns programs away at the moment; {len(lost)} of {candidates} images "
+        reporter.warn(f"{artist.name}: {museum} turns programs away at the moment; {len(lost)} of {candidates} images "
                    f"were not fetched (first: {_said(lost[0])})")  # fmt: skip
         return
     wanted = [f"{stem(f.work.object_id)}.jpg from {f.work.page or f.work.image_url}" for f in lost]

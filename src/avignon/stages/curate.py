@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 
 from avignon.core import imaging
 from avignon.core.errors import ImageError, InputError
-from avignon.core.events import Voice
+from avignon.core.events import Reporter
 from avignon.core.files import write_bytes, write_text
 from avignon.core.records import Access, Decision, Found, Original, Verdict, Work
 from avignon.core.wording import unmarked
@@ -45,7 +45,7 @@ class Decided:
         return self.decision.verdict is Verdict.KEPT
 
 
-def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
+def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
     """Decide on every work that was found, and write the ledger.
 
     Raises:
@@ -57,10 +57,10 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
     for artist in recipe.artists:
         for each in gate.decide(artist, [f for f in found if f.work.artist == artist.name]):
             decided.append(each)
-            voice.progress(len(decided), len(found), each.found.work.title)
+            reporter.progress(len(decided), len(found), each.found.work.title)
     write_text(space.ledger, _ledger(recipe, decided))
     _write_contact(recipe, decided, space)
-    voice.note(f"look them over before training: {space.contact_page}")
+    reporter.note(f"look them over before training: {space.contact_page}")
     for artist in recipe.artists:
         _check_number(artist, [each for each in decided if each.found.work.artist == artist.name], space)
 

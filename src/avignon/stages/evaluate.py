@@ -17,7 +17,7 @@ from PIL import Image
 
 from avignon.adapters import weights as blend
 from avignon.core import imaging
-from avignon.core.events import Voice
+from avignon.core.events import Reporter
 from avignon.core.files import read_json, write_json
 from avignon.core.records import Frame, Series, plain, series_from
 from avignon.core.workspace import Workspace
@@ -61,7 +61,7 @@ ENCODER_NOTE = (
 
 
 @dataclass(frozen=True)
-class Ruler:
+class StyleReference:
     """What pictures are held against."""
 
     style: style.Yardstick
@@ -84,14 +84,14 @@ class Seen:
     traits: Traits
 
 
-Sight = Mapping[tuple[str, str, int], Seen]
+MeasuredImages = Mapping[tuple[str, str, int], Seen]
 """All pictures, the extras' among them, by scene, stop and seed."""
 
 
-def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
+def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
     """Measure every picture and write the report."""
     series = series_from(read_json(space.series_index, "frames", "extras"))
-    encoder = _encoder(recipe, voice)
+    encoder = _encoder(recipe, reporter)
     ruler = _ruler(recipe, space, (*style.ASPECTS, *([style.learned(encoder)] if encoder else [])))
     seen: dict[tuple[str, str, int], Seen] = {}
     for file, frame in series.pictures:
@@ -100,10 +100,12 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
     entries = []
     for file, frame in series.pictures:
         entries.append(_measured(file, frame, seen, ruler, series.base_stop))
-        voice.progress(len(entries), len(series.pictures), file)
+        reporter.progress(len(entries), len(series.pictures), file)
     for entry in entries:
         if entry["nearest"]["is_copy"]:
-            voice.warn(f"{entry['file']} may copy {entry['nearest']['file']} (score {entry['nearest']['score']:.2f})")
+            reporter.warn(
+                f"{entry['file']} may copy {entry['nearest']['file']} (score {entry['nearest']['score']:.2f})"
+            )
     scenes = [_scene(scene, series, seen, ruler) for scene in series.scenes]
     write_json(
         space.report,
@@ -130,26 +132,26 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
     )
 
 
-def _encoder(recipe: Recipe, voice: Voice) -> "Encoder | None":
+def _encoder(recipe: Recipe, reporter: Reporter) -> "Encoder | None":
     if not recipe.evaluate.encoder:
         return None
     from avignon.evaluation.encoder import (
         load,  # Here, because it needs torch, which measuring without an encoder does not.
     )
 
-    return load(recipe.evaluate, voice)
+    return load(recipe.evaluate, reporter)
 
 
-def _ruler(recipe: Recipe, space: Workspace, aspects: Sequence[style.Aspect]) -> Ruler:
+def _ruler(recipe: Recipe, space: Workspace, aspects: Sequence[style.Aspect]) -> StyleReference:
     works = {artist.slug: space.training_images(artist.slug) for artist in recipe.artists}
     images = {space.relative(file): imaging.load(file) for files in works.values() for file in files}
     traits = {
         artist: [style.traits(images[space.relative(file)], aspects) for file in files]
         for artist, files in works.items()
     }
-    led = [name for name in recipe.voices if name in works]
+    led = [name for name in recipe.path_adapters if name in works]
     ends = led if len(led) > 1 else list(works)
-    return Ruler(
+    return StyleReference(
         style.yardstick(traits, aspects),
         traits,
         copies.Originals(images, _works_of(recipe, space)),
@@ -166,14 +168,14 @@ def _works_of(recipe: Recipe, space: Workspace) -> dict[str, str]:
     }
 
 
-def _own_spread(works: Sequence[Traits], ruler: Ruler) -> dict[str, float]:
+def _own_spread(works: Sequence[Traits], ruler: StyleReference) -> dict[str, float]:
     """How far an artist's own works scatter along the way: the standard deviation of their places, by each aspect."""
     distances = [ruler.style.to_artists(one) for one in works]
     by_aspect = {by: [ruler.style.way(one, ruler.ends, by) for one in distances] for by in ruler.style.by}
     return {by: round(float(np.std(places)), 3) for by, places in by_aspect.items()}
 
 
-def _measured(file: str, frame: Frame, seen: Sight, ruler: Ruler, base_stop: str) -> dict[str, Any]:
+def _measured(file: str, frame: Frame, seen: MeasuredImages, ruler: StyleReference, base_stop: str) -> dict[str, Any]:
     own, base = (seen[frame.scene, stop, frame.seed] for stop in (frame.stop, base_stop))
     distances = ruler.style.to_artists(own.traits)
     match = ruler.originals.nearest(own.image)
@@ -192,7 +194,7 @@ def _measured(file: str, frame: Frame, seen: Sight, ruler: Ruler, base_stop: str
     }
 
 
-def _scene(scene: str, series: Series, seen: Sight, ruler: Ruler) -> dict[str, Any]:
+def _scene(scene: str, series: Series, seen: MeasuredImages, ruler: StyleReference) -> dict[str, Any]:
     stops = [seen[scene, frame.stop, frame.seed] for _, frame in series.of_scene(scene)]
     changes = [round(style.change(one.image, other.image), 3) for one, other in pairwise(stops)]
     return {
@@ -204,7 +206,7 @@ def _scene(scene: str, series: Series, seen: Sight, ruler: Ruler) -> dict[str, A
     }
 
 
-def _over_seeds(scene: str, series: Series, seen: Sight, ruler: Ruler) -> dict[str, Any]:
+def _over_seeds(scene: str, series: Series, seen: MeasuredImages, ruler: StyleReference) -> dict[str, Any]:
     """A scene apart from the chance of one seed: the course of the means of all, and how many seeds never turn back."""
     rows = _rows(scene, series, seen)
     monotone = [_course(row, ruler)["monotone"]["combined"] for row in rows]
@@ -212,13 +214,15 @@ def _over_seeds(scene: str, series: Series, seen: Sight, ruler: Ruler) -> dict[s
     return {"seeds": len(rows), "monotone_seeds": sum(monotone), **_course(means, ruler)}
 
 
-def _rows(scene: str, series: Series, seen: Sight) -> list[list[Traits]]:
+def _rows(scene: str, series: Series, seen: MeasuredImages) -> list[list[Traits]]:
     """Traits of a scene's pictures, stop by stop, for each of its seeds; the base is no stop."""
     seeds = dict.fromkeys(frame.seed for _, frame in series.pictures if frame.scene == scene)
     return [[seen[scene, stop, seed].traits for stop in series.stops] for seed in seeds]
 
 
-def _whole(series: Series, seen: Sight, ruler: Ruler, scenes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _whole(
+    series: Series, seen: MeasuredImages, ruler: StyleReference, scenes: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     """The course of the means of all scenes, and how far apart scenes and seeds are at each stop."""
     traits = {(frame.scene, frame.stop): seen[frame.scene, frame.stop, frame.seed].traits for _, frame in series.frames}
     at_stop = [[traits[scene, stop] for scene in series.scenes] for stop in series.stops]
@@ -238,13 +242,13 @@ def _whole(series: Series, seen: Sight, ruler: Ruler, scenes: Sequence[Mapping[s
     }
 
 
-def _seeds(scene: str, series: Series, seen: Sight, ruler: Ruler) -> dict[str, dict[str, float]]:
+def _seeds(scene: str, series: Series, seen: MeasuredImages, ruler: StyleReference) -> dict[str, dict[str, float]]:
     """By stop, how much a scene's pictures differ from seed to seed; empty without extras."""
     stops = dict.fromkeys(frame.stop for _, frame in series.extras)
     return {stop: _apart([one for (s, t, _), one in seen.items() if (s, t) == (scene, stop)], ruler) for stop in stops}
 
 
-def _apart(several: Sequence[Seen], ruler: Ruler) -> dict[str, float]:
+def _apart(several: Sequence[Seen], ruler: StyleReference) -> dict[str, float]:
     """Mean differences of two of the pictures: in style, in composition (0 to 2), in pixels (grey levels).
 
     Unlike the distance from the pictures' own mean, a mean over pairs does not grow with how many pictures there are.
@@ -276,7 +280,7 @@ def _means(several: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {by: float(np.mean([one[by] for one in several])) for by in several[0]}
 
 
-def _course(traits: Sequence[Traits], ruler: Ruler) -> dict[str, Any]:
+def _course(traits: Sequence[Traits], ruler: StyleReference) -> dict[str, Any]:
     """A way through traits, stop by stop: distances, place on the way, monotone or not, evenness."""
     distances = [ruler.style.to_artists(one) for one in traits]
     ways = {by: [round(ruler.style.way(one, ruler.ends, by), 3) for one in distances] for by in ruler.style.by}

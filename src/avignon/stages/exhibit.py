@@ -16,9 +16,9 @@ from PIL import Image
 from avignon import __version__
 from avignon.core import imaging, pages
 from avignon.core.errors import ImageError
-from avignon.core.events import Voice
+from avignon.core.events import Reporter
 from avignon.core.files import read_json, write_bytes, write_text
-from avignon.core.records import Access, Frame, Series, Verdict, plain, series_from
+from avignon.core.records import Access, Frame, Series, Verdict, frame_record, series_from
 from avignon.core.wording import museum_name, unmarked
 from avignon.core.workspace import Workspace
 from avignon.exhibition import films
@@ -97,7 +97,7 @@ class Label:
 
 
 @dataclass(frozen=True)
-class Voicing:
+class ArtistWall:
     """One artist's wall in the first room."""
 
     name: str
@@ -140,7 +140,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Dose:
+class AdapterShare:
     """How much of one adapter is in a picture."""
 
     part: Part
@@ -158,7 +158,7 @@ class Stop:
     """From 1; 0 for the base alone."""
     title: str
     """The one adapter at work; empty where several are, or where the series has no other."""
-    doses: tuple[Dose, ...]
+    shares: tuple[AdapterShare, ...]
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ class Cell:
     """The full PNG, relative to the page."""
     small: Picture
     large: Picture
-    doses: tuple[Dose, ...]
+    shares: tuple[AdapterShare, ...]
     change: float | None
     """Root mean square difference of grey levels from the base's picture; None for the base itself."""
     kept: float | None
@@ -232,7 +232,7 @@ class Cell:
     @property
     def alt(self) -> str:
         """What the picture is, for those who do not see it."""
-        mix = ", ".join(f"{d.part.title} at {d.weight:.2f}" for d in self.doses) or "the base model, without adapters"
+        mix = ", ".join(f"{d.part.title} at {d.weight:.2f}" for d in self.shares) or "the base model, without adapters"
         return f"Picture made by a trained model, not by a painter. Prompt: {self.frame.prompt}. Mixed from: {mix}"
 
 
@@ -258,7 +258,7 @@ class Page:
     introduction: tuple[str, ...]
     name: str
     version: str
-    walls: tuple[Voicing, ...]
+    walls: tuple[ArtistWall, ...]
     stops: tuple[Stop, ...]
     scenes: tuple[SceneRow, ...]
     course: Course | None
@@ -301,17 +301,17 @@ class Page:
         return sum(len(scene.cells) for scene in self.scenes)
 
 
-def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
+def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
     """Hang the exhibition: one self-contained page.
 
     Raises:
         ImageError: a picture of the series, or a work that was trained on, cannot be read.
     """
     beside = _films(recipe, space)
-    page = _page(recipe, space, voice, tuple(file.relative_to(space.exhibition).as_posix() for file in beside))
+    page = _page(recipe, space, reporter, tuple(file.relative_to(space.exhibition).as_posix() for file in beside))
     write_text(space.page, render(page))
     space.sweep(space.exhibition, {space.page, *beside})
-    voice.note(f"{page.picture_count} pictures and {sum(len(wall.hung) for wall in page.walls)} works hang")
+    reporter.note(f"{page.picture_count} pictures and {sum(len(wall.hung) for wall in page.walls)} works hang")
 
 
 def render(page: Page) -> str:
@@ -319,11 +319,11 @@ def render(page: Page) -> str:
     return pages.rendered("exhibition.html", page=page)
 
 
-def _page(recipe: Recipe, space: Workspace, voice: Voice, beside: tuple[str, ...]) -> Page:
+def _page(recipe: Recipe, space: Workspace, reporter: Reporter, beside: tuple[str, ...]) -> Page:
     series = series_from(read_json(space.series_index, "frames", "extras"))
     report = read_json(space.report)
     rows = space.read_ledger()
-    progress = _Progress(voice, len(rows) + len(series.frames))
+    progress = _Progress(reporter, len(rows) + len(series.frames))
     cards = _cards(recipe, space)
     labels = _labels(recipe, space, rows, progress)
     parts = _parts(recipe, series, cards, labels)
@@ -368,15 +368,15 @@ def _page(recipe: Recipe, space: Workspace, voice: Voice, beside: tuple[str, ...
 class _Progress:
     """Counts pictures as they are brought onto the page."""
 
-    def __init__(self, voice: Voice, total: int) -> None:
-        self._voice = voice
+    def __init__(self, reporter: Reporter, total: int) -> None:
+        self._reporter = reporter
         self._total = total
         self._done = 0
 
     def step(self, text: str) -> None:
         """One more is done."""
         self._done += 1
-        self._voice.progress(self._done, self._total, text)
+        self._reporter.progress(self._done, self._total, text)
 
 
 # The series as files for others ---------------------------------------------------------------------------------------
@@ -420,7 +420,7 @@ def _words(space: Workspace, series: Series, scenes: Sequence[str]) -> films.Wor
         title=f"{series.name}: {', '.join(scenes)}",
         description=f"{'; '.join(seeds)}: {len(series.stops)} stops from {ends[0]} to {ends[1]}.",
         rights=films.rights_of(imaging.png_rights(space.series / file) for file, _ in frames),
-        fields={"series": series.name, "frames": [plain(frame) for _, frame in frames]},
+        fields={"series": series.name, "frames": [frame_record(frame) for _, frame in frames]},
     )
 
 
@@ -474,12 +474,12 @@ def _lessons(space: Workspace, artist: Artist) -> dict[str, list[Lesson]]:
     return lessons
 
 
-def _wall(artist: Artist, tone: int, labels: list[Label], cards: Mapping[str, Mapping[str, Any]]) -> Voicing:
+def _wall(artist: Artist, tone: int, labels: list[Label], cards: Mapping[str, Mapping[str, Any]]) -> ArtistWall:
     own = [label for label in labels if label.row["artist"] == artist.name]
     statements = [
         card["rights"]["statement"] for card in cards.values() if artist.name in card["rights"]["acknowledged"]
     ]
-    return Voicing(
+    return ArtistWall(
         name=artist.name,
         slug=artist.slug,
         tone=tone % TONES,
@@ -514,13 +514,13 @@ def _part(name: str, tone: int, sha256: str, card: Mapping[str, Any] | None, lab
     return Part(name, " and ".join(artists) or name, tone, sha256, card, tuple(works))
 
 
-def _doses(weights: Mapping[str, float], parts: Iterable[Part]) -> tuple[Dose, ...]:
+def _doses(weights: Mapping[str, float], parts: Iterable[Part]) -> tuple[AdapterShare, ...]:
     """The weight of every adapter of the series in one picture, 0 where it is not named; none for the base alone."""
     if not weights:
         return ()
     total = sum(abs(weight) for weight in weights.values()) or 1.0
     mixed = ((part, weights.get(part.name, 0.0)) for part in parts if part.sha256)
-    return tuple(Dose(part, weight, abs(weight) / total) for part, weight in mixed)
+    return tuple(AdapterShare(part, weight, abs(weight) / total) for part, weight in mixed)
 
 
 # The dialogue ---------------------------------------------------------------------------------------------------------
@@ -539,9 +539,9 @@ def _varieties(seeds: Mapping[str, Any], stops: tuple[Stop, ...]) -> tuple[Varie
     return tuple(Variety(stop, **seeds[stop.id]) for stop in stops if stop.id in seeds)
 
 
-def _stop(stop: str, number: int, doses: tuple[Dose, ...]) -> Stop:
-    active = [dose.part.title for dose in doses if dose.weight]
-    return Stop(stop, number, active[0] if len(active) == 1 < len(doses) else "", doses)
+def _stop(stop: str, number: int, shares: tuple[AdapterShare, ...]) -> Stop:
+    active = [dose.part.title for dose in shares if dose.weight]
+    return Stop(stop, number, active[0] if len(active) == 1 < len(shares) else "", shares)
 
 
 @dataclass(frozen=True)
@@ -604,7 +604,7 @@ class _Dialogue:
             href=_href(file),
             small=small,
             large=large,
-            doses=_doses(frame.weights, self.parts),
+            shares=_doses(frame.weights, self.parts),
             change=entry["change_from_base"] if column.number else None,
             kept=entry["scene_kept"] if column.number else None,
             distances=tuple((self.artists[artist], distance) for artist, distance in entry["distance"].items()),

@@ -22,9 +22,9 @@ from avignon.adapters import weights as blend
 from avignon.adapters.formats import diffusers as lora_files
 from avignon.core import distributed, imaging
 from avignon.core.errors import WorkspaceError
-from avignon.core.events import Voice
+from avignon.core.events import Reporter
 from avignon.core.files import digest, json_text, json_value, read_json, sha256_of, write_bytes, write_json
-from avignon.core.records import Frame, Series, Source, frame_from, plain
+from avignon.core.records import Frame, Series, Source, frame_from, frame_identity, frame_record, plain, series_record
 from avignon.core.workspace import Workspace
 from avignon.evaluation import style
 from avignon.generation import png_info as infotext
@@ -50,7 +50,7 @@ PROBE_STEPS = 15
 """Denoising steps of a probe, at most: style is there long before the last detail."""
 
 
-def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
+def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
     """Make every picture of the series that is not there yet.
 
     Raises:
@@ -58,34 +58,34 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
     """
     device = diffusion.device()
     precision = diffusion.precision_for(recipe.generate.precision, "generate", device)
-    base = diffusion.load(recipe, diffusion.DTYPES[precision], voice)
+    base = diffusion.load(recipe, diffusion.DTYPES[precision], reporter)
     folders = {name: space.adapter(name) for name in recipe.adapter_names}
     folders |= {name: Path(folder) for name, folder in recipe.generate.adapters.items()}
     for name, folder in folders.items():
         adapters.load(base, name, folder)
     hashes = {name: sha256_of(folder / adapters.WEIGHTS_FILE) for name, folder in folders.items()}
     contents = {name: lora_files.content_hash(folder / adapters.WEIGHTS_FILE) for name, folder in folders.items()}
-    painter = painting.Painter(base, recipe, device, voice)
-    easel = Easel(recipe, base.identity, hashes, precision)
+    sampler = painting.ImageSampler(base, recipe, device, reporter)
+    plan = SeriesPlan(recipe, base.identity, hashes, precision)
     shown = Shown(space, base)
-    series = easel.series(distributed.told(lambda: placing(easel, painter, shown, voice)), base.parts)
+    series = plan.series(distributed.told(lambda: placing(plan, sampler, shown, reporter)), base.parts)
 
     def rights(frame: Frame) -> str:
         notice = cards.notice(
-            folders[name] for name, weight in frame.weights.items() if weight or name in frame.schedule
+            folders[name] for name, weight in frame.weights.items() if weight or name in frame.weight_schedule
         )
         begun = f"It began from {frame.source.file}, for whose rights its user answers." if frame.source else ""
         return " ".join(filter(None, (notice, begun)))
 
     def as_png(image: Image.Image, frame: Frame) -> bytes:
-        return imaging.png_bytes(image, infotext.text(frame, base.model, contents), plain(frame), rights(frame))
+        return imaging.png_bytes(image, infotext.text(frame, base.model, contents), frame_record(frame), rights(frame))
 
-    if distributed.is_first():
+    if distributed.is_main_process():
         _restate_rights(series, shown, rights, as_png)
     distributed.meet()
-    _paint(series, painter, shown, voice, as_png)
+    _paint(series, sampler, shown, reporter, as_png)
     distributed.meet()
-    if distributed.is_first():
+    if distributed.is_main_process():
         _finish(series, shown)
 
 
@@ -109,7 +109,7 @@ class Shown:
         yield frame
         yield from (replace(frame, base=name) for name in sorted(self._base.earlier_names))
 
-    def tell_changes(self, series: Series, missing: int, voice: Voice) -> None:
+    def tell_changes(self, series: Series, missing: int, reporter: Reporter) -> None:
         """Say which parts of the base made the pictures of the last run other than those asked for now."""
         known = read_json(self.space.series_index) if self.space.series_index.exists() else {}
         changed = [
@@ -118,7 +118,7 @@ class Shown:
             if known.get("base_parts", {}).get(part, hashed) != hashed
         ]
         if changed and missing:
-            voice.note(
+            reporter.note(
                 f"the base has a different {', '.join(changed)} than in the last run: {missing} pictures to make"
             )
 
@@ -126,32 +126,32 @@ class Shown:
 def _holds(fields: Mapping[str, Any], frame: Frame) -> bool:
     """Whether a picture's own description is this frame; what it does not name has the value that it had before."""
     try:
-        return plain(frame_from(fields)) == plain(frame_from(json_value(json_text(plain(frame)))))
+        return plain(frame_from(fields)) == plain(frame_from(json_value(json_text(frame_record(frame)))))
     except (TypeError, KeyError, AttributeError):
         return False
 
 
 def _paint(
     series: Series,
-    painter: painting.Painter,
+    sampler: painting.ImageSampler,
     shown: Shown,
-    voice: Voice,
+    reporter: Reporter,
     as_png: Callable[[Image.Image, Frame], bytes],
 ) -> None:
     """Paint what is missing, each process its share; the others' batches count as painted when it comes to them."""
     files, frames = [file for file, _ in series.pictures], [frame for _, frame in series.pictures]
     missing = distributed.told(lambda: shown.missing(series))
-    shown.tell_changes(series, len(missing), voice)
+    shown.tell_changes(series, len(missing), reporter)
     done = len(frames) - len(missing)
-    todo = [group for group in _groups(series, painter) if missing.intersection(group)]
+    todo = [group for group in _groups(series, sampler) if missing.intersection(group)]
     for number, group in enumerate(todo):
         wanted = missing.intersection(group)
         if number % distributed.count() == distributed.rank():
-            for place, image in zip(group, painter.paint([frames[place] for place in group]), strict=True):
+            for place, image in zip(group, sampler.paint([frames[place] for place in group]), strict=True):
                 if place in wanted:
                     write_bytes(shown.space.series / files[place], as_png(image, frames[place]))
         done += len(wanted)
-        voice.progress(done, len(frames), files[group[-1]])
+        reporter.progress(done, len(frames), files[group[-1]])
 
 
 def _finish(series: Series, shown: Shown) -> None:
@@ -162,7 +162,7 @@ def _finish(series: Series, shown: Shown) -> None:
             f"{space.series / series.pictures[min(unseen)][0]}: not there, or not what was asked for, though another "
             "process painted it; all machines need one --workspace, with the same base and adapters"
         )
-    write_json(space.series_index, plain(series))
+    write_json(space.series_index, series_record(series))
     kept = {space.series_index, space.placing, *(space.series / file for file, _ in series.pictures)}
     space.sweep(space.series, kept)
 
@@ -178,16 +178,16 @@ def _restate_rights(
             write_bytes(path, as_png(imaging.load(path), frame))
 
 
-def _groups(series: Series, painter: painting.Painter) -> list[list[int]]:
+def _groups(series: Series, sampler: painting.ImageSampler) -> list[list[int]]:
     """Places among the series' pictures that are painted together.
 
     Extras keep to themselves, so that the series has the same bytes with and without them.
     """
-    grid, extra = (painter.groups([frame for _, frame in part]) for part in (series.frames, series.extras))
+    grid, extra = (sampler.groups([frame for _, frame in part]) for part in (series.frames, series.extras))
     return [*grid, *([len(series.frames) + place for place in group] for group in extra)]
 
 
-class Easel:
+class SeriesPlan:
     """Frames of a recipe's scenes, made with one base and certain adapters."""
 
     def __init__(self, recipe: Recipe, base: str, hashes: Mapping[str, str], precision: str) -> None:
@@ -205,8 +205,8 @@ class Easel:
             prompt=scene.prompt,
             negative_prompt=settings.negative_prompt,
             seed=recipe.scene_seed(number),
-            steps=settings.steps,
-            guidance=settings.guidance,
+            num_inference_steps=settings.num_inference_steps,
+            guidance_scale=settings.guidance_scale,
             scheduler=settings.scheduler,
             width=recipe.base.resolution,
             height=recipe.base.resolution,
@@ -214,24 +214,24 @@ class Easel:
             base=self._base,
             adapters={name: self._hashes[name] for name in mix.weights},
             precision=self._precision,
-            schedule=mix.schedule,
-            blocks={name: factors for name, factors in settings.blocks.items() if name in mix.weights},
+            weight_schedule=mix.weight_schedule,
+            block_weights={name: factors for name, factors in settings.block_weights.items() if name in mix.weights},
             to_seed=scene.to_seed,
             seed_place=place if scene.to_seed >= 0 else 0.0,
             source=self._sources[number - 1],
         )
 
-    def path(self, gains: Mapping[str, float], steps: int = 0) -> blend.Path:
+    def path(self, gains: Mapping[str, float], steps: int = 0) -> blend.MixPath:
         """The way through the recipe's voices, over so many denoising steps; by default all of the recipe's."""
         settings = self.recipe.generate
-        return blend.Path(
-            self.recipe.voices,
+        return blend.MixPath(
+            self.recipe.path_adapters,
             settings.path,
-            steps or settings.steps,
-            {name: settings.strength_of(name) for name in self.recipe.voices},
+            steps or settings.num_inference_steps,
+            {name: settings.strength_of(name) for name in self.recipe.path_adapters},
             gains,
             settings.fade,
-            settings.during,
+            settings.weight_schedule,
         )
 
     def series(self, placing: Mapping[str, Any], base_parts: Mapping[str, str]) -> Series:
@@ -255,10 +255,12 @@ class Easel:
         settings = self.recipe.generate
         base = self.frame(number, BASE, blend.Mix({}))
         if settings.weights:
-            mixes = [blend.explicit(weights, settings.during, base.painted) for weights in settings.weights]
+            mixes = [
+                blend.explicit(weights, settings.weight_schedule, base.effective_steps) for weights in settings.weights
+            ]
             places = blend.evenly(len(mixes)) if len(mixes) > 1 else [0.0]
         else:
-            way, places = self.path(placing["gains"], base.painted), placing["places"]
+            way, places = self.path(placing["gains"], base.effective_steps), placing["places"]
             mixes = [way.at(place) for place in places]
         stops = enumerate(zip(mixes, places, strict=True), start=1)
         return [base, *(self.frame(number, f"stop-{i}", mix, place) for i, (mix, place) in stops)]
@@ -285,59 +287,61 @@ def unmeasured(recipe: Recipe) -> dict[str, Any]:
     return {} if settings.weights else {"gains": {}, "places": blend.evenly(settings.stops)}
 
 
-def placing(easel: Easel, painter: painting.Painter, shown: Shown, voice: Voice) -> dict[str, Any]:
+def placing(plan: SeriesPlan, sampler: painting.ImageSampler, shown: Shown, reporter: Reporter) -> dict[str, Any]:
     """Gains of the voices and places of the stops; what was measured for the very same frames is read, not repeated."""
-    recipe, space = easel.recipe, shown.space
-    if recipe.generate.weights or not (recipe.generate.equal_voices or recipe.generate.spacing == "even"):
+    recipe, space = plan.recipe, shown.space
+    if recipe.generate.weights or not (recipe.generate.equalize_adapters or recipe.generate.spacing == "even"):
         return unmeasured(recipe)
-    probes = _probes(easel, easel.path({}))
+    probes = _probes(plan, plan.path({}))
     works = [_hashes(space, artist.slug) for artist in recipe.artists] if recipe.generate.spacing == "even" else []
     job = digest([SCHEMA, recipe.generate.chosen(exclude={"extra_seeds"}), *map(_described, probes), works])
     if space.placing.exists():
         known = read_json(space.placing, "job", "placing")
         if known["job"] == job or known["job"] in _jobs_in_schema_1(recipe, probes, shown):
             return dict(known["placing"])
-    found = _measured(easel, painter, space, voice)
+    found = _measured(plan, sampler, space, reporter)
     write_json(space.placing, {"job": job, "placing": found})
     return found
 
 
 def _described(frame: Frame) -> dict[str, Any]:
     """What sets a frame apart, without what is not said of it: a new field changes nothing where it says nothing."""
-    return {name: value for name, value in plain(frame).items() if value != DEFAULTS.get(name)}
+    return {name: value for name, value in frame_identity(frame).items() if value != DEFAULTS.get(name)}
 
 
 def _jobs_in_schema_1(recipe: Recipe, probes: Sequence[Frame], shown: Shown) -> set[str]:
     """Hashes by which avignon 0.1.0 may have known what was measured."""
     settings = recipe.generate.as_in_schema_1(exclude={"extra_seeds"})
     alike = zip(*map(shown.by_any_name, probes), strict=True)
-    return {digest([plain(frame) for frame in frames] + [settings]) for frames in alike}
+    return {digest([frame_identity(frame) for frame in frames] + [settings]) for frames in alike}
 
 
-def _measured(easel: Easel, painter: painting.Painter, space: Workspace, voice: Voice) -> dict[str, Any]:
-    settings, found = easel.recipe.generate, unmeasured(easel.recipe)
-    names = easel.recipe.voices
-    if settings.equal_voices and len(names) > 1:
-        frames = [replace(frame, weights={}, schedule={}) for frame in _at(easel, blend.Mix(dict.fromkeys(names, 0.0)))]
-        found["effects"] = painter.effects(frames[:4], names)
+def _measured(plan: SeriesPlan, sampler: painting.ImageSampler, space: Workspace, reporter: Reporter) -> dict[str, Any]:
+    settings, found = plan.recipe.generate, unmeasured(plan.recipe)
+    names = plan.recipe.path_adapters
+    if settings.equalize_adapters and len(names) > 1:
+        frames = [
+            replace(frame, weights={}, weight_schedule={}) for frame in _at(plan, blend.Mix(dict.fromkeys(names, 0.0)))
+        ]
+        found["effects"] = sampler.effects(frames[:4], names)
         found["gains"] = blend.equal_gains(found["effects"])
         if min(found["effects"].values()) <= 0:
-            voice.warn("an adapter changes nothing: the voices cannot be brought to equal effect")
+            reporter.warn("an adapter changes nothing: the voices cannot be brought to equal effect")
     if settings.spacing == "even":
-        found |= _even(easel, painter, space, voice, found["gains"])
+        found |= _even(plan, sampler, space, reporter, found["gains"])
     return found
 
 
 def _even(
-    easel: Easel, painter: painting.Painter, space: Workspace, voice: Voice, gains: Mapping[str, float]
+    plan: SeriesPlan, sampler: painting.ImageSampler, space: Workspace, reporter: Reporter, gains: Mapping[str, float]
 ) -> dict[str, Any]:
     """Stops between which the measured way in style is equally long."""
-    recipe = easel.recipe
+    recipe = plan.recipe
     measure = style.yardstick({artist.slug: _works(space, artist.slug) for artist in recipe.artists})
-    frames = _probes(easel, easel.path(gains))
+    frames = _probes(plan, plan.path(gains))
     each = len(frames) // PROBES
-    voice.note(f"measuring the path: {PROBES} places, {each} scenes each")
-    seen = [style.traits(image) for image in painter.paint(frames)]
+    reporter.note(f"measuring the path: {PROBES} places, {each} scenes each")
+    seen = [style.traits(image) for image in sampler.paint(frames)]
     means = [style.mean(seen[i : i + each]) for i in range(0, len(seen), each)]
     distances = [measure.between(one, other)["combined"] for one, other in pairwise(means)]
     places = blend.evenly(PROBES)
@@ -348,21 +352,24 @@ def _even(
     }
 
 
-def _probes(easel: Easel, path: blend.Path) -> list[Frame]:
-    return [frame for place in blend.evenly(PROBES) for frame in _at(easel, path.at(place), place)]
+def _probes(plan: SeriesPlan, path: blend.MixPath) -> list[Frame]:
+    return [frame for place in blend.evenly(PROBES) for frame in _at(plan, path.at(place), place)]
 
 
-def _at(easel: Easel, mix: blend.Mix, place: float = 0.0) -> list[Frame]:
+def _at(plan: SeriesPlan, mix: blend.Mix, place: float = 0.0) -> list[Frame]:
     """Some scenes with one mix, in fewer steps."""
-    scenes = range(1, min(len(easel.recipe.generate.scenes), PROBE_SCENES) + 1)
-    return [_in_few_steps(easel.frame(number, "probe", mix, place)) for number in scenes]
+    scenes = range(1, min(len(plan.recipe.generate.scenes), PROBE_SCENES) + 1)
+    return [_in_few_steps(plan.frame(number, "probe", mix, place)) for number in scenes]
 
 
 def _in_few_steps(frame: Frame) -> Frame:
     """A probe of a frame. A schedule is read at the steps that are left; a source leaves few steps as it is."""
-    few = frame if frame.source else replace(frame, steps=min(frame.steps, PROBE_STEPS))
-    count = few.painted
-    return replace(few, schedule={n: [r[i * len(r) // count] for i in range(count)] for n, r in frame.schedule.items()})
+    few = frame if frame.source else replace(frame, num_inference_steps=min(frame.num_inference_steps, PROBE_STEPS))
+    count = few.effective_steps
+    return replace(
+        few,
+        weight_schedule={n: [r[i * len(r) // count] for i in range(count)] for n, r in frame.weight_schedule.items()},
+    )
 
 
 def _hashes(space: Workspace, artist: str) -> list[str]:

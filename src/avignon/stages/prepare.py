@@ -9,7 +9,7 @@ from pathlib import Path
 from textwrap import shorten
 
 from avignon.core import imaging
-from avignon.core.events import Voice
+from avignon.core.events import Reporter
 from avignon.core.files import json_text, write_bytes, write_text
 from avignon.core.naming import stem
 from avignon.core.prompts import shortened
@@ -21,7 +21,7 @@ from avignon.recipe.schema import Artist, Recipe
 Row = dict[str, str]
 
 
-def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
+def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
     """Crop, resample and caption every kept work."""
     kept = [row for row in space.read_ledger() if row["decision"] == Verdict.KEPT]
     written: set[Path] = set()
@@ -31,7 +31,7 @@ def run(recipe: Recipe, space: Workspace, voice: Voice) -> None:
         for row in (row for row in kept if row["artist"] == artist.name):
             examples += _examples(artist, row, recipe, space)
             pictures += 1
-            voice.progress(pictures, len(kept), row["title"])
+            reporter.progress(pictures, len(kept), row["title"])
         write_text(space.metadata(artist.slug), "".join(_line(example) for example in examples))
         folder = space.metadata(artist.slug).parent
         written |= {space.metadata(artist.slug), *(folder / example.file for example in examples)}

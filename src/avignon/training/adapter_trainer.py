@@ -15,61 +15,63 @@ from avignon.core.errors import AvignonError
 from avignon.models.stable_diffusion import model as diffusion
 from avignon.recipe.schema import Train
 from avignon.training import validation as studies
-from avignon.training.dataset import Draw, draw, draw_with_prior, held_out_draws, seed_of
-from avignon.training.job import Job, Lessons
-from avignon.training.metrics import Journal, Step
+from avignon.training.dataset import Batch, sample_batch, sample_batch_with_prior, seed_of, validation_batch
+from avignon.training.job import TrainingJob, TrainingSets
+from avignon.training.metrics import MetricsLogger, Step
 from avignon.training.objective import denoising_losses
-from avignon.training.optimizer import GRADIENT, LOSS, Factors, Fault, Updates
+from avignon.training.optimizer import GRADIENT, LOSS, Fault, FlatParameters, OptimizerStep
 
 
-class Learner:
+class AdapterTrainer:
     """An adapter on its way from the first step to the last, or to the one at which its patience ends."""
 
     def __init__(
         self,
-        job: Job,
+        job: TrainingJob,
         base: diffusion.Base,
-        lessons: Lessons,
+        sets: TrainingSets,
         parameters: list[torch.nn.Parameter],
-        sampler: studies.Sampler | None,
+        sampler: studies.ValidationSampler | None,
         state: dict[str, Any] | None,
     ) -> None:
         self.name, self.job = job.name, job
-        self._lessons, self._sampler = lessons, sampler
-        self._settings, self._company, self._voice = job.recipe.train, job.company, job.voice
+        self._sets, self._sampler = sets, sampler
+        self._settings, self._cohort, self._reporter = job.recipe.train, job.accelerator, job.reporter
         self._unet = base.pipeline.unet
         self._schedule = DDPMScheduler.from_config(base.pipeline.scheduler.config)
         self._seed = seed_of(job.recipe.seed, job.name)
         # A magnitude is a factor on all of a weight: rounded to bf16, it would be off by as much as a style moves it.
-        self.factors = Factors(
-            parameters, torch.float32 if self._settings.dora else diffusion.DTYPES[job.machine.precision]
+        self.factors = FlatParameters(
+            parameters, torch.float32 if self._settings.dora else diffusion.DTYPES[job.runtime.precision]
         )
         lengths = adapters.magnitudes(self._unet, job.name).values()
-        self.updates = Updates(
+        self.updates = OptimizerStep(
             self.factors,
             self._settings,
-            scaled=job.machine.precision == "fp16",
+            scaled=job.runtime.precision == "fp16",
             magnitudes=sum(length.numel() for length in lengths),
         )
         self.checkpoints = job.checkpoints(base)
-        self._choice = studies.Choice(self._settings.patience)
+        self._choice = studies.BestCheckpoint(self._settings.patience)
         self.share = adapters.trainable(self._unet, parameters, self._settings.ranks)
         """How much of the UNet is trained."""
-        self._voice.note(
+        self._reporter.note(
             f"{self.name}: {self.share['parameters']:,} of {self.share['unet_parameters']:,} parameters are trained "
-            f"({self.share['share']:.3%}), {len(lessons.works.mean)} images"
+            f"({self.share['share']:.3%}), {len(sets.works.mean)} images"
         )
-        self.journal = Journal(job.folder, state["step"] if state else 0, writes=self._company.is_main_process)
+        self.logger = MetricsLogger(job.folder, state["step"] if state else 0, writes=self._cohort.is_main_process)
         if state:
             self._restore(state)
 
     def _restore(self, state: dict[str, Any]) -> None:
         """Go on from what a checkpoint holds."""
         if state["software"] != _software():
-            self._voice.warn(f"{self.name}: going on from {state['software']} with {_software()}: the end may differ")
+            self._reporter.warn(
+                f"{self.name}: going on from {state['software']} with {_software()}: the end may differ"
+            )
         self.updates.load_state_dict(state["updates"])
         self._choice.load_state_dict(state["choice"])
-        self._voice.note(f"{self.name}: going on at step {state['step']} of {self._settings.steps}")
+        self._reporter.note(f"{self.name}: going on at step {state['step']} of {self._settings.steps}")
 
     def state(self) -> dict[str, Any]:
         """All that is needed to go on, but for the step."""
@@ -81,19 +83,19 @@ class Learner:
 
     # A step ----------------------------------------------------------------------------------------------------------
 
-    def draw(self, number: int) -> Draw:
+    def sample_batch(self, number: int) -> Batch:
         """Step `number`'s batch (from 0), the same in every process."""
-        times, lessons = self._schedule.config.num_train_timesteps, self._lessons
-        if lessons.prior:
-            return draw_with_prior(lessons.works, lessons.prior, self._settings, times, self._seed, number)
-        return draw(lessons.works, self._settings, times, self._seed, number)
+        times, sets = self._schedule.config.num_train_timesteps, self._sets
+        if sets.prior:
+            return sample_batch_with_prior(sets.works, sets.prior, self._settings, times, self._seed, number)
+        return sample_batch(sets.works, self._settings, times, self._seed, number)
 
     def update(self, number: int, loss: torch.Tensor) -> Step:
         """Take step `number` with the gathered gradients of all processes; nothing here waits for the device."""
-        if self._company.num_processes > 1:
-            loss = self._company.reduce(loss, "sum")
+        if self._cohort.num_processes > 1:
+            loss = self._cohort.reduce(loss, "sum")
             gradient = self.factors.gather()
-            gradient.copy_(self._company.reduce(gradient, "sum"))
+            gradient.copy_(self._cohort.reduce(gradient, "sum"))
         rate = learning_rate(self._settings, number)
         norm = self.updates.apply(number, loss, rate)
         return Step(number + 1, rate, loss, norm)
@@ -110,7 +112,7 @@ class Learner:
         settings, last, found = self._settings, done == self._settings.steps, {}
         if settings.sample_every and (last or done % settings.sample_every == 0):
             found = self._sample(done)
-        if self.is_over(done) or (settings.watch_every and done % settings.watch_every == 0):
+        if self.is_over(done) or (settings.eval_every and done % settings.eval_every == 0):
             found = found | self._watch(size)
         return found
 
@@ -121,8 +123,8 @@ class Learner:
         return {
             "steps": done,
             "kept_step": of_step,
-            "final_loss": None if math.isnan(self.journal.recent) else self.journal.recent,
-            "seconds": round(self.journal.seconds, 1),
+            "final_loss": None if math.isnan(self.logger.recent) else self.logger.recent,
+            "seconds": round(self.logger.seconds, 1),
             **measured,
         }
 
@@ -130,8 +132,8 @@ class Learner:
         """The weights to save, the step they are of, and what was measured on them."""
         best = self._choice
         if self._settings.keep == "last" or best.weights is None:
-            return self.updates.result, done, self.journal.last_watched
-        with self.factors.wearing(best.weights):
+            return self.updates.result, done, self.logger.last_validation
+        with self.factors.swapped(best.weights):
             return best.weights, best.step, {**best.found, **self._watch(size)}
 
     @torch.no_grad()
@@ -141,9 +143,9 @@ class Learner:
         Raises:
             AvignonError: it is no number.
         """
-        if self._lessons.unseen is None:
+        if self._sets.unseen is None:
             return {}
-        draws = held_out_draws(self._lessons.unseen, self._schedule.config.num_train_timesteps)
+        draws = validation_batch(self._sets.unseen, self._schedule.config.num_train_timesteps)
         # Blocks compiled for training would be compiled again, for each adapter alone.
         with adapters.routed(self._unet, [self.name]), torch.compiler.set_stance("force_eager"):
             losses = [denoising_losses(self._unet, self._schedule, part) for part in draws.parts(size)]
@@ -159,10 +161,10 @@ class Learner:
         """Pictures of the adapter as it is, and what they say of it; the first process paints, all know the result."""
         found: dict[str, float] = {}
         if self._sampler:
-            with self.factors.wearing(self.updates.result), adapters.routed(self._unet, [self.name]):
+            with self.factors.swapped(self.updates.result), adapters.routed(self._unet, [self.name]):
                 pictures, found = self._sampler.paint(step, self.updates.result)
             self.job.keep_samples(pictures)
-            self.journal.show(step, pictures)
+            self.logger.show(step, pictures)
         found = distributed.agree(found)
         self._choice.see(step, found, self.updates.result)
         return found
@@ -171,8 +173,8 @@ class Learner:
 
     def explain(self, fault: Fault, loss: float) -> str:
         """What went wrong at which step, on which images, and what can be done, in one line."""
-        drawn = self.draw(fault.step)
-        shown = [data for data in (self._lessons.works, self._lessons.prior) if data]
+        drawn = self.sample_batch(fault.step)
+        shown = [data for data in (self._sets.works, self._sets.prior) if data]
         files = [file for data in shown for file in data.files]
         texts = [captions for data in shown for captions in data.captions]
         images = [files[i] for i in drawn.index.tolist()]
@@ -209,5 +211,5 @@ def learning_rate(settings: Train, step: int) -> float:
     if step < settings.warmup:
         return settings.learning_rate * (step + 1) / (settings.warmup + 1)
     t = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
-    factor = {"constant": 1.0, "linear": 1 - t, "cosine": (1 + math.cos(math.pi * t)) / 2}[settings.schedule]
+    factor = {"constant": 1.0, "linear": 1 - t, "cosine": (1 + math.cos(math.pi * t)) / 2}[settings.lr_schedule]
     return settings.learning_rate * factor

@@ -15,7 +15,7 @@ import torch
 
 from avignon.core import imaging
 from avignon.core.errors import ModelError
-from avignon.core.events import Voice
+from avignon.core.events import Reporter
 from avignon.core.prompts import fit
 from avignon.models import finite
 from avignon.models.stable_diffusion import model as diffusion
@@ -45,7 +45,7 @@ class Window:
 
 
 def fitted(
-    base: diffusion.Base, examples: Sequence[tuple[Path, Row]], triggers: Mapping[str, str], voice: Voice
+    base: diffusion.Base, examples: Sequence[tuple[Path, Row]], triggers: Mapping[str, str], reporter: Reporter
 ) -> list[tuple[Path, Row]]:
     """The examples with captions that the text encoder reads whole: a trigger behind its last token is never learned.
 
@@ -55,13 +55,13 @@ def fitted(
         base: its tokenizer counts.
         examples: prepared images, in a folder by artist.
         triggers: by folder, the phrase that stays whole in every caption.
-        voice: hears of captions that were shortened.
+        reporter: hears of captions that were shortened.
     """
     window = Window(base)
     pairs = [(caption, triggers[path.parent.name]) for path, row in examples for caption in row["captions"]]
     cut = {pair: fit(*pair, window.holds) for pair in pairs if not window.holds(pair[0])}
     if cut:
-        voice.note(
+        reporter.note(
             f"{len(cut)} captions are longer than the base's {window.tokens} tokens and were shortened in front of the "
             f"trigger or behind it, as {next(iter(cut.values()))!r}"
         )
@@ -72,7 +72,7 @@ def fitted(
 
 
 @dataclass(frozen=True)
-class Data:
+class LatentDataset:
     """What training reads at every step, computed once. N images, F views (plain, mirrored), M captions."""
 
     mean: torch.Tensor
@@ -88,8 +88,8 @@ class Data:
 
 @torch.no_grad()
 def encode(
-    base: diffusion.Base, examples: list[tuple[Path, Row]], settings: Train, device: torch.device, voice: Voice
-) -> Data:
+    base: diffusion.Base, examples: list[tuple[Path, Row]], settings: Train, device: torch.device, reporter: Reporter
+) -> LatentDataset:
     """Run the VAE over every image and the text encoder over every caption, in fp32, then let both go.
 
     Raises:
@@ -104,10 +104,10 @@ def encode(
     factor = vae.config.scaling_factor
     count = max(len(row["captions"]) for _, row in examples)
     captions = tuple(tuple(itertools.islice(itertools.cycle(row["captions"]), count)) for _, row in examples)
-    every = diffusion.text_embeddings(base, [c for own in captions for c in own], device, voice)
-    empty = diffusion.text_embeddings(base, [""], device, voice)[0]
+    every = diffusion.text_embeddings(base, [c for own in captions for c in own], device, reporter)
+    empty = diffusion.text_embeddings(base, [""], device, reporter)[0]
     pipeline.to("cpu")
-    return Data(
+    return LatentDataset(
         mean=mean * factor,
         std=std * factor,
         text=every.reshape(len(examples), count, *every.shape[1:]),
@@ -124,7 +124,7 @@ def _views(path: Path, flip: bool) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Draw:
+class Batch:
     """The random choices of one step, for a batch of B images."""
 
     index: torch.Tensor
@@ -140,29 +140,31 @@ class Draw:
     weight: torch.Tensor
     """Of each sample's loss, (B,)"""
 
-    def parts(self, size: int) -> Iterator["Draw"]:
+    def parts(self, size: int) -> Iterator["Batch"]:
         """The draw in micro-batches of `size`."""
         columns = (torch.split(getattr(self, field.name), size) for field in fields(self))
-        return itertools.starmap(Draw, zip(*columns, strict=True))
+        return itertools.starmap(Batch, zip(*columns, strict=True))
 
 
-def joined(draws: Sequence[Draw]) -> Draw:
+def joined(draws: Sequence[Batch]) -> Batch:
     """Several draws as one, in their order."""
-    return Draw(*(torch.cat([getattr(drawn, field.name) for drawn in draws]) for field in fields(Draw)))
+    return Batch(*(torch.cat([getattr(drawn, field.name) for drawn in draws]) for field in fields(Batch)))
 
 
-def draw_with_prior(data: Data, prior: Data, settings: Train, timesteps: int, seed: int, step: int) -> Draw:
+def sample_batch_with_prior(
+    data: LatentDataset, prior: LatentDataset, settings: Train, timesteps: int, seed: int, step: int
+) -> Batch:
     """A step's draw, and as many of the base's own pictures after it; these are numbered after the images of `data`.
 
     Prior preservation: Ruiz et al., arXiv:2208.12242, eq. 2.
     """
-    own = draw(data, settings, timesteps, seed, step)
-    others = draw(prior, settings, timesteps, seed_of(seed, "prior"), step)
+    own = sample_batch(data, settings, timesteps, seed, step)
+    others = sample_batch(prior, settings, timesteps, seed_of(seed, "prior"), step)
     weight = torch.full_like(others.weight, settings.prior_weight)
     return joined([own, replace(others, index=others.index + len(data.files), weight=weight)])
 
 
-def draw(data: Data, settings: Train, timesteps: int, seed: int, step: int) -> Draw:
+def sample_batch(data: LatentDataset, settings: Train, timesteps: int, seed: int, step: int) -> Batch:
     """Step `step`'s images, captions, latents, noise and timesteps; on the CPU, so that every device draws the same."""
     images, views = data.mean.shape[:2]
     batch = settings.batch
@@ -177,11 +179,11 @@ def draw(data: Data, settings: Train, timesteps: int, seed: int, step: int) -> D
     if settings.noise_offset:  # one number for each channel: N. Guttenberg, "Diffusion with offset noise", 2023
         noise = noise + settings.noise_offset * torch.randn(*shape[:2], 1, 1, generator=random)
     weight = torch.ones(batch, device=data.mean.device)
-    drawn = Draw(index, torch.where(dropped, -1, caption), spread, noise, times, torch.empty(batch, 0), weight)
+    drawn = Batch(index, torch.where(dropped, -1, caption), spread, noise, times, torch.empty(batch, 0), weight)
     return _placed(data, drawn, view)
 
 
-def _placed(data: Data, drawn: Draw, view: torch.Tensor) -> Draw:
+def _placed(data: LatentDataset, drawn: Batch, view: torch.Tensor) -> Batch:
     """The draw on the data's device, its spread turned into latents. Nothing here waits for the device."""
     device = data.mean.device
     index, view, caption, spread, noise, times = (
@@ -208,7 +210,7 @@ TIMES = 8
 """Timesteps at which the loss on a held-out image is measured."""
 
 
-def held_out_draws(data: Data, timesteps: int) -> Draw:
+def validation_batch(data: LatentDataset, timesteps: int) -> Batch:
     """Every image at `TIMES` evenly spread timesteps with fixed noise and its first caption: B = N · TIMES samples."""
     images, device = len(data.mean), data.mean.device
     index = torch.arange(images).repeat_interleave(TIMES)
@@ -216,4 +218,4 @@ def held_out_draws(data: Data, timesteps: int) -> Draw:
     noise = torch.randn((len(index), *data.mean.shape[2:]), generator=torch.Generator().manual_seed(0))
     caption = torch.zeros_like(index)
     weight = torch.ones(len(index), device=device)
-    return Draw(index, caption, data.mean[index, 0], noise.to(device), times.to(device), data.text[index, 0], weight)
+    return Batch(index, caption, data.mean[index, 0], noise.to(device), times.to(device), data.text[index, 0], weight)

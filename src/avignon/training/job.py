@@ -12,16 +12,16 @@ from avignon.adapters import cards
 from avignon.adapters import lora as adapters
 from avignon.core import imaging
 from avignon.core.errors import RecipeError
-from avignon.core.events import Voice
+from avignon.core.events import Reporter
 from avignon.core.files import digest, read_json, sha256_of, write_bytes, write_json, write_text
-from avignon.core.records import Card, Frame, plain
+from avignon.core.records import Card, Frame, frame_record, plain
 from avignon.core.workspace import Workspace
 from avignon.generation import png_info as infotext
 from avignon.models.stable_diffusion import model as diffusion
 from avignon.recipe.schema import SCHEMA, Artist, Recipe, Train
 from avignon.training import validation as studies
 from avignon.training.checkpoints import Checkpoints
-from avignon.training.dataset import Data, encode, fitted, seed_of
+from avignon.training.dataset import LatentDataset, encode, fitted, seed_of
 
 NOT_IDENTITY = {
     "attention",
@@ -31,13 +31,13 @@ NOT_IDENTITY = {
     "keep_checkpoints",
     "micro_batch",
     "together",
-    "watch_every",
+    "eval_every",
 }
 """Settings that change how a training is carried out but not what it learns, except in the last digits."""
 
 
 @dataclass(frozen=True)
-class Machine:
+class RuntimeConfig:
     """What a training runs on, and what was chosen for it."""
 
     device: torch.device
@@ -47,7 +47,7 @@ class Machine:
     why: tuple[str, ...]
 
     @classmethod
-    def of(cls, recipe: Recipe, device: torch.device) -> "Machine":
+    def of(cls, recipe: Recipe, device: torch.device) -> "RuntimeConfig":
         """The recipe's choices, with every `auto` decided for this device."""
         settings = recipe.train
         precision = diffusion.precision_for(settings.precision, "train", device)
@@ -68,25 +68,25 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Lessons:
+class TrainingSets:
     """What a job learns from, must not forget, and is measured on."""
 
-    works: Data
-    prior: Data | None
-    unseen: Data | None
+    works: LatentDataset
+    prior: LatentDataset | None
+    unseen: LatentDataset | None
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """One adapter to train, and where it goes."""
 
     name: str
     artists: tuple[Artist, ...]
     recipe: Recipe
     space: Workspace
-    voice: Voice
-    machine: Machine
-    company: Accelerator
+    reporter: Reporter
+    runtime: RuntimeConfig
+    accelerator: Accelerator
 
     @property
     def folder(self) -> Path:
@@ -116,7 +116,7 @@ class Job:
         chosen = [SCHEMA, self.name, self.recipe.seed, settings.chosen(exclude=ignored), self._painted_for(settings)]
         return {
             "number of steps": str(settings.steps),
-            "settings": digest([*chosen, self.machine.precision]),
+            "settings": digest([*chosen, self.runtime.precision]),
             **self._learned_from(),
             **{f"{part} of the base": hashed for part, hashed in base.parts.items()},
         }
@@ -136,7 +136,7 @@ class Job:
             settings["judged_by"] = self.recipe.generate.as_in_schema_1(exclude={"extra_seeds"})
         else:
             del settings["sample_every"]
-        chosen = {"settings": digest([self.name, self.recipe.seed, settings, self.machine.precision])}
+        chosen = {"settings": digest([self.name, self.recipe.seed, settings, self.runtime.precision])}
         return {digest({**chosen, **self._learned_from(), "base": name}) for name in base.earlier_names}
 
     def _learned_from(self) -> dict[str, str]:
@@ -177,42 +177,42 @@ class Job:
         wanted, known = self.identity(base), metrics.get("job", {})
         others = [f"different {name}" for name in wanted if known and wanted[name] != known.get(name)]
         finished_with = ", ".join(others) or "different settings"
-        self.voice.warn(f"{self.name}: was finished with {finished_with}; that adapter is kept in {place}")
+        self.reporter.warn(f"{self.name}: was finished with {finished_with}; that adapter is kept in {place}")
         if others == ["different number of steps"] and self.checkpoints(base).newest()[0] is None:
-            self.voice.warn(f"{self.name}: it begins anew, because {_why_anew(self.recipe.train)}")
+            self.reporter.warn(f"{self.name}: it begins anew, because {_why_anew(self.recipe.train)}")
 
-    def lessons(self, base: diffusion.Base) -> Lessons:
+    def sets(self, base: diffusion.Base) -> TrainingSets:
         """Everything that the training reads, encoded once; the UNet must be without adapters."""
-        settings, device = self.recipe.train, self.machine.device
-        kept, held = (fitted(base, part, self._triggers, self.voice) for part in self._split())
-        return Lessons(
-            works=encode(base, kept, settings, device, self.voice),
+        settings, device = self.recipe.train, self.runtime.device
+        kept, held = (fitted(base, part, self._triggers, self.reporter) for part in self._split())
+        return TrainingSets(
+            works=encode(base, kept, settings, device, self.reporter),
             prior=self._prior(base, kept) if settings.prior_images else None,
-            unseen=encode(base, held, settings, device, self.voice) if held else None,
+            unseen=encode(base, held, settings, device, self.reporter) if held else None,
         )
 
-    def _prior(self, base: diffusion.Base, kept: list[Any]) -> Data:
+    def _prior(self, base: diffusion.Base, kept: list[Any]) -> LatentDataset:
         """What the base itself paints of the works' captions; the first process paints, the others read."""
         captions = [
             studies.untriggered(caption, self._triggers[path.parent.name])
             for path, row in kept
             for caption in row["captions"]
         ]
-        dtype = diffusion.DTYPES[self.machine.precision]
-        diffusion.place(base.pipeline.unet, self.machine.device, dtype, memory_format=torch.channels_last)
-        with self.company.main_process_first():
+        dtype = diffusion.DTYPES[self.runtime.precision]
+        diffusion.place(base.pipeline.unet, self.runtime.device, dtype, memory_format=torch.channels_last)
+        with self.accelerator.main_process_first():
             return studies.prior(
                 base,
                 self.recipe,
                 list(dict.fromkeys(captions)),
                 self.folder / "checkpoints" / "prior.safetensors",
-                self.machine.device,
-                self.voice,
+                self.runtime.device,
+                self.reporter,
             )
 
-    def sampler(self, base: diffusion.Base) -> studies.Sampler | None:
+    def sampler(self, base: diffusion.Base) -> studies.ValidationSampler | None:
         """What paints on the way, where that is wanted and this is the process that paints."""
-        if not self.recipe.train.sample_every or not self.company.is_main_process:
+        if not self.recipe.train.sample_every or not self.accelerator.is_main_process:
             return None
         works = {
             artist.slug: self.space.training_images(artist.slug)
@@ -222,23 +222,25 @@ class Job:
         kept, _ = self._split()
         for artist in self.artists:
             works[artist.slug] = [path for path, _ in kept if path.parent.name == artist.slug]
-        judge = studies.Judge.of(works, [artist.slug for artist in self.artists])
-        return studies.Sampler(self.name, base, self.recipe, judge, self.machine.device, self.voice)
+        judge = studies.ValidationMetric.of(works, [artist.slug for artist in self.artists])
+        return studies.ValidationSampler(self.name, base, self.recipe, judge, self.runtime.device, self.reporter)
 
     def keep_samples(self, pictures: list[tuple[Frame, Image.Image]]) -> None:
         """Write pictures that were painted on the way, each with its frame and its rights."""
         works = cards.works_of([artist.name for artist in self.artists], self.space.read_ledger())
         rights = cards.notice_from(cards.rights_of(self.artists, works))
         for frame, image in pictures:
-            content = imaging.png_bytes(image, infotext.text(frame), plain(frame), rights)
+            content = imaging.png_bytes(image, infotext.text(frame), frame_record(frame), rights)
             write_bytes(self.folder / "samples" / frame.stop / f"{frame.scene}.png", content)
 
     def _split(self) -> tuple[list[Any], list[Any]]:
         """Examples to learn from, and those of the works that are held out to measure on."""
-        examples, count = self.examples(), self.recipe.train.held_out
+        examples, count = self.examples(), self.recipe.train.validation_works
         works = list(dict.fromkeys(row["object_id"] for _, row in examples))
         if count >= len(works):
-            raise RecipeError(f"train.held_out: {count} of {self.name}'s {len(works)} works leave none to learn from")
+            raise RecipeError(
+                f"train.validation_works: {count} of {self.name}'s {len(works)} works leave none to learn from"
+            )
         order = torch.randperm(
             len(works), generator=torch.Generator().manual_seed(seed_of(self.recipe.seed, self.name))
         )
@@ -261,7 +263,7 @@ class Job:
             ledger,
             base=base.card,
             trainable=share,
-            environment=cards.environment(self.machine.device.type, self.machine.precision),
+            environment=cards.environment(self.runtime.device.type, self.runtime.precision),
             metrics={**metrics, "job": self.identity(base), "weights": sha256_of(weights)},
         )
         write_text(self.folder / "README.md", cards.model_card(card, ledger))
@@ -284,4 +286,4 @@ def _why_anew(settings: Train) -> str:
         return "what is kept was judged at the last step"
     if settings.is_open_ended:
         return f"no state is there to go on from that is of at most {settings.steps} steps"
-    return f"the learning rate falls towards the last step (train.schedule = {settings.schedule!r})"
+    return f"the learning rate falls towards the last step (train.lr_schedule = {settings.lr_schedule!r})"

@@ -31,7 +31,7 @@ class Step:
 _EVERY_STEP = {"step", "loss", "learning_rate", "gradient_norm", "seconds"}
 
 
-class Journal:
+class MetricsLogger:
     """`metrics.jsonl` and TensorBoard; a resumed run drops the lines that it is about to write again.
 
     Seconds are the run's: adapters that learn in one pass have them in common.
@@ -43,9 +43,9 @@ class Journal:
         records = [json.loads(line) for line in lines[:first]]
         self._losses = [record["loss"] for record in records]
         self.seconds = records[-1]["seconds"] if records else 0.0
-        self.last_watched: dict[str, float] = {}
+        self.last_validation: dict[str, float] = {}
         for record in records:
-            self.last_watched |= {name: value for name, value in record.items() if name not in _EVERY_STEP}
+            self.last_validation |= {name: value for name, value in record.items() if name not in _EVERY_STEP}
         if writes:
             if not first:
                 for old in ("tensorboard", "samples"):
@@ -54,7 +54,7 @@ class Journal:
             write_text(self._path, "".join(line + "\n" for line in lines[:first]))
         self._clock = time.monotonic()
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> "MetricsLogger":
         if self._writes:
             self._file = self._path.open("a", encoding="utf-8")
         return self
@@ -79,7 +79,7 @@ class Journal:
         self.seconds, self._clock = self.seconds + now - self._clock, now
         loss = float(step.loss)
         self._losses.append(loss)
-        self.last_watched |= watched
+        self.last_validation |= watched
         values = {"loss": loss, "learning_rate": step.rate, "gradient_norm": float(step.norm), **watched}
         if self._writes:
             # In fp16 the norm of a step that was passed over is infinite, which JSON has no word for.

@@ -6,17 +6,17 @@ import torch
 import torch.nn.functional as nn
 
 from avignon.core.errors import AvignonError
-from avignon.training.dataset import Draw
+from avignon.training.dataset import Batch
 
 
-def denoising_losses(unet: Any, schedule: Any, drawn: Draw) -> torch.Tensor:
+def denoising_losses(unet: Any, schedule: Any, drawn: Batch) -> torch.Tensor:
     """Mean squared error of each sample's prediction, (B,), in what the base was trained to predict."""
     noisy = schedule.add_noise(drawn.latents, drawn.noise, drawn.timesteps).to(unet.dtype)  # (B, C, H/8, W/8)
     predicted = unet(noisy, drawn.timesteps, drawn.text.to(unet.dtype)).sample
     return nn.mse_loss(predicted.float(), target(schedule, drawn).float(), reduction="none").mean((1, 2, 3))
 
 
-def target(schedule: Any, drawn: Draw) -> torch.Tensor:
+def target(schedule: Any, drawn: Batch) -> torch.Tensor:
     """What the UNet should say, (B, C, H/8, W/8).
 
     epsilon: Ho et al., arXiv:2006.11239, eq. 14. v: Salimans & Ho, arXiv:2202.00512, section 4.

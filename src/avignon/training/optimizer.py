@@ -20,7 +20,7 @@ SOUND, LOSS, GRADIENT, SCALE = range(4)
 """What went wrong first: nothing, the loss, a gradient, or every gradient down to a loss scale of 1."""
 
 
-class Factors:
+class FlatParameters:
     """All of an adapter's parameters in one vector of P numbers, a DoRA's magnitudes last.
 
     `master` is fp32 and what the optimizer sees. The UNet computes with views of a copy in its own precision, whose
@@ -58,7 +58,7 @@ class Factors:
             self._values.copy_(self.master.data)
 
     @contextmanager
-    def wearing(self, vector: torch.Tensor) -> Iterator[None]:
+    def swapped(self, vector: torch.Tensor) -> Iterator[None]:
         """Compute with these values for a while, such as the moving average."""
         before = self._values.clone()
         self._values.copy_(vector)
@@ -89,13 +89,13 @@ class Fault:
     scale: float
 
 
-class Updates:
+class OptimizerStep:
     """Takes the steps: unscale, clip, guard, optimize, average.
 
     The last `magnitudes` of the factors do not decay.
     """
 
-    def __init__(self, factors: Factors, settings: Train, *, scaled: bool, magnitudes: int = 0) -> None:
+    def __init__(self, factors: FlatParameters, settings: Train, *, scaled: bool, magnitudes: int = 0) -> None:
         self._factors, self._settings, self._scaled = factors, settings, scaled
         device = factors.master.device
         self.optimizer = new_optimizer(factors.master, settings, magnitudes)

@@ -17,15 +17,15 @@ import torch
 from PIL import Image
 
 from avignon.core import imaging
-from avignon.core.events import Voice
+from avignon.core.events import Reporter
 from avignon.core.files import digest, write_bytes
-from avignon.core.records import Frame, plain
+from avignon.core.records import Frame, frame_identity
 from avignon.evaluation import copies, style
-from avignon.generation.sampler import Painter
+from avignon.generation.sampler import ImageSampler
 from avignon.models import finite
 from avignon.models.stable_diffusion import model as diffusion
 from avignon.recipe.schema import Recipe
-from avignon.training.dataset import Data, seed_of
+from avignon.training.dataset import LatentDataset, seed_of
 
 SCENES = 4
 """Scenes of the recipe that are sampled, at most."""
@@ -41,8 +41,8 @@ def frame(recipe: Recipe, prompt: str, seed: int, **fields: Any) -> Frame:
         "scene": "",
         "stop": "",
         "negative_prompt": settings.negative_prompt,
-        "steps": min(settings.steps, STEPS),
-        "guidance": settings.guidance,
+        "num_inference_steps": min(settings.num_inference_steps, STEPS),
+        "guidance_scale": settings.guidance_scale,
         "scheduler": settings.scheduler,
         "width": edge,
         "height": edge,
@@ -69,8 +69,8 @@ def untriggered(caption: str, trigger: str) -> str:
 
 
 def prior(
-    base: diffusion.Base, recipe: Recipe, captions: Sequence[str], file: Path, device: torch.device, voice: Voice
-) -> Data:
+    base: diffusion.Base, recipe: Recipe, captions: Sequence[str], file: Path, device: torch.device, reporter: Reporter
+) -> LatentDataset:
     """What the base paints of `captions`, in turn, as latents to train on; kept in `file` for the next time.
 
     The UNet must be without adapters and in the precision to paint with.
@@ -81,17 +81,19 @@ def prior(
         frame(recipe, captions[i % len(captions)], seed_of(seed, i), base=base.identity, precision=dtype)
         for i in range(count)
     ]
-    job = digest([plain(one) for one in frames])
+    job = digest([frame_identity(one) for one in frames])
     latents = _kept(file, job)
     if latents is None:
-        latents = _painted(Painter(base, recipe, device, voice), frames, voice)
+        latents = _painted(ImageSampler(base, recipe, device, reporter), frames, reporter)
         write_bytes(file, safetensors.torch.save({"latents": latents}, metadata={"job": job}))
-    texts = diffusion.text_embeddings(base, [one.prompt for one in frames], device, voice)
-    empty = diffusion.text_embeddings(base, [""], device, voice)[0]
+    texts = diffusion.text_embeddings(base, [one.prompt for one in frames], device, reporter)
+    empty = diffusion.text_embeddings(base, [""], device, reporter)[0]
     leave(base)
     mean = latents.to(device)[:, None]  # (N, 1, C, H/8, W/8)
     files = tuple(f"prior-{i}" for i in range(1, count + 1))
-    return Data(mean, torch.zeros_like(mean), texts[:, None], empty, files, tuple((one.prompt,) for one in frames))
+    return LatentDataset(
+        mean, torch.zeros_like(mean), texts[:, None], empty, files, tuple((one.prompt,) for one in frames)
+    )
 
 
 def _kept(file: Path, job: str) -> torch.Tensor | None:
@@ -103,13 +105,13 @@ def _kept(file: Path, job: str) -> torch.Tensor | None:
         return None
 
 
-def _painted(painter: Painter, frames: Sequence[Frame], voice: Voice) -> torch.Tensor:
+def _painted(painter: ImageSampler, frames: Sequence[Frame], reporter: Reporter) -> torch.Tensor:
     """Latents in the scale that the UNet sees, (N, C, H/8, W/8), on the CPU."""
     latents: dict[int, torch.Tensor] = {}
     for places in painter.groups(frames):
         part = painter.denoise([frames[place] for place in places]).cpu()
         latents.update(zip(places, part, strict=True))
-        voice.progress(len(latents), len(frames), "the base's own pictures")
+        reporter.progress(len(latents), len(frames), "the base's own pictures")
     return torch.stack([latents[place] for place in range(len(frames))])
 
 
@@ -117,7 +119,7 @@ def _painted(painter: Painter, frames: Sequence[Frame], voice: Voice) -> torch.T
 
 
 @dataclass(frozen=True)
-class Judge:
+class ValidationMetric:
     """Tells what samples have gained in style, and whether they copy."""
 
     yardstick: style.Yardstick
@@ -126,7 +128,7 @@ class Judge:
     originals: copies.Originals
 
     @classmethod
-    def of(cls, works: Mapping[str, Sequence[Path]], artists: Sequence[str]) -> "Judge":
+    def of(cls, works: Mapping[str, Sequence[Path]], artists: Sequence[str]) -> "ValidationMetric":
         """`works`: training images by artist, of all artists of the recipe."""
         images = {artist: {file.name: imaging.load(file) for file in files} for artist, files in works.items()}
         seen = {artist: [style.traits(image) for image in own.values()] for artist, own in images.items()}
@@ -147,14 +149,20 @@ class Judge:
         return sum(distances[artist]["combined"] for artist in self.artists) / len(self.artists)
 
 
-class Sampler:
+class ValidationSampler:
     """Paints the recipe's first scenes with the adapter that is being trained, always from the same seeds."""
 
     def __init__(
-        self, name: str, base: diffusion.Base, recipe: Recipe, judge: Judge, device: torch.device, voice: Voice
+        self,
+        name: str,
+        base: diffusion.Base,
+        recipe: Recipe,
+        judge: ValidationMetric,
+        device: torch.device,
+        reporter: Reporter,
     ) -> None:
         self._name, self._base, self._judge = name, base, judge
-        self._painter = Painter(base, recipe, device, voice)
+        self._painter = ImageSampler(base, recipe, device, reporter)
         self._device = device
         dtype = str(base.pipeline.unet.dtype)
         self._frames = [
@@ -185,7 +193,7 @@ class Sampler:
 
 
 @dataclass
-class Choice:
+class BestCheckpoint:
     """The best weights so far by their samples, and how long ago that was."""
 
     patience: int

@@ -233,8 +233,8 @@ def check_sampler(recipe: Recipe, noise: Config) -> None:
             f"generate.scheduler: {settings.scheduler!r} cannot be used with a base that {why}; "
             f"allowed are {', '.join(allowed)}"
         )
-    if settings.steps >= levels:
-        raise RecipeError(f"generate.steps: {settings.steps} is not allowed; the base's noise schedule has {levels} "
+    if settings.num_inference_steps >= levels:
+        raise RecipeError(f"generate.num_inference_steps: {settings.num_inference_steps} is not allowed; the base's noise schedule has {levels} "
                           f"levels, so at most {levels - 1}")  # fmt: skip
 
 

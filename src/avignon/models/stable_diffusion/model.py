@@ -25,7 +25,7 @@ from transformers import CLIPTextModel
 from transformers.utils import logging as transformers_logging
 
 from avignon.core.errors import ModelError, RecipeError
-from avignon.core.events import Voice
+from avignon.core.events import Reporter
 from avignon.core.files import digest
 from avignon.core.records import EMBEDDED
 from avignon.models import finite, hub
@@ -97,7 +97,7 @@ class Base:
         }
 
 
-def load(recipe: Recipe, dtype: torch.dtype, voice: Voice) -> Base:
+def load(recipe: Recipe, dtype: torch.dtype, reporter: Reporter) -> Base:
     """Find, check and load the recipe's base.
 
     Raises:
@@ -107,19 +107,21 @@ def load(recipe: Recipe, dtype: torch.dtype, voice: Voice) -> Base:
     """
     settings = recipe.base
     _quiet_libraries()
-    model, folder = _folder_of(settings, voice)
+    model, folder = _folder_of(settings, reporter)
     bases.check(folder, settings.variant)
     noise = bases.noise_schedule(folder)
     bases.check_sampler(recipe, noise)
     if bases.is_shifted(folder):
-        voice.warn(f"{folder / 'scheduler'}: snr_shift_scale is not used: Stable Diffusion was never trained with it")
+        reporter.warn(
+            f"{folder / 'scheduler'}: snr_shift_scale is not used: Stable Diffusion was never trained with it"
+        )
     pipeline = _read(folder, settings.variant, dtype, noise)
     size = pipeline.unet.config.sample_size
     trained_at = size * pipeline.vae_scale_factor if isinstance(size, int) else settings.resolution
     if settings.resolution % pipeline.vae_scale_factor:
         raise RecipeError(f"base.resolution: {settings.resolution} is not a multiple of {pipeline.vae_scale_factor}")
     if trained_at != settings.resolution:
-        voice.warn(f"{model} was trained at {trained_at} pixels, the recipe asks for {settings.resolution}")
+        reporter.warn(f"{model} was trained at {trained_at} pixels, the recipe asks for {settings.resolution}")
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         part.requires_grad_(False).eval()
     parts = {part: hub.part(folder / part, WEIGHTS.get(part, ""), settings.variant) for part in (*WEIGHTS, "tokenizer")}
@@ -132,7 +134,7 @@ def embedded_folder() -> Path:
     return Path(str(importlib.resources.files("avignon.demo") / "base"))
 
 
-def _folder_of(settings: BaseSettings, voice: Voice) -> tuple[str, Path]:
+def _folder_of(settings: BaseSettings, reporter: Reporter) -> tuple[str, Path]:
     if settings.model == EMBEDDED:
         return EMBEDDED, embedded_folder()
     wanted = hub.Wanted(settings.model, settings.mirrors, settings.revision, "base.model", "base.mirrors")
@@ -151,7 +153,7 @@ def _folder_of(settings: BaseSettings, voice: Voice) -> tuple[str, Path]:
         )
         return folder
 
-    return hub.find(wanted, fetch, voice)
+    return hub.find(wanted, fetch, reporter)
 
 
 def _look_ahead(settings: BaseSettings, model: str, access: hub.Access) -> None:
@@ -274,7 +276,7 @@ def attention_for(asked: str, on: torch.device, trained_at: int = 0) -> Attentio
     return "plain" if on.type == "cpu" and 0 < trained_at <= PLAIN_UP_TO else "sdpa"
 
 
-def use_attention(unet: Any, backend: Attention) -> None:
+def set_attention_backend(unet: Any, backend: Attention) -> None:
     """Set the UNet's attention backend; PyTorch's own is diffusers' default."""
     if backend == "xformers":
         unet.enable_xformers_memory_efficient_attention()
@@ -293,7 +295,7 @@ def scheduler(base: Base, name: str) -> Any:
 
 
 @torch.no_grad()
-def text_embeddings(base: Base, texts: Sequence[str], on: torch.device, voice: Voice) -> torch.Tensor:
+def text_embeddings(base: Base, texts: Sequence[str], on: torch.device, reporter: Reporter) -> torch.Tensor:
     """Embeddings of `texts`, shaped (texts, tokens, width); a text the tokenizer must cut is named in a warning."""
     tokenizer = base.pipeline.tokenizer
     for text in dict.fromkeys(texts):
@@ -301,7 +303,9 @@ def text_embeddings(base: Base, texts: Sequence[str], on: torch.device, voice: V
         if len(tokens) > tokenizer.model_max_length:
             # The first and the last token are the markers of start and end.
             cut = tokenizer.decode(tokens[tokenizer.model_max_length - 1 : -1])
-            voice.warn(f"prompt longer than the base's {tokenizer.model_max_length} tokens; cut off: {cut.strip()!r}")
+            reporter.warn(
+                f"prompt longer than the base's {tokenizer.model_max_length} tokens; cut off: {cut.strip()!r}"
+            )
     encoded = tokenizer(
         list(texts), padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
     )
@@ -313,6 +317,6 @@ def text_embeddings(base: Base, texts: Sequence[str], on: torch.device, voice: V
         bad = next(text for text, one in zip(texts, read, strict=True) if not finite.is_finite(one))
         raise ModelError(
             f"the base's text encoder makes NaN or infinity of {bad!r} in {encoder.dtype}; "
-            f"set {voice.stage}.precision to fp32"
+            f"set {reporter.stage}.precision to fp32"
         )
     return read
