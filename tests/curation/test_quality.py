@@ -18,7 +18,7 @@ from tests.support.paths import SHARED_ART
 Degrade = Callable[[Image.Image], Image.Image]
 
 
-def effective_steps(seed: int = 1, size: tuple[int, int] = (700, 500)) -> Image.Image:
+def painted(seed: int = 1, size: tuple[int, int] = (700, 500)) -> Image.Image:
     """A drawn picture with the grain of brushwork, which has detail at every scale, as paintings have."""
     chance = np.random.default_rng(seed)
     values = np.asarray(draw(seed, *size), dtype=np.float64)
@@ -37,7 +37,7 @@ def named(image: Image.Image) -> set[str]:
 @pytest.mark.parametrize("seed", range(3))
 def test_sound_pictures_pass(seed: int) -> None:
     """A sound picture has no fault."""
-    assert named(effective_steps(seed)) == set()
+    assert named(painted(seed)) == set()
 
 
 def _noisy(image: Image.Image) -> Image.Image:
@@ -107,7 +107,7 @@ DEFECTS: dict[str, Degrade] = {
 @pytest.mark.parametrize("seed", range(3))
 def test_defect_is_named(defect: str, seed: int) -> None:
     """Each defect is flagged by its own name on a picture that was sound before."""
-    sound = effective_steps(seed)
+    sound = painted(seed)
     assert defect not in named(sound)
     assert defect in named(DEFECTS[defect](sound))
 
@@ -123,7 +123,7 @@ def test_every_fault_says_measure_and_threshold() -> None:
 
 def test_small_pictures_are_judged_by_what_they_can_show() -> None:
     """Below 256 pixels only sharpness and colour say something; the others stay neutral."""
-    measures = quality.measure(_with_ruler(effective_steps(size=(220, 200))))
+    measures = quality.measure(_with_ruler(painted(size=(220, 200))))
     assert (measures.detail, measures.noise, measures.blocking, measures.ruler) == (1.0, 0.0, 1.0, 0.0)
     assert measures.sharpness > 0
     assert measures.colour > 0
@@ -159,9 +159,9 @@ COPIES: dict[str, Degrade] = {
 @pytest.mark.parametrize("copy", COPIES)
 def test_views_of_one_picture_are_alike(copy: str) -> None:
     """Another photograph of one picture is like it; two pictures are not."""
-    looks = [quality.look_at(effective_steps(seed)) for seed in range(4)]
+    looks = [quality.look_at(painted(seed)) for seed in range(4)]
     least = Curate().duplicate_likeness
-    assert quality.likeness(looks[0], quality.look_at(COPIES[copy](effective_steps(0)))) >= least
+    assert quality.likeness(looks[0], quality.look_at(COPIES[copy](painted(0)))) >= least
     assert max(quality.likeness(looks[0], other) for other in looks[1:]) < least
 
 

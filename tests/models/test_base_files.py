@@ -240,7 +240,7 @@ def test_prediction_of_the_sample(copy: Path, sampler: str) -> None:
     described(copy, SCHEDULER, prediction_type="sample")
     if sampler in ("ddim", "dpm++"):
         recipe = recipe_of(copy, scheduler=sampler)
-        effective_steps(diffusion.load(recipe, torch.float32, SILENT), recipe, sampler)
+        denoised(diffusion.load(recipe, torch.float32, SILENT), recipe, sampler)
     else:
         with pytest.raises(RecipeError, match=r"generate\.scheduler: .* predicts 'sample'; allowed are ddim, dpm"):
             loaded(copy, scheduler=sampler)
@@ -250,10 +250,10 @@ def test_prediction_of_the_sample(copy: Path, sampler: str) -> None:
 def test_more_steps_than_noise_levels(copy: Path, sampler: str) -> None:
     """As many steps as the base's noise schedule allows are painted; one more is refused in one line."""
     described(copy, SCHEDULER, num_train_timesteps=20, timestep_spacing="gone")
-    recipe = recipe_of(copy, scheduler=sampler, steps=19)
-    effective_steps(diffusion.load(recipe, torch.float32, SILENT), recipe, sampler, 19)
+    recipe = recipe_of(copy, scheduler=sampler, num_inference_steps=19)
+    denoised(diffusion.load(recipe, torch.float32, SILENT), recipe, sampler, 19)
     with pytest.raises(RecipeError, match=r"generate\.steps: 20 is not allowed; .* 20 levels, so at most 19"):
-        loaded(copy, scheduler=sampler, steps=20)
+        loaded(copy, scheduler=sampler, num_inference_steps=20)
 
 
 def test_shifted_noise_is_said(copy: Path) -> None:
