@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from avignon import __version__
-from avignon.adapters.formats import diffusers as lora_files
+from avignon.adapters.formats import diffusers
 from avignon.core import distributed, imaging, prompts
-from avignon.core.errors import RecipeError
 from avignon.core.events import Event, Reporter
 from avignon.core.files import digest, sha256_of, storing, write_text
 from avignon.core.naming import shown
-from avignon.core.records import EMBEDDED
 from avignon.core.workspace import Workspace
+from avignon.models.registry import local_folder
 from avignon.recipe.schema import SCHEMA, FolderMuseum, Recipe
 from avignon.stages.curate import least_edge
 
@@ -99,7 +98,9 @@ def run(recipe: Recipe, folder: Path, listener: Callable[[Event], None], *, unti
     wanted = STAGES[: NAMES.index(until) + 1]
     _check_files(recipe)
     if any(stage.name == "train" for stage in wanted):  # The stages before it go on without a base.
-        _check_base(recipe)
+        from avignon.models import loading  # Here, because it brings the hub's client, which takes a while to load.
+
+        loading.check_local(recipe.base, recipe.generate)
     if not distributed.is_main_process():
         _assist(recipe, space, wanted)
         distributed.part()
@@ -127,33 +128,20 @@ def _check_files(recipe: Recipe) -> None:
     """What the user's own files lack is told before anything is fetched, and hours of training lead up to them."""
     for image in _images(recipe):
         imaging.size_of(image)
-    base = _base_folder(recipe)
-    layers = lora_files.layers_in(base / "unet") if base and recipe.generate.adapters else {}
+    base = local_folder(recipe.base.model)
+    layers = diffusers.layers_in(base) if base and recipe.generate.adapters else {}
     for folder in recipe.generate.adapters.values():
-        path = Path(folder) / lora_files.WEIGHTS_FILE
+        path = Path(folder) / diffusers.WEIGHTS_FILE
         if layers:
-            lora_files.check_fit(path, layers)
+            diffusers.check_fit(path, layers)
         else:  # Whether it fits a base that is yet to be fetched, `train` tells before it trains.
-            lora_files.factors(path)
+            diffusers.factors(path)
     encoder = Path(recipe.evaluate.encoder)
     if encoder.is_absolute():
         from avignon.models import hub  # Here, because it takes a while to load.
 
         hub.described(encoder / "config.json", "no encoder in transformers' format")
         hub.check_weights(encoder, "model")
-
-
-def _check_base(recipe: Recipe) -> None:
-    """The same of a base in a directory; one on a hub is looked at when it is there."""
-    base = _base_folder(recipe)
-    if base and not base.is_dir():
-        raise RecipeError(f"base.model: {base}: no such directory")
-    if base and recipe.base.model != EMBEDDED:
-        from avignon.models.stable_diffusion import (
-            files as bases,  # Here, because it brings the hub's client, which takes a while to load.
-        )
-
-        bases.check_local(recipe)
 
 
 def _warn_of_markup(recipe: Recipe, wanted: Sequence[Stage], listener: Callable[[Event], None]) -> None:
@@ -195,16 +183,8 @@ def _state(root: Path) -> list[Any]:
 
 
 def _base(recipe: Recipe) -> list[Any]:
-    folder = _base_folder(recipe)
+    folder = local_folder(recipe.base.model)
     return _state(folder) if folder else []
-
-
-def _base_folder(recipe: Recipe) -> Path | None:
-    """Where the base is; None where that is a hub."""
-    model = recipe.base.model
-    if model == EMBEDDED:
-        return Path(__file__).with_name("demo") / "base"
-    return Path(model) if Path(model).is_absolute() else None
 
 
 def _local(model: str) -> list[Any]:

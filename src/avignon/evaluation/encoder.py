@@ -27,7 +27,7 @@ from transformers.utils import logging as transformers_logging
 from avignon.core.errors import ModelError
 from avignon.core.events import Reporter
 from avignon.models import hub
-from avignon.models.stable_diffusion import model as diffusion
+from avignon.models.runtime import best_device
 from avignon.recipe.schema import Evaluate
 
 STEM = "model"
@@ -197,7 +197,7 @@ def _read(model: str, folder: Path) -> Encoder:
     # Of a whole CLIP, the vision tower's own settings do not say how wide its projection is.
     width = {"projection_dim": config["projection_dim"]} if named == "CLIPModel" and "projection_dim" in config else {}
     network = hub.read(kind, folder, dtype=torch.float32, **width)
-    network.requires_grad_(False).eval().to(diffusion.device())
+    network.requires_grad_(False).eval().to(best_device())
     return Encoder(model, hub.commit_of(folder), hub.fingerprint(folder, STEM), preparation, network, output)
 
 

@@ -5,7 +5,7 @@ Every field is documented directly beneath itself. Unknown keys are errors that 
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from avignon.core.naming import slug
 from avignon.core.records import EMBEDDED as EMBEDDED
 from avignon.core.records import NGA_TABLES as NGA_TABLES
+from avignon.models.registry import FAMILIES, SAMPLERS
 
 SCHEMA = 2
 """Of hashes over a recipe's values: to be raised where a default or the meaning of a value changes. A new field needs
@@ -352,9 +353,12 @@ class Scene(Section):
     """Share of the denoising steps that are done on `image`: little keeps it, 1 leaves nothing but a trace of it."""
 
 
-_BLOCK = re.compile(r"down|mid|up|mid_block\..+|(down|up)_blocks\.\d+(\..+)?")
+if TYPE_CHECKING:
+    Sampler = str
+else:
+    Sampler = Literal[SAMPLERS]
 
-SCHEDULERS = Literal["ddim", "pndm", "euler", "dpm++"]
+_BLOCKS = [re.compile(family.blocks) for family in FAMILIES.values()]
 
 
 class Generate(Section):
@@ -403,7 +407,7 @@ class Generate(Section):
     guidance_scale: float = Field(default=7.5, ge=1, le=50)
     """Classifier-free guidance scale (Ho & Salimans, arXiv:2207.12598); 1 is none."""
     negative_prompt: str = ""
-    scheduler: SCHEDULERS = "ddim"
+    scheduler: Sampler = "ddim"
     """The sampler. Of the base's scheduler file it takes the noise schedule alone, whichever sampler saved that."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """`auto` is fp16 on a CUDA device, bf16 on a CPU that multiplies it natively, else fp32. Pictures are those of any
@@ -507,7 +511,7 @@ class Recipe(Section):
     def _blocks_exist(self) -> "Recipe":
         for name, factors in self.generate.block_weights.items():
             for block in factors:
-                if not _BLOCK.fullmatch(block):
+                if not any(blocks.fullmatch(block) for blocks in _BLOCKS):
                     raise ValueError(
                         f"generate.block_weights.{name}: {block!r} is no part of a UNet; "
                         "allowed are down, mid, up, and names such as 'up_blocks.1'"
