@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from avignon.adapters import lora as adapters
+from avignon.adapters import files as adapter_files
 from avignon.adapters import weights as blend
 from avignon.core import imaging
 from avignon.core.events import Reporter
@@ -25,7 +25,7 @@ from avignon.core.records import Frame
 from avignon.core.workspace import Workspace
 from avignon.evaluation import style
 from avignon.generation import sampler as painting
-from avignon.models.stable_diffusion import model as diffusion
+from avignon.models import loading, runtime
 from avignon.recipe.load import load_recipe
 from avignon.recipe.schema import Recipe
 from avignon.stages.generate import PROBES
@@ -93,13 +93,13 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = load_recipe(arguments.run / "recipe.toml", ["generate.batch=8"])
     space = Workspace(arguments.run)
-    precision = diffusion.precision_for("auto", "train", diffusion.device())
-    base = diffusion.load(settings, diffusion.DTYPES[precision], SILENT)
+    precision = runtime.precision_for("auto", "train", runtime.best_device())
+    base = loading.load(settings.base, settings.generate, runtime.DTYPES[precision], SILENT)
     names = settings.adapter_names
     for name in names:
-        adapters.load(base, name, space.adapter(name))
+        adapter_files.load(base, name, space.adapter(name))
     works = {a.slug: [style.traits(imaging.load(f)) for f in space.training_images(a.slug)] for a in settings.artists}
-    sampler = painting.ImageSampler(base, settings, diffusion.device(), SILENT)
+    sampler = painting.ImageSampler(base, settings, runtime.best_device(), SILENT)
     studio = Studio(settings, sampler, style.yardstick(works), arguments.seeds, arguments.steps)
     size = settings.base.resolution
     probes = [Frame("", "", s.prompt, "", k, 15, settings.generate.guidance_scale, "ddim", size, size, {}, "", {}, "")

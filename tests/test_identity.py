@@ -11,14 +11,16 @@ import safetensors.torch
 import torch
 
 from avignon import pipeline
-from avignon.adapters import lora as adapters
+from avignon.adapters import files
+from avignon.adapters.formats import diffusers as lora_format
 from avignon.core.errors import AdapterError, WorkspaceError
 from avignon.core.events import Event, Reporter
 from avignon.core.files import sha256_of
 from avignon.core.workspace import Workspace
-from avignon.models.stable_diffusion import model as diffusion
+from avignon.models.stable_diffusion.model import StableDiffusion
 from avignon.recipe.load import load_recipe
 from avignon.recipe.schema import ABSENT, Recipe, Section, Train
+from tests.support.bases import load_base
 from tests.support.hub import LocalHub, take_for_the_hub
 from tests.support.paths import FIXTURES
 from tests.support.runs import carried, small_recipe
@@ -38,7 +40,7 @@ def bytes_of(folder: Path, pattern: str) -> dict[str, str]:
 
 def made(space: Workspace) -> tuple[dict[str, str], dict[str, str]]:
     """The adapters and the pictures of a run."""
-    return bytes_of(space.adapters, adapters.WEIGHTS_FILE), bytes_of(space.series, "*.png")
+    return bytes_of(space.adapters, lora_format.WEIGHTS_FILE), bytes_of(space.series, "*.png")
 
 
 def run(recipe: Recipe, folder: Path, until: str = "generate") -> tuple[Workspace, list[Event]]:
@@ -320,9 +322,9 @@ def test_adapters_do_not_fit_other_weights(tmp_path: Path) -> None:
     assert not tell(changed, tmp_path / "b").fits(card)
 
 
-def tell(folder: Path, scratch: Path) -> diffusion.Base:
+def tell(folder: Path, scratch: Path) -> StableDiffusion:
     """A base as it is loaded."""
-    return diffusion.load(small_recipe(scratch, folder), torch.float32, SILENT)
+    return load_base(small_recipe(scratch, folder), torch.float32, SILENT)
 
 
 def test_external_adapter_of_a_rounded_base(tmp_path: Path) -> None:
@@ -331,9 +333,9 @@ def test_external_adapter_of_a_rounded_base(tmp_path: Path) -> None:
     space, _ = run(small_recipe(tmp_path / "a", full, train={"steps": 1}), tmp_path / "runs-a", "train")
     half = shutil.copytree(full, tmp_path / "half")
     halve(half, beside=False)
-    adapters.load(tell(half, tmp_path / "b"), "guest", space.adapter(HOMER))
+    files.load(tell(half, tmp_path / "b"), "guest", space.adapter(HOMER))
     with pytest.raises(AdapterError, match="made for another base"):
-        adapters.load(tell(make_tiny_sd(tmp_path / "other", seed=9), tmp_path / "c"), "guest", space.adapter(HOMER))
+        files.load(tell(make_tiny_sd(tmp_path / "other", seed=9), tmp_path / "c"), "guest", space.adapter(HOMER))
 
 
 # Finished adapters ----------------------------------------------------------------------------------------------------
@@ -356,7 +358,7 @@ def test_more_steps_at_a_constant_rate_go_on(tmp_path: Path, tiny_sd: Path) -> N
     assert made(space)[0] == made(whole)[0]
     lines = (space.adapter(HOMER) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5]
-    kept = bytes_of(space.root / "set-aside", adapters.WEIGHTS_FILE)
+    kept = bytes_of(space.root / "set-aside", lora_format.WEIGHTS_FILE)
     assert sorted(kept.values()) == sorted(before.values())
     assert any("different number of steps" in text and "kept in" in text for text in said(events, "warning"))
 
@@ -385,7 +387,7 @@ def test_more_steps_at_a_falling_rate_begin_anew_and_say_so(
     _, events = run(small(tmp_path / "a", tiny_sd, steps=3, **settings), tmp_path / "runs", "train")
     assert steps_taken(events) == [1, 2, 3]
     assert any("it begins anew, because the learning rate falls" in text for text in said(events, "warning"))
-    assert sorted(bytes_of(space.root / "set-aside", adapters.WEIGHTS_FILE).values()) == sorted(before.values())
+    assert sorted(bytes_of(space.root / "set-aside", lora_format.WEIGHTS_FILE).values()) == sorted(before.values())
 
 
 def test_a_finished_adapter_of_another_recipe_is_kept(tmp_path: Path, tiny_sd: Path) -> None:
@@ -401,7 +403,7 @@ def test_a_finished_adapter_of_another_recipe_is_kept(tmp_path: Path, tiny_sd: P
     before |= set(made(first)[0].values())
     _, events = run(small(tmp_path / "a", tiny_sd, steps=1, mode="joint"), tmp_path / "runs", "train")
     assert sum("the recipe does not train it any more" in text for text in said(events, "warning")) == 2
-    assert set(bytes_of(first.root / "set-aside", adapters.WEIGHTS_FILE).values()) == before
+    assert set(bytes_of(first.root / "set-aside", lora_format.WEIGHTS_FILE).values()) == before
     assert list(made(first)[0]) == ["joint/pytorch_lora_weights.safetensors"]
 
 
@@ -409,7 +411,7 @@ def kept_as(space: Workspace, name: str, before: set[str]) -> Path:
     """Where an adapter of this name and one of these hashes was set aside, named by its card."""
     (folder,) = (space.root / "set-aside").glob(f"adapters-{name}-*")
     assert folder.name.endswith(f"-{sha256_of(folder / 'card.json')[:8]}")
-    assert sha256_of(folder / adapters.WEIGHTS_FILE) in before
+    assert sha256_of(folder / lora_format.WEIGHTS_FILE) in before
     return folder
 
 

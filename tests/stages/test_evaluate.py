@@ -16,9 +16,10 @@ from avignon.core.files import write_bytes, write_json
 from avignon.core.records import Series, plain
 from avignon.core.workspace import Workspace
 from avignon.evaluation import style
+from avignon.generation.series import SeriesPlan
+from avignon.generation.spacing import unmeasured
 from avignon.recipe.schema import Recipe
 from avignon.stages import evaluate
-from avignon.stages.generate import SeriesPlan, unmeasured
 from tests.support.museum import draw
 from tests.support.runs import carried, small_recipe
 

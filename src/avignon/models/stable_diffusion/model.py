@@ -22,7 +22,7 @@ from huggingface_hub import HfApi
 from transformers import CLIPTextModel
 from transformers.utils import logging as transformers_logging
 
-from avignon.core.errors import ModelError, RecipeError
+from avignon.core.errors import AvignonError, ModelError, RecipeError
 from avignon.core.events import Reporter
 from avignon.core.files import digest
 from avignon.models import finite, hub
@@ -177,11 +177,16 @@ class StableDiffusion(DiffusionBase):
         """What the UNet was trained to say.
 
         epsilon: Ho et al., arXiv:2006.11239, eq. 14. v: Salimans & Ho, arXiv:2202.00512, section 4.
+
+        Raises:
+            AvignonError: the base's scheduler predicts something else.
         """
         kind = self._noise_scheduler.config.prediction_type
         if kind == "v_prediction":
             velocity: torch.Tensor = self._noise_scheduler.get_velocity(latents, noise, timesteps)
             return velocity
+        if kind not in files.PREDICTIONS:
+            raise AvignonError(f"the base's scheduler predicts {kind!r}; {', '.join(files.PREDICTIONS)} are understood")
         return noise if kind == "epsilon" else latents
 
     def loss_weights(self, timesteps: torch.Tensor, gamma: float) -> torch.Tensor:
