@@ -25,10 +25,10 @@ from avignon.core.records import Frame
 from avignon.core.workspace import Workspace
 from avignon.evaluation import style
 from avignon.generation import sampler as painting
+from avignon.generation.spacing import PROBES
 from avignon.models import loading, runtime
 from avignon.recipe.load import load_recipe
 from avignon.recipe.schema import Recipe
-from avignon.stages.generate import PROBES
 
 ROOT = Path(__file__).parents[1]
 SILENT = Reporter("benchmark", lambda _: None)

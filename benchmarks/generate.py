@@ -35,12 +35,14 @@ from avignon.generation import sampler as painting
 from avignon.models import loading, runtime
 from avignon.models.base import DiffusionBase
 from avignon.models.registry import embedded_folder
+from avignon.models.stable_diffusion.model import StableDiffusion
 from avignon.recipe.load import load_recipe
 from avignon.recipe.schema import Ranks, Recipe
 
 ROOT = Path(__file__).parents[1]
 SILENT = Reporter("benchmark", lambda _: None)
 SCENES = 4
+TARGETS = StableDiffusion.targets
 
 
 def frames_of(settings: Recipe, names: Sequence[str], stops: int, steps: int) -> list[Frame]:

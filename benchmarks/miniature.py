@@ -42,7 +42,6 @@ from avignon.demo import world
 from avignon.demo.painters import PAINTERS
 from avignon.generation import sampler as painting
 from avignon.models import loading, runtime
-from avignon.models.stable_diffusion import model as diffusion
 from avignon.recipe.load import load_recipe
 from avignon.recipe.schema import Recipe
 
@@ -247,7 +246,9 @@ def obedience(arguments: argparse.Namespace) -> None:
 @torch.no_grad()
 def autoencoder(_: argparse.Namespace) -> None:
     """Peak signal-to-noise ratio of reconstructions, mean over pictures."""
-    vae: Any = diffusion.load(demo(), torch.float32, SILENT).pipeline.vae
+    settings = demo()
+    base: Any = loading.load(settings.base, settings.generate, torch.float32, SILENT)
+    vae = base.pipeline.vae
     what = scenes("autoencoder", 96)
     for hand in HANDS:
         true = tensor(true_pictures(hand, what, first=60_000))

@@ -42,16 +42,14 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from avignon.adapters import inject, route
 from avignon.core.events import Reporter
 from avignon.core.imaging import pixels
-from avignon.models import runtime
-from avignon.models.base import DiffusionBase
+from avignon.models import loading, runtime
 from avignon.models.registry import embedded_folder
-from avignon.models.stable_diffusion import model as diffusion
+from avignon.models.stable_diffusion.model import StableDiffusion
 from avignon.recipe.load import load_recipe
 from avignon.recipe.schema import Recipe
-from avignon.stages import train
 from avignon.training import dataset, objective
 from avignon.training.optimizer import FlatParameters, OptimizerStep
-from avignon.training.setup import RuntimeConfig
+from avignon.training.setup import RuntimeConfig, prepare_denoiser
 
 ROOT = Path(__file__).parents[1]
 SILENT = Reporter("benchmark", lambda _: None)
@@ -64,10 +62,13 @@ Step = Callable[[int], None]
 # --- The models -------------------------------------------------------------------------------------------------------
 
 
-def base_of(model: str) -> DiffusionBase:
+def base_of(model: str) -> StableDiffusion:
     """The miniature as it ships, or Stable Diffusion 2.1's architecture with random weights; in fp32, frozen."""
     if model == "miniature":
-        return diffusion.load(settings_of(model), torch.float32, SILENT)
+        settings = settings_of(model)
+        loaded = loading.load(settings.base, settings.generate, torch.float32, SILENT)
+        assert isinstance(loaded, StableDiffusion)
+        return loaded
     torch.manual_seed(0)
     pipeline = StableDiffusionPipeline(
         vae=_filled(AutoencoderKL, VAE),
@@ -83,7 +84,7 @@ def base_of(model: str) -> DiffusionBase:
     )
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         part.requires_grad_(False).eval()
-    return DiffusionBase(pipeline, model, "", {}, Path(), "", 512)
+    return StableDiffusion(pipeline, model, Path(), "", 512, {})
 
 
 UNET: dict[str, Any] = {
@@ -148,34 +149,33 @@ def examples_in(folder: Path, edge: int) -> list[tuple[Path, dict[str, Any]]]:
 # --- The contestants --------------------------------------------------------------------------------------------------
 
 
-def avignon(base: DiffusionBase, settings: Recipe, examples: list[Any], device: torch.device) -> Step:
+def avignon(base: StableDiffusion, settings: Recipe, examples: list[Any], device: torch.device) -> Step:
     """This package's step, by its own functions."""
     return _in_step(base, settings, examples, device, ["benchmark"])
 
 
-def together(base: DiffusionBase, settings: Recipe, examples: list[Any], device: torch.device) -> Step:
+def together(base: StableDiffusion, settings: Recipe, examples: list[Any], device: torch.device) -> Step:
     """Two adapters at once: twice the batch goes through the frozen base, each half through its own adapter."""
     return _in_step(base, settings, examples, device, ["benchmark", "second"])
 
 
 def _in_step(
-    base: DiffusionBase, settings: Recipe, examples: list[Any], device: torch.device, names: list[str]
+    base: StableDiffusion, settings: Recipe, examples: list[Any], device: torch.device, names: list[str]
 ) -> Step:
     """A step of one adapter or of several; they are routed until the process ends."""
     choices = settings.train
-    runtime = RuntimeConfig.for_device(settings, device)
+    config = RuntimeConfig.for_device(settings, device)
     data = dataset.encode(base, examples, choices, device, SILENT)
-    unet = base.denoiser
     base.pipeline.vae = base.pipeline.text_encoder = None  # not needed any more
-    prepared = train.prepare_unet(unet, names, settings, runtime)
-    schedule = DDPMScheduler.from_config(base.pipeline.scheduler.config)
-    factors = [FlatParameters(parameters, runtime.DTYPES[runtime.precision]) for parameters in prepared]
-    updates = [OptimizerStep(own, choices, scaled=runtime.precision == "fp16") for own in factors]
-    ROUTES.enter_context(route.routed(unet, names))
+    prepared = prepare_denoiser(base, names, settings, config)
+    factors = [FlatParameters(parameters, runtime.DTYPES[config.precision]) for parameters in prepared]
+    updates = [OptimizerStep(own, choices, scaled=config.precision == "fp16") for own in factors]
+    ROUTES.enter_context(route.routed(base.denoiser, names))
 
     def step(number: int) -> None:
-        drawn = [dataset.sample_batch(data, choices, uniform(1000), seed, number) for seed in range(len(names))]
-        each = objective.denoising_losses(unet, schedule, dataset.Batch.cat(drawn)).chunk(len(names))
+        timesteps = base.sample_timesteps
+        drawn = [dataset.sample_batch(data, choices, timesteps, seed, number) for seed in range(len(names))]
+        each = objective.denoising_losses(base, dataset.Batch.cat(drawn)).chunk(len(names))
         losses = [own.mean() for own in each]
         scaled = [loss * own.scale for loss, own in zip(losses, updates, strict=True)]
         torch.stack(scaled).sum().backward()  # type: ignore[no-untyped-call]
@@ -185,7 +185,7 @@ def _in_step(
     return step
 
 
-def common(base: DiffusionBase, settings: Recipe, examples: list[Any], device: torch.device) -> Step:
+def common(base: StableDiffusion, settings: Recipe, examples: list[Any], device: torch.device) -> Step:
     """The example script's step."""
     choices, pipeline = settings.train, base.pipeline
     precision = runtime.precision_for(choices.precision, "train", device)
@@ -193,7 +193,7 @@ def common(base: DiffusionBase, settings: Recipe, examples: list[Any], device: t
     dtype = runtime.DTYPES[precision]
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         runtime.move_to(part, device, dtype)
-    parameters = inject.add(pipeline.unet, TARGETS, "benchmark", choices.ranks, 0.0, seed=0)
+    parameters = inject.add(pipeline.unet, base.targets, "benchmark", choices.ranks, 0.0, seed=0)
     if choices.gradient_checkpointing:
         pipeline.unet.enable_gradient_checkpointing()
     pipeline.unet.train()
