@@ -21,8 +21,8 @@ from avignon.training import dataset as batches
 from avignon.training import loop as lockstep
 from avignon.training import validation as studies
 from avignon.training.objective import denoising_losses
-from tests.stages.test_train import HOMER, SILENT, card, metrics, prepared, run, same, weights
 from tests.support.runs import carried, small_recipe, write_recipe
+from tests.support.trainings import HOMER, SILENT, card, metrics, prepared, run, same, weights
 
 SAMPLES = "adapters/winslow-homer/samples"
 
