@@ -53,7 +53,7 @@ class Source:
     @cached_property
     def aliases(self) -> dict[str, str]:
         """By the name that it has here, the full name of what is imported."""
-        found = {}
+        found: dict[str, str] = {}
         for node in self.nodes:
             if isinstance(node, ast.ImportFrom):
                 found |= {each.asname or each.name: f"{self._from(node)}.{each.name}" for each in node.names}
