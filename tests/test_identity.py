@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,7 +28,8 @@ from tests.support.runs import carried, small_recipe
 from tests.support.tiny_sd import make_tiny_sd
 
 HOMER, PICASSO = "winslow-homer", "pablo-picasso"
-FINISHED = FIXTURES / "finished-run"
+OLD_RUNS = ("finished-run", "finished-run-2")
+"""Finished before hashes had a schema number (avignon 0.1.0), and before recipe keys and frames had today's names."""
 SILENT = Reporter("test", lambda _: None)
 REPO = "someone/tiny-sd"
 WEIGHTS = ("unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model")
@@ -66,22 +68,30 @@ def pictures_made(events: list[Event]) -> int:
 # An upgrade -----------------------------------------------------------------------------------------------------------
 
 
+def copied(run: str, folder: Path) -> tuple[Recipe, Path]:
+    """An old run, copied together with the base that both share: its recipe, and the folder of its workspace."""
+    shutil.copytree(FIXTURES / OLD_RUNS[0] / "base", folder / OLD_RUNS[0] / "base")
+    shutil.copytree(FIXTURES / run, folder / run, dirs_exist_ok=True)
+    return load_recipe(folder / run / "dialogue.toml"), folder / run / "workspace"
+
+
 @pytest.fixture
 def finished(tmp_path: Path) -> tuple[Recipe, Path]:
-    """A run that avignon 0.1.0 finished, before hashes had a schema number, and its recipe."""
-    shutil.copytree(FINISHED, tmp_path / "kept")
-    return load_recipe(tmp_path / "kept" / "dialogue.toml"), tmp_path / "kept" / "workspace"
+    """The run of avignon 0.1.0, and its recipe."""
+    return copied(OLD_RUNS[0], tmp_path)
 
 
-def test_finished_run_of_the_version_before_stays_finished(finished: tuple[Recipe, Path]) -> None:
-    """Works, dataset, adapters, measured path and pictures of avignon 0.1.0 are those of this version: none is new."""
-    recipe, folder = finished
+@pytest.mark.parametrize("old", OLD_RUNS)
+def test_finished_run_of_the_version_before_stays_finished(tmp_path: Path, old: str) -> None:
+    """Works, dataset, adapters, measured path and pictures of older versions are those of this one: none is new."""
+    recipe, folder = copied(old, tmp_path)
     before = made(Workspace(folder / recipe.name))
     placing = (folder / recipe.name / "series" / "placing.json").read_bytes()
     space, events = run(recipe, folder)
     assert [e.stage for e in events if e.kind == "skipped"] == ["collect", "curate", "prepare"]
     assert steps_taken(events) == []
     assert pictures_made(events) == 0
+    assert not any("measuring" in text for text in said(events, "note"))
     assert made(space) == before
     assert space.placing.read_bytes() == placing
     assert not (space.root / "set-aside").exists()
@@ -107,6 +117,62 @@ def test_a_change_of_an_old_run_is_seen(
     _, events = run(recipe, folder)
     assert steps_taken(events) == steps
     assert bool(pictures_made(events)) is pictures
+
+
+@pytest.mark.parametrize(
+    ("changed", "steps", "pictures"),
+    [
+        ("train.steps=3", [3], True),
+        ("train.eval_every=2", [], False),
+        ("generate.weight_schedule.the-avignon-painter=[1.0, 0.4]", [], True),
+        ("generate.block_weights.the-atlantic-painter.mid=0.4", [], True),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ('train.lr_schedule="cosine"', [1, 2], True),
+                ("train.validation_works=0", [1, 2], True),
+                ("generate.guidance_scale=3", [1, 2], True),
+                ("generate.num_inference_steps=3", [1, 2], True),
+                ("generate.equalize_adapters=true", [], True),
+                ('generate.path_adapters=["the-atlantic-painter", "the-avignon-painter"]', [], True),
+            )
+        ),
+    ],
+)
+def test_a_renamed_key_of_an_old_run_counts(tmp_path: Path, changed: str, steps: list[int], pictures: bool) -> None:
+    """A key that had another name is read under its new one: another value is made anew, or goes on where it may.
+
+    The base's own pictures have a part in this training, so that how they are painted counts for its adapters too.
+    """
+    _, folder = copied(OLD_RUNS[1], tmp_path)
+    priors = bytes_of(folder, "prior.safetensors")
+    _, events = run(load_recipe(folder.parent / "dialogue.toml", [changed]), folder)
+    assert steps_taken(events) == steps
+    assert bool(pictures_made(events)) is pictures
+    assert any("going on at step 2 of 3" in text for text in said(events, "note")) is (steps == [3])
+    if steps == [3]:
+        assert bytes_of(folder, "prior.safetensors") == priors, "the base's own pictures are kept as well"
+
+
+def test_hashes_have_the_former_names_of_keys() -> None:
+    """What is hashed of a recipe has the names and values of the file that the version before wrote."""
+    folder = FIXTURES / OLD_RUNS[1]
+    before = tomllib.loads((folder / "workspace" / "dialogue" / "recipe.toml").read_text(encoding="utf-8"))
+    recipe = load_recipe(folder / "dialogue.toml")
+    for name in ("train", "generate"):
+        section: Section = getattr(recipe, name)
+        hashed = section.chosen()
+        assert hashed.keys() >= set(section.formerly.values()) - {"equal_voices"}
+        assert _values_of(hashed, before[name]) == hashed
+
+
+def _values_of(some: Any, others: Any) -> Any:
+    """What `others` has at the keys of `some`."""
+    if isinstance(some, dict):
+        return {key: _values_of(value, others[key]) for key, value in some.items()}
+    if isinstance(some, list):
+        return [_values_of(*pair) for pair in zip(some, others, strict=True)]
+    return others
 
 
 class Newer(Train):

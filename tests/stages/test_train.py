@@ -2,7 +2,6 @@
 
 import errno
 import itertools
-import json
 import math
 import os
 import signal
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
 from diffusers import DDPMScheduler
 
@@ -22,14 +20,13 @@ from avignon import __version__
 from avignon.adapters import files, inject
 from avignon.adapters.formats import diffusers as lora_format
 from avignon.core.errors import AvignonError, RecipeError, WorkspaceError
-from avignon.core.events import Event, Reporter
+from avignon.core.events import Event
 from avignon.core.files import sha256_of
 from avignon.core.workspace import Workspace
 from avignon.models import loading
-from avignon.models.base import Conditioning, DiffusionBase
+from avignon.models.base import Conditioning
 from avignon.models.stable_diffusion.model import StableDiffusion
 from avignon.recipe.schema import Recipe, Train
-from avignon.stages import train
 from avignon.training import adapter_trainer as trainer
 from avignon.training import dataset, memory
 from avignon.training import job as jobs
@@ -42,46 +39,19 @@ from avignon.training.setup import RuntimeConfig
 from tests.support.bases import TARGETS, load_base, uniform, with_denoiser
 from tests.support.runs import carried, small_recipe
 from tests.support.tiny_sd import make_tiny_sd
-
-HOMER, PICASSO = "winslow-homer", "pablo-picasso"
-SILENT = Reporter("train", lambda _: None)
-
-
-class Stop(Exception):  # noqa: N818 - it stops a training, nothing is wrong
-    """Raised from a listener: the process dies between two steps."""
-
-
-def run(recipe: Recipe, space: Workspace, listener: Callable[[Event], None] = lambda _: None) -> None:
-    """The stage alone."""
-    train.run(recipe, space, Reporter("train", listener))
-
-
-def prepared(folder: Path, base: Path, **settings: Any) -> tuple[Recipe, Workspace]:
-    """A recipe with these values in `train`, and its run up to the prepared images."""
-    recipe = small_recipe(folder, base, train=settings)
-    return recipe, carried(recipe, folder / "runs")[0]
-
-
-def weights(space: Workspace, name: str = HOMER) -> dict[str, torch.Tensor]:
-    """A trained adapter's tensors."""
-    return safetensors.torch.load((space.adapter(name) / lora_format.WEIGHTS_FILE).read_bytes())
-
-
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    """Whether two adapters are bit for bit equal."""
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-
-
-def metrics(space: Workspace, name: str = HOMER) -> list[dict[str, Any]]:
-    """The lines of an adapter's log."""
-    text = (space.adapter(name) / "metrics.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
-
-
-def card(space: Workspace, name: str = HOMER) -> dict[str, Any]:
-    """An adapter's card."""
-    fields: dict[str, Any] = json.loads((space.adapter(name) / "card.json").read_text(encoding="utf-8"))
-    return fields
+from tests.support.trainings import (
+    HOMER,
+    PICASSO,
+    SILENT,
+    OutOfMemory,
+    card,
+    metrics,
+    prepared,
+    run,
+    same,
+    stopped,
+    weights,
+)
 
 
 @pytest.fixture(scope="module")
@@ -286,17 +256,6 @@ def test_small_cards_learn_the_same(tmp_path: Path, tiny_sd: Path, settings: dic
     start, end = results
     assert max(float((start[key] - end[key]).abs().max()) for key in start) < 1e-5
     assert max(float(start[key].abs().max()) for key in start if "lora_B" in key) > 1e-4, "B began at 0: it has moved"
-
-
-def stopped(recipe: Recipe, space: Workspace, after: int, name: str = HOMER) -> None:
-    """Train, and die after so many steps of one adapter."""
-
-    def listen(event: Event) -> None:
-        if event.kind == "progress" and f"{name}: loss" in event.text and event.done == after:
-            raise Stop
-
-    with pytest.raises(Stop):
-        run(recipe, space, listen)
 
 
 @pytest.mark.parametrize("after", [3, *(pytest.param(after, marks=pytest.mark.slow) for after in (1, 4))])
@@ -914,19 +873,6 @@ def test_all_works_cannot_be_held_out(tmp_path: Path, tiny_sd: Path) -> None:
     recipe, space = prepared(tmp_path, tiny_sd, validation_works=3)
     with pytest.raises(RecipeError, match=r"train.validation_works: 3 of winslow-homer's 3 works leave none"):
         run(recipe, space)
-
-
-class OutOfMemory:
-    """Passes of more than so many images at once, or without checkpointing, find no memory."""
-
-    def __init__(self, most: int, *, checkpointing: bool) -> None:
-        self.most, self.checkpointing = most, checkpointing
-
-    def __call__(self, base: DiffusionBase, drawn: dataset.Batch) -> torch.Tensor:
-        """The losses, or no memory."""
-        if len(drawn.index) > self.most or (self.checkpointing and not base.denoiser.is_gradient_checkpointing):
-            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried …")
-        return denoising_losses(base, drawn)
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from avignon.training import validation as studies
 from avignon.training.dataset import Batch
 from avignon.training.objective import denoising_losses
 from avignon.training.optimizer import OptimizerStep
-from tests.stages.test_train import (
+from tests.support.trainings import (
     HOMER,
     PICASSO,
     OutOfMemory,

@@ -24,9 +24,9 @@ from avignon.training import loop as lockstep
 from avignon.training import validation as studies
 from avignon.training.objective import denoising_losses
 from avignon.training.setup import RuntimeConfig
-from tests.stages.test_train import HOMER, SILENT, card, metrics, prepared, run, same, weights
 from tests.support.bases import load_base, uniform
 from tests.support.runs import carried, small_recipe, write_recipe
+from tests.support.trainings import HOMER, SILENT, card, metrics, prepared, run, same, weights
 
 SAMPLES = "adapters/winslow-homer/samples"
 
