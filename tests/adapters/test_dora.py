@@ -462,9 +462,9 @@ def test_low_precision_does_not_round_magnitudes(
     monkeypatch.setattr("avignon.training.setup.precision_for", lambda *_: precision)
     used: set[torch.dtype] = set()
 
-    def watched(unet: Any, *others: Any) -> torch.Tensor:
-        used.update(magnitude.dtype for magnitude in layers.dora_magnitudes(unet, "joint").values())
-        return denoising_losses(unet, *others)
+    def watched(base: Any, batch: Any) -> torch.Tensor:
+        used.update(magnitude.dtype for magnitude in layers.dora_magnitudes(base.denoiser, "joint").values())
+        return denoising_losses(base, batch)
 
     monkeypatch.setattr(lockstep, "denoising_losses", watched)
     recipe, space = prepared(tmp_path, tiny_sd, steps=2)

@@ -95,7 +95,8 @@ class MultiAdapterTrainer:
                     if not memory.can_step_down(failed):
                         raise
                     losses.clear()
-                if not losses:  # Outside the handler: the error's traceback holds the tensors.
+                if not losses:  # Outside the handler, whose traceback holds tensors, as these names do.
+                    errors = means = scaled = None  # type: ignore[assignment]
                     self._start_over(memory.step_down())
                     continue
                 # Step: sum over processes, clip, guard, optimize. Nothing up to here has waited for the device.
