@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
-from avignon.core import imaging
+from avignon.core import formats, imaging
 from avignon.curation import quality
 from avignon.recipe.schema import Curate
 from avignon.stages.curate import faults
@@ -238,7 +238,7 @@ def main() -> None:
     parser.add_argument("--edge", type=int, default=1200, help="longest side at which pictures are judged")
     parser.add_argument("--values", action="store_true", help="print every measure, to set thresholds by")
     arguments = parser.parse_args()
-    paths = [path for path in sorted(arguments.folder.glob("*")) if path.suffix.lower() in imaging.SUFFIXES]
+    paths = [path for path in sorted(arguments.folder.glob("*")) if path.suffix.lower() in formats.SUFFIXES]
     if not paths:
         print(f"{arguments.folder}: no pictures here, nothing is measured")
         return

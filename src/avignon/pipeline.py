@@ -102,7 +102,7 @@ def run(recipe: Recipe, folder: Path, listener: Callable[[Event], None], *, unti
         _check_base(recipe)
     if not distributed.is_main_process():
         _assist(recipe, space, wanted)
-        distributed.part()
+        distributed.shutdown()
         return space
     with space.locked():
         write_text(space.recipe, recipe.to_toml())
@@ -110,7 +110,7 @@ def run(recipe: Recipe, folder: Path, listener: Callable[[Event], None], *, unti
         for stage in wanted:
             inputs, current = stage.inputs(recipe, space), stage.is_current(recipe, space)
             if stage.shared:
-                distributed.agree(current)
+                distributed.broadcast(current)
             if current:
                 listener(Event(stage.name, "skipped", "up to date"))
                 continue
@@ -119,7 +119,7 @@ def run(recipe: Recipe, folder: Path, listener: Callable[[Event], None], *, unti
                 stage.run(recipe, space, Reporter(stage.name, listener))
                 space.record(stage.name, inputs)
             listener(Event(stage.name, "done"))
-    distributed.part()
+    distributed.shutdown()
     return space
 
 
@@ -173,7 +173,7 @@ def _warn_of_markup(recipe: Recipe, wanted: Sequence[Stage], listener: Callable[
 def _assist(recipe: Recipe, space: Workspace, wanted: Sequence[Stage]) -> None:
     """Take part in the stages that several processes do together; what is up to date is the first one's word."""
     for stage in wanted:
-        if stage.shared and not distributed.agree(True):
+        if stage.shared and not distributed.broadcast(True):
             stage.run(recipe, space, Reporter(stage.name, lambda _: None))
 
 

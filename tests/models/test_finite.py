@@ -18,7 +18,7 @@ from PIL import Image
 from avignon.adapters import cards
 from avignon.adapters import lora as adapters
 from avignon.cli.main import main
-from avignon.core import imaging
+from avignon.core import png
 from avignon.core.errors import AdapterError, AvignonError, ModelError, RecipeError, WorkspaceError
 from avignon.core.events import Reporter
 from avignon.core.files import digest, json_text, json_value, read_json, write_json
@@ -311,7 +311,7 @@ def test_no_json_holds_a_bad_number(tmp_path: Path, value: float) -> None:
     with pytest.raises(WorkspaceError, match=rf"{path}: not written: not a finite number at frames\.1\.way; "):
         write_json(path, {"frames": [{"way": 1.0}, {"way": value}]})
     assert read_json(path) == {"frames": []}
-    for write in (json_text, digest, lambda fields: imaging.png_bytes(Image.new("RGB", (8, 8)), "", fields)):
+    for write in (json_text, digest, lambda fields: png.png_bytes(Image.new("RGB", (8, 8)), "", fields)):
         with pytest.raises(ValueError, match="not a finite number at way"):
             write({"way": value})
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from avignon.core.errors import ImageError, InputError
-from avignon.core.imaging import SUFFIXES
+from avignon.core.formats import SUFFIXES
 from avignon.core.records import Access, Found, plain
 from avignon.core.sheets import Columns
 from avignon.museums.files import files_of, unread

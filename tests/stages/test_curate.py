@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from avignon import pipeline
-from avignon.core import imaging
+from avignon.core import imaging, pages
 from avignon.core.errors import InputError
 from avignon.core.events import Event
 from avignon.core.workspace import Workspace
@@ -190,7 +190,7 @@ def test_contact_sheet_shows_what_was_decided(walls: Path, tmp_path: Path) -> No
 
 def a_print(number: int, *, kept: bool = True, title: str = "A Boat") -> contact.Print:
     """A work on the sheet, with a picture of 8 × 6 pixels."""
-    picture = imaging.webp_bytes(Image.new("RGB", (8, 6), "navy"), 8)
+    picture = pages.webp_bytes(Image.new("RGB", (8, 6), "navy"), 8)
     return contact.Print("Ann", str(number), title, "1873, 8×6 pixels", kept, "" if kept else "x", "Open.", picture)
 
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from avignon.adapters import lora as adapters
-from avignon.core import imaging
+from avignon.core import imaging, png
 from avignon.core.errors import RecipeError
 from avignon.core.files import sha256_of
 from avignon.generation.sampler import ImageSampler
@@ -128,7 +128,7 @@ def test_samples_change_nothing_but_what_is_seen(tmp_path: Path, tiny_sd: Path) 
     files = sorted(path.relative_to(space.root / SAMPLES).as_posix() for path in (space.root / SAMPLES).rglob("*.png"))
     assert files == [f"step-{n}/scene-{k}.png" for n in (2, 4) for k in (1, 2)]
     last = space.root / SAMPLES / "step-4"
-    fields = imaging.png_fields(last / "scene-1.png")
+    fields = png.png_fields(last / "scene-1.png")
     assert fields["prompt"] == "a boat on the sea"
     assert fields["seed"] == recipe.seed + 1, "the seed of the series"
     assert fields["weights"] == {HOMER: 1.0}

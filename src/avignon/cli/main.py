@@ -177,13 +177,13 @@ def _museum(tables: str, folder: str | None, artic: bool) -> "AbstractContextMan
 
 
 def _print_works(artist: str, found: "Sequence[Found]") -> None:
-    from avignon.core.wording import unmarked
+    from avignon.core.text import strip_markup
 
     header = ("id", "title", "date", "medium", "class", "pixels", "rights", "note", "page")
     rows = [
         (
             each.work.object_id,
-            unmarked(each.work.title),
+            strip_markup(each.work.title),
             each.work.date,
             each.work.medium,
             each.work.classification,

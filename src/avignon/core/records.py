@@ -232,7 +232,7 @@ class Frame:
 
     @property
     def effective_steps(self) -> int:
-        """Denoising steps that are done: the last ones of `num_inference_steps`, where the picture begins from a source."""
+        """Denoising steps that are done: the last of `num_inference_steps`, where the picture begins from a source."""
         return int(self.num_inference_steps * self.source.strength) if self.source else self.num_inference_steps
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from avignon.core.errors import InputError
-from avignon.core.imaging import SUFFIXES
+from avignon.core.formats import SUFFIXES
 from avignon.core.naming import shown, stem
 from avignon.core.records import Work
 from avignon.museums.protocol import Received

@@ -17,7 +17,8 @@ from textwrap import shorten
 
 from avignon.core import sheets
 from avignon.core.errors import ImageError, InputError
-from avignon.core.imaging import SUFFIXES, size_of
+from avignon.core.formats import SUFFIXES
+from avignon.core.imaging import size_of
 from avignon.core.naming import slug, stem
 from avignon.core.records import Access, Decision, Found, Verdict, Work
 from avignon.core.sheets import Row

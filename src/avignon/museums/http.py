@@ -15,9 +15,9 @@ from typing import Self, TypeVar
 
 import httpx
 
+from avignon.core.about import user_agent
 from avignon.core.errors import FetchError, InputError, TurnedAway
 from avignon.core.files import CACHE_ELSEWHERE, cache_folder, storing, write_json
-from avignon.core.wording import user_agent
 
 T = TypeVar("T")
 

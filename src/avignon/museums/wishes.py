@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from avignon.core.errors import InputError
 from avignon.core.naming import without_accents
 from avignon.core.records import Access, Decision, Found, Work
-from avignon.core.wording import unmarked
+from avignon.core.text import strip_markup
 
 COLUMNS = (
     *("object_id", "title", "date", "medium", "classification", "width", "height"),
@@ -58,7 +58,7 @@ class Wish:
         )
 
     def _is_like(self, work: Work) -> bool:
-        text = _plain(" ".join(map(unmarked, (work.title, *work.terms, work.depicts))))
+        text = _plain(" ".join(map(strip_markup, (work.title, *work.terms, work.depicts))))
         return all(word in text for word in _plain(self.like).split())
 
 

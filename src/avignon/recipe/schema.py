@@ -422,8 +422,10 @@ class Generate(Section):
     def _some_step(self) -> "Generate":
         for number, scene in enumerate(self.scenes):
             if scene.image and int(self.num_inference_steps * scene.image_strength) < 1:
-                raise ValueError(f"scenes.{number}.image_strength: {scene.image_strength:g} of {self.num_inference_steps} steps is "
-                                 f"no step at all; at least {1 / self.num_inference_steps:.2g} is needed")  # fmt: skip
+                raise ValueError(
+                    f"scenes.{number}.image_strength: {scene.image_strength:g} of {self.num_inference_steps} steps is "
+                    f"no step at all; at least {1 / self.num_inference_steps:.2g} is needed"
+                )
         return self
 
 
@@ -492,9 +494,13 @@ class Recipe(Section):
             if name in self.adapter_names:
                 raise ValueError(f"generate.adapters: {name!r} is the name of an adapter that this recipe trains")
         settings, known = self.generate, {*self.adapter_names, *self.generate.adapters}
-        named = {"weights": [name for stop in settings.weights for name in stop], "path_adapters": settings.path_adapters,
-                 "weight_schedule": settings.weight_schedule, "block_weights": settings.block_weights,
-                 "strengths": settings.strengths}  # fmt: skip
+        named = {
+            "weights": [name for stop in settings.weights for name in stop],
+            "path_adapters": settings.path_adapters,
+            "weight_schedule": settings.weight_schedule,
+            "block_weights": settings.block_weights,
+            "strengths": settings.strengths,
+        }
         for field, names in named.items():
             for name in names:
                 if name not in known:

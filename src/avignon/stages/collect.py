@@ -12,10 +12,12 @@ from pathlib import Path
 from avignon.core.errors import FetchError, ImageError, InputError, RightsError, TurnedAway
 from avignon.core.events import Reporter
 from avignon.core.files import json_text, sha256_of, write_bytes, write_text
-from avignon.core.imaging import SUFFIXES, size_of
+from avignon.core.formats import SUFFIXES
+from avignon.core.imaging import size_of
 from avignon.core.naming import stem
 from avignon.core.records import Access, Decision, Found, Original, Verdict, Work, plain
-from avignon.core.wording import museum_name, unmarked
+from avignon.core.text import strip_markup
+from avignon.core.wording import museum_name
 from avignon.core.workspace import Workspace
 from avignon.curation.decisions import load_decisions
 from avignon.museums import opened
@@ -259,7 +261,7 @@ def _check_refusals(artist: Artist, lost: list[Found], candidates: int, reporter
 
 def _said(lost: Found) -> str:
     """A work and why its image is not there."""
-    return f"{unmarked(lost.work.title)!r}: {lost.decision.reason if lost.decision else ''}"
+    return f"{strip_markup(lost.work.title)!r}: {lost.decision.reason if lost.decision else ''}"
 
 
 def _kept(found: Found, source: _Source, original: Original | None, space: Workspace) -> Found | None:

@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 
-from avignon.core import imaging
+from avignon.core import imaging, pages
 from avignon.core.errors import ImageError, InputError
 from avignon.core.events import Reporter
 from avignon.core.files import write_bytes, write_text
 from avignon.core.records import Access, Decision, Found, Original, Verdict, Work
-from avignon.core.wording import unmarked
+from avignon.core.text import strip_markup
 from avignon.core.workspace import Workspace
 from avignon.curation import contact_sheet as contact
 from avignon.curation.decisions import load_decisions
@@ -106,7 +106,7 @@ class _Gate:
             self.by_bytes[original.sha256] = found.work
             self.by_look.append((look, found.work))
             decision = Decision(Verdict.KEPT, _by_curator(word) if word else "")
-        return Decided(found, decision, measures, imaging.webp_bytes(scan.image, contact.EDGE))
+        return Decided(found, decision, measures, pages.webp_bytes(scan.image, contact.EDGE))
 
     def _fault(self, work: Work, size: tuple[int, int], original: Original, measures: Measures, look: Look) -> str:
         """The first fault of a picture; empty if it has none."""
@@ -184,7 +184,7 @@ def _write_contact(recipe: Recipe, decided: list[Decided], space: Workspace) -> 
         contact.Print(
             artist=each.found.work.artist,
             object_id=each.found.work.object_id,
-            title=unmarked(each.found.work.title),
+            title=strip_markup(each.found.work.title),
             about=_about(each),
             kept=each.is_kept,
             reason=each.decision.reason,

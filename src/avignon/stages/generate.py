@@ -20,7 +20,7 @@ from avignon.adapters import cards
 from avignon.adapters import lora as adapters
 from avignon.adapters import weights as blend
 from avignon.adapters.formats import diffusers as lora_files
-from avignon.core import distributed, imaging
+from avignon.core import distributed, imaging, png
 from avignon.core.errors import WorkspaceError
 from avignon.core.events import Reporter
 from avignon.core.files import digest, json_text, json_value, read_json, sha256_of, write_bytes, write_json
@@ -68,7 +68,7 @@ def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
     sampler = painting.ImageSampler(base, recipe, device, reporter)
     plan = SeriesPlan(recipe, base.identity, hashes, precision)
     shown = Shown(space, base)
-    series = plan.series(distributed.told(lambda: placing(plan, sampler, shown, reporter)), base.parts)
+    series = plan.series(distributed.broadcast_from_main(lambda: placing(plan, sampler, shown, reporter)), base.parts)
 
     def rights(frame: Frame) -> str:
         notice = cards.notice(
@@ -78,13 +78,13 @@ def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
         return " ".join(filter(None, (notice, begun)))
 
     def as_png(image: Image.Image, frame: Frame) -> bytes:
-        return imaging.png_bytes(image, infotext.text(frame, base.model, contents), frame_record(frame), rights(frame))
+        return png.png_bytes(image, infotext.text(frame, base.model, contents), frame_record(frame), rights(frame))
 
     if distributed.is_main_process():
         _restate_rights(series, shown, rights, as_png)
-    distributed.meet()
+    distributed.barrier()
     _paint(series, sampler, shown, reporter, as_png)
-    distributed.meet()
+    distributed.barrier()
     if distributed.is_main_process():
         _finish(series, shown)
 
@@ -101,7 +101,7 @@ class Shown:
 
     def _is_shown(self, file: str, frame: Frame) -> bool:
         """Whether the picture is there and carries this very frame."""
-        fields = imaging.png_fields(self.space.series / file)
+        fields = png.png_fields(self.space.series / file)
         return fields is not None and any(_holds(fields, one) for one in self.by_any_name(frame))
 
     def by_any_name(self, frame: Frame) -> Iterator[Frame]:
@@ -140,13 +140,13 @@ def _paint(
 ) -> None:
     """Paint what is missing, each process its share; the others' batches count as painted when it comes to them."""
     files, frames = [file for file, _ in series.pictures], [frame for _, frame in series.pictures]
-    missing = distributed.told(lambda: shown.missing(series))
+    missing = distributed.broadcast_from_main(lambda: shown.missing(series))
     shown.tell_changes(series, len(missing), reporter)
     done = len(frames) - len(missing)
     todo = [group for group in _groups(series, sampler) if missing.intersection(group)]
     for number, group in enumerate(todo):
         wanted = missing.intersection(group)
-        if number % distributed.count() == distributed.rank():
+        if number % distributed.num_processes() == distributed.process_index():
             for place, image in zip(group, sampler.paint([frames[place] for place in group]), strict=True):
                 if place in wanted:
                     write_bytes(shown.space.series / files[place], as_png(image, frames[place]))
@@ -157,7 +157,7 @@ def _paint(
 def _finish(series: Series, shown: Shown) -> None:
     """Write the index and sweep, once all pictures are there, the other processes' too."""
     space = shown.space
-    if distributed.count() > 1 and (unseen := shown.missing(series)):
+    if distributed.num_processes() > 1 and (unseen := shown.missing(series)):
         raise WorkspaceError(
             f"{space.series / series.pictures[min(unseen)][0]}: not there, or not what was asked for, though another "
             "process painted it; all machines need one --workspace, with the same base and adapters"
@@ -174,7 +174,7 @@ def _restate_rights(
     missing = shown.missing(series)
     for place, (file, frame) in enumerate(series.pictures):
         path = shown.space.series / file
-        if place not in missing and imaging.png_rights(path) != rights(frame):
+        if place not in missing and png.png_rights(path) != rights(frame):
             write_bytes(path, as_png(imaging.load(path), frame))
 
 

@@ -165,7 +165,7 @@ class AdapterTrainer:
                 pictures, found = self._sampler.paint(step, self.updates.result)
             self.job.keep_samples(pictures)
             self.logger.show(step, pictures)
-        found = distributed.agree(found)
+        found = distributed.broadcast(found)
         self._choice.see(step, found, self.updates.result)
         return found
 
