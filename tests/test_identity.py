@@ -13,7 +13,7 @@ import torch
 from avignon import pipeline
 from avignon.adapters import lora as adapters
 from avignon.core.errors import AdapterError, WorkspaceError
-from avignon.core.events import Event, Reporter
+from avignon.core.events import Event, Reporter, StageProgress
 from avignon.core.files import sha256_of
 from avignon.core.workspace import Workspace
 from avignon.models.stable_diffusion import model as diffusion
@@ -53,7 +53,7 @@ def said(events: list[Event], kind: str) -> list[str]:
 
 def steps_taken(events: list[Event]) -> list[int]:
     """The training steps that were taken."""
-    return [event.done for event in events if event.stage == "train" and ": loss" in event.text]
+    return [event.done for event in events if isinstance(event, StageProgress) and ": loss" in event.text]
 
 
 def pictures_made(events: list[Event]) -> int:
@@ -427,7 +427,7 @@ def test_an_unfinished_training_survives_another_recipe(tmp_path: Path, tiny_sd:
     """A training that was broken off goes on where it was, though a recipe of other adapters ran in between."""
 
     def listen(event: Event) -> None:
-        if event.kind == "progress" and event.stage == "train" and event.done == 3:
+        if isinstance(event, StageProgress) and event.stage == "train" and event.done == 3:
             raise KeyboardInterrupt
 
     recipe = small(tmp_path / "a", tiny_sd)

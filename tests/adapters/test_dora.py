@@ -16,7 +16,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 from avignon.adapters import lora as adapters
 from avignon.core.errors import AdapterError
-from avignon.core.events import Event, Reporter
+from avignon.core.events import Event, Reporter, StageProgress
 from avignon.core.records import Frame
 from avignon.core.workspace import Workspace
 from avignon.generation import sampler as painting
@@ -419,7 +419,7 @@ def test_killed_training_goes_on(whole: tuple[Recipe, Workspace, Tensors], tmp_p
     recipe, space = prepared(tmp_path, tiny_sd)
 
     def listen(event: Event) -> None:
-        if event.kind == "progress" and event.done == 3:
+        if isinstance(event, StageProgress) and event.done == 3:
             raise Stop
 
     with pytest.raises(Stop):

@@ -11,7 +11,7 @@ from avignon.core.sheets import Columns
 from avignon.curation.decisions import DECISIONS, load_decisions
 from avignon.museums import folder
 from avignon.recipe.load import load_recipe
-from avignon.recipe.schema import FolderMuseum, NgaMuseum, Recipe
+from avignon.recipe.schema import FolderMuseum, Generate, NgaMuseum, Recipe, Train
 from tests.support import scans
 from tests.support.paths import RECIPES
 
@@ -99,6 +99,38 @@ def test_unknown_rank_and_artists_museum_suggest_the_nearest(tmp_path: Path) -> 
     assert complaint(path) == "train.ranks.atention: no such key; did you mean 'attention'?"
     path = written(tmp_path, "[[artists]]\n", '[[artists]]\nmuseum = { tabels = "embedded" }\n')
     assert complaint(path) == "artists.0.museum.tabels: no such key; did you mean 'tables'?"
+
+
+RENAMED = {
+    f"{table}.{old}": new
+    for table, section in (("generate", Generate), ("train", Train))
+    for new, old in section.formerly.items()
+}
+
+
+def test_every_renamed_key_is_tried() -> None:
+    """The keys of avignon 0.1.0 that have another name today."""
+    assert RENAMED == {
+        "generate.voices": "path_adapters",
+        "generate.equal_voices": "equalize_adapters",
+        "generate.guidance": "guidance_scale",
+        "generate.steps": "num_inference_steps",
+        "generate.during": "weight_schedule",
+        "generate.blocks": "block_weights",
+        "train.schedule": "lr_schedule",
+        "train.watch_every": "eval_every",
+        "train.held_out": "validation_works",
+    }
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_renamed_key_names_the_new_one(tmp_path: Path, old: str, new: str) -> None:
+    """A key of before is one line that names the key of today, in a file and in --set."""
+    expected = f"{old}: this key is called {new!r} now"
+    assert complaint(scans.recipe(tmp_path), f"{old}=1") == expected
+    table, key = old.split(".")
+    text = f"{key} = 1\n" if table == "generate" else f"[{table}]\n{key} = 1\n"
+    assert complaint(scans.recipe(tmp_path, more=text)) == expected
 
 
 def test_strange_key_lists_the_known(tmp_path: Path) -> None:
@@ -209,6 +241,15 @@ def test_missing_recipe_lists_its_neighbours(tmp_path: Path) -> None:
     scans.recipe(tmp_path, name="pair")
     assert complaint(tmp_path / "pear.toml") == f"no such recipe; {tmp_path} has pair.toml"
     assert complaint(tmp_path / "no" / "pear.toml") == "no such recipe"
+
+
+def test_unknown_name_lists_the_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name without an ending that is neither a file nor a shipped recipe is answered with both."""
+    monkeypatch.chdir(tmp_path)
+    names = ", ".join(sorted(path.stem for path in RECIPES.glob("*.toml")))
+    assert complaint(Path("dmeo")) == f"no such recipe; shipped by name are {names}"
+    scans.recipe(tmp_path, name="pair")
+    assert complaint(Path("dmeo")) == f"no such recipe; . has pair.toml; shipped by name are {names}"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from avignon import pipeline
 from avignon.core.errors import FetchError, InputError, RecipeError, RightsError, TurnedAway
-from avignon.core.events import Event, Reporter
+from avignon.core.events import Event, Reporter, StageProgress
 from avignon.core.files import sha256_of
 from avignon.core.imaging import size_of
 from avignon.core.records import Found
@@ -264,7 +264,7 @@ def test_interrupted_run_goes_on(run: Run, stocked: LocalMuseum, tmp_path: Path)
     recipe = pair(tmp_path, stocked)
 
     def interrupt(event: Event) -> None:
-        if event.kind == "progress" and event.text.startswith("Juan Gris") and event.done == 3:
+        if isinstance(event, StageProgress) and event.text.startswith("Juan Gris") and event.done == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

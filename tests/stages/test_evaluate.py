@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from avignon.adapters.weights import path
 from avignon.core import imaging, png
-from avignon.core.events import Event, Reporter
+from avignon.core.events import Event, Reporter, StageProgress
 from avignon.core.files import write_bytes, write_json
 from avignon.core.records import Series, plain
 from avignon.core.workspace import Workspace
@@ -89,7 +89,7 @@ def test_report_measures_every_frame(tmp_path: Path) -> None:
         write_bytes(space.series / file, png.png_bytes(picture, "", plain(frame)))
     report, heard = evaluated(recipe, space, series)
     assert [frame["file"] for frame in report["frames"]] == [file for file, _ in series.frames]
-    done = [event.done for event in heard if event.kind == "progress"]
+    done = [event.done for event in heard if isinstance(event, StageProgress)]
     assert done == list(range(1, len(series.frames) + 1))
     files = {
         space.relative(file) for name in ("winslow-homer", "pablo-picasso") for file in space.training_images(name)

@@ -14,7 +14,7 @@ from avignon.adapters import lora as adapters
 from avignon.adapters.formats import diffusers as lora_files
 from avignon.core import distributed, imaging, png
 from avignon.core.errors import AdapterError, WorkspaceError
-from avignon.core.events import Event, Reporter
+from avignon.core.events import Event, Reporter, StageProgress
 from avignon.core.files import sha256_of
 from avignon.core.records import Series, frame_record, series_from, series_record
 from avignon.core.workspace import Workspace
@@ -67,7 +67,7 @@ class Maker:
     @property
     def made(self) -> int:
         """How many pictures the last run said it made or found, beyond those it had."""
-        steps = [event.done for event in self.heard if event.kind == "progress"]
+        steps = [event.done for event in self.heard if isinstance(event, StageProgress)]
         return len(steps)
 
     def bytes(self) -> dict[str, bytes]:
@@ -142,7 +142,9 @@ def test_only_what_changed_is_made_again(make: Maker) -> None:
     make(scenes=[{"prompt": "a boat on the sea"}, {"prompt": "a bottle"}])
     changed = {file for file, content in make.bytes().items() if content != before[file]}
     assert changed == {file for file in before if file.startswith("scene-2")}
-    assert make.heard[0].done == 4 + 1
+    first = make.heard[0]
+    assert isinstance(first, StageProgress)
+    assert first.done == 4 + 1
 
 
 def test_pictures_carry_their_frame(make: Maker) -> None:

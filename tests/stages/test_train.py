@@ -21,7 +21,7 @@ from diffusers import DDPMScheduler
 from avignon import __version__
 from avignon.adapters import lora as adapters
 from avignon.core.errors import AvignonError, RecipeError, WorkspaceError
-from avignon.core.events import Event, Reporter
+from avignon.core.events import Event, Reporter, StageProgress
 from avignon.core.files import sha256_of
 from avignon.core.workspace import Workspace
 from avignon.models.stable_diffusion import model as diffusion
@@ -281,7 +281,7 @@ def stopped(recipe: Recipe, space: Workspace, after: int, name: str = HOMER) -> 
     """Train, and die after so many steps of one adapter."""
 
     def listen(event: Event) -> None:
-        if event.kind == "progress" and f"{name}: loss" in event.text and event.done == after:
+        if isinstance(event, StageProgress) and f"{name}: loss" in event.text and event.done == after:
             raise Stop
 
     with pytest.raises(Stop):
@@ -315,7 +315,7 @@ def test_interrupt_is_kept_to_the_end_of_the_step(
     recipe, space = prepared(tmp_path, tiny_sd, checkpoint_every=100)
 
     def listen(event: Event) -> None:
-        if event.kind == "progress" and event.done == 1:
+        if isinstance(event, StageProgress) and event.done == 1:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
@@ -758,7 +758,7 @@ def test_events_tell_the_loss(tmp_path: Path, tiny_sd: Path) -> None:
     recipe, space = prepared(tmp_path, tiny_sd, steps=2)
     heard: list[Event] = []
     run(recipe, space, heard.append)
-    steps = [event for event in heard if event.kind == "progress"]
+    steps = [event for event in heard if isinstance(event, StageProgress)]
     assert [(event.done, event.total) for event in steps] == [(1, 2), (2, 2)]
     for name in (HOMER, PICASSO):
         assert [event.data["loss"][name] for event in steps] == [line["loss"] for line in metrics(space, name)]

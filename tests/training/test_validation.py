@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from avignon.adapters import lora as adapters
 from avignon.core import imaging, png
 from avignon.core.errors import RecipeError
+from avignon.core.events import StageProgress
 from avignon.core.files import sha256_of
 from avignon.generation.sampler import ImageSampler
 from avignon.models.stable_diffusion import model as diffusion
@@ -275,7 +276,7 @@ def test_choice_survives_an_interruption(tmp_path: Path, tiny_sd: Path, monkeypa
         pass
 
     def kill(event: Any) -> None:
-        if event.kind == "progress" and event.done == 3:
+        if isinstance(event, StageProgress) and event.done == 3:
             raise Killed
 
     with pytest.raises(Killed):

@@ -2,12 +2,11 @@
 
 import os
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
-TIMEOUT = timedelta(days=1)
+TIMEOUT_DAYS = 1
 """How long the others wait for the main process, which may have a museum's images to fetch. One that dies ends all."""
 
 
@@ -30,11 +29,13 @@ def broadcast(value: T) -> T:
     """The main process's value, in all processes."""
     if num_processes() == 1:
         return value
+    from datetime import timedelta
+
     import torch  # Here and below, because a run in one process may not need torch.
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
-    state: Any = PartialState(cpu=not torch.cuda.is_available(), timeout=TIMEOUT)
+    state: Any = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=TIMEOUT_DAYS))
     del state
     values = [value]
     broadcast_object_list(values)

@@ -12,17 +12,34 @@ from avignon.core.errors import RecipeError
 from avignon.core.naming import slug
 from avignon.recipe.messages import explain
 from avignon.recipe.schema import AnyMuseum, FolderMuseum, Recipe
+from avignon.recipe.shipped import shipped
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe; `overrides` are `section.key=value` strings checked by the same schema.
+def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe: a file, or one that is shipped with the package, by its name.
+
+    Args:
+        path: a file of this name goes before a shipped recipe.
+        overrides: `section.key=value` strings checked by the same schema.
 
     Raises:
         RecipeError: naming the file, the field, the value and what is allowed.
     """
+    path = Path(path)
+    if not path.suffix and (known := shipped().get(str(path))) and not path.is_file():
+        path = known
     fields = _read_toml(path)
     for override in overrides:
         _override(fields, override)
+    return recipe_from(fields, path)
+
+
+def recipe_from(fields: dict[str, Any], path: Path) -> Recipe:
+    """The recipe that a file's fields say; `path` is the file, to which relative paths in it are relative.
+
+    Raises:
+        RecipeError: as `load_recipe`.
+    """
     fields.setdefault("name", slug(path.stem))
     _museum_kinds(fields)
     try:
@@ -35,7 +52,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def _check_surroundings(recipe: Recipe, path: Path) -> None:
-    """What a recipe asks of this machine, told before hours are spent on the way to it."""
+    """Check what a recipe needs of this machine, before hours are spent on the way to it."""
     for number, scene in enumerate(recipe.generate.scenes):
         if scene.image and not Path(scene.image).is_file():
             raise RecipeError(f"{path}: generate.scenes.{number}.image: {scene.image}: no such file")
@@ -65,7 +82,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _other_recipes(path: Path) -> str:
     names = sorted(p.name for p in path.parent.glob("*.toml")) if path.parent.is_dir() else []
-    return f"; {path.parent} has {', '.join(names)}" if names else ""
+    near = f"; {path.parent} has {', '.join(names)}" if names else ""
+    return near if path.name != str(path) or path.suffix else f"{near}; shipped by name are {', '.join(shipped())}"
 
 
 def _override(fields: dict[str, Any], text: str) -> None:

@@ -5,6 +5,7 @@ Every field is documented directly beneath itself. Unknown keys are errors that 
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import tomli_w
@@ -162,6 +163,13 @@ class Base(Section):
     """Which weight files to load, where a repository offers several."""
     resolution: int = Field(ge=32, le=2048, multiple_of=8)
     """Pixels of a square image, on each side: what the base was trained at (Stable Diffusion 2.1-base: 512)."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the base is; None where that is a hub."""
+        if self.model == EMBEDDED:
+            return Path(__file__).parents[1] / "demo" / "base"
+        return Path(self.model) if Path(self.model).is_absolute() else None
 
 
 class Collect(Section):
@@ -543,6 +551,11 @@ class Recipe(Section):
         """The seed of a scene (from 1): its own, or one that follows from the recipe's."""
         own = self.generate.scenes[number - 1].seed
         return own if own >= 0 else self.seed + number
+
+    @property
+    def least_edge(self) -> int:
+        """Least pixels that a work needs on its short side."""
+        return self.curate.min_edge or self.base.resolution
 
     def museum_of(self, artist: Artist) -> AnyMuseum:
         """Where to look for this artist's works."""

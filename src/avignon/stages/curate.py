@@ -110,7 +110,7 @@ class _Gate:
 
     def _fault(self, work: Work, size: tuple[int, int], original: Original, measures: Measures, look: Look) -> str:
         """The first fault of a picture; empty if it has none."""
-        least = least_edge(self.recipe)
+        least = self.recipe.least_edge
         if min(size) < least:
             told = f"too small: {size[0]}×{size[1]} pixels, at least {least} on the short side are needed"
             return told + (f"; {_CAPPED}: lower curate.min_edge" if original.capped else "")
@@ -163,11 +163,6 @@ def faults(measures: Measures, curate: Curate, *, in_colour: bool) -> Iterator[s
         yield f"colour target: {measures.target:.2f}, at most {curate.max_target:g} is accepted"
     if measures.ruler > curate.max_ruler:
         yield f"ruler: {measures.ruler:.2f}, at most {curate.max_ruler:g} is accepted"
-
-
-def least_edge(recipe: Recipe) -> int:
-    """Least pixels that a work needs on its short side."""
-    return recipe.curate.min_edge or recipe.base.resolution
 
 
 def _ledger(recipe: Recipe, decided: list[Decided]) -> str:
