@@ -221,7 +221,7 @@ def test_encoder_that_is_incomplete(tiny_sd: Path, tmp_path: Path, name: str, sa
 @pytest.mark.parametrize("name", ["", " ", "two\nlines", "a\x00b"])
 def test_names_that_cannot_be_shown(tiny_sd: Path, tmp_path: Path, name: str) -> None:
     """B9: an adapter's name needs something to be seen, in one line."""
-    with pytest.raises(RecipeError, match=r"generate\.adapters: .* is no name") as refused:
+    with pytest.raises(RecipeError, match=r"generate\.adapters: .* is not a name") as refused:
         small_recipe(tmp_path, tiny_sd, generate={"adapters": {name: "x"}})
     assert "\n" not in str(refused.value)
 

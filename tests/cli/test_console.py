@@ -25,7 +25,7 @@ EVENTS: tuple[Event, ...] = (
 
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_help_groups_commands_by_job(width: int) -> None:
-    """Every command stands under its job with its whole first sentence; stages stand in their order."""
+    """Every command stands under its job with its whole first sentence, on one line of 80 cells."""
     text = CliRunner().invoke(cli, ["--help"], terminal_width=width).output
     words = " ".join(text.split())
     assert "..." not in text.partition("\n\n")[2], "nothing but the usage goes on elsewhere"
@@ -33,7 +33,8 @@ def test_help_groups_commands_by_job(width: int) -> None:
     for job, commands in JOBS.items():
         assert f"\n{job}:\n" in text
         for command in commands:
-            assert (command.help or "").split(".")[0] + "." in words
+            sentence = (command.help or "").split(".")[0] + "."
+            assert sentence in (text if width >= 80 else words)
             places.append(text.index(f"\n  {command.name} "))
     assert places == sorted(places)
     assert {command.name for commands in JOBS.values() for command in commands} == cli.commands.keys()

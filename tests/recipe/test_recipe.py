@@ -197,7 +197,7 @@ def test_strange_key_lists_the_known(tmp_path: Path) -> None:
         ),
         (
             "generate.block_weights={ann-other={middle=1.0}}",
-            "recipe: generate.block_weights.ann-other: 'middle' is no part of a UNet;",
+            "recipe: generate.block_weights.ann-other: 'middle' is not a part of the UNet;",
         ),
         ("generate.adapters={ann-other='x'}", "recipe: generate.adapters: 'ann-other' is the name of an adapter that"),
     ],

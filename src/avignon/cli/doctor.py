@@ -11,7 +11,7 @@ from avignon.cli.tables import print_table
 
 @click.command()
 def doctor() -> None:
-    """Say what this machine offers: device, precision, attention, memory, disk, and what can be reached."""
+    """Say what this machine offers and can reach. It lists device, precision, attention, memory, disk and servers."""
     import platform
 
     import torch

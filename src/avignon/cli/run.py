@@ -38,7 +38,7 @@ def _run_options(command: Command) -> Command:
 @_run_options
 @click.option("--until", type=click.Choice(NAMES), default=NAMES[-1], help="Last stage to do.")
 def run(recipe: str, workspace: Path, overrides: tuple[str, ...], quiet: bool, as_json: bool, until: str) -> None:
-    """Carry RECIPE from the museum to the page: every stage that is not up to date.
+    """Carry RECIPE from the museum to the page. Stages that are up to date are skipped.
 
     RECIPE is a file, or the name of a recipe that is shipped with avignon (`avignon recipes` lists them).
     """
@@ -68,7 +68,7 @@ stages = tuple(map(_stage_command, STAGES))
 
 @click.command()
 def recipes() -> None:
-    """List the recipes that are shipped with avignon, what they do and what they cost."""
+    """List the shipped recipes, what they do and what they cost."""
     from avignon.cli.tables import print_table
     from avignon.recipe.shipped import shipped, summary
 

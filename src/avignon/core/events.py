@@ -1,13 +1,4 @@
-"""What a run tells while it works: one class per kind of event; the command line and other programs listen.
-
-Event                 something happened in a stage
-├── StageStarted      a stage begins
-├── StageProgress     pieces of its work are finished
-├── StageNote         a fact worth a line
-├── StageWarning      something the user should look at, though work goes on
-├── StageDone         a stage has ended well
-└── StageSkipped      a stage is up to date
-"""
+"""What a run tells while it works: one class per kind of event; the command line and other programs listen."""
 
 import dataclasses
 from collections.abc import Callable, Mapping

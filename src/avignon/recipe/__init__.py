@@ -1,1 +1,1 @@
-"""The recipe: its schema, how it is read, those that are shipped, and what is said of a mistake in one."""
+"""The recipe: its schema, how it is read, those that are shipped, and the messages about mistakes in one."""

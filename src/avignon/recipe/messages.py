@@ -15,9 +15,9 @@ _BRANCHES = ("nga", "folder", "artic", "int", "constrained-int", "str")
 
 def explain(invalid: ValidationError) -> str:
     """The first error in one line, with how many more there are."""
-    told = invalid.errors(include_url=False)
+    found = invalid.errors(include_url=False)
     # A list with a faulty item also counts as too short: what is wrong inside it says more.
-    errors = [error for error in told if not any(_is_inside(other["loc"], error["loc"]) for other in told)]
+    errors = [error for error in found if not any(_is_inside(other["loc"], error["loc"]) for other in found)]
     unknown = [error for error in errors if error["type"] == "extra_forbidden"]
     error = (unknown or errors)[0]  # A misspelt key explains the field that seems to be missing.
     place = [part for part in error["loc"] if part not in _BRANCHES]

@@ -117,7 +117,7 @@ Museum = Annotated[AnyMuseum, Field(discriminator="kind")]
 
 
 class Artist(Section):
-    """One voice of the dialogue."""
+    """One artist of the dialogue."""
 
     schema_1 = {"originals": ABSENT}
 
@@ -137,7 +137,7 @@ class Artist(Section):
     Everything made from them says so, and what conditions they have."""
     decisions: str = ""
     """A CSV file with columns object_id, decision (`keep`, `drop`, or empty: the measures decide) and reason: a
-    curator's word, above measures. `avignon works ARTIST --decisions FILE` writes one to edit."""
+    curator's decisions go before measures. `avignon works ARTIST --decisions FILE` writes one to edit."""
     originals: str = ""
     """A folder of images added by hand, each named by its object id, such as `25800.jpg`: they are taken in place of
     fetching, for works that the museum lists and `rights` admits."""
@@ -166,7 +166,7 @@ class Base(Section):
 
     @property
     def folder(self) -> Path | None:
-        """Where the base is; None where that is a hub."""
+        """The base's directory; None where the base is on a hub."""
         if self.model == EMBEDDED:
             return Path(__file__).parents[1] / "demo" / "base"
         return Path(self.model) if Path(self.model).is_absolute() else None
@@ -283,15 +283,15 @@ class Train(Section):
     validation_works: int = Field(default=0, ge=0)
     """Works of each adapter that are not learned from, to measure the loss on."""
     eval_every: int = Field(default=0, ge=0)
-    """Steps between measurements on the works held out; 0 measures at the end only."""
+    """Steps between measurements on the validation works; 0 measures at the end only."""
     prior_images: int = Field(default=0, ge=0, le=10_000)
-    """Pictures that the base itself paints of the works' captions without the trigger; as many of them as of the works
-    go into every step, so that it does not forget the rest of the world (prior preservation, Ruiz et al.,
+    """Pictures that the base itself generates from the works' captions without the trigger; as many of them as of the
+    works go into every step, so that it does not forget the rest of the world (prior preservation, Ruiz et al.,
     arXiv:2208.12242). 0: none."""
     prior_weight: float = Field(default=1.0, gt=0, le=100)
     """Weight of their loss against that of the works."""
     sample_every: int = Field(default=0, ge=0)
-    """Steps between samples: the first scenes of the recipe, painted with this adapter alone; 0 paints none."""
+    """Steps between samples: the first scenes of the recipe, generated with this adapter alone; 0 generates none."""
     keep: Literal["last", "best"] = "last"
     """Which weights are saved: the last, or those whose samples have the most style gained minus copies made."""
     patience: int = Field(default=0, ge=0)
@@ -379,14 +379,14 @@ class Generate(Section):
 
     scenes: tuple[Scene, ...] = Field(min_length=1, max_length=1000, strict=False)
     stops: int = Field(default=7, ge=2, le=1000)
-    """Pictures from the first voice to the last, both included."""
+    """Pictures from the first adapter to the last, both included."""
     path_adapters: tuple[str, ...] = Field(default=(), strict=False)
     """The adapters that the path leads through, in order; by default those that the recipe trains."""
     path: Literal["linear", "arc", "relay"] = "arc"
     """How weights change: `linear` (1-t, t), `arc` (cos, sin), which keeps both styles strong in between, or `relay`:
-    the later voice begins the denoising and so composes, the earlier one finishes, and the hand-over moves."""
+    the later adapter begins the denoising and so composes, the earlier one finishes, and the hand-over moves."""
     spacing: Literal["uniform", "even"] = "uniform"
-    """Where the stops are: at equal distances in weight, or in measured style, for which probes are painted first."""
+    """Where the stops are: at equal distances in weight, or in measured style, for which probes are generated first."""
     fade: float = Field(default=0.25, gt=0, le=1)
     """Share of the denoising steps over which a relay hands over."""
     equalize_adapters: bool = True
@@ -400,12 +400,12 @@ class Generate(Section):
     block_weights: dict[str, dict[str, float]] = {}
     """Factors on an adapter's weight in parts of the UNet: `down`, `mid`, `up`, or a block such as `"up_blocks.1"`."""
     adapters: dict[str, str] = {}
-    """Further adapters to mix in by `voices` or `weights`: name = folder of pytorch_lora_weights.safetensors. A name
-    with a dot or a blank needs quotation marks, as all such keys of TOML: `"style_v1.5" = "loras/style"`."""
+    """Further adapters to mix in by `path_adapters` or `weights`: name = folder of pytorch_lora_weights.safetensors. A
+    name with a dot or a blank needs quotation marks, as all such keys of TOML: `"style_v1.5" = "loras/style"`."""
     strength: float = Field(default=1.0, gt=0, le=4)
     """Factor on every weight of the path."""
     strengths: dict[str, Annotated[float, Field(gt=0, le=4)]] = {}
-    """Further factors, on single adapters' weights: where one voice came out of its training weaker than another."""
+    """Further factors, on single adapters' weights: where one adapter is weaker than another after training."""
     num_inference_steps: int = Field(default=30, ge=1, le=1000)
     """Denoising steps."""
     guidance_scale: float = Field(default=7.5, ge=1, le=50)
@@ -417,7 +417,7 @@ class Generate(Section):
     """`auto` is fp16 on a CUDA device, bf16 on a CPU that multiplies it natively, else fp32. Pictures are those of any
     other program in fp32 only; they are decoded in it always."""
     extra_seeds: int = Field(default=0, ge=0, le=100)
-    """Further seeds with which each scene is painted, beside the series: so the report can tell what a scene does on
+    """Further seeds with which each scene is generated, beside the series: so the report can tell what a scene does on
     the way from what one seed happens to do, and how much pictures of one stop differ from seed to seed."""
     batch: int = Field(default=4, ge=1, le=256)
     """Pictures denoised at once, whatever their weights; fewer where the memory does not hold them."""
@@ -498,7 +498,7 @@ class Recipe(Section):
     def _weights_name_adapters(self) -> "Recipe":
         for name in self.generate.adapters:
             if not name.strip() or not name.isprintable():
-                raise ValueError(f"generate.adapters: {name!r} is no name; it needs letters or digits, in one line")
+                raise ValueError(f"generate.adapters: {name!r} is not a name; it needs letters or digits, in one line")
             if name in self.adapter_names:
                 raise ValueError(f"generate.adapters: {name!r} is the name of an adapter that this recipe trains")
         settings, known = self.generate, {*self.adapter_names, *self.generate.adapters}
@@ -523,7 +523,7 @@ class Recipe(Section):
             for block in factors:
                 if not _BLOCK.fullmatch(block):
                     raise ValueError(
-                        f"generate.block_weights.{name}: {block!r} is no part of a UNet; "
+                        f"generate.block_weights.{name}: {block!r} is not a part of the UNet; "
                         "allowed are down, mid, up, and names such as 'up_blocks.1'"
                     )
         return self
