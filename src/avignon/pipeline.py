@@ -19,8 +19,10 @@ from avignon.core.files import digest, sha256_of, storing, write_text
 from avignon.core.naming import shown
 from avignon.core.records import EMBEDDED
 from avignon.core.workspace import Workspace
-from avignon.recipe.schema import SCHEMA, FolderMuseum, Recipe
-from avignon.stages.curate import least_edge
+from avignon.curation import decisions
+from avignon.curation.gate import least_edge
+from avignon.museums import registry
+from avignon.recipe.schema import SCHEMA, Recipe
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,8 @@ def run(recipe: Recipe, folder: Path, listener: Callable[[Event], None], *, unti
 
 def _check_files(recipe: Recipe) -> None:
     """What the user's own files lack is told before anything is fetched, and hours of training lead up to them."""
+    for artist in recipe.artists:
+        decisions.read(artist.decisions)
     for image in _images(recipe):
         imaging.size_of(image)
     base = _base_folder(recipe)
@@ -184,9 +188,9 @@ def _decisions(recipe: Recipe) -> dict[str, str]:
 
 def _folders(recipe: Recipe) -> list[Any]:
     """Names, sizes and times of the user's own scans, and of images added by hand."""
-    museums = [museum for museum in map(recipe.museum_of, recipe.artists) if isinstance(museum, FolderMuseum)]
-    added = [artist.originals for artist in recipe.artists if artist.originals]
-    return [_state(Path(folder)) for folder in (*(museum.path for museum in museums), *added)]
+    museums = [registry.folder_of(recipe.museum_of(artist)) for artist in recipe.artists]
+    added = [artist.originals for artist in recipe.artists]
+    return [_state(Path(folder)) for folder in (*museums, *added) if folder]
 
 
 def _state(root: Path) -> list[Any]:

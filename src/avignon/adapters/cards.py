@@ -10,7 +10,8 @@ from typing import Any
 
 from avignon.core.files import digest, read_json
 from avignon.core.records import Access, Card, Verdict, brief
-from avignon.core.wording import museum_name, program, unmarked
+from avignon.core.wording import program, unmarked
+from avignon.museums.registry import museum_name
 from avignon.recipe.schema import Artist, Recipe
 
 Row = Mapping[str, str]

@@ -1,4 +1,4 @@
-"""What people read: titles without their marks, museums by their names, the program and where it lives.
+"""What people read: titles without their marks, the program and where it lives.
 
 Files keep what the museum wrote; these are for captions, labels and cards.
 """
@@ -8,9 +8,6 @@ import re
 from html.entities import html5
 
 from avignon import __version__
-
-MUSEUMS = {"nga": "National Gallery of Art, Washington", "artic": "Art Institute of Chicago"}
-"""Names for people, where the ledger has a short one."""
 
 _ENTITY = re.compile(r"&(?:#\d+|#x[0-9a-f]+|[a-z][a-z0-9]*);", re.IGNORECASE)
 _BREAKS = re.compile(r"</?(?:br|p|div|li)\b[^<>]*>", re.IGNORECASE)
@@ -22,11 +19,6 @@ _MARKED = (
     re.compile(r"(?<![^\W_])(_{1,3})(?=[^\s_])(.+?)(?<=[^\s_])\1(?![^\W_])", re.DOTALL),
 )
 """Words between stars or underscores; those inside a word (`M*A*S*H`, `study_for_2`) are letters of it."""
-
-
-def museum_name(museum: str) -> str:
-    """A museum as people call it; a folder's own name, and any other, stays as it is."""
-    return MUSEUMS.get(museum, museum)
 
 
 def unmarked(text: str) -> str:

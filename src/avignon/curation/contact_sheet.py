@@ -13,9 +13,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from avignon.core import imaging, pages
 from avignon.core.naming import without_accents
-
-EDGE = 220
-"""Longest side of a picture on the sheet, in pixels."""
+from avignon.core.wording import unmarked
+from avignon.curation.gate import THUMBNAIL as EDGE
+from avignon.curation.gate import Decided
 
 COLUMNS = 6
 MARGIN, CAPTION, HEADING = 14, 62, 44
@@ -49,6 +49,22 @@ class Print:
         buffer = io.StringIO()
         csv.writer(buffer, lineterminator="").writerow([self.object_id, "drop" if self.kept else "keep", ""])
         return buffer.getvalue()
+
+
+def printed(decided: Decided) -> Print:
+    """A work as it stands on the sheet."""
+    work, original = decided.found.work, decided.found.original
+    pixels = f"{original.width}×{original.height} pixels" if original else ""
+    return Print(
+        artist=work.artist,
+        object_id=work.object_id,
+        title=unmarked(work.title),
+        about=", ".join(filter(None, (work.date, pixels))),
+        kept=decided.is_kept,
+        reason=decided.decision.reason,
+        rights=work.rights.label,
+        picture=decided.thumbnail,
+    )
 
 
 def sheet(prints: Sequence[Print]) -> bytes:
