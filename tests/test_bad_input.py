@@ -12,9 +12,9 @@ import pytest
 
 from avignon.cli import main as cli
 from avignon.core.workspace import Workspace
-from tests.stages.test_collect import PAIR
 from tests.support import images, scans
 from tests.support.museum import Fault, LocalMuseum, fill
+from tests.support.pairs import PAIR
 
 Captured = pytest.CaptureFixture[str]
 

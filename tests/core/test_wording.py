@@ -70,15 +70,6 @@ def test_embedded_museum_keeps_its_captions() -> None:
     assert changed == {"910006": "Haying, <b>Late August</b>"}
 
 
-@pytest.mark.parametrize(
-    ("short", "name"),
-    [("nga", "National Gallery of Art, Washington"), ("artic", "Art Institute of Chicago"), ("my-scans", "my-scans")],
-)
-def test_museums_have_names(short: str, name: str) -> None:
-    """The ledger's short word is a museum's name wherever people read it; what is none stays."""
-    assert wording.museum_name(short) == name
-
-
 def named(monkeypatch: pytest.MonkeyPatch, *entries: str) -> None:
     """Let the installed package's metadata name these places."""
     told = Message()

@@ -134,6 +134,7 @@ def _short_ten(match: re.Match[str], spans: Sequence[Span]) -> Span | None:
 
 
 def century_of(number: int) -> Span:
+    """The years of a century by its number: the 19th is 1801 to 1900."""
     return Span(100 * number - 99, 100 * number, Kind.CENTURY)
 
 
@@ -153,6 +154,7 @@ SPANS: Mapping[Kind, Callable[[re.Match[str], Sequence[Span]], Span | None]] = {
 
 
 def roman(text: str) -> int:
+    """The value of a Roman numeral of I, V and X; other letters, as in `XIXe`, are passed over."""
     values = [_ROMAN[letter] for letter in text if letter in _ROMAN]
     return sum(-v if v < following else v for v, following in zip(values, [*values[1:], 0], strict=True))
 
@@ -162,6 +164,7 @@ def roman(text: str) -> int:
 
 @functools.cache
 def vocabulary() -> dict[str, Any]:
+    """The words that ship with the package."""
     return tomllib.loads(Path(__file__).with_name("dates.toml").read_text(encoding="utf-8"))
 
 
@@ -176,17 +179,19 @@ def _meanings() -> dict[str, Meaning]:
 
 
 def phrases_of(*kinds: Kind) -> list[str]:
+    """All phrases of some kinds."""
     return [each for kind in kinds for each in vocabulary()["words"][kind.value]]
 
 
 def meaning_of(match: re.Match[str]) -> Meaning:
+    """What a word that `lexer` found means."""
     group = str(match.lastgroup)
     return _meanings()[words.key(match[0], GAP)] if group == "phrase" else Meaning(Kind(group))
 
 
 @functools.cache
 def lexer() -> re.Pattern[str]:
-    """What a date is made of; the first group that fits is taken, and one fits every sign but blanks."""
+    """The words of a date; the first group that fits is taken, and one fits every sign but blanks."""
     phrases = [each for group in vocabulary()["words"].values() for each in group]
     phrases += [each for part in vocabulary()["parts"] for each in part["words"]]
     begins, ends = r"(?<!\d)", r"(?![^\W_])"
