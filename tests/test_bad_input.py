@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from avignon.core.workspace import Workspace
-from tests.stages.test_collect import PAIR
 from tests.support import images, scans
 from tests.support.commands import avignon, python, told
 from tests.support.museum import Fault, LocalMuseum, fill
+from tests.support.pairs import PAIR
 
 Captured = pytest.CaptureFixture[str]
 

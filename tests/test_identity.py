@@ -15,10 +15,11 @@ from avignon.adapters import lora as adapters
 from avignon.core.errors import AdapterError, WorkspaceError
 from avignon.core.events import Event, Reporter, StageProgress
 from avignon.core.files import sha256_of
+from avignon.core.settings import ABSENT, Section
 from avignon.core.workspace import Workspace
 from avignon.models.stable_diffusion import model as diffusion
 from avignon.recipe.load import load_recipe
-from avignon.recipe.schema import ABSENT, Recipe, Section, Train
+from avignon.recipe.schema import Recipe, Train
 from tests.support.hub import LocalHub, take_for_the_hub
 from tests.support.paths import FIXTURES
 from tests.support.runs import carried, small_recipe

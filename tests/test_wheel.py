@@ -5,6 +5,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from tests.support.paths import RECIPES, ROOT
 pytestmark = pytest.mark.slow
 
 
-def run(command: list[str | Path], folder: Path, **variables: str) -> str:
+def run(command: Sequence[str | Path], folder: Path, **variables: str) -> str:
     """Run a program that ends well; its output."""
     inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     done = subprocess.run(command, cwd=folder, env=inherited | variables, capture_output=True, text=True, timeout=300)
@@ -33,8 +34,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     programs = folder / "environment" / "bin"
     (packages,) = (folder / "environment").glob("lib/python*/site-packages")
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))  # Its own .pth files are not followed.
-    install = [programs / "python", "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel]
-    run(install, folder, PIP_DISABLE_PIP_VERSION_CHECK="1")
+    pip = [str(programs / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    run([*pip, "--no-deps", "--no-index", str(wheel)], folder)
     return programs
 
 

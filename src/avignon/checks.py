@@ -7,15 +7,18 @@ from avignon.core import imaging, prompts
 from avignon.core.errors import RecipeError
 from avignon.core.events import Reporter
 from avignon.core.records import EMBEDDED
+from avignon.curation import decisions
 from avignon.recipe.schema import Recipe
 
 
 def check_files(recipe: Recipe) -> None:
-    """Check the user's own files: pictures that scenes begin from, external adapters, an encoder.
+    """Check the user's own files: pictures that scenes begin from, external adapters, an encoder, decisions.
 
     Raises:
         InputError: naming the file and what it lacks.
     """
+    for artist in recipe.artists:
+        decisions.read(artist.decisions)
     for scene in recipe.generate.scenes:
         if scene.image:
             imaging.size_of(Path(scene.image))

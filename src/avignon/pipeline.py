@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from avignon import __version__
 from avignon.core import distributed
 from avignon.core.naming import shown
+from avignon.museums import registry
 
 if TYPE_CHECKING:  # The command line lists its commands from the table: what takes long to load is loaded by `run`.
     from avignon.core.events import Listener
@@ -187,9 +188,9 @@ def _decisions(recipe: "Recipe") -> dict[str, str]:
 
 def _folders(recipe: "Recipe") -> list[Any]:
     """Names, sizes and times of the user's own scans, and of images added by hand."""
-    museums = [museum.path for museum in map(recipe.museum_of, recipe.artists) if museum.kind == "folder"]
-    added = [artist.originals for artist in recipe.artists if artist.originals]
-    return [_state(Path(folder)) for folder in (*museums, *added)]
+    museums = [registry.folder_of(recipe.museum_of(artist)) for artist in recipe.artists]
+    added = [artist.originals for artist in recipe.artists]
+    return [_state(Path(folder)) for folder in (*museums, *added) if folder]
 
 
 def _base(recipe: "Recipe") -> list[Any]:

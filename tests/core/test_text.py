@@ -1,4 +1,4 @@
-"""Words for people: titles without marks, museums by name, and a program that names no page that is not there."""
+"""Words for people: titles without marks, and a program that names no page that is not there."""
 
 import csv
 import importlib.metadata
@@ -8,7 +8,7 @@ from email.message import Message
 import pytest
 
 from avignon import __version__
-from avignon.core import about, text, wording
+from avignon.core import about, text
 from avignon.stages.prepare import captions_of
 from tests.support.paths import ROOT
 
@@ -70,15 +70,6 @@ def test_embedded_museum_keeps_its_captions() -> None:
         number: text.strip_markup(title) for number, title in titles.items() if text.strip_markup(title) != title
     }
     assert changed == {"910006": "Haying, <b>Late August</b>"}
-
-
-@pytest.mark.parametrize(
-    ("short", "name"),
-    [("nga", "National Gallery of Art, Washington"), ("artic", "Art Institute of Chicago"), ("my-scans", "my-scans")],
-)
-def test_museums_have_names(short: str, name: str) -> None:
-    """The ledger's short word is a museum's name wherever people read it; what is none stays."""
-    assert wording.museum_name(short) == name
 
 
 def named(monkeypatch: pytest.MonkeyPatch, *entries: str) -> None:

@@ -12,7 +12,7 @@ from avignon.core.about import program_link
 from avignon.core.files import digest, read_json
 from avignon.core.records import Access, Card, Verdict, brief
 from avignon.core.text import strip_markup
-from avignon.core.wording import museum_name
+from avignon.museums.registry import museum_name
 from avignon.recipe.schema import Artist, Recipe
 
 Row = Mapping[str, str]

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import click
 from avignon.cli.tables import print_table
 from avignon.core.errors import InputError
 from avignon.core.naming import NOT_UTF8, shown
+from avignon.museums import registry
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -19,16 +20,24 @@ if TYPE_CHECKING:
     from avignon.museums.catalog import Catalog
     from avignon.museums.protocol import Museum
 
+Command = Callable[..., None]
+
 TABLES = click.option(
     "--tables", default="", help="URL of the museum's tables, or `embedded`; the National Gallery's by default."
 )
 
 
+def _museum_options(command: Command) -> Command:
+    """An option for each museum."""
+    for row in reversed(registry.MUSEUMS):
+        option = click.option(f"--{row.option}", is_flag=not row.field, metavar=row.metavar, help=row.help)
+        command = option(command)
+    return command
+
+
 @click.command()
 @click.argument("artist", default="")
-@TABLES
-@click.option("--folder", metavar="PATH", help="A directory of your own scans instead.")
-@click.option("--artic", is_flag=True, help="The Art Institute of Chicago instead.")
+@_museum_options
 @click.option("--open-only", is_flag=True, help="Only the artist's own works whose images are open.")
 @click.option(
     "--classification", multiple=True, metavar="NAME", help="Only works of this class, as Painting; repeatable."
@@ -40,63 +49,44 @@ TABLES = click.option(
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @click.option("--decisions", type=click.Path(path_type=Path), help="Also write a decisions file to edit.")
-def works(
-    artist: str,
-    tables: str,
-    folder: str | None,
-    artic: bool,
-    sql: str,
-    as_csv: bool,
-    as_json: bool,
-    decisions: Path | None,
-    **wish: Any,
-) -> None:
+def works(artist: str, sql: str, as_csv: bool, as_json: bool, decisions: Path | None, **options: Any) -> None:
     """List what a museum has of ARTIST, and under which rights."""
+    museum_options = {row.option: options.pop(row.option) for row in registry.MUSEUMS}
     if sql:
-        _print_query(tables, sql, as_csv, as_json)
+        _print_query(museum_options["tables"], sql, as_csv, as_json)
         return
     from avignon.core.records import plain
-    from avignon.museums import wishes
+    from avignon.museums import filters
     from avignon.museums.protocol import Name
 
     if not artist.strip():
         raise InputError("ARTIST is empty; a name is needed")
-    wanted = wishes.Wish(**wish)
-    with _museum(tables, folder, artic) as museum:
-        found = [each for each in museum.find(Name(artist)) if wanted.passes(each)]
+    wanted = filters.WorkFilter(**options)
+    with _museum(museum_options) as museum:
+        found = [each for each in museum.find(Name(artist)) if wanted.matches(each)]
     if decisions:
-        from avignon.core import sheets
-        from avignon.core.files import write_text
-        from avignon.curation.decisions import decisions_in
+        from avignon.curation.decisions import write
 
-        write_text(
-            decisions, sheets.MARK + wishes.decisions(found, decisions_in(decisions) if decisions.exists() else {})
-        )
+        write(decisions, found)
     if as_json:
         for each in found:
             click.echo(json.dumps(plain(each), ensure_ascii=False))
     elif as_csv:
-        click.echo(wishes.as_csv(found), nl=False)
+        click.echo(filters.as_csv(found), nl=False)
     else:
         _print_works(artist, found)
 
 
-def _museum(tables: str, folder: str | None, artic: bool) -> "AbstractContextManager[Museum]":
+def _museum(options: Mapping[str, Any]) -> "AbstractContextManager[Museum]":
     """The museum that the options name."""
-    from avignon.core.records import NGA_TABLES
-    from avignon.museums import listed, opened
-
-    if folder is not None and not folder.strip():
-        raise InputError("--folder is empty; a directory is needed, `.` for this one")
-    if not (folder or artic):
-        return listed(tables or NGA_TABLES)
-    from avignon.recipe.schema import ArticMuseum, Collect, FolderMuseum
-
-    place = str(Path(folder).resolve()) if folder else ""
-    if shown(place) != place:
-        raise InputError(f"{shown(place)}: {NOT_UTF8}")
-    museum = FolderMuseum(kind="folder", path=place) if folder else ArticMuseum(kind="artic")
-    return opened(museum, Collect(), lambda text: click.echo(f"avignon: warning: {text}", err=True))
+    row, value = registry.chosen(options)
+    if row.is_folder:
+        if not value.strip():
+            raise InputError(f"--{row.option} is empty; a directory is needed, `.` for this one")
+        value = str(Path(value).resolve())
+        if shown(value) != value:
+            raise InputError(f"{shown(value)}: {NOT_UTF8}")
+    return row.listed(value, lambda text: click.echo(f"avignon: warning: {text}", err=True))
 
 
 def _print_works(artist: str, found: "Sequence[Found]") -> None:
@@ -120,10 +110,10 @@ def _print_works(artist: str, found: "Sequence[Found]") -> None:
     print_table(f"{artist}: {len(rows)} works", header, rows)
 
 
-def _print_query(tables: str, sql: str, as_csv: bool, as_json: bool) -> None:
+def _print_query(tables: str | None, sql: str, as_csv: bool, as_json: bool) -> None:
     """Answer a user's own SQL from the catalog."""
     from avignon.core.records import NGA_TABLES
-    from avignon.museums import catalog_of
+    from avignon.museums.nga import catalog_of
 
     columns, rows = catalog_of(tables or NGA_TABLES).query(sql)
     if as_json:
@@ -150,11 +140,11 @@ def catalog() -> None:
 def catalog_update(tables: str, accept_fewer: bool) -> None:
     """Fetch the tables that have changed, check them, and exchange the catalog for the new one."""
     from avignon.core.records import NGA_TABLES
-    from avignon.museums import address, network
     from avignon.museums import catalog as kept
+    from avignon.museums.nga import address, client
 
     source = tables or NGA_TABLES
-    with network(source) as fetcher:
+    with client(source) as fetcher:
         updated = kept.update(address(source), fetcher, accept_fewer=accept_fewer)
     _print_catalog(updated)
     if not updated.about.confirmed:
@@ -166,8 +156,8 @@ def catalog_update(tables: str, accept_fewer: bool) -> None:
 def catalog_info(tables: str) -> None:
     """Say which export the catalog was built from, and what it holds; the network is not asked."""
     from avignon.core.records import NGA_TABLES
-    from avignon.museums import address
     from avignon.museums import catalog as kept
+    from avignon.museums.nga import address
 
     source = tables or NGA_TABLES
     held = kept.held(address(source))

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from avignon.museums.registry import MUSEUMS
 from avignon.pipeline import NAMES, STAGES, Stage
 
 Command = Callable[..., Any]
@@ -97,7 +98,7 @@ class _ManyArtists(click.Command):
 @click.option(
     "--artists", multiple=True, required=True, metavar='"A" "B" …', help="Two or more, as the museum has them."
 )
-@click.option("--museum", default="nga", show_default=True, help="nga, artic, or folder for scans of your own.")
+@click.option("--museum", default="nga", show_default=True, help=", ".join(row.kind for row in MUSEUMS) + ".")
 @click.option("--base", default="", metavar="NAME", help="A model on the hub, a directory, or `embedded`.")
 def new(file: Path, artists: tuple[str, ...], museum: str, base: str) -> None:
     """Write a commented recipe to FILE, to edit."""

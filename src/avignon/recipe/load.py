@@ -10,8 +10,10 @@ from pydantic import ValidationError
 
 from avignon.core.errors import RecipeError
 from avignon.core.naming import slug
+from avignon.museums import registry
+from avignon.museums.settings import MuseumSettings
 from avignon.recipe.messages import explain
-from avignon.recipe.schema import AnyMuseum, FolderMuseum, Recipe
+from avignon.recipe.schema import Recipe
 from avignon.recipe.shipped import shipped
 
 
@@ -125,7 +127,7 @@ def _museum_kinds(fields: dict[str, Any]) -> None:
     artists = fields.get("artists")
     for owner in (fields, *(artists if isinstance(artists, list) else ())):
         if isinstance(owner, dict) and isinstance(owner.get("museum"), dict):
-            owner["museum"].setdefault("kind", "folder" if "path" in owner["museum"] else "nga")
+            owner["museum"].setdefault("kind", registry.kind_of(owner["museum"]))
 
 
 def _anchor(recipe: Recipe, folder: Path) -> Recipe:
@@ -134,10 +136,10 @@ def _anchor(recipe: Recipe, folder: Path) -> Recipe:
     def placed(path: str) -> str:
         return str((folder / Path(path).expanduser()).resolve())
 
-    def anchored(museum: AnyMuseum) -> AnyMuseum:
-        if not isinstance(museum, FolderMuseum):
-            return museum
-        return museum.model_copy(update={"path": placed(museum.path)})
+    def anchored(museum: MuseumSettings) -> MuseumSettings:
+        row = registry.row_of(museum)
+        folder = {row.field: placed(registry.folder_of(museum))} if row.is_folder else {}
+        return museum.model_copy(update=folder)
 
     artists = tuple(
         artist.model_copy(

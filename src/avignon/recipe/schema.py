@@ -3,117 +3,31 @@
 Every field is documented directly beneath itself. Unknown keys are errors that suggest the nearest key.
 """
 
+import functools
+import operator
 import re
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from avignon.core.naming import slug
-from avignon.core.records import EMBEDDED as EMBEDDED
-from avignon.core.records import NGA_TABLES as NGA_TABLES
+from avignon.core.records import EMBEDDED
+from avignon.core.settings import ABSENT, Section
+from avignon.museums.registry import MUSEUMS
+from avignon.museums.settings import MuseumSettings, NgaMuseum
 
 SCHEMA = 2
 """Of hashes over a recipe's values: to be raised where a default or the meaning of a value changes. A new field needs
 no other number, because hashes cover only what differs from the defaults; avignon 0.1.0 (schema 1) hashed all."""
 
 
-ABSENT = object()
-"""In `Section.schema_1`: a field that avignon 0.1.0 did not have."""
-
-
-class Section(BaseModel):
-    """A table of the recipe: frozen, strictly typed, no unknown keys."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
-    schema_1: ClassVar[Mapping[str, Any]] = {}
-    """What schema 1 had for fields that are at their default: another default, or nothing (`ABSENT`)."""
-    formerly: ClassVar[Mapping[str, str]] = {}
-    """Names that fields had before, by the names that they have now. Hashes keep the former ones, so that a new name
-    changes no identity; in a recipe a former name is an error that names the new one."""
-
-    def chosen(self, *fields: str, exclude: Iterable[str] = ()) -> dict[str, Any]:
-        """The values that differ from the defaults, JSON-ready, of some fields or of all."""
-        dumped = self.model_dump(mode="json", exclude_defaults=True, include=set(fields) or None, exclude=set(exclude))
-        return {self.formerly.get(name, name): _formerly(getattr(self, name), value) for name, value in dumped.items()}
-
-    def as_in_schema_1(self, *fields: str, exclude: Iterable[str] = ()) -> dict[str, Any]:
-        """All values as avignon 0.1.0 hashed them; a newer field counts where it has not its default."""
-        dumped = self.model_dump(mode="json", include=set(fields) or None, exclude=set(exclude))
-        told = {name: _as_in_schema_1(getattr(self, name), value) for name, value in dumped.items()}
-        for name, default in self.schema_1.items():
-            if name in told and getattr(self, name) == type(self).model_fields[name].default:
-                told |= {name: default}
-        return {self.formerly.get(name, name): value for name, value in told.items() if value is not ABSENT}
-
-
-def _formerly(value: Any, dumped: Any) -> Any:
-    """`dumped`, the JSON of `value`, with the names that the fields of sections in it had before."""
-    if isinstance(value, Section):
-        return {value.formerly.get(name, name): _formerly(getattr(value, name), each) for name, each in dumped.items()}
-    if isinstance(value, tuple):
-        return [_formerly(one, each) for one, each in zip(value, dumped, strict=True)]
-    return dumped
-
-
-def _as_in_schema_1(value: Any, dumped: Any) -> Any:
-    """`dumped` as it is, but for the sections in it."""
-    if isinstance(value, Section):
-        return value.as_in_schema_1()
-    if isinstance(value, tuple):
-        return [_as_in_schema_1(one, other) for one, other in zip(value, dumped, strict=True)]
-    return dumped
-
-
-class OnlineMuseum(Section):
-    """What every museum on the network has: its pace, the widths that it keeps ready, and whom it can write to."""
-
-    schema_1 = {"pause": ABSENT, "widths": ABSENT}
-
-    pause: float = Field(default=0.2, ge=0, le=60)
-    """Least seconds between two requests to one of the museum's hosts, as it asks for; `collect.pause` stands above."""
-    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(), strict=False)
-    """Widths in which the museum has its images ready: the largest of them within `collect.max_edge` is asked for, any
-    width where none is. Empty: what fits `collect.max_edge`."""
-    contact: str = Field(default="", pattern=r"^[ -'*-~]*$", max_length=200, exclude=True)
-    """An email address or a page at which the museum can reach you, in plain ASCII without brackets. It goes into the
-    User-Agent of every request, and into no file: adapters' cards hold the recipe, and travel."""
-
-
-class NgaMuseum(OnlineMuseum):
-    """The National Gallery of Art's open data, or any museum that publishes the same tables."""
-
-    kind: Literal["nga"] = "nga"
-    tables: str = NGA_TABLES
-    """URL of the folder of CSV tables, or `embedded` for the procedural museum inside the package."""
-
-
-class FolderMuseum(Section):
-    """A directory of one's own scans, with or without an `index.csv`."""
-
-    kind: Literal["folder"]
-    path: str = Field(min_length=1, pattern=r"\S")
-    """The directory; relative paths are relative to the recipe, whose own is `.`"""
-
-
-class ArticMuseum(OnlineMuseum):
-    """The Art Institute of Chicago's public API. What it asks of programs: https://api.artic.edu/docs/#scraping."""
-
-    kind: Literal["artic"]
-    api: str = "https://api.artic.edu/api/v1"
-    """Where the API is."""
-    pause: float = Field(default=1.0, ge=0, le=60)
-    """As above; this museum asks for no more than one request a second."""
-    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(843, 1686), strict=False)
-    """As above; images of these widths are in this museum's cache, all others are made anew for each request."""
-
-
-AnyMuseum = NgaMuseum | FolderMuseum | ArticMuseum
-Museum = Annotated[AnyMuseum, Field(discriminator="kind")]
+if TYPE_CHECKING:
+    Museum = MuseumSettings  # What the classes share.
+else:
+    _classes = [row.settings_class() for row in MUSEUMS]
+    Museum = Annotated[functools.reduce(operator.or_, _classes), Field(discriminator="kind")]
 
 
 class Artist(Section):
@@ -557,7 +471,7 @@ class Recipe(Section):
         """Least pixels that a work needs on its short side."""
         return self.curate.min_edge or self.base.resolution
 
-    def museum_of(self, artist: Artist) -> AnyMuseum:
+    def museum_of(self, artist: Artist) -> MuseumSettings:
         """Where to look for this artist's works."""
         return artist.museum or self.museum
 

@@ -20,9 +20,9 @@ from avignon.core.events import Reporter
 from avignon.core.files import read_json, write_bytes, write_text
 from avignon.core.records import Access, Frame, Series, Verdict, frame_record, series_from
 from avignon.core.text import strip_markup
-from avignon.core.wording import museum_name
 from avignon.core.workspace import Workspace
 from avignon.exhibition import films
+from avignon.museums.registry import museum_name
 from avignon.recipe.schema import Artist, Recipe
 
 WALL_EDGE = 640

@@ -13,17 +13,17 @@ from avignon.core.events import Reporter
 from avignon.core.files import json_text, write_bytes, write_text
 from avignon.core.naming import stem
 from avignon.core.prompts import shortened
-from avignon.core.records import Example, Verdict, brief, plain
+from avignon.core.records import Example, brief, plain
 from avignon.core.text import strip_markup
 from avignon.core.workspace import Workspace
+from avignon.curation import ledger
+from avignon.curation.ledger import Row
 from avignon.recipe.schema import Artist, Recipe
-
-Row = dict[str, str]
 
 
 def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
     """Crop, resample and caption every kept work."""
-    kept = [row for row in space.read_ledger() if row["decision"] == Verdict.KEPT]
+    kept = ledger.kept(space)
     written: set[Path] = set()
     pictures = 0
     for artist in recipe.artists:
@@ -56,8 +56,8 @@ def _examples(artist: Artist, row: Row, recipe: Recipe, space: Workspace) -> lis
 def captions_of(row: Row, trigger: str, count: int) -> tuple[str, ...]:
     """Up to `count` captions from the museum's own title, medium and terms; each holds the trigger phrase.
 
-    Long texts are shortened, so that each caption says several things. Whether all of it fits into what a base's text
-    encoder reads is that encoder's to say: `batches.fitted` sees to it before training, with the trigger kept whole.
+    Long texts are shortened, so that each caption says several things. Before training, `training.dataset` shortens
+    further what does not fit into the text encoder of the base, and keeps the trigger whole.
     """
     title = _short(strip_markup(row["title"]), 120) or "untitled"
     medium = _short(strip_markup(row["medium"]).lower(), 60)
