@@ -4,17 +4,20 @@ import tomllib
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from avignon.core.errors import RecipeError
 from avignon.core.naming import slug
+from avignon.core.settings import Section
 from avignon.museums import registry
 from avignon.museums.settings import MuseumSettings
 from avignon.recipe.messages import explain
 from avignon.recipe.schema import Recipe
 from avignon.recipe.shipped import shipped
+
+AnySection = TypeVar("AnySection", bound=Section)
 
 
 def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
@@ -130,43 +133,39 @@ def _museum_kinds(fields: dict[str, Any]) -> None:
             owner["museum"].setdefault("kind", registry.kind_of(owner["museum"]))
 
 
+def _changed(section: AnySection, **fields: Any) -> AnySection:
+    return section.model_copy(update=fields)
+
+
 def _anchor(recipe: Recipe, folder: Path) -> Recipe:
     """Relative paths in a recipe are relative to the recipe; from here on they are absolute."""
 
     def placed(path: str) -> str:
         return str((folder / Path(path).expanduser()).resolve())
 
-    def anchored(museum: MuseumSettings) -> MuseumSettings:
-        row = registry.row_of(museum)
-        folder = {row.field: placed(registry.folder_of(museum))} if row.is_folder else {}
-        return museum.model_copy(update=folder)
-
-    artists = tuple(
-        artist.model_copy(
-            update={
-                "museum": artist.museum and anchored(artist.museum),
-                "decisions": artist.decisions and placed(artist.decisions),
-                "originals": artist.originals and placed(artist.originals),
-            }
-        )
-        for artist in recipe.artists
-    )
-
     def located(model: str) -> str:
         return placed(model) if model.startswith((".", "/", "~")) else model
 
-    base = recipe.base.model_copy(update={"model": located(recipe.base.model)})
-    measured = recipe.evaluate.model_copy(update={"encoder": located(recipe.evaluate.encoder)})
-    adapters = {name: placed(place) for name, place in recipe.generate.adapters.items()}
-    scenes = tuple(
-        scene.model_copy(update={"image": scene.image and placed(scene.image)}) for scene in recipe.generate.scenes
+    def anchored(museum: MuseumSettings) -> MuseumSettings:
+        row = registry.row_of(museum)
+        return _changed(museum, **{row.field: placed(registry.folder_of(museum))}) if row.is_folder else museum
+
+    artists = tuple(
+        _changed(
+            artist,
+            museum=artist.museum and anchored(artist.museum),
+            decisions=artist.decisions and placed(artist.decisions),
+            originals=artist.originals and placed(artist.originals),
+        )
+        for artist in recipe.artists
     )
-    return recipe.model_copy(
-        update={
-            "museum": anchored(recipe.museum),
-            "artists": artists,
-            "base": base,
-            "generate": recipe.generate.model_copy(update={"adapters": adapters, "scenes": scenes}),
-            "evaluate": measured,
-        }
+    scenes = tuple(_changed(scene, image=scene.image and placed(scene.image)) for scene in recipe.generate.scenes)
+    adapters = {name: placed(place) for name, place in recipe.generate.adapters.items()}
+    return _changed(
+        recipe,
+        museum=anchored(recipe.museum),
+        artists=artists,
+        base=_changed(recipe.base, model=located(recipe.base.model)),
+        generate=_changed(recipe.generate, adapters=adapters, scenes=scenes),
+        evaluate=_changed(recipe.evaluate, encoder=located(recipe.evaluate.encoder)),
     )
