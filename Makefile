@@ -8,7 +8,7 @@ TESTS := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --
 .PHONY: demo test check bench clean
 
 demo: .venv/installed
-	$(BIN)/avignon run recipes/demo.toml
+	$(BIN)/avignon run demo
 
 test: .venv/installed-dev
 	$(TESTS)

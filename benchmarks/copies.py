@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from avignon.core import imaging
+from avignon.core import formats, imaging
 from avignon.demo import world
 from avignon.demo.painters import PAINTERS
 from avignon.evaluation import copies
@@ -88,7 +88,7 @@ def main() -> None:
     again = [paint(hand, scene, 9000 + i) for hand in PAINTERS for i, scene in enumerate(scenes)]
     report("procedural painters; the same scenes painted anew", true, [originals.nearest(x).score for x in again])
     if arguments.art:
-        files = sorted(path for path in arguments.art.iterdir() if path.suffix in imaging.SUFFIXES)
+        files = sorted(path for path in arguments.art.iterdir() if path.suffix in formats.SUFFIXES)
         art = [imaging.load(file) for file in files]
         squares = {file.name: imaging.fit(im, imaging.square_crops(im.size, 1)[0], 512)
                    for file, im in zip(files, art, strict=True)}  # fmt: skip

@@ -24,15 +24,15 @@ MEASURED = r"""
 import re, sys
 from pathlib import Path
 from avignon.stages import curate
-from avignon.core import imaging
+from avignon.core import imaging, pages, png
 from avignon.stages import prepare
-from avignon.curation import quality
+from avignon.curation import duplicates, quality
 path = Path(sys.argv[2])
 if sys.argv[1] == "judged":
     scan = imaging.scan(path)
-    quality.measure(scan.image, scan.middle), quality.look_at(scan.image), imaging.webp_bytes(scan.image, 240)
+    quality.measure(scan.image, scan.middle), duplicates.look_at(scan.image), pages.webp_bytes(scan.image, 240)
 elif sys.argv[1] == "cropped":
-    [imaging.png_bytes(crop) for _, crop in imaging.crops(path, 2, 512)]
+    [png.png_bytes(crop) for _, crop in imaging.crops(path, 2, 512)]
 print(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
 """
 

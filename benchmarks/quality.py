@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
-from avignon.core import imaging
-from avignon.curation import quality
+from avignon.core import formats, imaging
+from avignon.curation import duplicates, quality
+from avignon.curation.gate import faults
 from avignon.recipe.schema import Curate
-from avignon.stages.curate import faults
 
 ART = Path(__file__).parents[2] / "shared" / "art"
 
@@ -238,7 +238,7 @@ def main() -> None:
     parser.add_argument("--edge", type=int, default=1200, help="longest side at which pictures are judged")
     parser.add_argument("--values", action="store_true", help="print every measure, to set thresholds by")
     arguments = parser.parse_args()
-    paths = [path for path in sorted(arguments.folder.glob("*")) if path.suffix.lower() in imaging.SUFFIXES]
+    paths = [path for path in sorted(arguments.folder.glob("*")) if path.suffix.lower() in formats.SUFFIXES]
     if not paths:
         print(f"{arguments.folder}: no pictures here, nothing is measured")
         return
@@ -301,12 +301,14 @@ def _duplicates(sound: dict[str, Image.Image]) -> None:
         ("views", sound, COPIES),
         ("states", {name: printed(image) for name, image in sound.items()}, STATES),
     ):
-        looks = {name: quality.look_at(image) for name, image in originals.items()}
-        pairs = [quality.likeness(a, b) for a, b in combinations(looks.values(), 2)]
+        looks = {name: duplicates.look_at(image) for name, image in originals.items()}
+        pairs = [duplicates.likeness(a, b) for a, b in combinations(looks.values(), 2)]
         alarms, found_all = sum(pair >= least for pair in pairs), 0
         for copy, degrade in copies.items():
             # A state is made from the painting and printed; a view is made from the original itself.
-            alike = [quality.likeness(looks[name], quality.look_at(degrade(image))) for name, image in sound.items()]
+            alike = [
+                duplicates.likeness(looks[name], duplicates.look_at(degrade(image))) for name, image in sound.items()
+            ]
             found = sum(each >= least for each in alike)
             found_all += found
             print(f"{what:<16} {copy:<32} {found:>3} of {len(sound)}   least likeness {min(alike):.3f}")

@@ -3,18 +3,17 @@
 import errno
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from avignon.cli import main as cli
 from avignon.core.workspace import Workspace
-from tests.stages.test_collect import PAIR
 from tests.support import images, scans
+from tests.support.commands import avignon, python, told
 from tests.support.museum import Fault, LocalMuseum, fill
+from tests.support.pairs import PAIR
 
 Captured = pytest.CaptureFixture[str]
 
@@ -23,14 +22,6 @@ Captured = pytest.CaptureFixture[str]
 def walls(tmp_path: Path) -> Path:
     """Three sound pictures for each of two artists, and the index that says so."""
     return scans.scans(tmp_path / "scans")
-
-
-def avignon(capsys: Captured, *arguments: object) -> tuple[int, list[str]]:
-    """Run a command in this process: its exit code, and the lines on stderr."""
-    with pytest.raises(SystemExit) as left:
-        cli.main([str(each) for each in arguments])
-    assert isinstance(left.value.code, int)
-    return left.value.code, capsys.readouterr().err.splitlines()
 
 
 def complaint(capsys: Captured, recipe: Path, *more: object) -> str:
@@ -123,12 +114,10 @@ def test_works_lists_what_is_not_used(capsys: Captured, walls: Path, tmp_path: P
     """`works` shows every picture of a folder with its reason, and says what it passed over (issue 14, C2)."""
     (walls / "scan.psd").write_bytes(b"8BPS")
     (walls / "README.txt").write_text("mine")
-    with pytest.raises(SystemExit) as left:
-        cli.main(["works", "Ann Other", "--folder", str(walls), "--csv"])
-    told = capsys.readouterr()
-    assert left.value.code == 0
-    assert [line for line in told.out.splitlines() if line.startswith("scan,") and ".psd is not read; export" in line]
-    assert told.err == f"avignon: warning: {walls}: passed over, as no pictures: 1 × .txt\n"
+    code, out, errors = told(capsys, "works", "Ann Other", "--folder", walls, "--csv")
+    assert code == 0
+    assert [line for line in out.splitlines() if line.startswith("scan,") and ".psd is not read; export" in line]
+    assert errors == [f"avignon: warning: {walls}: passed over, as no pictures: 1 × .txt"]
 
 
 NOT_UTF8 = pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="this system keeps all names as UTF-8")
@@ -163,10 +152,9 @@ def test_image_by_hand_whose_name_is_not_utf8(capsys: Captured, walls: Path, tmp
     (tmp_path / "hand").mkdir()
     misnamed(tmp_path / "hand", walls / "ann" / "work-0.png")
     command = ("collect", scans.recipe(tmp_path), "--workspace", tmp_path / "runs", "--set", "artists.0.originals=hand")
-    with pytest.raises(SystemExit) as left:
-        cli.main([*map(str, command), "--json"])
-    assert left.value.code == 0
-    assert r"Gem\\xe4lde.png is not used: no work of Ann Other has this object id" in capsys.readouterr().out
+    code, out, _ = told(capsys, *command, "--json")
+    assert code == 0
+    assert r"Gem\\xe4lde.png is not used: no work of Ann Other has this object id" in out
 
 
 @NOT_UTF8
@@ -348,17 +336,16 @@ def test_line_breaks_stay_in_one_line(capsys: Captured, tmp_path: Path) -> None:
     assert "no such recipe" in complaint(capsys, tmp_path / "a\nb.toml")
 
 
-def python(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Python in a process of its own."""
-    command = [sys.executable, *(str(each) for each in arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-
-
-@pytest.mark.parametrize("command", ["--help", "works", "collect", "curate", "prepare"])
+@pytest.mark.parametrize("command", ["--help", "recipes", "new", "works", "collect", "curate", "prepare"])
 def test_torch_is_not_loaded(walls: Path, tmp_path: Path, command: str) -> None:
     """Nothing up to prepare loads torch, diffusers or transformers."""
     recipe = (scans.recipe(tmp_path), "--workspace", tmp_path / "runs")
-    arguments = {"--help": (), "works": ("Ann Other", "--folder", walls)}.get(command, recipe)
+    arguments = {
+        "--help": (),
+        "recipes": (),
+        "new": (tmp_path / "new.toml", "--artists", "Ann Other", "Bo Second"),
+        "works": ("Ann Other", "--folder", walls),
+    }.get(command, recipe)
     heavy = ("torch", "diffusers", "transformers", "peft", "accelerate")
     code = (
         "import sys\nfrom avignon.cli.main import main\ntry:\n    main()\n"

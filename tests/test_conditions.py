@@ -13,7 +13,7 @@ from avignon.adapters.formats.diffusers import WEIGHTS_FILE
 from avignon.cli import main as cli
 from avignon.core.errors import RightsError
 from avignon.core.files import read_json, sha256_of
-from avignon.core.imaging import png_rights
+from avignon.core.png import png_rights
 from avignon.core.records import Access, Rights, found_from, work_from
 from avignon.core.workspace import Workspace
 from avignon.recipe.load import load_recipe

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from avignon.core.imaging import png_fields
+from avignon.core.png import png_fields
 from avignon.core.workspace import Workspace
 from tests.support.paths import ROOT
 

@@ -61,14 +61,20 @@ def test_help_of_each_command() -> None:
     for name, command in cli.commands.items():
         with click.Context(command, info_name=name) as context:
             text = command.get_help(context)
-        assert (command.help or "").strip().endswith((".", "rights.", "reached."))
-        assert "--workspace" in text or name in ("works", "doctor", "catalog")
+        assert (command.help or "").strip().endswith(".")
+        assert "--workspace" in text or name in ("works", "doctor", "catalog", "recipes", "new")
 
 
-def test_library_example() -> None:
-    """The README's library example imports what it says."""
-    code = "from avignon import pipeline; from avignon.recipe.load import load_recipe; assert callable(pipeline.run) and callable(load_recipe)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+@pytest.mark.slow
+def test_library_example(tmp_path: Path) -> None:
+    """The README's library example runs as it stands."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (example,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "from avignon" in block)
+    (tmp_path / "example.py").write_text(example, encoding="utf-8")
+    done = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "runs/demo/contact/index.html"
+    assert (tmp_path / "runs/demo/contact/index.html").is_file()
 
 
 def test_recipes_open_with_what_they_do() -> None:

@@ -19,9 +19,9 @@ from avignon.core.errors import InputError, WorkspaceError
 from avignon.core.events import Event
 from avignon.core.workspace import Workspace
 from avignon.museums.http import USER_AGENT
-from tests.stages.test_collect import PAIR, pair
 from tests.support import Asked, Reply, images
 from tests.support.museum import Fault, LocalMuseum, draw, fill
+from tests.support.pairs import PAIR, pair
 
 FIRST = "30228"
 """The work whose image the faults meet."""

@@ -15,12 +15,13 @@ from avignon import pipeline
 from avignon.adapters import files
 from avignon.adapters.formats import diffusers as lora_format
 from avignon.core.errors import AdapterError, WorkspaceError
-from avignon.core.events import Event, Reporter
+from avignon.core.events import Event, Reporter, StageProgress
 from avignon.core.files import sha256_of
+from avignon.core.settings import ABSENT, Section
 from avignon.core.workspace import Workspace
 from avignon.models.stable_diffusion.model import StableDiffusion
 from avignon.recipe.load import load_recipe
-from avignon.recipe.schema import ABSENT, Recipe, Section, Train
+from avignon.recipe.schema import Recipe, Train
 from tests.support.bases import load_base
 from tests.support.hub import LocalHub, take_for_the_hub
 from tests.support.paths import FIXTURES
@@ -57,7 +58,7 @@ def said(events: list[Event], kind: str) -> list[str]:
 
 def steps_taken(events: list[Event]) -> list[int]:
     """The training steps that were taken."""
-    return [event.done for event in events if event.stage == "train" and ": loss" in event.text]
+    return [event.done for event in events if isinstance(event, StageProgress) and ": loss" in event.text]
 
 
 def pictures_made(events: list[Event]) -> int:
@@ -495,7 +496,7 @@ def test_an_unfinished_training_survives_another_recipe(tmp_path: Path, tiny_sd:
     """A training that was broken off goes on where it was, though a recipe of other adapters ran in between."""
 
     def listen(event: Event) -> None:
-        if event.kind == "progress" and event.stage == "train" and event.done == 3:
+        if isinstance(event, StageProgress) and event.stage == "train" and event.done == 3:
             raise KeyboardInterrupt
 
     recipe = small(tmp_path / "a", tiny_sd)

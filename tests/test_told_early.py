@@ -10,18 +10,18 @@ import pytest
 import safetensors.torch
 import torch
 
-from avignon import pipeline
+from avignon import checks, pipeline
 from avignon.adapters import files, inject
 from avignon.adapters.formats import diffusers as lora_format
 from avignon.core.errors import AdapterError, AvignonError, ModelError, RecipeError
 from avignon.core.events import Event, Reporter
 from avignon.recipe.load import load_recipe
-from avignon.recipe.schema import Ranks, Recipe
+from avignon.recipe.schema import Base, Ranks, Recipe
 from avignon.stages import train
 from tests.support.bases import TARGETS, load_base
+from tests.support.commands import python
 from tests.support.runs import carried, small_recipe
 from tests.support.tiny_sd import make_tiny_sd
-from tests.test_bad_input import python
 
 SILENT = Reporter("test", lambda _: None)
 
@@ -135,9 +135,9 @@ def test_sharded_base_is_read_whole(guest: Path, tiny_sd: Path, tmp_path: Path) 
         safetensors.torch.save_file({key: held[key] for key in keys}, part)
     whole.unlink()
     recipe = with_guest(tmp_path, base, guest)
-    pipeline._check_files(recipe)
+    checks.check_files(recipe)
     part.write_bytes(b"damaged")
-    pipeline._check_files(recipe)
+    checks.check_files(recipe)
 
 
 def refused_by_train(recipe: Recipe, folder: Path) -> str:
@@ -162,7 +162,7 @@ def test_base_that_was_yet_to_be_fetched(
     own = shutil.copytree(guest, tmp_path / "guest")
     SPOILT["wider"][0](own)
     recipe = with_guest(tmp_path, tiny_sd, own)
-    monkeypatch.setattr(pipeline, "_base_folder", lambda recipe: None)
+    monkeypatch.setattr(Base, "folder", None)
     assert "made for another base: " in refused_by_train(recipe, tmp_path)
     SPOILT["half"][0](own)
     shutil.rmtree(tmp_path / "runs")
@@ -182,7 +182,7 @@ def test_usable_adapter_is_taken(guest: Path, tiny_sd: Path, tmp_path: Path) -> 
 CODE = """
 import sys
 from pathlib import Path
-from avignon import pipeline
+from avignon import checks, pipeline
 from avignon.recipe.load import load_recipe as load
 heard = []
 pipeline.run(load(Path(sys.argv[1])), Path(sys.argv[2]), heard.append, until="generate")
@@ -222,7 +222,7 @@ def test_encoder_that_is_incomplete(tiny_sd: Path, tmp_path: Path, name: str, sa
 @pytest.mark.parametrize("name", ["", " ", "two\nlines", "a\x00b"])
 def test_names_that_cannot_be_shown(tiny_sd: Path, tmp_path: Path, name: str) -> None:
     """B9: an adapter's name needs something to be seen, in one line."""
-    with pytest.raises(RecipeError, match=r"generate\.adapters: .* is no name") as refused:
+    with pytest.raises(RecipeError, match=r"generate\.adapters: .* is not a name") as refused:
         small_recipe(tmp_path, tiny_sd, generate={"adapters": {name: "x"}})
     assert "\n" not in str(refused.value)
 

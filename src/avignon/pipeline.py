@@ -1,88 +1,134 @@
-"""A run: the stages in their order, what each depends on, and what is still up to date.
+"""A run: the table of stages, what each depends on, and what is still up to date.
 
 This page shows the whole house at work: a stage's inputs are the recipe's values that it reads, the files of the user's
 that it reads, and the outputs of its parents. It runs when their hash, or a hash of its outputs, has changed.
 """
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from avignon import __version__
-from avignon.adapters.formats import diffusers
-from avignon.core import distributed, imaging, prompts
-from avignon.core.events import Event, Reporter
-from avignon.core.files import digest, sha256_of, storing, write_text
+from avignon.core import distributed
 from avignon.core.naming import shown
-from avignon.core.workspace import Workspace
-from avignon.models.registry import local_folder
-from avignon.recipe.schema import SCHEMA, FolderMuseum, Recipe
-from avignon.stages.curate import least_edge
+from avignon.museums import registry
+
+if TYPE_CHECKING:  # The command line lists its commands from the table: what takes long to load is loaded by `run`.
+    from avignon.core.events import Listener
+    from avignon.core.workspace import Workspace
+    from avignon.recipe.schema import Recipe
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: the module of its name, the stages whose files it reads, and what else it depends on."""
+    """A row of the table: the module of its name does the work."""
 
     name: str
+    help: str
+    """What it does, in a sentence."""
     parents: tuple[str, ...]
+    """The stages whose files it reads."""
+    outputs: Callable[["Workspace"], Iterable[Path]]
+    """The files that it writes, with folders and scraps among them."""
     sections: tuple[str, ...]
     """The parts of the recipe that it reads."""
-    depends: Callable[[Recipe], Sequence[object]] = lambda _: ()
+    depends: Callable[["Recipe"], Sequence[object]] = lambda _: ()
     """What else it depends on: the user's files, values of other parts."""
     shared: bool = False
-    """Whether several processes do it together; the others are the first one's alone."""
+    """Whether several processes do it together; the others are the main process's alone."""
 
-    def inputs(self, recipe: Recipe, space: Workspace) -> str:
+    def inputs(self, recipe: "Recipe", space: "Workspace") -> str:
         """One hash over everything that the stage's outputs follow from."""
+        from avignon.core.files import digest
+        from avignon.recipe.schema import SCHEMA
+
         return digest([SCHEMA, recipe.chosen(*self.sections), *self.depends(recipe), self._parents(space)])
 
-    def is_current(self, recipe: Recipe, space: Workspace) -> bool:
+    def is_current(self, recipe: "Recipe", space: "Workspace") -> bool:
         """Whether it need not run: its inputs and outputs are those of its last run, be it one of avignon 0.1.0."""
-        earlier = digest([[recipe.as_in_schema_1(*self.sections), *self.depends(recipe)], self._parents(space)])
-        return any(space.is_current(self.name, inputs) for inputs in (self.inputs(recipe, space), earlier))
+        from avignon.core.files import digest
 
-    def _parents(self, space: Workspace) -> list[str]:
+        earlier = digest([[recipe.as_in_schema_1(*self.sections), *self.depends(recipe)], self._parents(space)])
+        hashes = (self.inputs(recipe, space), earlier)
+        return any(space.is_current(self.name, inputs, self.outputs(space)) for inputs in hashes)
+
+    def _parents(self, space: "Workspace") -> list[str]:
         return [space.made_by(parent) for parent in self.parents]
 
-    def run(self, recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
+    def work(self, recipe: "Recipe", space: "Workspace", listener: "Listener") -> None:
         """Do the stage's work. Its module is loaded here and not before: training and generating need torch."""
-        importlib.import_module(f"avignon.stages.{self.name}").run(recipe, space, reporter)
+        from avignon.core.events import Reporter
+
+        importlib.import_module(f"avignon.stages.{self.name}").run(recipe, space, Reporter(self.name, listener))
 
 
 STAGES = (
-    Stage("collect", (), ("museum", "artists", "collect"), lambda r: (_decisions(r), _folders(r))),
-    Stage("curate", ("collect",), ("curate", "artists"), lambda r: (least_edge(r), _decisions(r))),
-    Stage("prepare", ("curate",), ("prepare", "artists"), lambda r: (r.base.resolution,)),
+    Stage(
+        "collect",
+        "Find the artists' works in the museum and fetch the images.",
+        parents=(),
+        outputs=lambda space: {*space.works.rglob("*")} - {space.ledger},
+        sections=("museum", "artists", "collect"),
+        depends=lambda recipe: (_decisions(recipe), _folders(recipe)),
+    ),
+    Stage(
+        "curate",
+        "Decide which works to train on; write the ledger.",
+        parents=("collect",),
+        outputs=lambda space: (space.ledger, *space.contact.rglob("*")),
+        sections=("curate", "artists"),
+        depends=lambda recipe: (recipe.least_edge, _decisions(recipe)),
+    ),
+    Stage(
+        "prepare",
+        "Crop, resample and caption the kept works.",
+        parents=("curate",),
+        outputs=lambda space: space.dataset.rglob("*"),
+        sections=("prepare", "artists"),
+        depends=lambda recipe: (recipe.base.resolution,),
+    ),
     Stage(
         "train",
-        ("prepare",),
-        ("train", "artists", "base", "seed"),
-        lambda r: (_base(r), *([r.painted_in_training, _sources(r)] if r.painted_in_training else ())),
+        "Train the LoRA adapters.",
+        parents=("prepare",),
+        outputs=lambda space: space.adapters.rglob("*"),
+        sections=("train", "artists", "base", "seed"),
+        depends=lambda recipe: (_base(recipe), *_painted_in_training(recipe)),
         shared=True,
     ),
     Stage(
         "generate",
-        ("prepare", "train"),
-        ("generate", "base", "seed", "name"),
-        lambda r: (r.adapter_names, _base(r), _external(r), _sources(r)),
+        "Make the series of pictures.",
+        parents=("prepare", "train"),
+        outputs=lambda space: space.series.rglob("*"),
+        sections=("generate", "base", "seed", "name"),
+        depends=lambda recipe: (recipe.adapter_names, _base(recipe), _external(recipe), _sources(recipe)),
         shared=True,
     ),
-    Stage("evaluate", ("prepare", "generate"), ("artists", "evaluate"), lambda r: (_local(r.evaluate.encoder),)),
+    Stage(
+        "evaluate",
+        "Measure the series.",
+        parents=("prepare", "generate"),
+        outputs=lambda space: (space.report,),
+        sections=("artists", "evaluate"),
+        depends=lambda recipe: (_local(recipe.evaluate.encoder),),
+    ),
     Stage(
         "exhibit",
-        ("curate", "prepare", "train", "generate", "evaluate"),
-        ("exhibit", "artists", "name"),
-        lambda _: (__version__,),
+        "Make the page.",
+        parents=("curate", "prepare", "train", "generate", "evaluate"),
+        outputs=lambda space: space.exhibition.rglob("*"),
+        sections=("exhibit", "artists", "name"),
+        depends=lambda _: (__version__,),
     ),
 )
 
 NAMES = tuple(stage.name for stage in STAGES)
 
 
-def run(recipe: Recipe, folder: Path, listener: Callable[[Event], None], *, until: str = NAMES[-1]) -> Workspace:
+def run(recipe: "Recipe", folder: Path, listener: "Listener", *, until: str = NAMES[-1]) -> "Workspace":
     """Carry a recipe through its stages up to `until`, doing again only what is not up to date.
 
     Args:
@@ -94,97 +140,68 @@ def run(recipe: Recipe, folder: Path, listener: Callable[[Event], None], *, unti
     Raises:
         InputError: the user's input or surroundings are at fault; everything done before is kept.
     """
+    from avignon import checks
+    from avignon.core.events import Reporter, StageDone, StageSkipped, StageStarted
+    from avignon.core.files import storing, write_text
+    from avignon.core.workspace import Workspace
+
     space = Workspace(folder / recipe.name)
-    wanted = STAGES[: NAMES.index(until) + 1]
-    _check_files(recipe)
-    if any(stage.name == "train" for stage in wanted):  # The stages before it go on without a base.
-        from avignon.models import loading  # Here, because it brings the hub's client, which takes a while to load.
+    names = NAMES[: NAMES.index(until) + 1]
+    wanted = STAGES[: len(names)]
+    checks.check_files(recipe)
+    if "train" in names:  # The stages before it go on without a base.
+        from avignon.models import loading  # It loads the hub's client, which takes a while.
 
         loading.check_local(recipe.base, recipe.generate)
     if not distributed.is_main_process():
         _assist(recipe, space, wanted)
-        distributed.part()
+        distributed.shutdown()
         return space
     with space.locked():
         write_text(space.recipe, recipe.to_toml())
-        _warn_of_markup(recipe, wanted, listener)
+        if "generate" in names:
+            checks.warn_of_markup(recipe, Reporter("generate", listener))
         for stage in wanted:
             inputs, current = stage.inputs(recipe, space), stage.is_current(recipe, space)
             if stage.shared:
-                distributed.agree(current)
+                distributed.broadcast(current)
             if current:
-                listener(Event(stage.name, "skipped", "up to date"))
+                listener(StageSkipped(stage.name))
                 continue
-            listener(Event(stage.name, "start"))
+            listener(StageStarted(stage.name))
             with storing(space.root):
-                stage.run(recipe, space, Reporter(stage.name, listener))
-                space.record(stage.name, inputs)
-            listener(Event(stage.name, "done"))
-    distributed.part()
+                stage.work(recipe, space, listener)
+                space.record(stage.name, inputs, stage.outputs(space))
+            listener(StageDone(stage.name))
+    distributed.shutdown()
     return space
 
 
-def _check_files(recipe: Recipe) -> None:
-    """What the user's own files lack is told before anything is fetched, and hours of training lead up to them."""
-    for image in _images(recipe):
-        imaging.size_of(image)
-    base = local_folder(recipe.base.model)
-    layers = diffusers.layers_in(base) if base and recipe.generate.adapters else {}
-    for folder in recipe.generate.adapters.values():
-        path = Path(folder) / diffusers.WEIGHTS_FILE
-        if layers:
-            diffusers.check_fit(path, layers)
-        else:  # Whether it fits a base that is yet to be fetched, `train` tells before it trains.
-            diffusers.factors(path)
-    encoder = Path(recipe.evaluate.encoder)
-    if encoder.is_absolute():
-        from avignon.models import hub  # Here, because it takes a while to load.
-
-        hub.described(encoder / "config.json", "no encoder in transformers' format")
-        hub.check_weights(encoder, "model")
-
-
-def _warn_of_markup(recipe: Recipe, wanted: Sequence[Stage], listener: Callable[[Event], None]) -> None:
-    """Say once, and early, what in the prompts is read as letters though other programs read more."""
-    settings = recipe.generate
-    texts = {f"generate.scenes.{number}.prompt": scene.prompt for number, scene in enumerate(settings.scenes)}
-    texts |= {"generate.negative_prompt": settings.negative_prompt}
-    texts |= {f"artists.{number}.trigger": artist.trigger for number, artist in enumerate(recipe.artists)}
-    found = [f"{piece!r} ({field})" for field, text in texts.items() for piece in prompts.markup(text)]
-    if found and "generate" in [stage.name for stage in wanted]:
-        Reporter("generate", listener).warn(
-            f"read as letters: {', '.join(found)}; prompts have no weights, adapters, alternatives or parts here: "
-            "adapters are mixed by generate.weights or generate.path_adapters"
-        )
-
-
-def _assist(recipe: Recipe, space: Workspace, wanted: Sequence[Stage]) -> None:
-    """Take part in the stages that several processes do together; what is up to date is the first one's word."""
+def _assist(recipe: "Recipe", space: "Workspace", wanted: Sequence[Stage]) -> None:
+    """Take part in the stages that several processes do together; the main process says what is up to date."""
     for stage in wanted:
-        if stage.shared and not distributed.agree(True):
-            stage.run(recipe, space, Reporter(stage.name, lambda _: None))
+        if stage.shared and not distributed.broadcast(True):
+            stage.work(recipe, space, lambda _: None)
 
 
-def _decisions(recipe: Recipe) -> dict[str, str]:
-    files = {artist.slug: Path(artist.decisions) for artist in recipe.artists if artist.decisions}
-    return {name: sha256_of(path) if path.is_file() else "" for name, path in files.items()}
+def _decisions(recipe: "Recipe") -> dict[str, str]:
+    return {artist.slug: _sha256(Path(artist.decisions)) for artist in recipe.artists if artist.decisions}
 
 
-def _folders(recipe: Recipe) -> list[Any]:
+def _folders(recipe: "Recipe") -> list[Any]:
     """Names, sizes and times of the user's own scans, and of images added by hand."""
-    museums = [museum for museum in map(recipe.museum_of, recipe.artists) if isinstance(museum, FolderMuseum)]
-    added = [artist.originals for artist in recipe.artists if artist.originals]
-    return [_state(Path(folder)) for folder in (*(museum.path for museum in museums), *added)]
+    museums = [registry.folder_of(recipe.museum_of(artist)) for artist in recipe.artists]
+    added = [artist.originals for artist in recipe.artists]
+    return [_state(Path(folder)) for folder in (*museums, *added) if folder]
 
 
-def _state(root: Path) -> list[Any]:
-    files = sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else []
-    return [[shown(p.relative_to(root).as_posix()), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
+def _base(recipe: "Recipe") -> list[Any]:
+    return _state(recipe.base.folder) if recipe.base.folder else []
 
 
-def _base(recipe: Recipe) -> list[Any]:
-    folder = local_folder(recipe.base.model)
-    return _state(folder) if folder else []
+def _painted_in_training(recipe: "Recipe") -> tuple[Any, ...]:
+    painted = recipe.painted_in_training
+    return (painted, _sources(recipe)) if painted else ()
 
 
 def _local(model: str) -> list[Any]:
@@ -192,14 +209,22 @@ def _local(model: str) -> list[Any]:
     return _state(Path(model)) if Path(model).is_absolute() else []
 
 
-def _images(recipe: Recipe) -> list[Path]:
-    return [Path(scene.image) for scene in recipe.generate.scenes if scene.image]
-
-
-def _sources(recipe: Recipe) -> list[str]:
+def _sources(recipe: "Recipe") -> list[str]:
     """The pictures that scenes begin from."""
-    return [sha256_of(path) if path.is_file() else "" for path in _images(recipe)]
+    return [_sha256(Path(scene.image)) for scene in recipe.generate.scenes if scene.image]
 
 
-def _external(recipe: Recipe) -> list[Any]:
+def _external(recipe: "Recipe") -> list[Any]:
     return [_state(Path(folder)) for folder in recipe.generate.adapters.values()]
+
+
+def _state(root: Path) -> list[Any]:
+    """Name, size and time of every file in a folder."""
+    files = sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else []
+    return [[shown(p.relative_to(root).as_posix()), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
+
+
+def _sha256(path: Path) -> str:
+    from avignon.core.files import sha256_of
+
+    return sha256_of(path) if path.is_file() else ""

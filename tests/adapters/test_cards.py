@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from avignon.adapters import cards
-from avignon.core.imaging import png_bytes
+from avignon.core.png import png_bytes
 from avignon.recipe.schema import Artist
 
 HOMER = Artist(name="Winslow Homer", works=2, trigger="homer")

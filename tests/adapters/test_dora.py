@@ -17,7 +17,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from avignon.adapters import files, inject, layers, mix
 from avignon.adapters.formats import diffusers as lora_format
 from avignon.core.errors import AdapterError
-from avignon.core.events import Event, Reporter
+from avignon.core.events import Event, Reporter, StageProgress
 from avignon.core.records import Frame
 from avignon.core.workspace import Workspace
 from avignon.generation import sampler as painting
@@ -423,7 +423,7 @@ def test_killed_training_goes_on(whole: tuple[Recipe, Workspace, Tensors], tmp_p
     recipe, space = prepared(tmp_path, tiny_sd)
 
     def listen(event: Event) -> None:
-        if event.kind == "progress" and event.done == 3:
+        if isinstance(event, StageProgress) and event.done == 3:
             raise Stop
 
     with pytest.raises(Stop):

@@ -23,18 +23,18 @@ from tests.support.runs import carried, write_recipe
 pytestmark = pytest.mark.slow
 
 
-MEETING = """
+BARRIER = """
 import sys, time
 from pathlib import Path
-from avignon.core import distributed as processes
+from avignon.core import distributed
 came = Path(sys.argv[1])
-assert processes.agree(processes.rank()) == 0
-if not processes.is_first():
+assert distributed.broadcast(distributed.process_index()) == 0
+if not distributed.is_main_process():
     time.sleep(2)
     came.touch()
-processes.meet()
-assert came.exists(), "the first went on alone"
-processes.part()
+distributed.barrier()
+assert came.exists(), "the main process went on alone"
+distributed.shutdown()
 """
 
 
@@ -181,21 +181,21 @@ def test_batch_must_be_shared_evenly(tmp_path: Path, tiny_sd: Path) -> None:
     assert "train.batch: 3 cannot be shared evenly by 2 processes" in output
 
 
-def test_meeting_waits_for_all(tmp_path: Path) -> None:
+def test_barrier_waits_for_all(tmp_path: Path) -> None:
     """Behind the barrier is what the last to come has done before it."""
-    script = tmp_path / "meeting.py"
-    script.write_text(MEETING, encoding="utf-8")
+    script = tmp_path / "barrier.py"
+    script.write_text(BARRIER, encoding="utf-8")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     met = subprocess.run([*launch, str(script), str(tmp_path / "came")], capture_output=True, text=True, timeout=200)
     assert met.returncode == 0, met.stderr
 
 
-def test_alone_is_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_single_process_is_main(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a launcher there is one process, and its word is its own."""
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     assert distributed.is_main_process()
-    assert distributed.count() == 1
-    assert distributed.agree("word") == "word"
-    assert distributed.told(lambda: "word") == "word"
-    distributed.meet()
+    assert distributed.num_processes() == 1
+    assert distributed.broadcast("word") == "word"
+    assert distributed.broadcast_from_main(lambda: "word") == "word"
+    distributed.barrier()

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from avignon.core import imaging
+from avignon.core import formats, imaging, png
 from avignon.core.errors import ImageError
 from avignon.curation import quality
 from tests.support import images, tiffs
@@ -222,8 +222,8 @@ SUFFIXED = {
 
 def test_every_suffix_has_a_format_that_is_read() -> None:
     """The names that a folder is searched for are those of the formats that are read, and no format has none (C2)."""
-    assert set(SUFFIXED) == set(imaging.SUFFIXES)
-    assert set(SUFFIXED.values()) == set(imaging.FORMATS)
+    assert set(SUFFIXED) == set(formats.SUFFIXES)
+    assert set(SUFFIXED.values()) == set(formats.FORMATS)
 
 
 @pytest.mark.parametrize("suffix", [suffix for suffix, form in SUFFIXED.items() if form != "HEIF"])
@@ -480,7 +480,7 @@ def test_profile_of_another_kind_is_left_out(mode: str, form: str, profile: str)
     image = imaging.load(content)
     assert close(seen(image), *wanted(mode), by=10)
     assert "icc_profile" not in image.info
-    with Image.open(io.BytesIO(imaging.png_bytes(image))) as kept:
+    with Image.open(io.BytesIO(png.png_bytes(image))) as kept:
         assert "icc_profile" not in kept.info
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from avignon.core import imaging
+from avignon.core import imaging, pages, png
 from avignon.core.errors import ImageError
 from tests.support import images
 from tests.support.museum import draw
@@ -253,43 +253,43 @@ FIELDS = {"prompt": "a “boat” – été 富士", "weights": {"homer": 0.5}, 
 def test_png_carries_its_parameters(tmp_path: Path) -> None:
     """A generated picture says how it was made, to people and programs, and by IPTC's word that a model made it."""
     path = tmp_path / "frame.png"
-    path.write_bytes(imaging.png_bytes(Image.new("RGB", (8, 8), RED), "a boat\nSteps: 30", FIELDS))
+    path.write_bytes(png.png_bytes(Image.new("RGB", (8, 8), RED), "a boat\nSteps: 30", FIELDS))
     with Image.open(path) as image:
         image.load()
         text = getattr(image, "text", {})
         assert text["parameters"] == "a boat\nSteps: 30"
         assert json.loads(text["avignon"]) == FIELDS
         assert "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia" in text["XML:com.adobe.xmp"]
-    assert imaging.png_fields(path) == FIELDS
+    assert png.png_fields(path) == FIELDS
 
 
 def test_prepared_png_says_nothing_of_a_model(tmp_path: Path) -> None:
     """A training image is no model's work and carries no such mark; the same picture is the same bytes."""
-    content = imaging.png_bytes(Image.new("RGB", (8, 8), RED))
+    content = png.png_bytes(Image.new("RGB", (8, 8), RED))
     assert b"trainedAlgorithmicMedia" not in content
-    assert content == imaging.png_bytes(Image.new("RGB", (8, 8), RED))
+    assert content == png.png_bytes(Image.new("RGB", (8, 8), RED))
     (tmp_path / "plain.png").write_bytes(content)
-    assert imaging.png_fields(tmp_path / "plain.png") is None
+    assert png.png_fields(tmp_path / "plain.png") is None
 
 
 def test_damaged_png_has_no_fields(tmp_path: Path) -> None:
     """Whatever is cut off or overwritten, the fields are those written or None."""
-    content = imaging.png_bytes(Image.effect_noise((24, 24), 50).convert("RGB"), "a boat", FIELDS)
+    content = png.png_bytes(Image.effect_noise((24, 24), 50).convert("RGB"), "a boat", FIELDS)
     path = tmp_path / "frame.png"
     for length in (*range(0, len(content) - 40, 37), *range(len(content) - 40, len(content))):
         path.write_bytes(content[:length])
-        assert imaging.png_fields(path) is None, length
+        assert png.png_fields(path) is None, length
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for place in range(8, len(content), 41):
             path.write_bytes(content[:place] + b"\xff\x00" + content[place + 2 :])
-            assert imaging.png_fields(path) in (None, FIELDS)
-    assert imaging.png_fields(tmp_path / "none.png") is None
+            assert png.png_fields(path) in (None, FIELDS)
+    assert png.png_fields(tmp_path / "none.png") is None
 
 
 def test_webp_for_the_page_is_bounded() -> None:
     """A picture for the page has no more pixels than allowed and keeps its shape; a small one is not blown up."""
-    with Image.open(io.BytesIO(imaging.webp_bytes(draw(1, 400, 200), 100))) as image:
+    with Image.open(io.BytesIO(pages.webp_bytes(draw(1, 400, 200), 100))) as image:
         assert (image.format, image.size) == ("WEBP", (100, 50))
-    with Image.open(io.BytesIO(imaging.webp_bytes(draw(1, 40, 20), 100))) as image:
+    with Image.open(io.BytesIO(pages.webp_bytes(draw(1, 40, 20), 100))) as image:
         assert image.size == (40, 20)

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from avignon.core.errors import WorkspaceError
 from avignon.core.files import digest, read_json, replacing, sha256_of, storing, write_bytes, write_json, write_text
 from avignon.core.records import Access, Found, Original, Rights, Work, plain
 from avignon.core.workspace import Workspace
+from avignon.pipeline import NAMES, STAGES
 
 
 @pytest.fixture
@@ -25,6 +26,11 @@ def space(tmp_path: Path) -> Workspace:
     write_text(run.found, "{}\n")
     write_text(run.ledger, "museum\n")
     return run
+
+
+def outputs(space: Workspace, stage: str) -> Iterable[Path]:
+    """What a stage writes, by the table of stages."""
+    return STAGES[NAMES.index(stage)].outputs(space)
 
 
 def test_failure_keeps_the_old_file(tmp_path: Path) -> None:
@@ -132,19 +138,19 @@ def test_second_run_is_kept_out(space: Workspace) -> None:
 
 def test_finished_stage_is_current(space: Workspace) -> None:
     """A stage is up to date once it is recorded, for its inputs alone; the ledger is not collect's."""
-    assert not space.is_current("collect", "inputs")
-    space.record("collect", "inputs")
-    assert space.is_current("collect", "inputs")
-    assert not space.is_current("collect", "others")
-    assert not space.is_current("curate", "inputs")
+    assert not space.is_current("collect", "inputs", outputs(space, "collect"))
+    space.record("collect", "inputs", outputs(space, "collect"))
+    assert space.is_current("collect", "inputs", outputs(space, "collect"))
+    assert not space.is_current("collect", "others", outputs(space, "collect"))
+    assert not space.is_current("curate", "inputs", outputs(space, "curate"))
     write_text(space.ledger, "changed")
-    assert space.is_current("collect", "inputs")
+    assert space.is_current("collect", "inputs", outputs(space, "collect"))
 
 
 @pytest.mark.parametrize("harm", ["change", "delete", "add", "rename"])
 def test_changed_outputs_are_not_current(space: Workspace, harm: str) -> None:
     """An output that was changed, has vanished, came in addition or moved makes the stage due again."""
-    space.record("collect", "inputs")
+    space.record("collect", "inputs", outputs(space, "collect"))
     picture = space.works / "ann" / "1.jpg"
     match harm:
         case "change":
@@ -155,15 +161,15 @@ def test_changed_outputs_are_not_current(space: Workspace, harm: str) -> None:
             (space.works / "ann" / "2.jpg").write_bytes(b"other")
         case "rename":
             picture.rename(picture.with_name("3.jpg"))
-    assert not space.is_current("collect", "inputs")
+    assert not space.is_current("collect", "inputs", outputs(space, "collect"))
 
 
 def test_scraps_of_a_killed_run_do_not_count(space: Workspace) -> None:
     """A temporary file that a killed run left is no output, and the next sweep takes it."""
-    space.record("collect", "inputs")
+    space.record("collect", "inputs", outputs(space, "collect"))
     scrap = space.works / "ann" / ".part-2.jpg"
     scrap.write_bytes(b"half")
-    assert space.is_current("collect", "inputs")
+    assert space.is_current("collect", "inputs", outputs(space, "collect"))
     space.sweep(space.works, {space.found, space.ledger, space.works / "ann" / "1.jpg"})
     assert not scrap.exists()
 
@@ -171,12 +177,12 @@ def test_scraps_of_a_killed_run_do_not_count(space: Workspace) -> None:
 def test_children_depend_on_outputs(space: Workspace) -> None:
     """What a stage hands on changes with its outputs, and is nothing before it is done."""
     assert space.made_by("collect") == ""
-    space.record("collect", "one")
+    space.record("collect", "one", outputs(space, "collect"))
     first = space.made_by("collect")
-    space.record("collect", "two")
+    space.record("collect", "two", outputs(space, "collect"))
     assert space.made_by("collect") == first
     write_bytes(space.works / "ann" / "1.jpg", b"another")
-    space.record("collect", "two")
+    space.record("collect", "two", outputs(space, "collect"))
     assert space.made_by("collect") not in ("", first)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from avignon.core import imaging
+from avignon.core import png
 from avignon.core.errors import RecipeError
 from avignon.core.events import Reporter
 from avignon.core.files import write_bytes
@@ -98,7 +98,7 @@ def test_films_hang_beside_the_page(tmp_path: Path) -> None:
     wanted = recipe_of(exhibit={"films": ["grid", "strip", "gif"], "film_pace": 0.1})
     space = hang(wanted, tmp_path)
     for number, (file, frame) in enumerate(series_of(wanted).frames):
-        write_bytes(space.series / file, imaging.png_bytes(draw(number, 64, 64), "", {"stop": frame.stop}, RIGHTS))
+        write_bytes(space.series / file, png.png_bytes(draw(number, 64, 64), "", {"stop": frame.stop}, RIGHTS))
     assert hung(wanted, space) == ["grid.png", "scene-1-strip.png", "scene-1.gif", "scene-2-strip.png", "scene-2.gif"]
     links = [fields["href"] for fields in Reader(space.page.read_text(encoding="utf-8")).all("a")]
     assert {"films/grid.png", "films/scene-1.gif"} <= set(links)

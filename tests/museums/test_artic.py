@@ -6,17 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from avignon import museums, pipeline
+from avignon import pipeline
 from avignon.cli import main as cli
 from avignon.core.errors import FetchError, InputError
 from avignon.core.imaging import size_of
 from avignon.core.records import Access, Found
-from avignon.museums.artic import Artic
+from avignon.museums import http, registry
+from avignon.museums.artic import Artic, ArticMuseum
 from avignon.museums.http import USER_AGENT, Fetcher
 from avignon.museums.iiif import Images
-from avignon.museums.protocol import Name
+from avignon.museums.protocol import FetchSettings, Name
+from avignon.museums.settings import OnlineMuseum
 from avignon.recipe.load import load_recipe
-from avignon.recipe.schema import ArticMuseum, Collect, FolderMuseum
 from tests.support import Reply
 from tests.support.artic import LocalArtic
 
@@ -186,7 +187,7 @@ def test_works_lists_it(
 ) -> None:
     """`avignon works --artic` takes the same options."""
     monkeypatch.setattr(
-        "avignon.recipe.schema.ArticMuseum", lambda kind: ArticMuseum(kind=kind, api=server.api, pause=0)
+        "avignon.museums.artic.ArticMuseum", lambda kind: ArticMuseum(kind=kind, api=server.api, pause=0)
     )
     with pytest.raises(SystemExit) as left:
         cli.main(["works", "Winslow Homer", "--artic", "--open-only", "--like", "herring", "--csv"])
@@ -327,8 +328,8 @@ def test_pace_is_the_museums_unless_the_recipe_sets_one(
     text = text.replace('kind = "artic"\napi = "https://museum.test"', table)
     path.write_text(text, encoding="utf-8")
     recipe = load_recipe(path)
-    assert not isinstance(recipe.museum, FolderMuseum)
-    with museums.network("https://museum.test", recipe.collect, recipe.museum) as fetcher:
+    assert isinstance(recipe.museum, OnlineMuseum)
+    with http.client_of(recipe.museum, FetchSettings(pause=recipe.collect.pause)) as fetcher:
         assert fetcher._pause == pause
     again = tmp_path / "b.toml"
     again.write_text(recipe.to_toml(), encoding="utf-8")
@@ -379,7 +380,7 @@ def test_cached_widths_are_asked_for(server: LocalArtic, true: tuple[int, int], 
     record = server.records["artworks"][0]
     record["thumbnail"] = {**record["thumbnail"], "width": true[0], "height": true[1]}
     museum = ArticMuseum(kind="artic", api=server.api)
-    with museums.opened(museum, Collect(pause=0, max_edge=max_edge), lambda _: None) as opened:
+    with registry.opened(museum, FetchSettings(pause=0, max_edge=max_edge), lambda _: None) as opened:
         work = by_id(opened.find(Name("Winslow Homer")))["25800"].work
         received = opened.receive(work)
         assert "widths 843, 1686" in opened.source(work)
@@ -394,7 +395,7 @@ def test_listing_tells_warnings(
     many(server, 300)
     server.sorts = False
     monkeypatch.setattr(
-        "avignon.recipe.schema.ArticMuseum", lambda kind: ArticMuseum(kind=kind, api=server.api, pause=0)
+        "avignon.museums.artic.ArticMuseum", lambda kind: ArticMuseum(kind=kind, api=server.api, pause=0)
     )
     with pytest.raises(SystemExit):
         cli.main(["works", "Winslow Homer", "--artic", "--csv"])

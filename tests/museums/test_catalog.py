@@ -19,7 +19,7 @@ import pytest
 from avignon.cli import main as cli
 from avignon.core.errors import FetchError, InputError
 from avignon.core.files import cache_folder
-from avignon.curation.decisions import decisions_in
+from avignon.curation import decisions
 from avignon.museums import catalog
 from avignon.museums.http import USER_AGENT, Fetcher
 from avignon.museums.nga import Nga
@@ -419,7 +419,7 @@ def test_decisions_file_is_for_editing(capsys: Captured, wide: Ranged, tmp_path:
     path = tmp_path / "words.csv"
     command = ("works", "Fernand Leger", "--tables", tables(wide), "--decisions", path)
     listed(capsys, *command)
-    assert decisions_in(path) == {}
+    assert decisions.read(str(path)) == {}
     assert path.read_bytes().startswith(
         codecs.BOM_UTF8
     )  # C1: or Excel takes an accent for two letters, and saves them.
@@ -427,7 +427,7 @@ def test_decisions_file_is_for_editing(capsys: Captured, wide: Ranged, tmp_path:
     assert len(lines) == 1 + 5
     path.write_text("object_id,decision,reason\n701,drop,too small\n12,keep,\n", encoding="utf-8")
     listed(capsys, *command, "--open-only")
-    words = decisions_in(path)
+    words = decisions.read(str(path))
     assert {number: (word.verdict.word, word.reason) for number, word in words.items()} == {
         "701": ("drop", "too small"),
         "12": ("keep", ""),

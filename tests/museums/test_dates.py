@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from avignon.museums import dates
+from avignon.museums import date_words, dates
 from avignon.museums.dates import Years, known, read
 
 UNDERSTOOD: list[tuple[str, int | None, int | None]] = [
@@ -293,7 +293,7 @@ def test_every_short_range_ends_where_it_says() -> None:
     for first, ahead, dash in itertools.product(range(1850, 1950, 7), range(1, 60), "-–/"):
         last = first + ahead
         found = read(f"{first}{dash}{last % 100:02}")
-        if last % 100 > first % 100 or ahead <= dates.NEAR:
+        if last % 100 > first % 100 or ahead <= date_words.NEAR:
             assert found == Years(first, last)
         else:  # Over the turn of a century, and far: nobody shortens so. A month or nothing.
             assert found in (None, Years(first, first))
@@ -301,7 +301,7 @@ def test_every_short_range_ends_where_it_says() -> None:
 
 def test_further_words_never_make_an_end_earlier() -> None:
     """Whatever understood word is put before or behind a year, its end is that year, later, or open."""
-    vocabulary = dates._vocabulary()
+    vocabulary = date_words.vocabulary()
     phrases = [each for group in vocabulary["words"].values() for each in group]
     phrases += [each for part in vocabulary["parts"] for each in part["words"]]
     for phrase, place in itertools.product(phrases, ("{} 1885", "1885 {}", "1880, {} 1885", "1885 {} 1880")):
@@ -367,7 +367,7 @@ def test_years_of_death(text: str, year: int | None) -> None:
 
 def test_no_word_ends_another_act() -> None:
     """Whatever understood word is put before a later or earlier year, what goes on after 1930 does not end before."""
-    vocabulary = dates._vocabulary()["words"]
+    vocabulary = date_words.vocabulary()["words"]
     phrases = [each for group in vocabulary.values() for each in group]
     for phrase, place in itertools.product(
         phrases, ("after 1930, {} 1885", "cast from 1930; {} 1885", "{} after 1930")

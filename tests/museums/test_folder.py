@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from avignon.core.errors import ImageError, InputError
-from avignon.core.imaging import SUFFIXES
+from avignon.core.formats import SUFFIXES
 from avignon.core.records import Access, Found, plain
 from avignon.core.sheets import Columns
 from avignon.museums.files import files_of, unread
-from avignon.museums.folder import Folder, columns
+from avignon.museums.folder import Folder
+from avignon.museums.folder_index import columns
 from avignon.recipe.schema import Artist
 from tests.support import images
 from tests.support.paths import SHARED_ART

@@ -6,12 +6,9 @@ import pytest
 
 from avignon.core.errors import RecipeError
 from avignon.core.naming import slug, stem
-from avignon.core.records import Decision, Verdict
-from avignon.core.sheets import Columns
-from avignon.curation.decisions import DECISIONS, load_decisions
-from avignon.museums import folder
+from avignon.museums.settings import FolderMuseum, NgaMuseum
 from avignon.recipe.load import load_recipe
-from avignon.recipe.schema import FolderMuseum, NgaMuseum, Recipe
+from avignon.recipe.schema import Generate, Train
 from tests.support import scans
 from tests.support.paths import RECIPES
 
@@ -101,6 +98,38 @@ def test_unknown_rank_and_artists_museum_suggest_the_nearest(tmp_path: Path) -> 
     assert complaint(path) == "artists.0.museum.tabels: no such key; did you mean 'tables'?"
 
 
+RENAMED = {
+    f"{table}.{old}": new
+    for table, section in (("generate", Generate), ("train", Train))
+    for new, old in section.formerly.items()
+}
+
+
+def test_every_renamed_key_is_tried() -> None:
+    """The keys of avignon 0.1.0 that have another name today."""
+    assert RENAMED == {
+        "generate.voices": "path_adapters",
+        "generate.equal_voices": "equalize_adapters",
+        "generate.guidance": "guidance_scale",
+        "generate.steps": "num_inference_steps",
+        "generate.during": "weight_schedule",
+        "generate.blocks": "block_weights",
+        "train.schedule": "lr_schedule",
+        "train.watch_every": "eval_every",
+        "train.held_out": "validation_works",
+    }
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_renamed_key_names_the_new_one(tmp_path: Path, old: str, new: str) -> None:
+    """A key of before is one line that names the key of today, in a file and in --set."""
+    expected = f"{old}: this key is called {new!r} now"
+    assert complaint(scans.recipe(tmp_path), f"{old}=1") == expected
+    table, key = old.split(".")
+    text = f"{key} = 1\n" if table == "generate" else f"[{table}]\n{key} = 1\n"
+    assert complaint(scans.recipe(tmp_path, more=text)) == expected
+
+
 def test_strange_key_lists_the_known(tmp_path: Path) -> None:
     """A key like no other gets the list of those allowed."""
     assert complaint(written(tmp_path, "pause = 0", "zzz = 0")).startswith(
@@ -165,7 +194,7 @@ def test_strange_key_lists_the_known(tmp_path: Path) -> None:
         ),
         (
             "generate.block_weights={ann-other={middle=1.0}}",
-            "recipe: generate.block_weights.ann-other: 'middle' is no part of a UNet;",
+            "recipe: generate.block_weights.ann-other: 'middle' is not a part of the UNet;",
         ),
         ("generate.adapters={ann-other='x'}", "recipe: generate.adapters: 'ann-other' is the name of an adapter that"),
     ],
@@ -209,6 +238,15 @@ def test_missing_recipe_lists_its_neighbours(tmp_path: Path) -> None:
     scans.recipe(tmp_path, name="pair")
     assert complaint(tmp_path / "pear.toml") == f"no such recipe; {tmp_path} has pair.toml"
     assert complaint(tmp_path / "no" / "pear.toml") == "no such recipe"
+
+
+def test_unknown_name_lists_the_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name without an ending that is neither a file nor a shipped recipe is answered with both."""
+    monkeypatch.chdir(tmp_path)
+    names = ", ".join(sorted(path.stem for path in RECIPES.glob("*.toml")))
+    assert complaint(Path("dmeo")) == f"no such recipe; shipped by name are {names}"
+    scans.recipe(tmp_path, name="pair")
+    assert complaint(Path("dmeo")) == f"no such recipe; . has pair.toml; shipped by name are {names}"
 
 
 @pytest.mark.parametrize(
@@ -294,92 +332,11 @@ def test_relative_paths_start_at_the_recipe(tmp_path: Path, monkeypatch: pytest.
     assert load_recipe(path, ["base.model=some/model"]).base.model == "some/model"
 
 
-def decided(folder: Path, content: bytes) -> Recipe:
-    """The small recipe with a decisions file for its first artist."""
-    (folder / "words.csv").write_bytes(content)
-    return load_recipe(scans.recipe(folder), ["artists.0.decisions=words.csv"])
-
-
-def test_decisions_are_read(tmp_path: Path) -> None:
-    """A curator's words are read by column name, with or without reasons, with a byte order mark or none."""
-    content = "reason,object_id,decision\nthe best,1, Keep \n,2,drop\n".encode("utf-8-sig")
-    assert load_decisions(decided(tmp_path, content).artists[0]) == {
-        "1": Decision(Verdict.KEPT, "the best"),
-        "2": Decision(Verdict.REJECTED, ""),
-    }
-    assert load_decisions(decided(tmp_path, b"object_id,decision\n").artists[1]) == {}
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (b"object_id,word\n1,keep\n", "column decision is missing; there are: object_id, word"),
-        (b"", "columns object_id and decision are missing; there is none"),
-        (b"object_id,verdict\n1,keep\n", "no such column 'verdict'; did you mean 'decision'?"),
-        (b"Objekt-ID;Endentscheidung\n1;keep\n", "no such column 'Endentscheidung'; did you mean 'decision'?"),
-        (
-            b"Objekt-ID;Entscheidung\n1;behalten\n",
-            "line 2: decision: 'behalten' is not allowed; it is keep, drop",
-        ),
-        (
-            b"object_id,decision\n1,keep\n2,perhaps\n",
-            "line 3: decision: 'perhaps' is not allowed; it is keep, drop or empty",
-        ),
-        (b"object_id,decision\n1;keep\n", "line 2: '1;keep' is one field; separate its fields as the first line's are"),
-        (b"object_id;decision\n1,drop,;\n", "line 2: '1,drop,' is one field; separate its fields as the first line's"),
-        (b"object_id,decison\n1,keep\n", "no such column 'decison'; did you mean 'decision'?"),
-        (b"object_id,decision,Decision (new)\n1,,keep\n", "no such column 'Decision (new)'; did you mean 'decision'?"),
-        (b"object_id,decision\n,keep\n", "line 2: object_id is empty"),
-        (b"object_id,decision\n1,keep\n1,drop\n", "line 3: object_id '1' is decided on twice"),
-        ("object_id,decision,reason\n1,keep,schön\n".encode("latin-1"), "line 2: not UTF-8 ('schön'"),
-        (b'object_id,decision\n"1"x,keep\n', "line 2: not CSV: "),
-    ],
-)
-def test_bad_decisions_are_told_on_loading(tmp_path: Path, content: bytes, expected: str) -> None:
-    """A slip in a decisions file is named by file and line before anything is fetched."""
-    with pytest.raises(RecipeError) as caught:
-        decided(tmp_path, content)
-    assert str(caught.value).startswith(f"{tmp_path / 'words.csv'}: {expected}")
-
-
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-@pytest.mark.parametrize(
-    "text",
-    [
-        "object_id;decision;reason;title\r\n1;keep;schön;Sea, at noon\r\n2;drop\r\n3;;;\r\n;;;\r\n",
-        "sep=;\nobject_id;decision;reason\n1;keep;schön\n2;drop;\n",
-        "Object ID\tDecision\tReason\r1\tKEEP\tschön\r2\tdrop\t\r",
-        'object_id,decision,reason,title\r\n"1,keep,schön,""Sea, at noon"""\r\n2,drop,,Boat\r\n',
-        "Objekt-ID;Entscheidung;Begründung\n1;keep;schön\n2;drop;\n",
-        "identifiant;Décision;motif\n1;keep;schön\n2;drop;\n",
-        "dc:identifier;Decisione;Motivazione\n1;keep;schön\n2;drop;\n",
-    ],
-)
-def test_decisions_from_excel(tmp_path: Path, text: str, encoding: str) -> None:
-    """C1: the curator's file is read as a spreadsheet saves it, even from one that took each line for one cell."""
-    assert load_decisions(decided(tmp_path, text.encode(encoding)).artists[0]) == {
-        "1": Decision(Verdict.KEPT, "schön"),
-        "2": Decision(Verdict.REJECTED, ""),
-    }
-
-
-def test_columns_of_decisions() -> None:
-    """What an index may call an object's id, a decisions file may, too; all names differ from each other."""
-    assert set(folder.columns().names["object_id"]) == set(DECISIONS.names["object_id"])
-    assert len(DECISIONS.by_key) == sum(len(Columns("one", {n: o}, ()).by_key) for n, o in DECISIONS.names.items())
-
-
 @pytest.mark.parametrize("path", ["", "  "])
 def test_folder_without_a_path_is_refused(tmp_path: Path, path: str) -> None:
     """A folder's empty path is not the recipe's own directory."""
     text = complaint(scans.recipe(tmp_path), f"museum.path='{path}'")
     assert text.startswith(f"museum.path: {path!r} is not allowed; string should ")
-
-
-def test_missing_decisions_are_told(tmp_path: Path) -> None:
-    """A decisions file that is not there is an error, not an empty list."""
-    text = complaint(scans.recipe(tmp_path), "artists.0.decisions=words.csv")
-    assert text == f"{tmp_path / 'words.csv'}: decisions cannot be read: No such file or directory"
 
 
 def test_slug_and_stem() -> None:

@@ -11,48 +11,21 @@ import pytest
 
 from avignon import pipeline
 from avignon.core.errors import FetchError, InputError, RecipeError, RightsError, TurnedAway
-from avignon.core.events import Event, Reporter
+from avignon.core.events import Event, Reporter, StageProgress
 from avignon.core.files import sha256_of
 from avignon.core.imaging import size_of
 from avignon.core.records import Found
 from avignon.core.workspace import Workspace
+from avignon.curation import ledger
+from avignon.museums.by_hand import MOST_REFUSALS
 from avignon.recipe.load import load_recipe
 from avignon.recipe.schema import Recipe
-from avignon.stages import collect, curate
+from avignon.stages import collect
 from tests.support import scans
 from tests.support.artic import LocalArtic
 from tests.support.museum import Fault, LocalMuseum, draw, fill
+from tests.support.pairs import pair
 from tests.support.paths import RECIPES
-
-PAIR = """
-[museum]
-tables = "{tables}"
-
-[[artists]]
-name = "Winslow Homer"
-find = [1401]
-works = 4
-trigger = "in the style of winslow homer"
-
-[[artists]]
-name = "Juan Gris"
-find = [1359]
-works = 3
-trigger = "in the style of juan gris"
-
-[base]
-model = "embedded"
-resolution = 64
-
-[collect]
-pause = 0
-reserve = 2
-max_edge = 128
-timeout = 5
-
-[generate]
-scenes = [{{ prompt = "a boat" }}]
-"""
 
 
 @pytest.fixture
@@ -61,13 +34,6 @@ def stocked() -> Iterator[LocalMuseum]:
     with LocalMuseum() as server:
         fill(server)
         yield server
-
-
-def pair(folder: Path, server: LocalMuseum, *overrides: str) -> Recipe:
-    """Homer and Gris, small."""
-    path = folder / "pair.toml"
-    path.write_text(PAIR.format(tables=f"{server.url}/data"), encoding="utf-8")
-    return load_recipe(path, overrides)
 
 
 class Run:
@@ -251,7 +217,7 @@ def test_passing_trouble_is_not_for_ever(run: Run, stocked: LocalMuseum, tmp_pat
     with pytest.raises(FetchError) as caught:
         run.carry(recipe)
     text = str(caught.value)
-    assert text.startswith("Winslow Homer: 4 works are wanted, but of 6 images 3 could not be had (first: 'The Boat")
+    assert text.startswith("Winslow Homer: 4 works are wanted, but of 6 images 3 are unavailable (first: 'The Boat")
     assert "404" in text
     assert text.endswith("what came is kept: run again, raise collect.reserve, or lower works")
     before = stocked.asked_for("default.jpg")
@@ -264,7 +230,7 @@ def test_interrupted_run_goes_on(run: Run, stocked: LocalMuseum, tmp_path: Path)
     recipe = pair(tmp_path, stocked)
 
     def interrupt(event: Event) -> None:
-        if event.kind == "progress" and event.text.startswith("Juan Gris") and event.done == 3:
+        if isinstance(event, StageProgress) and event.text.startswith("Juan Gris") and event.done == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -576,7 +542,7 @@ def test_challenge_is_told_and_the_list_kept(run: Run, chicago: LocalArtic, tmp_
     assert listed["Winslow Homer"] == 8
     assert listed["Mary Cassatt"] >= 2
     images = [asked for asked in chicago.asked if asked.path.startswith("/iiif")]
-    assert len(images) <= 2 * collect.INSISTENT  # A server that turns programs away is left alone.
+    assert len(images) <= 2 * MOST_REFUSALS  # A server that turns programs away is left alone.
 
 
 def by_hand(folder: Path, *numbers: str) -> str:
@@ -661,4 +627,4 @@ def test_ledger_of_the_version_before_is_read(run: Run, museum: LocalMuseum, tmp
     found = run.space.read_found()
     assert {each.work.most for each in found} == {0}
     assert not any(each.original and each.original.by_hand for each in found)
-    assert "by_hand" in curate.LEDGER
+    assert "by_hand" in ledger.COLUMNS

@@ -2,7 +2,6 @@
 
 import csv
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +12,9 @@ from avignon.core import imaging
 from avignon.core.errors import InputError
 from avignon.core.events import Event
 from avignon.core.workspace import Workspace
-from avignon.curation import contact_sheet as contact
+from avignon.curation import ledger
 from avignon.recipe.load import load_recipe
 from avignon.recipe.schema import Recipe
-from avignon.stages.curate import LEDGER
 from tests.support import images, scans
 from tests.support.museum import draw
 
@@ -55,7 +53,7 @@ def test_ledger_has_every_work(walls: Path, tmp_path: Path) -> None:
     with (walls / "index.csv").open("a", encoding="utf-8") as index:
         index.write("y.jpg,Bo Second,,public domain\n")
     rows = curated(load_recipe(scans.recipe(tmp_path)), tmp_path)
-    assert tuple(rows[0]) == LEDGER
+    assert tuple(rows[0]) == ledger.COLUMNS
     assert len(rows) == 8
     assert all((row["decision"] == "rejected") is bool(row["reason"]) for row in rows)
     assert verdicts(rows)["z"] == "passed, but enough others did before it"
@@ -186,42 +184,6 @@ def test_contact_sheet_shows_what_was_decided(walls: Path, tmp_path: Path) -> No
     assert "<b>" not in page
     assert "Open: as far as the evidence goes" in page
     assert "No decisions file yet" in page
-
-
-def a_print(number: int, *, kept: bool = True, title: str = "A Boat") -> contact.Print:
-    """A work on the sheet, with a picture of 8 × 6 pixels."""
-    picture = imaging.webp_bytes(Image.new("RGB", (8, 6), "navy"), 8)
-    return contact.Print("Ann", str(number), title, "1873, 8×6 pixels", kept, "" if kept else "x", "Open.", picture)
-
-
-def test_contact_sheet_of_many_is_a_picture_still() -> None:
-    """A JPEG is no higher than 65,500 pixels: of very many works the sheet becomes wider."""
-    width, height = imaging.size_of(contact.sheet([a_print(n) for n in range(1300)]))
-    assert width > 6 * contact.EDGE
-    assert height < 65500
-
-
-def test_contact_sheet_stands_artist_by_artist() -> None:
-    """Each artist begins a row of their own, under a heading; a sheet without works is a picture, too."""
-    one = imaging.size_of(contact.sheet([a_print(1)]))
-    two = imaging.size_of(contact.sheet([a_print(1), replace(a_print(2), artist="Bo")]))
-    assert two == (one[0], 2 * one[1])
-    assert imaging.size_of(contact.sheet([]))[1] == 1
-
-
-def test_contact_sheet_draws_what_its_font_has() -> None:
-    """Accents fall away and unknown letters become question marks, where Pillow's font would draw empty boxes."""
-    drawn = contact.sheet([a_print(1, title="Étude à 96×72, 海")])
-    assert drawn == contact.sheet([a_print(1, title="Etude a 96x72, ?")])
-
-
-def test_page_says_what_overrules_and_leaves_out_empty_walls() -> None:
-    """The page tells where the decisions go, shows date and size, and has no heading without works."""
-    page = contact.page("x", [a_print(1)], {"Ann": ""})
-    assert "copy it into the" in page
-    assert "1873, 8×6 pixels" in page
-    assert "<h3>Kept</h3>" in page
-    assert "Rejected" not in page
 
 
 def test_line_of_the_contact_sheet_overrules(walls: Path, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from avignon.adapters.weights import path
-from avignon.core import imaging
-from avignon.core.events import Event, Reporter
+from avignon.core import imaging, png
+from avignon.core.events import Event, Reporter, StageProgress
 from avignon.core.files import write_bytes, write_json
 from avignon.core.records import Series, plain
 from avignon.core.workspace import Workspace
@@ -87,10 +87,10 @@ def test_report_measures_every_frame(tmp_path: Path) -> None:
     for number, (file, frame) in enumerate(series.frames):
         same = frame.stop == "stop-1"  # Shows the base's own picture: it did not change.
         picture = draw(100 + number - same, 64, 64)
-        write_bytes(space.series / file, imaging.png_bytes(picture, "", plain(frame)))
+        write_bytes(space.series / file, png.png_bytes(picture, "", plain(frame)))
     report, heard = evaluated(recipe, space, series)
     assert [frame["file"] for frame in report["frames"]] == [file for file, _ in series.frames]
-    done = [event.done for event in heard if event.kind == "progress"]
+    done = [event.done for event in heard if isinstance(event, StageProgress)]
     assert done == list(range(1, len(series.frames) + 1))
     files = {
         space.relative(file) for name in ("winslow-homer", "pablo-picasso") for file in space.training_images(name)
@@ -128,7 +128,7 @@ def test_series_between_two_works_is_monotone_and_flagged(tmp_path: Path) -> Non
     shown = {"base": foreign, "stop-1": homer, "stop-2": ImageOps.mirror(picasso), "stop-3": picasso}
     series = series_of(recipe)
     for file, frame in series.frames:
-        write_bytes(space.series / file, imaging.png_bytes(shown[frame.stop], "", plain(frame)))
+        write_bytes(space.series / file, png.png_bytes(shown[frame.stop], "", plain(frame)))
     report, heard = evaluated(recipe, space, series)
     flagged = [frame for frame in report["frames"] if frame["nearest"]["is_copy"]]
     assert {frame["stop"] for frame in flagged} == {"stop-1", "stop-2", "stop-3"}
@@ -151,7 +151,7 @@ def test_adapter_that_paints_one_picture_is_told(tmp_path: Path) -> None:
     for number, (file, frame) in enumerate(series.pictures):
         shown = {"base": draw(200 + base.index(frame.seed), 64, 64), "stop-3": copied}  # The last stop has collapsed.
         picture = shown.get(frame.stop, draw(300 + number, 64, 64))
-        write_bytes(space.series / file, imaging.png_bytes(picture, "", plain(frame)))
+        write_bytes(space.series / file, png.png_bytes(picture, "", plain(frame)))
     report, heard = evaluated(recipe, space, series)
     assert [(one["file"], one["seed"]) for one in report["extras"]] == [(file, f.seed) for file, f in series.extras]
     assert all((one["change_from_base"] == 0) == (one["stop"] == "base") for one in report["extras"]), "its own seed's"
@@ -188,7 +188,7 @@ def test_scene_is_judged_by_the_means_of_its_seeds(tmp_path: Path) -> None:
     for file, frame in series.pictures:
         turns = frame.seed == min(one.seed for _, one in series.pictures if one.scene == frame.scene)
         picture = (back if turns else straight)[frame.stop]
-        write_bytes(space.series / file, imaging.png_bytes(picture, "", plain(frame)))
+        write_bytes(space.series / file, png.png_bytes(picture, "", plain(frame)))
     report, _ = evaluated(recipe, space, series)
     assert (report["whole"]["monotone_scenes"], report["whole"]["monotone_rows"]) == (1.0, 0.667)
     for scene in report["scenes"]:
@@ -206,7 +206,7 @@ def test_base_without_variety_is_no_measure(tmp_path: Path) -> None:
     series = series_of(recipe)
     for number, (file, frame) in enumerate(series.pictures):
         picture = draw(0 if frame.stop == "base" else number, 64, 64)
-        write_bytes(space.series / file, imaging.png_bytes(picture, "", plain(frame)))
+        write_bytes(space.series / file, png.png_bytes(picture, "", plain(frame)))
     report, _ = evaluated(recipe, space, series)
     assert set(report["whole"]["seeds"]["stop-1"]["of_base"].values()) == {None}
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from avignon.core import pages
 from avignon.core.errors import ImageError
-from avignon.core.events import Event, Reporter
+from avignon.core.events import Event, Reporter, StageProgress
 from avignon.core.files import read_json, write_json, write_text
 from avignon.core.records import Frame, Series, plain
 from avignon.core.workspace import Workspace
@@ -536,5 +536,5 @@ def test_progress_ends_where_it_said(tmp_path: Path) -> None:
     """Each work and each picture is one step, and the last step is the total."""
     events: list[Event] = []
     exhibit.run(recipe_of(), hang(recipe_of(), tmp_path), Reporter("exhibit", events.append))
-    steps = [(event.done, event.total) for event in events if event.kind == "progress"]
+    steps = [(event.done, event.total) for event in events if isinstance(event, StageProgress)]
     assert steps == [(n, 17) for n in range(1, 18)]

@@ -12,9 +12,9 @@ from PIL import Image
 
 from avignon.adapters.formats import diffusers as lora_files
 from avignon.adapters.formats import diffusers as lora_format
-from avignon.core import distributed, imaging
+from avignon.core import distributed, imaging, png
 from avignon.core.errors import AdapterError, WorkspaceError
-from avignon.core.events import Event, Reporter
+from avignon.core.events import Event, Reporter, StageProgress
 from avignon.core.files import sha256_of
 from avignon.core.records import Series, frame_record, series_from, series_record
 from avignon.core.workspace import Workspace
@@ -67,7 +67,7 @@ class Maker:
     @property
     def made(self) -> int:
         """How many pictures the last run said it made or found, beyond those it had."""
-        steps = [event.done for event in self.heard if event.kind == "progress"]
+        steps = [event.done for event in self.heard if isinstance(event, StageProgress)]
         return len(steps)
 
     def bytes(self) -> dict[str, bytes]:
@@ -142,7 +142,9 @@ def test_only_what_changed_is_made_again(make: Maker) -> None:
     make(scenes=[{"prompt": "a boat on the sea"}, {"prompt": "a bottle"}])
     changed = {file for file, content in make.bytes().items() if content != before[file]}
     assert changed == {file for file in before if file.startswith("scene-2")}
-    assert make.heard[0].done == 4 + 1
+    first = make.heard[0]
+    assert isinstance(first, StageProgress)
+    assert first.done == 4 + 1
 
 
 def test_pictures_carry_their_frame(make: Maker) -> None:
@@ -150,7 +152,7 @@ def test_pictures_carry_their_frame(make: Maker) -> None:
     series = make(negative_prompt="red")
     for file, frame in series.frames:
         path = make.space.series / file
-        assert imaging.png_fields(path) == frame_record(frame)
+        assert png.png_fields(path) == frame_record(frame)
         with Image.open(path) as image:
             texts: dict[str, str] = image.text  # type: ignore[attr-defined]
         lines = texts["parameters"].splitlines()
@@ -261,7 +263,7 @@ def test_extras_are_painted_beside_the_series(make: Maker) -> None:
     assert {(frame.seed, frame.to_seed) for _, frame in series.extras[12:]} == {(1005, 1006), (2005, 2006)}
     own = dict(series.frames)
     for file, frame in series.extras:
-        assert imaging.png_fields(make.space.series / file) == frame_record(frame)
+        assert png.png_fields(make.space.series / file) == frame_record(frame)
         same = own[f"{frame.scene}/{frame.stop}.png"]
         assert dict(frame.weights) == dict(same.weights)
     painted = make.bytes()
@@ -283,8 +285,8 @@ def test_a_share_of_the_pictures_is_no_series(make: Maker, monkeypatch: pytest.M
     whole = make.bytes()
     shutil.rmtree(make.space.series)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(distributed, "told", lambda find: find())
-    monkeypatch.setattr(distributed, "meet", lambda: None)
+    monkeypatch.setattr(distributed, "broadcast_from_main", lambda find: find())
+    monkeypatch.setattr(distributed, "barrier", lambda: None)
     with pytest.raises(WorkspaceError, match=r"scene-.*png: not there, or not what was asked for.*one --workspace"):
         make(batch=2)
     first = make.bytes()

@@ -20,7 +20,7 @@ from avignon import __version__
 from avignon.adapters import files, inject
 from avignon.adapters.formats import diffusers as lora_format
 from avignon.core.errors import AvignonError, RecipeError, WorkspaceError
-from avignon.core.events import Event
+from avignon.core.events import Event, StageProgress
 from avignon.core.files import sha256_of
 from avignon.core.workspace import Workspace
 from avignon.models import loading
@@ -285,7 +285,7 @@ def test_interrupt_is_kept_to_the_end_of_the_step(
     recipe, space = prepared(tmp_path, tiny_sd, checkpoint_every=100)
 
     def listen(event: Event) -> None:
-        if event.kind == "progress" and event.done == 1:
+        if isinstance(event, StageProgress) and event.done == 1:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
@@ -728,7 +728,7 @@ def test_events_tell_the_loss(tmp_path: Path, tiny_sd: Path) -> None:
     recipe, space = prepared(tmp_path, tiny_sd, steps=2)
     heard: list[Event] = []
     run(recipe, space, heard.append)
-    steps = [event for event in heard if event.kind == "progress"]
+    steps = [event for event in heard if isinstance(event, StageProgress)]
     assert [(event.done, event.total) for event in steps] == [(1, 2), (2, 2)]
     for name in (HOMER, PICASSO):
         assert [event.data["loss"][name] for event in steps] == [line["loss"] for line in metrics(space, name)]

@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 
 from avignon.adapters.formats.diffusers import WEIGHTS_FILE
-from avignon.core.events import Event, Reporter
+from avignon.core.events import Event, Reporter, StageProgress
 from avignon.core.workspace import Workspace
 from avignon.models.base import DiffusionBase
 from avignon.recipe.schema import Recipe
@@ -64,7 +64,7 @@ def stopped(recipe: Recipe, space: Workspace, after: int, name: str = HOMER) -> 
     """Train, and die after so many steps of one adapter."""
 
     def listen(event: Event) -> None:
-        if event.kind == "progress" and f"{name}: loss" in event.text and event.done == after:
+        if isinstance(event, StageProgress) and f"{name}: loss" in event.text and event.done == after:
             raise Stop
 
     with pytest.raises(Stop):

@@ -10,8 +10,9 @@ import torch
 from PIL import Image, ImageDraw
 
 from avignon.adapters import files
-from avignon.core import imaging
+from avignon.core import imaging, png
 from avignon.core.errors import RecipeError
+from avignon.core.events import StageProgress
 from avignon.core.files import sha256_of
 from avignon.generation.sampler import ImageSampler
 from avignon.generation.series import SeriesPlan
@@ -136,7 +137,7 @@ def test_samples_change_nothing_but_what_is_seen(tmp_path: Path, tiny_sd: Path) 
     )
     assert painted == [f"step-{n}/scene-{k}.png" for n in (2, 4) for k in (1, 2)]
     last = space.root / SAMPLES / "step-4"
-    fields = imaging.png_fields(last / "scene-1.png")
+    fields = png.png_fields(last / "scene-1.png")
     assert fields["prompt"] == "a boat on the sea"
     assert fields["seed"] == recipe.seed + 1, "the seed of the series"
     assert fields["weights"] == {HOMER: 1.0}
@@ -284,7 +285,7 @@ def test_choice_survives_an_interruption(tmp_path: Path, tiny_sd: Path, monkeypa
         pass
 
     def kill(event: Any) -> None:
-        if event.kind == "progress" and event.done == 3:
+        if isinstance(event, StageProgress) and event.done == 3:
             raise Killed
 
     with pytest.raises(Killed):

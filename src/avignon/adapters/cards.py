@@ -8,9 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from avignon.core.about import program_link
 from avignon.core.files import digest, read_json
 from avignon.core.records import Access, Card, Verdict, brief
-from avignon.core.wording import museum_name, program, unmarked
+from avignon.core.text import strip_markup
+from avignon.museums.registry import museum_name
 from avignon.recipe.schema import Artist, Recipe
 
 Row = Mapping[str, str]
@@ -144,7 +146,7 @@ def model_card(card: Card, ledger: Sequence[Row]) -> str:
     return MODEL_CARD.format(
         **{**facts, "ranks": ranks, "revision": card.base["revision"] or "-"},
         name=card.name,
-        program=program(),
+        program=program_link(),
         artists=" and ".join(card.artists),
         trigger=triggers,
         loss="unknown" if loss is None else f"{loss:.4f}",
@@ -157,7 +159,7 @@ def model_card(card: Card, ledger: Sequence[Row]) -> str:
 def _line(row: Row) -> str:
     cells = (
         row["accession"] or row["object_id"],
-        unmarked(row["title"]),
+        strip_markup(row["title"]),
         row["year"],
         brief(row["rights"], row.get("condition", "")),
         ", ".join(

@@ -1,70 +1,66 @@
-"""One run in several processes (`accelerate launch`, `torchrun`): the first one decides, all compute."""
+"""One run in several processes (`accelerate launch`, `torchrun`): the main process decides, all compute."""
 
 import os
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(days=1)
-"""How long the others wait for the first, which may have a museum's images to fetch. One that dies ends all at once."""
+TIMEOUT_DAYS = 1
+"""How long the others wait for the main process, which may have a museum's images to fetch. One that dies ends all."""
 
 
-def count() -> int:
+def num_processes() -> int:
     """How many processes carry out this run together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def rank() -> int:
+def process_index() -> int:
     """Which of them this one is, from 0."""
     return int(os.environ.get("RANK", "0"))
 
 
 def is_main_process() -> bool:
-    """Whether this process decides, and writes what there is once."""
-    return rank() == 0
+    """Whether this process decides, and writes what is written once."""
+    return process_index() == 0
 
 
-def agree(value: T) -> T:
-    """The first process's value, in all of them."""
-    if count() == 1:
+def broadcast(value: T) -> T:
+    """The main process's value, in all processes."""
+    if num_processes() == 1:
         return value
-    from accelerate import PartialState  # with torch, which a run in one process may not need
+    from datetime import timedelta
+
+    import torch  # Here and below, because a run in one process may not need torch.
+    from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
-    joined: Any = PartialState(cpu=not _has_gpu(), timeout=PATIENCE)
-    del joined
-    word = [value]
-    broadcast_object_list(word)
-    return word[0]
+    state: Any = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=TIMEOUT_DAYS))
+    del state
+    values = [value]
+    broadcast_object_list(values)
+    return values[0]
 
 
-def told(find: Callable[[], T]) -> T:
-    """What the first process finds, in all of them; the others do not look, they wait."""
-    return agree(cast(T, find() if is_main_process() else None))
+def broadcast_from_main(compute: Callable[[], T]) -> T:
+    """What `compute` gives in the main process, in all processes; the others do not compute, they wait."""
+    return broadcast(cast(T, compute() if is_main_process() else None))
 
 
-def meet() -> None:
-    """Wait until all have come here. To `agree` is not enough: the first goes on before the others have heard."""
-    if count() > 1:
+def barrier() -> None:
+    """Wait until all processes are here; in `broadcast` the main process goes on before the others have received."""
+    if num_processes() > 1:
         import torch
 
         torch.distributed.barrier()
 
 
-def part() -> None:
-    """Leave the company in good order: a process that ends while others still speak to it ends in an error."""
-    if count() == 1:
+def shutdown() -> None:
+    """Leave the process group in good order: a process that ends while others still communicate ends in an error."""
+    if num_processes() == 1:
         return
     import torch
 
     if torch.distributed.is_initialized():
-        meet()
+        barrier()
         torch.distributed.destroy_process_group()
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()

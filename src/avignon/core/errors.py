@@ -5,7 +5,7 @@
         ├── RecipeError          a value in the recipe, or in a file that the recipe names
         ├── RightsError          works that the recipe's `rights` does not admit
         ├── ImageError           a picture that cannot be used
-        ├── FetchError           something that could not be had over the network
+        ├── FetchError           something that could not be fetched over the network
         │   └── TurnedAway       a server that shows a page for people to a program that asks for data
         ├── ModelError           a base model or an encoder that is missing, incomplete or unsafe
         ├── AdapterError         an adapter that does not belong to the base, or is damaged
@@ -36,7 +36,7 @@ class ImageError(InputError):
 
 
 class FetchError(InputError):
-    """Something could not be had over the network; `status` is the server's answer, 0 where there was none."""
+    """Something could not be fetched over the network; `status` is the server's answer, 0 where there was none."""
 
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)

@@ -59,13 +59,13 @@ def json_value(text: str | bytes) -> Any:
     """The inverse of `json_text`.
 
     Raises:
-        ValueError: no JSON; Python's own reader would take NaN and Infinity for numbers.
+        ValueError: not JSON; Python's own reader would accept NaN and Infinity.
     """
     return json.loads(text, parse_constant=_refused, parse_float=_finite)
 
 
 def _refused(word: str) -> float:
-    raise ValueError(f"{word} is no number")
+    raise ValueError(f"{word} is not a finite number")
 
 
 def _finite(text: str) -> float:
@@ -151,10 +151,10 @@ def read_json(path: Path, *needed: str) -> dict[str, Any]:
     Raises:
         WorkspaceError: where it is damaged, with what to do.
     """
-    (told,) = _parsed(path, [path.read_bytes()])
-    if not (isinstance(told, dict) and told.keys() >= set(needed)):
+    (value,) = _parsed(path, [path.read_bytes()])
+    if not (isinstance(value, dict) and value.keys() >= set(needed)):
         raise damaged(path)
-    return told
+    return value
 
 
 def read_json_lines(path: Path) -> list[Any]:

@@ -1,41 +1,23 @@
-"""The only decoder of images: whatever comes in, an upright 8-bit sRGB picture or a clear reason comes out."""
+"""The only decoder of images: from whatever comes in to an upright 8-bit sRGB picture, or a clear reason."""
 
-import base64
 import io
 import struct
-import warnings
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from math import ceil, lcm
 from pathlib import Path
 from typing import Any, BinaryIO
-from xml.sax.saxutils import escape
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
-from PIL.PngImagePlugin import PngInfo
+from PIL import Image
 
 from avignon.core import tiff
 from avignon.core.colour import Colours
 from avignon.core.errors import ImageError
-from avignon.core.files import json_text, json_value
-
-FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "AVIF", "JPEG2000", "BMP", "HEIF")
-"""What museums, scanners and cameras deliver, by Pillow's names; HEIF is read with the extra `heic` alone.
-
-Formats with a history of decoder faults stay out (PSD, EPS, PDF, camera raw files), and so do those that hold drawings
-instead of pixels. A file is what its content says, whatever its name.
-"""
-
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".tif", ".tiff", ".webp", ".gif", ".avif"),
-    *(".jp2", ".j2k", ".jpx", ".jpf", ".bmp", ".heic", ".heif", ".hif"),
-)
-"""Names that pictures of these formats go by."""
+from avignon.core.formats import BROKEN, identified
 
 MAX_PIXELS = 200_000_000
 """Larger pictures are refused before a pixel is decoded (a decompression bomb of a few kB can ask for gigabytes)."""
@@ -58,21 +40,6 @@ _DECODERS = {"WEBP": 17, "AVIF": 16, "HEIF": 16, "JPEG2000": 24}
 _HALVINGS = {"JPEG": 3, "MPO": 3, "JPEG2000": 5}
 """How often a decoder can halve a picture that would take too much whole."""
 
-_UNREAD = (
-    (b"8BPS", "a Photoshop file (PSD)"),
-    (b"%!PS", "PostScript (EPS)"),
-    (b"\xc5\xd0\xd3\xc6", "PostScript (EPS)"),
-    (b"%PDF", "a PDF"),
-    (b"gimp xcf", "a GIMP file (XCF)"),
-    (b"AT&TFORM", "a DjVu file"),
-    (b"\xff\x0a", "JPEG XL"),
-    (b"\0\0\0\x0cJXL ", "JPEG XL"),
-)
-"""First bytes of what people send as pictures and what is not read."""
-
-_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
-"""Of HEVC-coded pictures (ISO 23008-12, annex B)."""
-
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -87,43 +54,6 @@ _TURNS = {
 Size = tuple[int, int]
 
 Box = tuple[int, int, int, int]
-
-_BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    EOFError,
-    struct.error,
-    zlib.error,
-)
-"""What Pillow's decoders raise at damaged files; found by damaging files."""
-
-TRAINED = "Made by a trained model, not by a painter (IPTC digital source type: trainedAlgorithmicMedia)."
-"""What `XMP_TRAINED` says, for people, where a format has room for words only."""
-
-XMP_TRAINED = (
-    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
-    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-    '<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"'
-    ' Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"/>'
-    '</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
-)
-"""IPTC Photo Metadata: made by a trained model (https://cv.iptc.org/newscodes/digitalsourcetype/)."""
-
-
-def xmp_trained(title: str, description: str, rights: str) -> str:
-    """`XMP_TRAINED` with words in Dublin Core, whose texts are in alternatives by language (ISO 16684-1, 8.3)."""
-    texts = {"title": title, "description": description, "rights": rights}
-    core = "".join(
-        f'<dc:{name}><rdf:Alt><rdf:li xml:lang="x-default">{escape(text)}</rdf:li></rdf:Alt></dc:{name}>'
-        for name, text in texts.items()
-        if text
-    )
-    opened = 'xmlns:dc="http://purl.org/dc/elements/1.1/">' + core + "</rdf:Description>"
-    return XMP_TRAINED.replace('trainedAlgorithmicMedia"/>', f'trainedAlgorithmicMedia" {opened}')
 
 
 @dataclass(frozen=True)
@@ -368,7 +298,7 @@ def _orientation(image: Image.Image, stream: BinaryIO) -> int:
         return 1  # Pillow would decode it all to look for EXIF data behind the pixels.
     try:
         value = image.getexif().get(0x0112, 1)
-    except _BROKEN:
+    except BROKEN:
         return 1
     return int(value) if value in _TURNS else 1
 
@@ -390,76 +320,8 @@ def _says_more(stream: BinaryIO) -> bool:
 @contextmanager
 def _opened(source: Path | bytes) -> Iterator[_Picture]:
     """The picture; whatever its decoder trips over within the block becomes one `ImageError`."""
-    with _named(source), _stream(source) as stream, _identified(stream) as image:
+    with identified(source) as (image, stream):
         yield _Picture(image, stream)
-
-
-@contextmanager
-def _named(source: Path | bytes) -> Iterator[None]:
-    """Every error of a decoder, and every reason, as one line that names the file."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # `MAX_PIXELS` is looked at here, before decoding.
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own size warning, and its remarks on damaged metadata.
-            yield
-    except ImageError as unusable:
-        raise ImageError(f"{_name(source)}: {unusable}") from None
-    except OSError as refused:
-        raise ImageError(f"{_name(source)}: {_refusal(refused)}") from None
-    except _BROKEN as broken:
-        raise ImageError(f"{_name(source)}: truncated or damaged: {broken}") from None
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
-
-
-def _stream(source: Path | bytes) -> BinaryIO:
-    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
-
-
-def _identified(stream: BinaryIO) -> Image.Image:
-    """The picture by its content, whatever its name.
-
-    Raises:
-        ImageError: none, or of a format that is not read.
-    """
-    head = stream.read(64)
-    stream.seek(0)
-    try:
-        return Image.open(stream, formats=_formats(head))
-    except UnidentifiedImageError:
-        raise ImageError(_unidentified(head, stream)) from None
-
-
-def _formats(head: bytes) -> tuple[str, ...]:
-    """What a file may be; HEIC is told by its brands, and read where the extra is installed."""
-    brands = {head[8:12], *(head[place : place + 4] for place in range(16, head[3] if head[:3] == bytes(3) else 0, 4))}
-    if head[4:8] != b"ftyp" or b"avif" in brands or not brands & _HEIF_BRANDS:
-        return FORMATS[:-1]
-    try:
-        from pillow_heif import register_heif_opener
-    except ImportError:
-        raise ImageError('HEIC, which is read with an extra: pip install "avignon[heic]"') from None
-    register_heif_opener()
-    return FORMATS[-1:]
-
-
-def _unidentified(head: bytes, stream: BinaryIO) -> str:
-    """Why a file is not read, by its first bytes."""
-    for magic, kind in _UNREAD:
-        if head.startswith(magic):
-            return f"{kind}, which is not read; save it as TIFF, PNG or JPEG"
-    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return f"{tiff.kind(stream)}, which is not read; save it with 8 or 16 bits a channel, grey or RGB"
-    return f"not a picture; allowed are {', '.join(FORMATS)}"
-
-
-def _refusal(refused: OSError) -> str:
-    """What the disk says has a number (no such file, permission denied); what a decoder says has none."""
-    return f"cannot be opened: {refused.strerror}" if refused.errno else f"truncated or damaged: {refused}"
-
-
-def _name(source: Path | bytes) -> str:
-    return str(source) if isinstance(source, Path) else "image"
 
 
 def square_crops(size: tuple[int, int], count: int) -> list[tuple[int, int, int, int]]:
@@ -497,61 +359,3 @@ def sharpness(image: Image.Image) -> float:
 def pixels(image: Image.Image) -> NDArray[np.float64]:
     """RGB values in 0…1, shaped (height, width, 3)."""
     return np.asarray(image.convert("RGB"), dtype=np.float64) / 255
-
-
-def png_bytes(
-    image: Image.Image, parameters: str = "", fields: Mapping[str, Any] | None = None, rights: str = ""
-) -> bytes:
-    """A PNG; with `fields`, one that carries its own parameters and says that a trained model made it.
-
-    `parameters` is the text that common image tools show; `fields` is the same for programs, as JSON under `avignon`.
-    `rights` says what its makers' training images allow (PNG's own keyword `Copyright`, which image tools show).
-    """
-    info = PngInfo()
-    if fields is not None:
-        info.add_itxt("parameters", parameters)
-        info.add_itxt("avignon", json_text(fields, sort_keys=True))
-        info.add_itxt("XML:com.adobe.xmp", XMP_TRAINED)
-        if rights:
-            info.add_itxt("Copyright", rights)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", pnginfo=info, optimize=False)
-    return buffer.getvalue()
-
-
-_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
-"""The last chunk of every PNG (https://www.w3.org/TR/png-3/#11IEND)."""
-
-
-def png_fields(path: Path) -> Any:
-    """The JSON that `png_bytes` wrote; None where there is none or the file is damaged."""
-    try:
-        content = path.read_bytes()
-        if not content.endswith(_PNG_END):  # The pixels may be all there in a file that was cut off.
-            return None
-        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
-            image.load()
-            return json_value(str(getattr(image, "text", {}).get("avignon", "null")))
-    except _BROKEN:
-        return None
-
-
-def png_rights(path: Path) -> str:
-    """The rights that `png_bytes` wrote; empty where all is open."""
-    with _named(path), _stream(path) as stream, _identified(stream) as image:
-        image.load()  # Texts may stand behind the pixels.
-        return str(getattr(image, "text", {}).get("Copyright", ""))
-
-
-def data_uri(webp: bytes) -> str:
-    """A WebP as an address inside a page."""
-    return "data:image/webp;base64," + base64.b64encode(webp).decode()
-
-
-def webp_bytes(image: Image.Image, longest: int, quality: int = 88) -> bytes:
-    """A WebP no larger than `longest` pixels on its long side, for the page."""
-    small = image.copy()
-    small.thumbnail((longest, longest), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    small.save(buffer, "WEBP", quality=quality, method=6)
-    return buffer.getvalue()

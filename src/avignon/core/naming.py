@@ -1,8 +1,9 @@
-"""Letters: text without its accents, and names of files that are none."""
+"""Names: without accents, as folders, as files, and those that are not UTF-8."""
 
-import hashlib
 import re
 import unicodedata
+
+NOT_UTF8 = "a name that is not UTF-8; give the file or folder another"
 
 
 def without_accents(text: str) -> str:
@@ -23,6 +24,8 @@ def slug(name: str) -> str:
 
 def stem(object_id: str) -> str:
     """An object id as a file's name, which no other id has: what is not its own slug gets a mark of its own."""
+    import hashlib  # Here, because the command line's help does not need it, and loading it takes a while.
+
     plain = slug(object_id)
     if plain == object_id and len(plain) <= 80:
         return plain

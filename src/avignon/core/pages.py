@@ -1,12 +1,12 @@
-"""Pages that open from disk: the one place where templates are filled in."""
+"""Pages that open from disk: templates filled in, pictures inlined."""
 
 import base64
 import functools
 import hashlib
+import io
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from avignon.core import imaging
+from PIL import Image
 
 
 def rendered(template: str, **fields: object) -> str:
@@ -23,7 +23,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["inlined"] = imaging.data_uri
+    environment.filters["inlined"] = data_uri
     environment.filters["fingerprint"] = _script_fingerprint
     return environment
 
@@ -31,3 +31,17 @@ def _environment() -> Environment:
 def _script_fingerprint(script: str) -> str:
     """A script as the content security policy names it (https://www.w3.org/TR/CSP3/#grammardef-hash-source)."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def data_uri(webp: bytes) -> str:
+    """A WebP as an address inside a page."""
+    return "data:image/webp;base64," + base64.b64encode(webp).decode()
+
+
+def webp_bytes(image: Image.Image, longest: int, quality: int = 88) -> bytes:
+    """A WebP no larger than `longest` pixels on its long side, for the page."""
+    small = image.copy()
+    small.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, "WEBP", quality=quality, method=6)
+    return buffer.getvalue()

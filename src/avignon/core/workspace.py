@@ -6,7 +6,7 @@ from what is on disk.
 
 import csv
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -112,31 +112,20 @@ class Workspace:
         finally:
             lock.release()
 
-    def outputs(self, stage: str) -> dict[str, str]:
-        """SHA-256 of every file that a stage has written, by path."""
-        return {self.relative(path): sha256_of(path) for path in sorted(self._files_of(stage))}
+    def hashes(self, paths: Iterable[Path]) -> dict[str, str]:
+        """SHA-256 of every file among `paths`, by path; a scrap of a run that was killed is none."""
+        files = sorted(path for path in paths if path.is_file() and not path.name.startswith(SCRATCH))
+        return {self.relative(path): sha256_of(path) for path in files}
 
-    def _files_of(self, stage: str) -> Iterator[Path]:
-        folders: Mapping[str, Callable[[], Iterable[Path]]] = {
-            "collect": lambda: (p for p in self.works.rglob("*") if p != self.ledger),
-            "curate": lambda: (*self.works.glob(self.ledger.name), *self.contact.rglob("*")),
-            "prepare": lambda: self.dataset.rglob("*"),
-            "train": lambda: self.adapters.rglob("*"),
-            "generate": lambda: self.series.rglob("*"),
-            "evaluate": lambda: self.root.glob(self.report.name),
-            "exhibit": lambda: self.exhibition.rglob("*"),
-        }
-        return (path for path in folders[stage]() if path.is_file() and not path.name.startswith(SCRATCH))
-
-    def is_current(self, stage: str, inputs: str) -> bool:
+    def is_current(self, stage: str, inputs: str, outputs: Iterable[Path]) -> bool:
         """Whether the stage's outputs are there, whole, and made from these inputs."""
         entry = self._entries().get(stage)
-        return entry is not None and entry["inputs"] == inputs and entry["outputs"] == self.outputs(stage)
+        return entry is not None and entry["inputs"] == inputs and entry["outputs"] == self.hashes(outputs)
 
-    def record(self, stage: str, inputs: str) -> None:
+    def record(self, stage: str, inputs: str, outputs: Iterable[Path]) -> None:
         """Note that a stage is done: the last thing it writes."""
         entries = self._entries()
-        entries[stage] = {"inputs": inputs, "outputs": self.outputs(stage)}
+        entries[stage] = {"inputs": inputs, "outputs": self.hashes(outputs)}
         write_json(self.manifest, entries)
 
     def made_by(self, stage: str) -> str:

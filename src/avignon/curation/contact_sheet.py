@@ -13,9 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from avignon.core import imaging, pages
 from avignon.core.naming import without_accents
-
-EDGE = 220
-"""Longest side of a picture on the sheet, in pixels."""
+from avignon.core.text import strip_markup
+from avignon.curation.gate import THUMBNAIL, Decided
 
 COLUMNS = 6
 MARGIN, CAPTION, HEADING = 14, 62, 44
@@ -51,11 +50,27 @@ class Print:
         return buffer.getvalue()
 
 
+def printed(decided: Decided) -> Print:
+    """A work as it stands on the sheet."""
+    work, original = decided.found.work, decided.found.original
+    pixels = f"{original.width}×{original.height} pixels" if original else ""
+    return Print(
+        artist=work.artist,
+        object_id=work.object_id,
+        title=strip_markup(work.title),
+        about=", ".join(filter(None, (work.date, pixels))),
+        kept=decided.is_kept,
+        reason=decided.decision.reason,
+        rights=work.rights.label,
+        picture=decided.thumbnail,
+    )
+
+
 def sheet(prints: Sequence[Print]) -> bytes:
     """All pictures as one JPEG, artist by artist: kept ones first, framed in green; rejected ones in red, and why."""
     walls = [[each for each in prints if each.artist == artist] for artist in dict.fromkeys(p.artist for p in prints)]
     columns = max(COLUMNS, -(-len(prints) // ROWS))
-    width, height = EDGE + 2 * MARGIN, EDGE + CAPTION + 2 * MARGIN
+    width, height = THUMBNAIL + 2 * MARGIN, THUMBNAIL + CAPTION + 2 * MARGIN
     shown = [sorted((each for each in wall if each.picture), key=lambda each: not each.kept) for wall in walls]
     tops = list(accumulate((HEADING + -(-len(wall) // columns) * height for wall in shown), initial=0))
     canvas = Image.new("RGB", (columns * width, max(1, tops[-1])), GROUND)
@@ -81,12 +96,12 @@ def _hang(canvas: Image.Image, each: Print, corner: tuple[int, int]) -> None:
     picture = imaging.load(each.picture)
     brush, font = ImageDraw.Draw(canvas), ImageFont.load_default(12)
     colour = KEPT if each.kept else REJECTED
-    x, y = left + (EDGE - picture.width) // 2, top + (EDGE - picture.height) // 2
+    x, y = left + (THUMBNAIL - picture.width) // 2, top + (THUMBNAIL - picture.height) // 2
     canvas.paste(picture, (x, y))
     brush.rectangle((x - 3, y - 3, x + picture.width + 2, y + picture.height + 2), outline=colour, width=3)
     reason = [(line, colour) for line in _folded(_drawable(_verdict(each)), font)]
     for number, (text, ink) in enumerate([(_drawable(each.title), INK), (_drawable(each.object_id), INK), *reason]):
-        brush.text((left, top + EDGE + 6 + 15 * number), _fitted(text, font), fill=ink, font=font)
+        brush.text((left, top + THUMBNAIL + 6 + 15 * number), _fitted(text, font), fill=ink, font=font)
 
 
 def _drawable(text: str) -> str:
@@ -102,13 +117,13 @@ def _verdict(each: Print) -> str:
 def _folded(text: str, font: Font) -> tuple[str, ...]:
     """A reason on two lines at most; what the second cannot hold is cut off there."""
     words = text.split()
-    fit = next((n for n in range(len(words), 0, -1) if font.getlength(" ".join(words[:n])) <= EDGE), 1)
+    fit = next((n for n in range(len(words), 0, -1) if font.getlength(" ".join(words[:n])) <= THUMBNAIL), 1)
     return " ".join(words[:fit]), " ".join(words[fit:])
 
 
 def _fitted(text: str, font: Font) -> str:
     """Text that is no wider than a picture."""
-    while text and font.getlength(text) > EDGE:
+    while text and font.getlength(text) > THUMBNAIL:
         text = text[:-2].rstrip("…") + "…" if len(text) > 2 else ""
     return text
 

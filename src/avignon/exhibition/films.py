@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from avignon.core import imaging
+from avignon.core import png
 
 RATE = 25
 """Frames per second of an MP4. A stop is repeated as long as it is shown: players stumble over two frames a second."""
@@ -55,7 +55,7 @@ def sheet(rows: Sequence[Sequence[Image.Image]], words: Words) -> bytes:
         for x, picture in enumerate(row):
             shown = picture if shrink == 1 else picture.resize((width, height), Image.Resampling.LANCZOS)
             paper.paste(shown, (x * (width + GAP), y * (height + GAP)))
-    return imaging.png_bytes(paper, words.description, words.fields, words.rights)
+    return png.png_bytes(paper, words.description, words.fields, words.rights)
 
 
 def there_and_back(pictures: Sequence[Image.Image]) -> list[Image.Image]:
@@ -70,7 +70,7 @@ def webp(pictures: Sequence[Image.Image], pace: float, words: Words) -> bytes:
 
 def gif(pictures: Sequence[Image.Image], pace: float, words: Words) -> bytes:
     """An animated GIF of 256 colours a picture; its clock knows hundredths of a second."""
-    comment = f"{words.title}. {words.description} {imaging.TRAINED} {words.rights}".strip()
+    comment = f"{words.title}. {words.description} {png.TRAINED} {words.rights}".strip()
     effective_steps = [picture.quantize(256, Image.Quantize.MEDIANCUT) for picture in there_and_back(pictures)]
     return _animated("GIF", effective_steps, round(pace, 2), comment=comment.encode())
 
@@ -92,7 +92,7 @@ def mp4(pictures: Sequence[Image.Image], pace: float, words: Words) -> bytes:
     buffer = io.BytesIO()
     # `bitexact` leaves out the version of the library, one thread makes the bytes those of every machine.
     with av.open(buffer, "w", format="mp4", container_options={"fflags": "bitexact"}) as film:
-        film.metadata.update(title=words.title, comment=f"{words.description} {imaging.TRAINED}")
+        film.metadata.update(title=words.title, comment=f"{words.description} {png.TRAINED}")
         if words.rights:
             film.metadata["copyright"] = words.rights
         stream = film.add_stream("libx264", rate=Fraction(RATE), options={"crf": "16", "threads": "1"})
@@ -111,7 +111,7 @@ def _box(content: bytes) -> bytes:
 
 
 def _xmp(words: Words) -> str:
-    return imaging.xmp_trained(words.title, words.description, words.rights)
+    return png.xmp_trained(words.title, words.description, words.rights)
 
 
 MOVING: Mapping[str, Callable[[Sequence[Image.Image], float, Words], bytes]] = {"webp": webp, "gif": gif, "mp4": mp4}

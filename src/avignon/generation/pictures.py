@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from avignon.core import imaging
+from avignon.core import png
 from avignon.core.events import Reporter
 from avignon.core.files import json_text, json_value, read_json
 from avignon.core.records import Frame, Series, frame_from, frame_record, plain
@@ -24,7 +24,7 @@ class FinishedPictures:
 
     def _is_finished(self, file: str, frame: Frame) -> bool:
         """Whether the picture is there and carries this very frame."""
-        fields = imaging.png_fields(self.space.series / file)
+        fields = png.png_fields(self.space.series / file)
         return fields is not None and any(_holds(fields, one) for one in self.as_ever_named(frame))
 
     def as_ever_named(self, frame: Frame) -> Iterator[Frame]:

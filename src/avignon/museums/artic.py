@@ -12,16 +12,22 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlencode
+
+from pydantic import Field
 
 from avignon.core.errors import FetchError, InputError
 from avignon.core.files import json_value
 from avignon.core.records import Decision, Found, Verdict, Work
 from avignon.museums import dates, names, rights
-from avignon.museums.iiif import Images
-from avignon.museums.protocol import Received, Sought, one_line, outside
+from avignon.museums.protocol import FetchSettings, Received, Sought, one_line, outside
+from avignon.museums.settings import OnlineMuseum
+
+if TYPE_CHECKING:
+    from avignon.museums.iiif import Images
 
 PAGE = 100
 """Records a request; the API gives no more."""
@@ -45,12 +51,34 @@ _BRACKETS = re.compile(r"\(([^()]*)\)")
 Record = dict[str, Any]
 
 
+class ArticMuseum(OnlineMuseum):
+    """The Art Institute of Chicago's public API. What it asks of programs: https://api.artic.edu/docs/#scraping."""
+
+    kind: Literal["artic"]
+    api: str = "https://api.artic.edu/api/v1"
+    """Where the API is."""
+    pause: float = Field(default=1.0, ge=0, le=60)
+    """As above; this museum asks for no more than one request a second."""
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(843, 1686), strict=False)
+    """As above; images of these widths are in this museum's cache, all others are made anew for each request."""
+
+
+@contextmanager
+def opened(museum: ArticMuseum, settings: FetchSettings, warn: Callable[[str], None]) -> Iterator["Artic"]:
+    """The museum that a recipe describes."""
+    from avignon.museums import http, iiif  # Here, because every recipe's loading imports this module.
+
+    with http.client_of(museum, settings) as fetcher:
+        images = iiif.Images(fetcher, settings.max_edge, settings.max_bytes, museum.widths)
+        yield Artic(museum.api, images, warn)
+
+
 @dataclass
 class Artic:
     """The museum's API and its image server."""
 
     api: str
-    images: Images
+    images: "Images"
     warn: Callable[[str], None] = lambda _: None
     year: int = field(default_factory=lambda: time.localtime().tm_year)
 

@@ -1,14 +1,18 @@
-"""Images that a person saved and put into a folder, in place of a museum's server that turns programs away."""
+"""Where an artist's images come from: a folder of images that a person saved, else the museum's server."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from avignon.core.errors import InputError
-from avignon.core.imaging import SUFFIXES
+from avignon.core.errors import InputError, TurnedAway
+from avignon.core.formats import SUFFIXES
 from avignon.core.naming import shown, stem
-from avignon.core.records import Work
-from avignon.museums.protocol import Received
+from avignon.core.records import Found, Work
+from avignon.museums.protocol import Museum, Received
+from avignon.museums.registry import museum_name
+
+MOST_REFUSALS = 3
+"""Refusals in a row after which a server that turns programs away is not asked again in this run."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,13 @@ class ByHand:
         path = self.of(work)
         return Received(path.read_bytes(), path.suffix.lower()) if path else None
 
-    def unused(self, works: Collection[Work]) -> list[str]:
-        """Names of the files that are the image of none of these works."""
-        used = {self.of(work) for work in works}
-        return [shown(path.name) for path in self.files.values() if path not in used]
+    def unused(self, found: Collection[Found], artist: str) -> dict[str, str]:
+        """The files that are not used, by name, each with the reason."""
+        rejected = {path: each.decision.reason for each in found if each.decision and (path := self.of(each.work))}
+        known = {self.of(each.work) for each in found}
+        strangers = [path for path in self.files.values() if path not in known]
+        reasons = rejected | dict.fromkeys(strangers, f"no work of {artist} has this object id")
+        return {shown(path.name): reason for path, reason in reasons.items()}
 
 
 def in_folder(folder: str) -> ByHand:
@@ -61,3 +68,38 @@ def in_folder(folder: str) -> ByHand:
             raise InputError(f"{folder}: {files[path.stem].name} and {path.name} are both named {path.stem}; keep one")
         files[path.stem] = path
     return ByHand(folder, files)
+
+
+@dataclass
+class ImageSource:
+    """The images of an artist's works: those added by hand, else the museum's, as long as it answers programs."""
+
+    museum: Museum
+    by_hand: ByHand
+    refused: int = 0
+    """Images that the museum's server refused to a program."""
+    in_a_row: int = 0
+    """How many of the last ones it refused."""
+
+    def name(self, work: Work) -> str:
+        """What would be read, as `protocol.Museum.source`."""
+        return self.by_hand.source(work) or self.museum.source(work)
+
+    def receive(self, work: Work) -> tuple[Received, bool]:
+        """The image of a work, and whether it was added by hand.
+
+        Raises:
+            FetchError, ImageError: with the reason.
+        """
+        added = self.by_hand.receive(work)
+        if added is not None:
+            return added, True
+        if self.in_a_row >= MOST_REFUSALS:
+            raise TurnedAway(f"{museum_name(work.museum)} turns programs away at the moment; not asked for")
+        try:
+            received = self.museum.receive(work)
+        except TurnedAway:
+            self.refused, self.in_a_row = self.refused + 1, self.in_a_row + 1
+            raise
+        self.in_a_row = 0
+        return received, False

@@ -6,31 +6,32 @@ later; `1898-12` is a month alone, as ISO 8601 has it.
 A date is understood only if all of it is. `read` never guesses from a part.
 """
 
-import functools
-import math
 import re
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from enum import Enum
-from pathlib import Path
-from typing import Any
 
 from avignon.museums import words
-
-_GAP = r"[\s.-]*"
-"""What may stand between the words of a phrase, or not: `n d` is also `n.d.`, and `av j c` is `av. J.-C.`."""
+from avignon.museums.date_words import (
+    GAP,
+    SPANS,
+    WHOLE,
+    Kind,
+    Meaning,
+    Share,
+    Span,
+    century_of,
+    lexer,
+    meaning_of,
+    phrases_of,
+    roman,
+    vocabulary,
+)
 
 _BREAKS = frozenset(",;/|&")
 """Signs between `cast` and a year, by which that year may be another's."""
 
 RECENT = 1500
 """Before Christ, years from here on are more likely ours: `1985 BC` was painted in British Columbia."""
-
-NEAR = 10
-"""Years by which `1898-02` may go over into the next century, and be no month."""
-
-_ROMAN = {"i": 1, "v": 5, "x": 10}
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def read(text: str) -> Years | None:
     date = words.plain(text).strip()
     if not date.strip("-"):
         return Years()
-    tokens = [(_meant(match), match) for match in _lexer().finditer(date)]
+    tokens = [(meaning_of(match), match) for match in lexer().finditer(date)]
     said = [place for place, (_, match) in enumerate(tokens) if match[0] not in words.NEUTRAL]
     if said and tokens[said[0]][0].kind is Kind.UNDATED:
         if len(said) == 1:
@@ -102,7 +103,7 @@ def unread(years: Years, text: str) -> tuple[str, ...]:
 
 def death(text: str) -> int | None:
     """An artist's year of death, e.g. of `died 1910` or `1836-1910`; None where it is not known for certain."""
-    found = re.fullmatch(rf"\s*(?:{words.any_of(_vocabulary()['death'], _GAP)})?[\s.:]*(.*)", words.plain(text))
+    found = re.fullmatch(rf"\s*(?:{words.any_of(vocabulary()['death'], GAP)})?[\s.:]*(.*)", words.plain(text))
     years = read(found[1]) if found else None
     return None if years is None or years.about or years.reissued else years.end
 
@@ -118,7 +119,7 @@ def issued(text: str, made: int | None) -> Years | None:
         None where it speaks of none, or of no more than that a work of the year `made` was cast or printed.
     """
     plain = words.plain(text)
-    found = re.search(words.any_of(_phrases(Kind.CAST, Kind.REISSUED), _GAP), plain)
+    found = re.search(words.any_of(phrases_of(Kind.CAST, Kind.REISSUED), GAP), plain)
     if not found:
         return None
     rest = plain[found.start() :].strip("()[]., ")
@@ -126,91 +127,17 @@ def issued(text: str, made: int | None) -> Years | None:
     years = read(rest)
     if years is None or (named or 0) > (years.latest or 0):
         years = Years(since=named, reissued=True)
-    late = re.search(words.any_of(_phrases(Kind.REISSUED), _GAP), rest)
+    late = re.search(words.any_of(phrases_of(Kind.REISSUED), GAP), rest)
     return years if made is None or late or (years.latest or made) > made else None
 
 
 # Reading word by word -------------------------------------------------------------------------------------------------
 
 
-class Kind(Enum):
-    """What a word of a date does: the groups of words in `dates.toml` by their names, and the lexer's by theirs."""
-
-    # What stands for years.
-    FULL = "full"
-    YEAR = "year"
-    SHORT = "short"
-    HUNDRED = "hundred"
-    TEN = "ten"
-    SHORT_TEN = "short_ten"
-    NAMED = "named"
-    # Numbers, which may be centuries, days or years.
-    ORDINAL = "ordinal"
-    NUMBER = "number"
-    ROMAN = "roman"
-    # What is done with the year beside it.
-    ABOUT = "about"
-    BEFORE = "before"
-    AFTER = "after"
-    FROM = "from"
-    EARLIER = "earlier"
-    LATER = "later"
-    OPEN = "open"
-    UNDATED = "undated"
-    CENTURY = "century"
-    DECADE = "decade"
-    PART = "part"
-    BC = "bc"
-    AD = "ad"
-    MONTH = "month"
-    # What was done to the work.
-    MADE = "made"
-    REWORKED = "reworked"
-    CAST = "cast"
-    PUBLISHED = "published"
-    REISSUED = "reissued"
-    # Nothing.
-    NOTE = "note"
-    SIGN = "sign"
-    OUTSIDE = "outside"
-
-
 _LIMITS = frozenset({Kind.BEFORE, Kind.AFTER, Kind.FROM})
 _ISSUES = frozenset({Kind.CAST, Kind.PUBLISHED, Kind.REISSUED})
 _ACTS = _ISSUES | {Kind.MADE, Kind.REWORKED}
 _NUMBERS = frozenset({Kind.ORDINAL, Kind.NUMBER, Kind.ROMAN})
-
-Share = tuple[float, float]
-"""A part of a century or a decade: where it begins and where it ends, from 0 to 1."""
-
-WHOLE: Share = (0, 1)
-
-
-@dataclass(frozen=True)
-class _Meaning:
-    """What a word means."""
-
-    kind: Kind
-    share: Share = WHOLE
-    """Of `PART` alone."""
-
-
-@dataclass(frozen=True)
-class _Span:
-    """Years that one word of a date stands for."""
-
-    begin: int
-    end: int
-    kind: Kind = Kind.YEAR
-    """`YEAR`, `DECADE` or `CENTURY`."""
-    share: Share = WHOLE
-    """Which part of them is meant."""
-
-    @property
-    def years(self) -> tuple[int, int]:
-        """First and last year of the part."""
-        count = self.end - self.begin + 1
-        return self.begin + math.floor(self.share[0] * count), self.begin + math.ceil(self.share[1] * count) - 1
 
 
 @dataclass
@@ -219,7 +146,7 @@ class _Reader:
 
     kinds: set[Kind]
     """All that the date has."""
-    spans: list[_Span] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
     turned: int = 0
     """How many spans have their era."""
     about: bool = False
@@ -241,11 +168,11 @@ class _Reader:
     """Whether something was done in a year that is not said, so that no year ends it."""
     reissued: bool = False
 
-    def take(self, meant: _Meaning, match: re.Match[str]) -> bool:
+    def take(self, meant: Meaning, match: re.Match[str]) -> bool:
         """Take in one word; whether it was understood."""
         kind = meant.kind
-        if kind in _SPANS:
-            return self._add(_SPANS[kind](match, () if self.acted else self.spans))
+        if kind in SPANS:
+            return self._add(SPANS[kind](match, () if self.acted else self.spans))
         if kind in _NUMBERS:
             return self._number(kind, match[0])
         if kind in (Kind.BC, Kind.AD):
@@ -264,11 +191,11 @@ class _Reader:
         self.is_decade |= kind is Kind.DECADE
         return kind not in (Kind.OUTSIDE, Kind.UNDATED)
 
-    def _add(self, span: _Span | None) -> bool:
+    def _add(self, span: Span | None) -> bool:
         if span is None:
             return False
         if self.is_decade and span.begin == span.end and span.begin % 10 == 0:
-            span = _Span(span.begin, span.begin + 9, Kind.DECADE)
+            span = Span(span.begin, span.begin + 9, Kind.DECADE)
         if self.limit is Kind.BEFORE and not self.spans:
             self.no_begin = True
         self.spans.append(self._parted(span))
@@ -320,7 +247,7 @@ class _Reader:
             self._leave_undated()
         return sign in words.NEUTRAL
 
-    def _parted(self, span: _Span) -> _Span:
+    def _parted(self, span: Span) -> Span:
         """The part of a span that was named before it: `early to mid` is from the first to the last of them."""
         parts, self.parts = self.parts, []
         if not parts or span.kind is Kind.YEAR:
@@ -329,13 +256,13 @@ class _Reader:
 
     def _number(self, kind: Kind, text: str) -> bool:
         """A number is a century, a day, or a year, by what else the date says."""
-        value = _roman(text) if kind is Kind.ROMAN else int(re.sub(r"\D", "", text))
+        value = roman(text) if kind is Kind.ROMAN else int(re.sub(r"\D", "", text))
         if Kind.CENTURY in self.kinds and 1 <= value <= 21:
-            return self._add(_century(value))
+            return self._add(century_of(value))
         if kind is not Kind.ROMAN and Kind.MONTH in self.kinds and 1 <= value <= 31:
             return True
         has_era = bool(self.kinds & {Kind.BC, Kind.AD})
-        return kind is Kind.NUMBER and has_era and value > 0 and self._add(_Span(value, value))
+        return kind is Kind.NUMBER and has_era and value > 0 and self._add(Span(value, value))
 
     def _turn(self, *, backwards: bool) -> bool:
         """Put what has been said since the last era into this one; what looks like a year of ours is not believed."""
@@ -352,7 +279,7 @@ class _Reader:
             self.spans.append(self._parted(self.spans.pop()))  # "19th century, second half"
         if not self.spans or self.limit or self.parts or self.is_decade:
             return None
-        margins = _vocabulary()["margins"]
+        margins = vocabulary()["margins"]
         margin = margins["century" if any(span.kind is Kind.CENTURY for span in self.spans) else "year"] * self.about
         begin = min(span.years[0] for span in self.spans) - margin
         end = max(span.years[1] for span in self.spans) + margin
@@ -360,132 +287,3 @@ class _Reader:
         if not (self.open_by or self.stays_open):
             return Years(begin_known, end, self.about)
         return Years(begin_known, None, self.about, end, self.reissued or bool(self.kinds & _ISSUES))
-
-
-# What stands for years ------------------------------------------------------------------------------------------------
-
-
-def _year(match: re.Match[str], _: Sequence[_Span]) -> _Span | None:
-    year = int(re.findall(r"\d{4}", match[0])[0])
-    return _Span(year, year) if year else None
-
-
-def _shortened(match: re.Match[str], _: Sequence[_Span]) -> _Span | None:
-    """`1929-35`. What may be a month as well, as `1905-10`, is read as a range; `1910-05` can only be a month."""
-    first, last = int(match[0][:4]), int(re.findall(r"\d+", match[0])[1])
-    size = 10 if len(match[0]) - len(match[0].rstrip("0123456789")) == 1 else 100
-    ahead = (last - first) % size
-    if last > first % size or ahead <= NEAR:
-        return _Span(first, first + ahead)
-    return _Span(first, first) if 1 <= last <= 12 or 21 <= last <= 24 else None  # 21 to 24 are EDTF's seasons.
-
-
-def _hundred(match: re.Match[str], _: Sequence[_Span]) -> _Span:
-    """`1900s`, `18XX`, `18--`: all its years, though some mean its first ten."""
-    first = 100 * int(match[0][:2])
-    return _Span(first, first + 99, Kind.CENTURY)
-
-
-def _ten(match: re.Match[str], _: Sequence[_Span]) -> _Span:
-    first = 10 * int(match[0][:3])
-    return _Span(first, first + 9, Kind.DECADE)
-
-
-def _short_ten(match: re.Match[str], spans: Sequence[_Span]) -> _Span | None:
-    """`90s`, after a year of the same century that is not later: `1885, 70s` may be a hundred years on."""
-    if not spans or spans[-1].begin < 0:
-        return None
-    first = spans[-1].begin // 100 * 100 + int(match[0][:2])
-    return _Span(first, first + 9, Kind.DECADE) if first + 9 >= spans[-1].end else None
-
-
-def _century(number: int) -> _Span:
-    return _Span(100 * number - 99, 100 * number, Kind.CENTURY)
-
-
-def _named_century(match: re.Match[str], _: Sequence[_Span]) -> _Span:
-    return _century(_vocabulary()["centuries"][match[0]])
-
-
-_SPANS: Mapping[Kind, Callable[[re.Match[str], Sequence[_Span]], _Span | None]] = {
-    Kind.FULL: _year,
-    Kind.YEAR: _year,
-    Kind.SHORT: _shortened,
-    Kind.HUNDRED: _hundred,
-    Kind.TEN: _ten,
-    Kind.SHORT_TEN: _short_ten,
-    Kind.NAMED: _named_century,
-}
-
-
-def _roman(text: str) -> int:
-    values = [_ROMAN[letter] for letter in text if letter in _ROMAN]
-    return sum(-v if v < following else v for v, following in zip(values, [*values[1:], 0], strict=True))
-
-
-# The vocabulary -------------------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def _vocabulary() -> dict[str, Any]:
-    return tomllib.loads(Path(__file__).with_name("dates.toml").read_text(encoding="utf-8"))
-
-
-@functools.cache
-def _meanings() -> dict[str, _Meaning]:
-    """What each phrase means, by its key."""
-    meanings = {each: _Meaning(Kind(name)) for name, group in _vocabulary()["words"].items() for each in group}
-    for part in _vocabulary()["parts"]:
-        low, high = part["share"]
-        meanings |= {each: _Meaning(Kind.PART, (low, high)) for each in part["words"]}
-    return {words.key(phrase, _GAP): meaning for phrase, meaning in meanings.items()}
-
-
-def _phrases(*kinds: Kind) -> list[str]:
-    return [each for kind in kinds for each in _vocabulary()["words"][kind.value]]
-
-
-def _meant(match: re.Match[str]) -> _Meaning:
-    group = str(match.lastgroup)
-    return _meanings()[words.key(match[0], _GAP)] if group == "phrase" else _Meaning(Kind(group))
-
-
-@functools.cache
-def _lexer() -> re.Pattern[str]:
-    """What a date is made of; the first group that fits is taken, and one fits every sign but blanks."""
-    phrases = [each for group in _vocabulary()["words"].values() for each in group]
-    phrases += [each for part in _vocabulary()["parts"] for each in part["words"]]
-    begins, ends = r"(?<!\d)", r"(?![^\W_])"
-    time = r"(?:[t ]\d\d:\d\d(?::\d\d)?(?:\.\d+)?(?:z|[+-]\d\d:?\d\d)?)?"
-    many = r"'?(?:s|er|ern)"
-    month, day = r"(?:0?[1-9]|1[0-2]|xx)", r"(?:0?[1-9]|[12]\d|3[01])"
-    full = (
-        rf"\d{{4}}([-.]){month}\2(?:{day}|xx){time}",  # 1885-05-12, 1885-05-12T10:00:00Z, 1885-XX-XX
-        r"\d{4}-xx",
-        r"\d{4}\.0+",  # 1885.0
-        rf"(?:{day}[./-])?{day}[./-]\d{{4}}",  # 12.5.1885, 05/1885
-    )
-    century = (
-        r"(?<=(?:st|nd|rd|th))[\s-]*c(?![a-z])",  # 19th c., where c. 1885 is about
-        r"\bs\.?\s*(?=[ivx]+\b)",  # s. XIX
-        r"(?<=[ivx\d]e)\s*s(?![^\W_])",  # XIXe s.
-        r"(?<=[ivx\d]eme)\s*s(?![^\W_])",
-    )
-    return re.compile(
-        rf"(?P<full>{begins}(?:{'|'.join(full)}){ends})"
-        rf"|(?P<hundred>{begins}\d\d(?:00-?{many}|xx|--){ends})"  # 1800s, 18XX, 18--
-        rf"|(?P<ten>{begins}\d{{3}}(?:0-?{many}{ends}|x{ends}|-(?!\d)))"  # 1890s, 188X, 188-
-        rf"|(?P<short_ten>{begins}\d0{many}{ends})"  # 90s
-        rf"|(?P<short>{begins}\d{{4}}\s*[-/]\s*(?:\d\d|\d(?![?~%]))(?!\.\d|[\d']|[^\W_]))"  # 1929-35, 1885/6
-        rf"|(?P<year>{begins}\d{{4}}{ends})"
-        rf"|(?P<open>\.\.+|[-/]\s*\??\s*[\])]*$|^/)"  # 1885/.., 1890-, 1890-?, /1885
-        rf"|(?P<named>\b(?:{'|'.join(_vocabulary()['centuries'])})\b)"
-        rf"|(?P<century>{'|'.join(century)})"
-        rf"|(?P<phrase>{words.any_of(phrases, _GAP)})"
-        r"|(?P<ordinal>\d{1,2}(?:st|nd|rd|th|eme|er|de|ste|e|o|a|°)(?![^\W_]))"
-        r"|(?P<roman>\b[ivx]{1,6}(?:eme|er|e|th)?\b)"
-        r"|(?P<number>\d+)"
-        r"|(?P<about>[?~%])"
-        r"|(?P<outside>^-|[^\W\d_]+)"
-        r"|(?P<sign>\S)"
-    )

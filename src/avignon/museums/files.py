@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 
 from avignon.core.errors import InputError
-from avignon.core.imaging import SUFFIXES
+from avignon.core.formats import SUFFIXES
 from avignon.core.naming import shown
 
 

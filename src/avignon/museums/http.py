@@ -11,13 +11,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import httpx
 
+from avignon.core.about import user_agent
 from avignon.core.errors import FetchError, InputError, TurnedAway
 from avignon.core.files import CACHE_ELSEWHERE, cache_folder, storing, write_json
-from avignon.core.wording import user_agent
+from avignon.museums.protocol import FetchSettings
+
+if TYPE_CHECKING:
+    from avignon.museums.settings import OnlineMuseum
 
 T = TypeVar("T")
 
@@ -344,6 +348,12 @@ def _retry_after(value: str) -> float | None:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     except ValueError:
         return None
+
+
+def client_of(museum: "OnlineMuseum", settings: FetchSettings) -> Fetcher:
+    """A client at the museum's pace, or at the recipe's own where it sets one."""
+    pause = museum.pause if settings.pause is None else settings.pause
+    return Fetcher(pause=pause, timeout=settings.timeout, contact=museum.contact)
 
 
 def reachable(url: str) -> str:

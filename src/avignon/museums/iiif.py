@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from PIL import Image
 
 from avignon.core.errors import FetchError, ImageError
-from avignon.core.imaging import MAX_PIXELS, load, png_bytes, scan
+from avignon.core.imaging import MAX_PIXELS, load, scan
+from avignon.core.png import png_bytes
 from avignon.museums.http import Answer, Fetcher
 from avignon.museums.iiif_info import Info, Size, Tiles, described
 from avignon.museums.protocol import Received

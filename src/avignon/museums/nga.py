@@ -7,18 +7,21 @@ grant, so each image's rights are read from its own row (`rights.judged`).
 
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from avignon.core.errors import InputError
-from avignon.core.records import Decision, Found, Verdict, Work
-from avignon.museums import dates, names, rights
+from avignon.core.records import EMBEDDED, NGA_TABLES, Decision, Found, Verdict, Work
+from avignon.museums import catalog, dates, names, rights
 from avignon.museums.catalog import Catalog, Row
-from avignon.museums.protocol import Received, Sought, one_line, outside
+from avignon.museums.protocol import FetchSettings, Received, Sought, one_line, outside
 
 if TYPE_CHECKING:
+    from avignon.museums.http import Fetcher
     from avignon.museums.iiif import Images
+    from avignon.museums.settings import NgaMuseum
 
 Ask = Callable[..., list[Row]]
 
@@ -59,6 +62,55 @@ _ROLES = """
 _TERMS = """
     SELECT objectid, termtype, term FROM objects_terms WHERE objectid IN (SELECT unnest(?)) ORDER BY rowid
 """
+
+
+@contextmanager
+def opened(museum: "NgaMuseum", settings: FetchSettings, warn: Callable[[str], None]) -> Iterator["Nga"]:
+    """The museum that a recipe describes, with the catalog of its present tables."""
+    from avignon.museums.iiif import Images  # Here, because a listing needs neither network nor images.
+
+    with client(museum.tables, museum, settings) as fetcher:
+        images = Images(fetcher, settings.max_edge, settings.max_bytes, museum.widths)
+        yield Nga(catalog.current(address(museum.tables), fetcher, warn), images)
+
+
+@contextmanager
+def listed(tables: str | None) -> Iterator["Nga"]:
+    """The museum for listing alone: the catalog as it is; built where there is none."""
+    source = tables or NGA_TABLES
+    if source != EMBEDDED:
+        with catalog.present(address(source)) as held:
+            if held is not None:
+                yield Nga(held)
+                return
+    yield Nga(catalog_of(source))
+
+
+def catalog_of(source: str) -> Catalog:
+    """The catalog as it is; built where there is none, and updated where that costs nothing."""
+    held = None if source == EMBEDDED else catalog.held(address(source))
+    if held is not None:
+        return held
+    with client(source) as fetcher:
+        return catalog.update(address(source), fetcher)
+
+
+def address(source: str) -> str:
+    """Where a recipe's `tables` are, as the network client sees them."""
+    return EMBEDDED_TABLES if source == EMBEDDED else source
+
+
+def client(source: str, museum: "NgaMuseum | None" = None, settings: FetchSettings | None = None) -> "Fetcher":
+    """A network client for some tables; those inside the package need no pauses."""
+    from avignon.museums import http  # Here, because a listing needs no network.
+    from avignon.museums.settings import NgaMuseum
+
+    settings = settings or FetchSettings()
+    if source != EMBEDDED:
+        return http.client_of(museum or NgaMuseum(), settings)
+    from avignon.demo.museum import EmbeddedMuseum
+
+    return http.Fetcher(pause=0.0, timeout=settings.timeout, mounts={"embedded://": EmbeddedMuseum()})
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What a museum is to the rest of the house."""
+"""What a museum is to the rest of the package: it finds an artist's works, and gives their images."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -29,6 +29,20 @@ class Sought(Protocol):
     @property
     def classification(self) -> tuple[str, ...]:
         """Only works that the museum classes so; empty takes all."""
+
+
+@dataclass(frozen=True)
+class FetchSettings:
+    """How images are fetched; the defaults are those of a recipe's `collect`."""
+
+    max_edge: int = 2048
+    """Longest side asked for, in pixels."""
+    max_bytes: int = 200_000_000
+    """Largest image accepted."""
+    pause: float | None = None
+    """Least seconds between two requests to one host; None: as the museum asks."""
+    timeout: float = 30.0
+    """Seconds to wait for a connection or for the next bytes."""
 
 
 @dataclass(frozen=True)

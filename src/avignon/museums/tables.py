@@ -1,7 +1,8 @@
-"""CSV tables that programs write: read by column name, and what is wrong with one is said by file and line."""
+"""CSV tables of programs: written, and read by column name; an error names the file and the line."""
 
 import csv
-from collections.abc import Iterator
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
 
@@ -42,6 +43,15 @@ def rows(path: Path, columns: tuple[str, ...], name: str = "") -> Iterator[tuple
             raise InputError(f"{name}: line {_undecodable(path)}: not UTF-8 ({wrong.reason})") from None
         except csv.Error as broken:
             raise InputError(f"{name}: line {begins}: not CSV: {broken}") from None
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
+    """A table of these columns as CSV; a field that a row lacks is empty, and others are left out."""
+    buffer = io.StringIO(newline="")
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n", restval="", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
 
 
 def _undecodable(path: Path) -> int:

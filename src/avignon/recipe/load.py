@@ -4,25 +4,47 @@ import tomllib
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from avignon.core.errors import RecipeError
 from avignon.core.naming import slug
+from avignon.core.settings import Section
+from avignon.museums import registry
+from avignon.museums.settings import MuseumSettings
 from avignon.recipe.messages import explain
-from avignon.recipe.schema import AnyMuseum, FolderMuseum, Recipe
+from avignon.recipe.schema import Recipe
+from avignon.recipe.shipped import shipped
+
+AnySection = TypeVar("AnySection", bound=Section)
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe; `overrides` are `section.key=value` strings checked by the same schema.
+def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe: a file, or one that is shipped with the package, by its name.
+
+    Args:
+        path: a file of this name goes before a shipped recipe.
+        overrides: `section.key=value` strings checked by the same schema.
 
     Raises:
         RecipeError: naming the file, the field, the value and what is allowed.
     """
+    path = Path(path)
+    if not path.suffix and (known := shipped().get(str(path))) and not path.is_file():
+        path = known
     fields = _read_toml(path)
     for override in overrides:
         _override(fields, override)
+    return recipe_from(fields, path)
+
+
+def recipe_from(fields: dict[str, Any], path: Path) -> Recipe:
+    """The recipe that a file's fields say; `path` is the file, to which relative paths in it are relative.
+
+    Raises:
+        RecipeError: as `load_recipe`.
+    """
     fields.setdefault("name", slug(path.stem))
     _museum_kinds(fields)
     try:
@@ -35,7 +57,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def _check_surroundings(recipe: Recipe, path: Path) -> None:
-    """What a recipe asks of this machine, told before hours are spent on the way to it."""
+    """Check what a recipe needs of this machine, before hours are spent on the way to it."""
     for number, scene in enumerate(recipe.generate.scenes):
         if scene.image and not Path(scene.image).is_file():
             raise RecipeError(f"{path}: generate.scenes.{number}.image: {scene.image}: no such file")
@@ -65,7 +87,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _other_recipes(path: Path) -> str:
     names = sorted(p.name for p in path.parent.glob("*.toml")) if path.parent.is_dir() else []
-    return f"; {path.parent} has {', '.join(names)}" if names else ""
+    near = f"; {path.parent} has {', '.join(names)}" if names else ""
+    return near if path.name != str(path) or path.suffix else f"{near}; shipped by name are {', '.join(shipped())}"
 
 
 def _override(fields: dict[str, Any], text: str) -> None:
@@ -107,7 +130,11 @@ def _museum_kinds(fields: dict[str, Any]) -> None:
     artists = fields.get("artists")
     for owner in (fields, *(artists if isinstance(artists, list) else ())):
         if isinstance(owner, dict) and isinstance(owner.get("museum"), dict):
-            owner["museum"].setdefault("kind", "folder" if "path" in owner["museum"] else "nga")
+            owner["museum"].setdefault("kind", registry.kind_of(owner["museum"]))
+
+
+def _changed(section: AnySection, **fields: Any) -> AnySection:
+    return section.model_copy(update=fields)
 
 
 def _anchor(recipe: Recipe, folder: Path) -> Recipe:
@@ -116,37 +143,29 @@ def _anchor(recipe: Recipe, folder: Path) -> Recipe:
     def placed(path: str) -> str:
         return str((folder / Path(path).expanduser()).resolve())
 
-    def anchored(museum: AnyMuseum) -> AnyMuseum:
-        if not isinstance(museum, FolderMuseum):
-            return museum
-        return museum.model_copy(update={"path": placed(museum.path)})
-
-    artists = tuple(
-        artist.model_copy(
-            update={
-                "museum": artist.museum and anchored(artist.museum),
-                "decisions": artist.decisions and placed(artist.decisions),
-                "originals": artist.originals and placed(artist.originals),
-            }
-        )
-        for artist in recipe.artists
-    )
-
     def located(model: str) -> str:
         return placed(model) if model.startswith((".", "/", "~")) else model
 
-    base = recipe.base.model_copy(update={"model": located(recipe.base.model)})
-    measured = recipe.evaluate.model_copy(update={"encoder": located(recipe.evaluate.encoder)})
-    adapters = {name: placed(place) for name, place in recipe.generate.adapters.items()}
-    scenes = tuple(
-        scene.model_copy(update={"image": scene.image and placed(scene.image)}) for scene in recipe.generate.scenes
+    def anchored(museum: MuseumSettings) -> MuseumSettings:
+        row = registry.row_of(museum)
+        return _changed(museum, **{row.field: placed(registry.folder_of(museum))}) if row.is_folder else museum
+
+    artists = tuple(
+        _changed(
+            artist,
+            museum=artist.museum and anchored(artist.museum),
+            decisions=artist.decisions and placed(artist.decisions),
+            originals=artist.originals and placed(artist.originals),
+        )
+        for artist in recipe.artists
     )
-    return recipe.model_copy(
-        update={
-            "museum": anchored(recipe.museum),
-            "artists": artists,
-            "base": base,
-            "generate": recipe.generate.model_copy(update={"adapters": adapters, "scenes": scenes}),
-            "evaluate": measured,
-        }
+    scenes = tuple(_changed(scene, image=scene.image and placed(scene.image)) for scene in recipe.generate.scenes)
+    adapters = {name: placed(place) for name, place in recipe.generate.adapters.items()}
+    return _changed(
+        recipe,
+        museum=anchored(recipe.museum),
+        artists=artists,
+        base=_changed(recipe.base, model=located(recipe.base.model)),
+        generate=_changed(recipe.generate, adapters=adapters, scenes=scenes),
+        evaluate=_changed(recipe.evaluate, encoder=located(recipe.evaluate.encoder)),
     )

@@ -7,17 +7,19 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from avignon.recipe.schema import Recipe, Section
+from avignon.core.settings import Section
+from avignon.museums.registry import MUSEUMS
+from avignon.recipe.schema import Recipe
 
-_BRANCHES = ("nga", "folder", "artic", "int", "constrained-int", "str")
+_BRANCHES = (*(row.kind for row in MUSEUMS), "int", "constrained-int", "str")
 """What pydantic adds to a field's place: which kind of value it tried. No key of a recipe is called so."""
 
 
 def explain(invalid: ValidationError) -> str:
     """The first error in one line, with how many more there are."""
-    told = invalid.errors(include_url=False)
+    found = invalid.errors(include_url=False)
     # A list with a faulty item also counts as too short: what is wrong inside it says more.
-    errors = [error for error in told if not any(_is_inside(other["loc"], error["loc"]) for other in told)]
+    errors = [error for error in found if not any(_is_inside(other["loc"], error["loc"]) for other in found)]
     unknown = [error for error in errors if error["type"] == "extra_forbidden"]
     error = (unknown or errors)[0]  # A misspelt key explains the field that seems to be missing.
     place = [part for part in error["loc"] if part not in _BRANCHES]

@@ -3,121 +3,35 @@
 Every field is documented directly beneath itself. Unknown keys are errors that suggest the nearest key.
 """
 
+import functools
+import operator
 import re
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from avignon.core.naming import slug
-from avignon.core.records import EMBEDDED as EMBEDDED
-from avignon.core.records import NGA_TABLES as NGA_TABLES
-from avignon.models.registry import FAMILIES, SAMPLERS
+from avignon.core.settings import ABSENT, Section
+from avignon.models.registry import FAMILIES, SAMPLERS, local_folder
+from avignon.museums.registry import MUSEUMS
+from avignon.museums.settings import MuseumSettings, NgaMuseum
 
 SCHEMA = 2
 """Of hashes over a recipe's values: to be raised where a default or the meaning of a value changes. A new field needs
 no other number, because hashes cover only what differs from the defaults; avignon 0.1.0 (schema 1) hashed all."""
 
 
-ABSENT = object()
-"""In `Section.schema_1`: a field that avignon 0.1.0 did not have."""
-
-
-class Section(BaseModel):
-    """A table of the recipe: frozen, strictly typed, no unknown keys."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
-    schema_1: ClassVar[Mapping[str, Any]] = {}
-    """What schema 1 had for fields that are at their default: another default, or nothing (`ABSENT`)."""
-    formerly: ClassVar[Mapping[str, str]] = {}
-    """Names that fields had before, by the names that they have now. Hashes keep the former ones, so that a new name
-    changes no identity; in a recipe a former name is an error that names the new one."""
-
-    def chosen(self, *fields: str, exclude: Iterable[str] = ()) -> dict[str, Any]:
-        """The values that differ from the defaults, JSON-ready, of some fields or of all."""
-        dumped = self.model_dump(mode="json", exclude_defaults=True, include=set(fields) or None, exclude=set(exclude))
-        return {self.formerly.get(name, name): _formerly(getattr(self, name), value) for name, value in dumped.items()}
-
-    def as_in_schema_1(self, *fields: str, exclude: Iterable[str] = ()) -> dict[str, Any]:
-        """All values as avignon 0.1.0 hashed them; a newer field counts where it has not its default."""
-        dumped = self.model_dump(mode="json", include=set(fields) or None, exclude=set(exclude))
-        told = {name: _as_in_schema_1(getattr(self, name), value) for name, value in dumped.items()}
-        for name, default in self.schema_1.items():
-            if name in told and getattr(self, name) == type(self).model_fields[name].default:
-                told |= {name: default}
-        return {self.formerly.get(name, name): value for name, value in told.items() if value is not ABSENT}
-
-
-def _formerly(value: Any, dumped: Any) -> Any:
-    """`dumped`, the JSON of `value`, with the names that the fields of sections in it had before."""
-    if isinstance(value, Section):
-        return {value.formerly.get(name, name): _formerly(getattr(value, name), each) for name, each in dumped.items()}
-    if isinstance(value, tuple):
-        return [_formerly(one, each) for one, each in zip(value, dumped, strict=True)]
-    return dumped
-
-
-def _as_in_schema_1(value: Any, dumped: Any) -> Any:
-    """`dumped` as it is, but for the sections in it."""
-    if isinstance(value, Section):
-        return value.as_in_schema_1()
-    if isinstance(value, tuple):
-        return [_as_in_schema_1(one, other) for one, other in zip(value, dumped, strict=True)]
-    return dumped
-
-
-class OnlineMuseum(Section):
-    """What every museum on the network has: its pace, the widths that it keeps ready, and whom it can write to."""
-
-    schema_1 = {"pause": ABSENT, "widths": ABSENT}
-
-    pause: float = Field(default=0.2, ge=0, le=60)
-    """Least seconds between two requests to one of the museum's hosts, as it asks for; `collect.pause` stands above."""
-    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(), strict=False)
-    """Widths in which the museum has its images ready: the largest of them within `collect.max_edge` is asked for, any
-    width where none is. Empty: what fits `collect.max_edge`."""
-    contact: str = Field(default="", pattern=r"^[ -'*-~]*$", max_length=200, exclude=True)
-    """An email address or a page at which the museum can reach you, in plain ASCII without brackets. It goes into the
-    User-Agent of every request, and into no file: adapters' cards hold the recipe, and travel."""
-
-
-class NgaMuseum(OnlineMuseum):
-    """The National Gallery of Art's open data, or any museum that publishes the same tables."""
-
-    kind: Literal["nga"] = "nga"
-    tables: str = NGA_TABLES
-    """URL of the folder of CSV tables, or `embedded` for the procedural museum inside the package."""
-
-
-class FolderMuseum(Section):
-    """A directory of one's own scans, with or without an `index.csv`."""
-
-    kind: Literal["folder"]
-    path: str = Field(min_length=1, pattern=r"\S")
-    """The directory; relative paths are relative to the recipe, whose own is `.`"""
-
-
-class ArticMuseum(OnlineMuseum):
-    """The Art Institute of Chicago's public API. What it asks of programs: https://api.artic.edu/docs/#scraping."""
-
-    kind: Literal["artic"]
-    api: str = "https://api.artic.edu/api/v1"
-    """Where the API is."""
-    pause: float = Field(default=1.0, ge=0, le=60)
-    """As above; this museum asks for no more than one request a second."""
-    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(843, 1686), strict=False)
-    """As above; images of these widths are in this museum's cache, all others are made anew for each request."""
-
-
-AnyMuseum = NgaMuseum | FolderMuseum | ArticMuseum
-Museum = Annotated[AnyMuseum, Field(discriminator="kind")]
+if TYPE_CHECKING:
+    Museum = MuseumSettings  # What the classes share.
+else:
+    _classes = [row.settings_class() for row in MUSEUMS]
+    Museum = Annotated[functools.reduce(operator.or_, _classes), Field(discriminator="kind")]
 
 
 class Artist(Section):
-    """One voice of the dialogue."""
+    """One artist of the dialogue."""
 
     schema_1 = {"originals": ABSENT}
 
@@ -137,7 +51,7 @@ class Artist(Section):
     Everything made from them says so, and what conditions they have."""
     decisions: str = ""
     """A CSV file with columns object_id, decision (`keep`, `drop`, or empty: the measures decide) and reason: a
-    curator's word, above measures. `avignon works ARTIST --decisions FILE` writes one to edit."""
+    curator's decisions go before measures. `avignon works ARTIST --decisions FILE` writes one to edit."""
     originals: str = ""
     """A folder of images added by hand, each named by its object id, such as `25800.jpg`: they are taken in place of
     fetching, for works that the museum lists and `rights` admits."""
@@ -163,6 +77,11 @@ class Base(Section):
     """Which weight files to load, where a repository offers several."""
     resolution: int = Field(ge=32, le=2048, multiple_of=8)
     """Pixels of a square image, on each side: what the base was trained at (Stable Diffusion 2.1-base: 512)."""
+
+    @property
+    def folder(self) -> Path | None:
+        """The base's directory; None where the base is on a hub."""
+        return local_folder(self.model)
 
 
 class Collect(Section):
@@ -276,15 +195,15 @@ class Train(Section):
     validation_works: int = Field(default=0, ge=0)
     """Works of each adapter that are not learned from, to measure the loss on."""
     eval_every: int = Field(default=0, ge=0)
-    """Steps between measurements on the works held out; 0 measures at the end only."""
+    """Steps between measurements on the validation works; 0 measures at the end only."""
     prior_images: int = Field(default=0, ge=0, le=10_000)
-    """Pictures that the base itself paints of the works' captions without the trigger; as many of them as of the works
-    go into every step, so that it does not forget the rest of the world (prior preservation, Ruiz et al.,
+    """Pictures that the base itself generates from the works' captions without the trigger; as many of them as of the
+    works go into every step, so that it does not forget the rest of the world (prior preservation, Ruiz et al.,
     arXiv:2208.12242). 0: none."""
     prior_weight: float = Field(default=1.0, gt=0, le=100)
     """Weight of their loss against that of the works."""
     sample_every: int = Field(default=0, ge=0)
-    """Steps between samples: the first scenes of the recipe, painted with this adapter alone; 0 paints none."""
+    """Steps between samples: the first scenes of the recipe, generated with this adapter alone; 0 generates none."""
     keep: Literal["last", "best"] = "last"
     """Which weights are saved: the last, or those whose samples have the most style gained minus copies made."""
     patience: int = Field(default=0, ge=0)
@@ -375,14 +294,14 @@ class Generate(Section):
 
     scenes: tuple[Scene, ...] = Field(min_length=1, max_length=1000, strict=False)
     stops: int = Field(default=7, ge=2, le=1000)
-    """Pictures from the first voice to the last, both included."""
+    """Pictures from the first adapter to the last, both included."""
     path_adapters: tuple[str, ...] = Field(default=(), strict=False)
     """The adapters that the path leads through, in order; by default those that the recipe trains."""
     path: Literal["linear", "arc", "relay"] = "arc"
     """How weights change: `linear` (1-t, t), `arc` (cos, sin), which keeps both styles strong in between, or `relay`:
-    the later voice begins the denoising and so composes, the earlier one finishes, and the hand-over moves."""
+    the later adapter begins the denoising and so composes, the earlier one finishes, and the hand-over moves."""
     spacing: Literal["uniform", "even"] = "uniform"
-    """Where the stops are: at equal distances in weight, or in measured style, for which probes are painted first."""
+    """Where the stops are: at equal distances in weight, or in measured style, for which probes are generated first."""
     fade: float = Field(default=0.25, gt=0, le=1)
     """Share of the denoising steps over which a relay hands over."""
     equalize_adapters: bool = True
@@ -396,12 +315,12 @@ class Generate(Section):
     block_weights: dict[str, dict[str, float]] = {}
     """Factors on an adapter's weight in parts of the UNet: `down`, `mid`, `up`, or a block such as `"up_blocks.1"`."""
     adapters: dict[str, str] = {}
-    """Further adapters to mix in by `voices` or `weights`: name = folder of pytorch_lora_weights.safetensors. A name
-    with a dot or a blank needs quotation marks, as all such keys of TOML: `"style_v1.5" = "loras/style"`."""
+    """Further adapters to mix in by `path_adapters` or `weights`: name = folder of pytorch_lora_weights.safetensors. A
+    name with a dot or a blank needs quotation marks, as all such keys of TOML: `"style_v1.5" = "loras/style"`."""
     strength: float = Field(default=1.0, gt=0, le=4)
     """Factor on every weight of the path."""
     strengths: dict[str, Annotated[float, Field(gt=0, le=4)]] = {}
-    """Further factors, on single adapters' weights: where one voice came out of its training weaker than another."""
+    """Further factors, on single adapters' weights: where one adapter is weaker than another after training."""
     num_inference_steps: int = Field(default=30, ge=1, le=1000)
     """Denoising steps."""
     guidance_scale: float = Field(default=7.5, ge=1, le=50)
@@ -413,7 +332,7 @@ class Generate(Section):
     """`auto` is fp16 on a CUDA device, bf16 on a CPU that multiplies it natively, else fp32. Pictures are those of any
     other program in fp32 only; they are decoded in it always."""
     extra_seeds: int = Field(default=0, ge=0, le=100)
-    """Further seeds with which each scene is painted, beside the series: so the report can tell what a scene does on
+    """Further seeds with which each scene is generated, beside the series: so the report can tell what a scene does on
     the way from what one seed happens to do, and how much pictures of one stop differ from seed to seed."""
     batch: int = Field(default=4, ge=1, le=256)
     """Pictures denoised at once, whatever their weights; fewer where the memory does not hold them."""
@@ -426,8 +345,10 @@ class Generate(Section):
     def _some_step(self) -> "Generate":
         for number, scene in enumerate(self.scenes):
             if scene.image and int(self.num_inference_steps * scene.image_strength) < 1:
-                raise ValueError(f"scenes.{number}.image_strength: {scene.image_strength:g} of {self.num_inference_steps} steps is "
-                                 f"no step at all; at least {1 / self.num_inference_steps:.2g} is needed")  # fmt: skip
+                raise ValueError(
+                    f"scenes.{number}.image_strength: {scene.image_strength:g} of {self.num_inference_steps} steps is "
+                    f"no step at all; at least {1 / self.num_inference_steps:.2g} is needed"
+                )
         return self
 
 
@@ -492,13 +413,17 @@ class Recipe(Section):
     def _weights_name_adapters(self) -> "Recipe":
         for name in self.generate.adapters:
             if not name.strip() or not name.isprintable():
-                raise ValueError(f"generate.adapters: {name!r} is no name; it needs letters or digits, in one line")
+                raise ValueError(f"generate.adapters: {name!r} is not a name; it needs letters or digits, in one line")
             if name in self.adapter_names:
                 raise ValueError(f"generate.adapters: {name!r} is the name of an adapter that this recipe trains")
         settings, known = self.generate, {*self.adapter_names, *self.generate.adapters}
-        named = {"weights": [name for stop in settings.weights for name in stop], "path_adapters": settings.path_adapters,
-                 "weight_schedule": settings.weight_schedule, "block_weights": settings.block_weights,
-                 "strengths": settings.strengths}  # fmt: skip
+        named = {
+            "weights": [name for stop in settings.weights for name in stop],
+            "path_adapters": settings.path_adapters,
+            "weight_schedule": settings.weight_schedule,
+            "block_weights": settings.block_weights,
+            "strengths": settings.strengths,
+        }
         for field, names in named.items():
             for name in names:
                 if name not in known:
@@ -513,7 +438,7 @@ class Recipe(Section):
             for block in factors:
                 if not any(blocks.fullmatch(block) for blocks in _BLOCKS):
                     raise ValueError(
-                        f"generate.block_weights.{name}: {block!r} is no part of a UNet; "
+                        f"generate.block_weights.{name}: {block!r} is not a part of the UNet; "
                         "allowed are down, mid, up, and names such as 'up_blocks.1'"
                     )
         return self
@@ -542,7 +467,12 @@ class Recipe(Section):
         own = self.generate.scenes[number - 1].seed
         return own if own >= 0 else self.seed + number
 
-    def museum_of(self, artist: Artist) -> AnyMuseum:
+    @property
+    def least_edge(self) -> int:
+        """Least pixels that a work needs on its short side."""
+        return self.curate.min_edge or self.base.resolution
+
+    def museum_of(self, artist: Artist) -> MuseumSettings:
         """Where to look for this artist's works."""
         return artist.museum or self.museum
 

@@ -14,14 +14,15 @@ from urllib.parse import quote, urlsplit
 from PIL import Image
 
 from avignon import __version__
-from avignon.core import imaging, pages
+from avignon.core import imaging, pages, png
 from avignon.core.errors import ImageError
 from avignon.core.events import Reporter
 from avignon.core.files import read_json, write_bytes, write_text
 from avignon.core.records import Access, Frame, Series, Verdict, frame_record, series_from
-from avignon.core.wording import museum_name, unmarked
+from avignon.core.text import strip_markup
 from avignon.core.workspace import Workspace
 from avignon.exhibition import films
+from avignon.museums.registry import museum_name
 from avignon.recipe.schema import Artist, Recipe
 
 WALL_EDGE = 640
@@ -419,7 +420,7 @@ def _words(space: Workspace, series: Series, scenes: Sequence[str]) -> films.Wor
     return films.Words(
         title=f"{series.name}: {', '.join(scenes)}",
         description=f"{'; '.join(seeds)}: {len(series.stops)} stops from {ends[0]} to {ends[1]}.",
-        rights=films.rights_of(imaging.png_rights(space.series / file) for file, _ in frames),
+        rights=films.rights_of(png.png_rights(space.series / file) for file, _ in frames),
         fields={"series": series.name, "frames": [frame_record(frame) for _, frame in frames]},
     )
 
@@ -441,7 +442,7 @@ def _label(anchor: str, row: Row, picture: Picture | None, lessons: tuple[Lesson
     return Label(
         id=anchor,
         row=row,
-        title=unmarked(row["title"]),
+        title=strip_markup(row["title"]),
         museum=museum_name(row["museum"]),
         # A table may hold anything; only addresses that a browser opens as a page become links.
         page=row["page"] if urlsplit(row["page"]).scheme in ("http", "https") else "",
@@ -678,5 +679,5 @@ def _pictures(path: Path, *edges: int) -> tuple[Picture, ...]:
 
 
 def _inlined(image: Image.Image, edge: int) -> Picture:
-    content = imaging.webp_bytes(image, edge)
-    return Picture(imaging.data_uri(content), *imaging.size_of(content))
+    content = pages.webp_bytes(image, edge)
+    return Picture(pages.data_uri(content), *imaging.size_of(content))

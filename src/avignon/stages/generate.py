@@ -16,7 +16,7 @@ from PIL import Image
 
 from avignon.adapters import cards, files
 from avignon.adapters.formats import diffusers
-from avignon.core import distributed, imaging
+from avignon.core import distributed, imaging, png
 from avignon.core.errors import WorkspaceError
 from avignon.core.events import Reporter
 from avignon.core.files import sha256_of, write_bytes, write_json
@@ -49,13 +49,13 @@ def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
     contents = {name: diffusers.content_hash(path) for name, path in weights.items()}
     sampler, finished = ImageSampler(base, recipe, device, reporter), FinishedPictures(space, base)
     plan = SeriesPlan(recipe, base.identity, {name: sha256_of(path) for name, path in weights.items()}, precision)
-    placed = distributed.told(lambda: placing(plan, sampler, finished, reporter))
+    placed = distributed.broadcast_from_main(lambda: placing(plan, sampler, finished, reporter))
     series, prints = plan.series(placed, base.parts), _Prints(space.series, folders, base.model, contents)
     if distributed.is_main_process():
         _restate_rights(series, finished, prints)
-    distributed.meet()
+    distributed.barrier()
     _paint(series, sampler, finished, prints, reporter)
-    distributed.meet()
+    distributed.barrier()
     if distributed.is_main_process():
         _finish(series, finished)
 
@@ -80,7 +80,7 @@ class _Prints:
     def write(self, file: str, frame: Frame, image: Image.Image) -> None:
         """Write one picture."""
         told = png_info.text(frame, self.model, self.contents)
-        write_bytes(self.folder / file, imaging.png_bytes(image, told, frame_record(frame), self.rights(frame)))
+        write_bytes(self.folder / file, png.png_bytes(image, told, frame_record(frame), self.rights(frame)))
 
 
 def _restate_rights(series: Series, finished: FinishedPictures, prints: _Prints) -> None:
@@ -88,7 +88,7 @@ def _restate_rights(series: Series, finished: FinishedPictures, prints: _Prints)
     missing = finished.missing(series)
     for place, (file, frame) in enumerate(series.pictures):
         path = prints.folder / file
-        if place not in missing and imaging.png_rights(path) != prints.rights(frame):
+        if place not in missing and png.png_rights(path) != prints.rights(frame):
             prints.write(file, frame, imaging.load(path))
 
 
@@ -97,13 +97,13 @@ def _paint(
 ) -> None:
     """Paint what is missing, each process its share; the others' batches count as painted when it comes to them."""
     pictures = series.pictures
-    missing = distributed.told(lambda: finished.missing(series))
+    missing = distributed.broadcast_from_main(lambda: finished.missing(series))
     finished.tell_changes(series, len(missing), reporter)
     done = len(pictures) - len(missing)
     todo = [group for group in _groups(series, sampler) if missing.intersection(group)]
     for number, group in enumerate(todo):
         wanted = missing.intersection(group)
-        if number % distributed.count() == distributed.rank():
+        if number % distributed.num_processes() == distributed.process_index():
             for place, image in zip(group, sampler.paint([pictures[place][1] for place in group]), strict=True):
                 if place in wanted:
                     prints.write(*pictures[place], image)
@@ -123,7 +123,7 @@ def _groups(series: Series, sampler: ImageSampler) -> list[list[int]]:
 def _finish(series: Series, finished: FinishedPictures) -> None:
     """Write the index and sweep, once all pictures are there, the other processes' too."""
     space = finished.space
-    if distributed.count() > 1 and (unseen := finished.missing(series)):
+    if distributed.num_processes() > 1 and (unseen := finished.missing(series)):
         raise WorkspaceError(
             f"{space.series / series.pictures[min(unseen)][0]}: not there, or not what was asked for, though another "
             "process painted it; all machines need one --workspace, with the same base and adapters"

@@ -8,22 +8,22 @@ import hashlib
 from pathlib import Path
 from textwrap import shorten
 
-from avignon.core import imaging
+from avignon.core import imaging, png
 from avignon.core.events import Reporter
 from avignon.core.files import json_text, write_bytes, write_text
 from avignon.core.naming import stem
 from avignon.core.prompts import shortened
-from avignon.core.records import Example, Verdict, brief, plain
-from avignon.core.wording import unmarked
+from avignon.core.records import Example, brief, plain
+from avignon.core.text import strip_markup
 from avignon.core.workspace import Workspace
+from avignon.curation import ledger
+from avignon.curation.ledger import Row
 from avignon.recipe.schema import Artist, Recipe
-
-Row = dict[str, str]
 
 
 def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
     """Crop, resample and caption every kept work."""
-    kept = [row for row in space.read_ledger() if row["decision"] == Verdict.KEPT]
+    kept = ledger.kept(space)
     written: set[Path] = set()
     pictures = 0
     for artist in recipe.artists:
@@ -43,7 +43,7 @@ def _examples(artist: Artist, row: Row, recipe: Recipe, space: Workspace) -> lis
     captions = captions_of(row, artist.trigger, recipe.prepare.captions)
     examples = []
     for place, (box, image) in enumerate(crops, start=1):
-        content = imaging.png_bytes(image)
+        content = png.png_bytes(image)
         name = f"{stem(row['object_id'])}-{place}.png"
         write_bytes(space.metadata(artist.slug).with_name(name), content)
         digest = hashlib.sha256(content).hexdigest()
@@ -56,13 +56,13 @@ def _examples(artist: Artist, row: Row, recipe: Recipe, space: Workspace) -> lis
 def captions_of(row: Row, trigger: str, count: int) -> tuple[str, ...]:
     """Up to `count` captions from the museum's own title, medium and terms; each holds the trigger phrase.
 
-    Long texts are shortened, so that each caption says several things. Whether all of it fits into what a base's text
-    encoder reads is that encoder's to say: `batches.fitted` sees to it before training, with the trigger kept whole.
+    Long texts are shortened, so that each caption says several things. Before training, `training.dataset` shortens
+    further what does not fit into the text encoder of the base, and keeps the trigger whole.
     """
-    title = _short(unmarked(row["title"]), 120) or "untitled"
-    medium = _short(unmarked(row["medium"]).lower(), 60)
+    title = _short(strip_markup(row["title"]), 120) or "untitled"
+    medium = _short(strip_markup(row["medium"]).lower(), 60)
     kind = _short((row["classification"] or "picture").lower(), 40)
-    terms = _short(", ".join(term.lower() for term in unmarked(row["terms"]).split("; ") if term), 80)
+    terms = _short(", ".join(term.lower() for term in strip_markup(row["terms"]).split("; ") if term), 80)
     candidates = [
         f"{title}, {trigger}",
         f"a {kind} of {terms}, {trigger}" if terms else f"a {kind}, {trigger}",

@@ -98,7 +98,7 @@ def _groups(waiting: Sequence[TrainingJob], base: DiffusionBase, *, together: bo
     Company changes last digits, and so the bits; a job goes on in the one that its checkpoint names. One without a
     checkpoint may be named as well: the run was killed while its company saved for the first time.
     """
-    cohorts = distributed.told(lambda: [_cohort(job, base) for job in waiting])
+    cohorts = distributed.broadcast_from_main(lambda: [_cohort(job, base) for job in waiting])
     if not together:
         return [[job] for job in waiting]
     keys = [job.checkpoints(base).key for job in waiting]
@@ -129,7 +129,7 @@ def _train(group: Sequence[TrainingJob], base: DiffusionBase) -> None:
             (job.folder / "card.json").unlink(missing_ok=True)
     sets = [job.sets(base) for job in group]
     parameters = prepare_denoiser(base, names, recipe, runtime)
-    states = distributed.told(lambda: common([job.checkpoints(base) for job in group]))
+    states = distributed.broadcast_from_main(lambda: common([job.checkpoints(base) for job in group]))
     trainers = [
         AdapterTrainer(job, base, own, factors, job.sampler(base), state)
         for job, own, factors, state in zip(group, sets, parameters, states, strict=True)

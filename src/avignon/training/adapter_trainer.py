@@ -165,7 +165,7 @@ class AdapterTrainer:
                 pictures, found = self._sampler.paint(step, self.optimizer.result)
             self.job.keep_samples(pictures)
             self.logger.show(step, pictures)
-        found = distributed.agree(found)
+        found = distributed.broadcast(found)
         self._best.see(step, found, self.optimizer.result)
         return found
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from avignon.adapters import cards, files
 from avignon.adapters.formats.diffusers import WEIGHTS_FILE
-from avignon.core import imaging
+from avignon.core import png
 from avignon.core.errors import RecipeError
 from avignon.core.events import Reporter
 from avignon.core.files import digest, read_json, sha256_of, write_bytes, write_json, write_text
@@ -195,7 +195,7 @@ class TrainingJob:
         works = cards.works_of([artist.name for artist in self.artists], self.space.read_ledger())
         rights = cards.notice_from(cards.rights_of(self.artists, works))
         for frame, image in pictures:
-            content = imaging.png_bytes(image, png_info.text(frame), frame_record(frame), rights)
+            content = png.png_bytes(image, png_info.text(frame), frame_record(frame), rights)
             write_bytes(self.folder / "samples" / frame.stop / f"{frame.scene}.png", content)
 
     def _split(self) -> tuple[list[Example], list[Example]]:

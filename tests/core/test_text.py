@@ -1,4 +1,4 @@
-"""Words for people: titles without marks, museums by name, and a program that names no page that is not there."""
+"""Words for people: titles without marks, and a program that names no page that is not there."""
 
 import csv
 import importlib.metadata
@@ -8,7 +8,7 @@ from email.message import Message
 import pytest
 
 from avignon import __version__
-from avignon.core import wording
+from avignon.core import about, text
 from avignon.stages.prepare import captions_of
 from tests.support.paths import ROOT
 
@@ -45,7 +45,7 @@ from tests.support.paths import ROOT
 )
 def test_marks_are_taken_out_of_titles(written: str, read: str) -> None:
     """Tags, entities, stars and underscores that set a title go; letters of it stay."""
-    assert wording.unmarked(written) == read
+    assert text.strip_markup(written) == read
 
 
 def test_captions_have_no_marks() -> None:
@@ -66,17 +66,10 @@ def test_embedded_museum_keeps_its_captions() -> None:
     """The demo's titles are read as they always were, so that its captions and adapters are the same bits."""
     with (ROOT / "src/avignon/demo/tables/objects.csv").open(encoding="utf-8-sig", newline="") as file:
         titles = {row["objectid"]: row["title"] for row in csv.DictReader(file)}
-    changed = {number: wording.unmarked(title) for number, title in titles.items() if wording.unmarked(title) != title}
+    changed = {
+        number: text.strip_markup(title) for number, title in titles.items() if text.strip_markup(title) != title
+    }
     assert changed == {"910006": "Haying, <b>Late August</b>"}
-
-
-@pytest.mark.parametrize(
-    ("short", "name"),
-    [("nga", "National Gallery of Art, Washington"), ("artic", "Art Institute of Chicago"), ("my-scans", "my-scans")],
-)
-def test_museums_have_names(short: str, name: str) -> None:
-    """The ledger's short word is a museum's name wherever people read it; what is none stays."""
-    assert wording.museum_name(short) == name
 
 
 def named(monkeypatch: pytest.MonkeyPatch, *entries: str) -> None:
@@ -90,11 +83,11 @@ def named(monkeypatch: pytest.MonkeyPatch, *entries: str) -> None:
 def test_program_links_only_to_what_its_metadata_names(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an address the program is its name and version; with one, cards and the User-Agent lead there."""
     named(monkeypatch)
-    assert wording.program() == f"avignon {__version__}"
-    assert wording.user_agent() == f"avignon/{__version__} (museum open data; one request at a time)"
+    assert about.program_link() == f"avignon {__version__}"
+    assert about.user_agent() == f"avignon/{__version__} (museum open data; one request at a time)"
     named(monkeypatch, "Changelog, https://example.org/changes", "Homepage, https://example.org/avignon")
-    assert wording.program() == f"[avignon {__version__}](https://example.org/avignon)"
-    assert wording.user_agent("me@example.org").startswith(
+    assert about.program_link() == f"[avignon {__version__}](https://example.org/avignon)"
+    assert about.user_agent("me@example.org").startswith(
         f"avignon/{__version__} (+https://example.org/avignon; me@example.org; "
     )
 
@@ -106,7 +99,7 @@ def test_program_that_is_not_installed_has_no_address(monkeypatch: pytest.Monkey
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr("importlib.metadata.metadata", unknown)
-    assert wording.homepage() == ""
+    assert about.homepage() == ""
 
 
 def test_no_page_of_a_package_index_is_named() -> None:

@@ -1,14 +1,13 @@
-"""What a curator asks of an artist's works, and the list that comes of it."""
+"""Which of an artist's works to list, and the list as CSV."""
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from avignon.core.errors import InputError
 from avignon.core.naming import without_accents
-from avignon.core.records import Access, Decision, Found, Work
-from avignon.core.wording import unmarked
+from avignon.core.records import Access, Found, Work
+from avignon.core.text import strip_markup
+from avignon.museums.tables import csv_text
 
 COLUMNS = (
     *("object_id", "title", "date", "medium", "classification", "width", "height"),
@@ -17,13 +16,10 @@ COLUMNS = (
 )
 """Of the list as CSV."""
 
-DECISIONS = ("object_id", "decision", "reason", "title", "date", "rights", "condition", "note", "page")
-"""Of a decisions file: the first three are read, the others are for whoever edits it."""
-
 
 @dataclass(frozen=True)
-class Wish:
-    """Which of an artist's works are wanted; each field that is set must be met."""
+class WorkFilter:
+    """Conditions on a work; each field that is set must be met."""
 
     open_only: bool = False
     """Only images that are open, if with a condition, of works that the record leaves no doubt about."""
@@ -46,20 +42,17 @@ class Wish:
             first, last = self.between
             raise InputError(f"between: {first} comes after {last}; the first year comes first: {last} {first}")
 
-    def passes(self, found: Found) -> bool:
-        """Whether a work is wanted."""
+    def matches(self, found: Found) -> bool:
+        """Whether a work meets all conditions."""
         work = found.work
+        text = _plain(" ".join(map(strip_markup, (work.title, *work.terms, work.depicts))))
         return (
             (not self.open_only or (found.decision is None and work.rights.access is Access.OPEN))
             and (not self.classification or _plain(work.classification) in map(_plain, self.classification))
             and (self.between is None or _overlaps(work, *self.between))
             and (not self.min_size or min(work.width, work.height) >= self.min_size)
-            and self._is_like(work)
+            and all(word in text for word in _plain(self.like).split())
         )
-
-    def _is_like(self, work: Work) -> bool:
-        text = _plain(" ".join(map(unmarked, (work.title, *work.terms, work.depicts))))
-        return all(word in text for word in _plain(self.like).split())
 
 
 def _overlaps(work: Work, first: int, last: int) -> bool:
@@ -74,31 +67,11 @@ def _plain(text: str) -> str:
 
 def as_csv(found: Sequence[Found]) -> str:
     """The list for a spreadsheet."""
-    return _csv(COLUMNS, [_row(each) for each in found])
+    return csv_text(COLUMNS, [row(each) for each in found])
 
 
-def decisions(found: Sequence[Found], words: Mapping[str, Decision]) -> str:
-    """A decisions file to edit: a line for each work, with the words that were there already.
-
-    An empty decision leaves a work to the measures; `keep` and `drop` stand above them.
-    """
-    rows = []
-    for each in found:
-        word = words.get(each.work.object_id)
-        said = (
-            {"decision": "", "reason": ""} if word is None else {"decision": word.verdict.word, "reason": word.reason}
-        )
-        rows.append(_row(each) | said)
-    listed = {each.work.object_id for each in found}
-    others = [
-        {"object_id": number, "decision": word.verdict.word, "reason": word.reason}
-        for number, word in words.items()
-        if number not in listed
-    ]
-    return _csv(DECISIONS, [*rows, *others])
-
-
-def _row(found: Found) -> dict[str, object]:
+def row(found: Found) -> dict[str, object]:
+    """A found work by the names of `COLUMNS`."""
     work = found.work
     fields: dict[str, object] = {column: getattr(work, column) for column in COLUMNS if hasattr(work, column)}
     return fields | {
@@ -108,11 +81,3 @@ def _row(found: Found) -> dict[str, object]:
         "note": found.decision.reason if found.decision else "",
         "terms": "; ".join(work.terms),
     }
-
-
-def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> str:
-    buffer = io.StringIO(newline="")
-    writer = csv.DictWriter(buffer, columns, lineterminator="\n", restval="", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()

@@ -1,0 +1,63 @@
+"""The ledger: one row for each work that was considered, with its decision and the reason."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, fields
+
+from avignon.core.records import Access, Verdict
+from avignon.core.workspace import Workspace
+from avignon.curation.gate import Decided
+from avignon.curation.quality import Measures
+from avignon.museums.tables import csv_text
+
+Row = dict[str, str]
+"""A row as it is read; ledgers of earlier versions lack the newest columns."""
+
+COLUMNS = (
+    *("museum", "object_id", "accession", "title", "artist", "year", "image_url", "width", "height", "sha256"),
+    *("rights", "evidence", "decision", "reason"),
+    *("file", "medium", "classification", "credit", "page", "capped", "by_hand", "terms", "acknowledged", "condition"),
+    *(each.name for each in fields(Measures)),
+)
+
+
+def kept(space: Workspace) -> list[Row]:
+    """The rows of the works to train on."""
+    return [row for row in space.read_ledger() if row["decision"] == Verdict.KEPT]
+
+
+def as_csv(decided: Iterable[Decided], acknowledged: set[str]) -> str:
+    """The ledger's text; `acknowledged` are the artists whose restricted images the user may use, by their word."""
+    return csv_text(COLUMNS, [_row(each, acknowledged) for each in decided])
+
+
+def _row(decided: Decided, acknowledged: set[str]) -> dict[str, object]:
+    work, original, decision = decided.found.work, decided.found.original, decided.decision
+    closed = work.rights.access is not Access.OPEN
+    return {
+        "museum": work.museum,
+        "object_id": work.object_id,
+        "accession": work.accession,
+        "title": work.title,
+        "artist": work.artist,
+        "year": work.date,
+        "image_url": work.image_url,
+        "width": original.width if original else work.width,
+        "height": original.height if original else work.height,
+        "sha256": original.sha256 if original else "",
+        "rights": work.rights.access,
+        "evidence": work.rights.evidence,
+        "decision": decision.verdict,
+        "reason": decision.reason,
+        "file": original.file if original else "",
+        "medium": work.medium,
+        "classification": work.classification,
+        "credit": work.credit,
+        "page": work.page,
+        "capped": str(bool(original and original.capped)).lower(),
+        "by_hand": str(bool(original and original.by_hand)).lower(),
+        "terms": "; ".join(work.terms),
+        # The user stated that they may use this artist's images though this one is not open.
+        "acknowledged": str(closed and work.artist in acknowledged).lower(),
+        "condition": work.rights.condition,
+        **(asdict(decided.measures) if decided.measures else {}),
+    }
