@@ -19,6 +19,7 @@ from avignon.core.files import digest, sha256_of, storing, write_text
 from avignon.core.naming import shown
 from avignon.core.records import EMBEDDED
 from avignon.core.workspace import Workspace
+from avignon.evaluation import report
 from avignon.recipe.schema import SCHEMA, FolderMuseum, Recipe
 from avignon.stages.curate import least_edge
 
@@ -71,7 +72,12 @@ STAGES = (
         lambda r: (r.adapter_names, _base(r), _external(r), _sources(r)),
         shared=True,
     ),
-    Stage("evaluate", ("prepare", "generate"), ("artists", "evaluate"), lambda r: (_local(r.evaluate.encoder),)),
+    Stage(
+        "evaluate",
+        ("prepare", "generate"),
+        ("artists", "evaluate"),
+        lambda r: (_local(r.evaluate.encoder), report.SCHEMA),  # A report of an older schema is measured again.
+    ),
     Stage(
         "exhibit",
         ("curate", "prepare", "train", "generate", "evaluate"),
