@@ -37,14 +37,14 @@ def test_report_measures_every_frame(tmp_path: Path) -> None:
     files = {
         space.relative(file) for name in ("winslow-homer", "pablo-picasso") for file in space.training_images(name)
     }
-    for frame in report.frames:
-        assert set(frame.distance) == {"winslow-homer", "pablo-picasso"}
+    for own in report.frames:
+        assert set(own.distance) == {"winslow-homer", "pablo-picasso"}
         assert all(
-            set(distance) == {"colour", "brushwork", "geometry", "combined"} for distance in frame.distance.values()
+            set(distance) == {"colour", "brushwork", "geometry", "combined"} for distance in own.distance.values()
         )
-        assert (frame.change_from_base == 0) == (frame.stop in ("base", "stop-1"))
-        assert (frame.composition_similarity == 1) == (frame.stop in ("base", "stop-1"))
-        assert frame.nearest.file in files
+        assert (own.change_from_base == 0) == (own.stop in ("base", "stop-1"))
+        assert (own.composition_similarity == 1) == (own.stop in ("base", "stop-1"))
+        assert own.nearest.file in files
     weights = [frame.weights for frame in report.frames if frame.scene == "scene-1"]
     assert weights == [{}, *path(recipe.adapter_names, 3, "arc")]
     assert [scene.scene for scene in report.scenes] == list(series.scenes)
@@ -75,10 +75,10 @@ def test_series_between_two_works_is_monotone_and_flagged(tmp_path: Path) -> Non
     flagged = [frame for frame in report.frames if frame.nearest.is_copy]
     assert {frame.stop for frame in flagged} == {"stop-1", "stop-2", "stop-3"}
     assert report.copy_count == len(flagged) == [event.kind for event in heard].count("warning") == 6
-    for frame in flagged:
-        assert frame.nearest.score >= report.copy_threshold
-        own = "winslow-homer" if frame.stop == "stop-1" else "pablo-picasso"
-        assert frame.nearest.file.startswith(f"dataset/{own}/")
+    for copy in flagged:
+        assert copy.nearest.score >= report.copy_threshold
+        own = "winslow-homer" if copy.stop == "stop-1" else "pablo-picasso"
+        assert copy.nearest.file.startswith(f"dataset/{own}/")
     first, *_, last = report.scenes[0].course.position["combined"]
     assert (first, last) == (0, 1)
 
@@ -107,7 +107,7 @@ def test_adapter_that_paints_one_picture_is_told(tmp_path: Path) -> None:
     assert min(whole["base"].difference.values()) > 0.1
     assert max(whole["stop-3"].difference.values()) < 1e-6
     assert set(whole["stop-3"].share_of_base.values()) == {0.0}
-    assert all(0.3 < share < 3 for share in whole["stop-1"].share_of_base.values())
+    assert all(share and 0.3 < share < 3 for share in whole["stop-1"].share_of_base.values())
     one, two, three = (
         imaging.load(space.series / f"scene-2/base{part}.png") for part in ("", "-seed-1009", "-seed-2009")
     )
