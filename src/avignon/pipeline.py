@@ -19,7 +19,7 @@ from avignon.core.files import digest, sha256_of, storing, write_text
 from avignon.core.naming import shown
 from avignon.core.records import EMBEDDED
 from avignon.core.workspace import Workspace
-from avignon.evaluation import report
+from avignon.evaluation.report import SCHEMA as REPORT
 from avignon.recipe.schema import SCHEMA, FolderMuseum, Recipe
 from avignon.stages.curate import least_edge
 
@@ -72,12 +72,8 @@ STAGES = (
         lambda r: (r.adapter_names, _base(r), _external(r), _sources(r)),
         shared=True,
     ),
-    Stage(
-        "evaluate",
-        ("prepare", "generate"),
-        ("artists", "evaluate"),
-        lambda r: (_local(r.evaluate.encoder), report.SCHEMA),  # A report of an older schema is measured again.
-    ),
+    # A report of an older schema is measured again.
+    Stage("evaluate", ("prepare", "generate"), ("artists", "evaluate"), lambda r: (_local(r.evaluate.encoder), REPORT)),
     Stage(
         "exhibit",
         ("curate", "prepare", "train", "generate", "evaluate"),

@@ -18,6 +18,7 @@ from avignon.recipe.load import load_recipe
 from avignon.stages import evaluate
 from tests.support.exhibition import hang_all, recipe_of
 from tests.support.paths import FIXTURES
+from tests.support.runs import carried
 
 Fields = Mapping[str, Any]
 
@@ -95,6 +96,19 @@ def test_numbers_are_those_of_the_version_before(name: str, tmp_path: Path) -> N
     for place, value in expected.items():
         same = value if isinstance(value, str | bool | type | None) else pytest.approx(value, abs=0.002)
         assert measured[place] == same, place
+
+
+@pytest.mark.slow
+def test_report_of_the_version_before_is_measured_again(tmp_path: Path) -> None:
+    """A run that avignon 0.1.0 finished gets a new report and page, once; nothing else is made again."""
+    shutil.copytree(FIXTURES / "finished-run", tmp_path / "kept")
+    recipe = load_recipe(tmp_path / "kept" / "dialogue.toml")
+    space, events = carried(recipe, tmp_path / "kept" / "workspace", "exhibit")
+    assert {event.stage for event in events if event.kind == "progress"} == {"evaluate", "exhibit"}
+    assert reports.read(space.report).series == "dialogue"
+    assert space.page.is_file()
+    _, again = carried(recipe, tmp_path / "kept" / "workspace", "exhibit")
+    assert [event.kind for event in again] == ["skipped"] * 7
 
 
 def test_report_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -284,6 +284,7 @@ def hang_all(recipe: Recipe, root: Path) -> Workspace:
     overall = replace(
         report.overall, monotone_row_share=1 / 3, seed_difference={"base": full, "stop-1": part, "stop-3": full}
     )
+    scenes = tuple(replace(scene, over_seeds=replace(scene.over_seeds, seed_count=3)) for scene in report.scenes)
     frames = tuple(
         replace(one, nearest=Nearest(space.relative(original), scores[one.file], scores[one.file] >= 0.5))
         if one.file in scores
@@ -294,7 +295,7 @@ def hang_all(recipe: Recipe, root: Path) -> Workspace:
         replace(report.frames[0], file=file, seed=seed, nearest=Nearest("", 9.0, seed == seeds[0]))
         for (file, _), seed in zip(extras, seeds, strict=True)
     )
-    reports.write(space.report, replace(report, overall=overall, frames=frames, extras=measured))
+    reports.write(space.report, replace(report, overall=overall, scenes=scenes, frames=frames, extras=measured))
     return space
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from avignon import __version__
 from avignon.core import imaging
@@ -20,15 +20,14 @@ from avignon.exhibition.view import (
     AdapterShare,
     ArtistWall,
     Cell,
-    CopyCheck,
     Curves,
     MixedAdapter,
+    Original,
     Page,
     Picture,
     Row,
     SceneRow,
     Stop,
-    StopSeedDifference,
     TrainingExample,
     WallLabel,
 )
@@ -77,33 +76,19 @@ def build(recipe: Recipe, space: Workspace, reporter: Reporter, films: Sequence[
     labels = _labels(recipe, space, rows, step)
     adapters = _adapters(recipe, series, cards, labels)
     stops = _stops(series, adapters)
-    names = {artist.slug: artist.name for artist in recipe.artists}
-    span = _span(report)
     return Page(
         title=recipe.exhibit.title,
         introduction=tuple(text for text in recipe.exhibit.introduction.split("\n\n") if text.strip()),
         name=recipe.name,
         version=__version__,
         walls=tuple(_wall(artist, tone, labels, cards) for tone, artist in enumerate(recipe.artists)),
-        artist_names=names,
-        ends=(names[report.ends[0]], names[report.ends[1]]),
+        artist_names={artist.slug: artist.name for artist in recipe.artists},
         stops=stops,
         scenes=_scenes(space, series, report, stops, adapters, _originals(recipe, space, labels), step),
-        overall=report.overall,
-        curves=_curves(report.overall.course, span),
+        report=report,
+        curves=_curves(report.overall.course, _span(report)),
         adapters=adapters,
-        cards=tuple(cards.values()),
-        notes=report.notes,
-        copy_threshold=report.copy_threshold,
-        picture_width=series.frames[0][1].width,
         films=tuple(file.relative_to(space.exhibition).as_posix() for file in films),
-        seed_count=1 + len({frame.seed for _, frame in series.extras if frame.scene == series.scenes[0]}),
-        seed_differences=tuple(
-            StopSeedDifference(stop, report.overall.seed_difference[stop.id])
-            for stop in stops
-            if stop.id in report.overall.seed_difference
-        ),
-        flagged_extras=tuple(_href(extra.file) for extra in report.extras if extra.nearest.is_copy),
     )
 
 
@@ -247,11 +232,10 @@ def _scenes(
                 scene=y + 1,
                 frame=frame,
                 measured=measured[file],
-                href=_href(file),
                 small=small,
                 large=large,
                 shares=_shares(frame.weights, adapters),
-                copy_check=_copy_check(measured[file].nearest, originals),
+                original=_original(measured[file].nearest.file, originals),
                 before=anchor(y, x - 1),
                 after=anchor(y, x + 1),
                 above=anchor(y - 1, x),
@@ -264,11 +248,11 @@ def _scenes(
     return tuple(rows)
 
 
-def _copy_check(nearest: reports.Nearest, originals: Mapping[str, tuple[Path, WallLabel]]) -> CopyCheck | None:
-    if nearest.file not in originals:
+def _original(file: str, originals: Mapping[str, tuple[Path, WallLabel]]) -> Original | None:
+    if file not in originals:
         return None
-    file, work = originals[nearest.file]
-    return CopyCheck(_pictures(file, STORE_EDGE)[0], work, nearest.score, nearest.is_copy)
+    path, work = originals[file]
+    return Original(_pictures(path, STORE_EDGE)[0], work)
 
 
 def _span(report: Report) -> tuple[float, float]:
@@ -294,11 +278,6 @@ def _curves(course: Course, span: tuple[float, float]) -> Curves | None:
         for by, position in course.position.items()
     )
     return Curves(course, lines, height(0.5)) if len(course.position["combined"]) > 1 else None
-
-
-def _href(file: str) -> str:
-    """A picture of the series, relative to the page."""
-    return "../series/" + quote(file)
 
 
 def _large_edge(frames: int) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from avignon.core.records import Access, Frame
-from avignon.evaluation.report import Course, FrameReport, Overall, SeedDifference
+from avignon.evaluation.report import Course, FrameReport, Report
 
 RIBBON = 7
 """Pictures above the title, at most."""
@@ -138,13 +138,12 @@ class Stop:
 
 
 @dataclass(frozen=True)
-class CopyCheck:
+class Original:
     """The training image that a picture is nearest to."""
 
     picture: Picture
     work: WallLabel
-    score: float
-    is_copy: bool
+    """From which it was cut."""
 
 
 @dataclass(frozen=True)
@@ -159,14 +158,6 @@ class Curves:
 
 
 @dataclass(frozen=True)
-class StopSeedDifference:
-    """How much pictures of one stop differ from seed to seed, in the mean of all scenes."""
-
-    stop: Stop
-    measured: SeedDifference
-
-
-@dataclass(frozen=True)
 class Cell:
     """One picture of the dialogue, and everything that is known of it."""
 
@@ -177,12 +168,10 @@ class Cell:
     """From 1."""
     frame: Frame
     measured: FrameReport
-    href: str
-    """The full PNG, relative to the page."""
     small: Picture
     large: Picture
     shares: tuple[AdapterShare, ...]
-    copy_check: CopyCheck | None
+    original: Original | None
     """None where the nearest training image is not one of the run's."""
     before: str
     after: str
@@ -226,28 +215,16 @@ class Page:
     walls: tuple[ArtistWall, ...]
     artist_names: Mapping[str, str]
     """By slug."""
-    ends: tuple[str, str]
-    """Names of the artists at positions 0 and 1."""
     stops: tuple[Stop, ...]
     """The base alone first."""
     scenes: tuple[SceneRow, ...]
-    overall: Overall
+    report: Report
     curves: Curves | None
     """Of the means of all scenes; None for a single stop."""
     adapters: tuple[MixedAdapter, ...]
-    cards: tuple[Mapping[str, Any], ...]
-    notes: tuple[str, ...]
-    copy_threshold: float
-    picture_width: int
-    """True width in pixels of the pictures of the dialogue."""
+    """Those of the run, which have cards, first."""
     films: tuple[str, ...]
     """The series as files for others, relative to the page."""
-    seed_count: int
-    """Pictures of a scene's stop that were compared, each with its own seed; 1 where the series has no extras."""
-    seed_differences: tuple[StopSeedDifference, ...]
-    """The base first; empty without extras."""
-    flagged_extras: tuple[str, ...]
-    """Extras that may copy a training image, relative to the page; they are linked, not hung."""
 
     @property
     def ribbon(self) -> list[Cell]:
@@ -260,4 +237,4 @@ class Page:
     def copies(self) -> list[Cell]:
         """Pictures that may copy a training image."""
         cells = (cell for scene in self.scenes for cell in scene.cells)
-        return [cell for cell in cells if cell.copy_check and cell.copy_check.is_copy]
+        return [cell for cell in cells if cell.original and cell.measured.nearest.is_copy]
