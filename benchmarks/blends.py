@@ -48,8 +48,8 @@ class Studio:
         """Pictures by mix, scene and seed."""
         size, scenes = self.settings.base.resolution, self.settings.generate.scenes
         frames = [
-            Frame("", "", scene.prompt, "", 1000 * number + seed, self.steps, self.settings.generate.guidance_scale, "ddim",
-                  size, size, mix.weights, "", {}, "", mix.weight_schedule)
+            Frame("", "", scene.prompt, "", 1000 * number + seed, self.steps, self.settings.generate.guidance_scale,
+                  "ddim", size, size, mix.weights, "", {}, "", mix.weight_schedule)
             for mix in mixes for number, scene in enumerate(scenes) for seed in range(self.seeds)
         ]  # fmt: skip
         flat = iter(self.sampler.paint(frames))
