@@ -48,8 +48,8 @@ class Studio:
         """Pictures by mix, scene and seed."""
         size, scenes = self.settings.base.resolution, self.settings.generate.scenes
         frames = [
-            Frame("", "", scene.prompt, "", 1000 * number + seed, self.steps, self.settings.generate.guidance_scale, "ddim",
-                  size, size, mix.weights, "", {}, "", mix.weight_schedule)
+            Frame("", "", scene.prompt, "", 1000 * number + seed, self.steps, self.settings.generate.guidance_scale,
+                  "ddim", size, size, mix.weights, "", {}, "", mix.weight_schedule)
             for mix in mixes for number, scene in enumerate(scenes) for seed in range(self.seeds)
         ]  # fmt: skip
         flat = iter(self.sampler.paint(frames))
@@ -62,7 +62,7 @@ def measure(studio: Studio, pictures: Sequence[Sequence[Sequence[Image.Image]]])
     seen = [[style.mean([style.traits(image) for image in scene]) for scene in stop] for stop in pictures]
 
     def way(one: style.Traits) -> float:
-        return studio.ruler.way(studio.ruler.to_artists(one), (first, last))
+        return studio.ruler.position(studio.ruler.to_artists(one), (first, last))
 
     ways = np.array([[way(scene) for scene in stop] for stop in seen])  # (stops, scenes)
     monotone = float(np.mean([blend.is_monotone(scene) for scene in ways.T.tolist()]))

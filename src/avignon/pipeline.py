@@ -113,7 +113,7 @@ STAGES = (
         parents=("prepare", "generate"),
         outputs=lambda space: (space.report,),
         sections=("artists", "evaluate"),
-        depends=lambda recipe: (_local(recipe.evaluate.encoder),),
+        depends=lambda recipe: (_local(recipe.evaluate.encoder), _report_schema()),
     ),
     Stage(
         "exhibit",
@@ -202,6 +202,12 @@ def _base(recipe: "Recipe") -> list[Any]:
 def _painted_in_training(recipe: "Recipe") -> tuple[Any, ...]:
     painted = recipe.painted_in_training
     return (painted, _sources(recipe)) if painted else ()
+
+
+def _report_schema() -> int:
+    from avignon.evaluation.report import SCHEMA
+
+    return SCHEMA
 
 
 def _local(model: str) -> list[Any]:

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Curation: which works a training set takes, and why."""

@@ -131,4 +131,4 @@ def _fitted(text: str, font: Font) -> str:
 def page(name: str, prints: Sequence[Print], decisions: Mapping[str, str]) -> str:
     """The sheet as a page that opens from disk; `decisions` names each artist's decisions file, if there is one."""
     walls = [(artist, file, [each for each in prints if each.artist == artist]) for artist, file in decisions.items()]
-    return pages.rendered("contact.html", name=name, walls=walls)
+    return pages.rendered("avignon.exhibition", "contact_sheet.html", name=name, walls=walls)
