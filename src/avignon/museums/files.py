@@ -5,7 +5,6 @@ import os
 import tomllib
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
@@ -109,13 +108,6 @@ def is_read(file: str) -> bool:
 def composed(name: str) -> str:
     """A name with its accents as one letter each (NFC)."""
     return unicodedata.normalize("NFC", name)
-
-
-def candidates(name: str) -> Iterator[str]:
-    """How a file's name may be meant: as it stands, or with Windows' backslashes."""
-    yield name
-    if "\\" in name:
-        yield name.replace("\\", "/")
 
 
 def _parts(file: str) -> tuple[str, str, str]:

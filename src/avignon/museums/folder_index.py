@@ -14,7 +14,7 @@ from avignon.core.naming import slug, stem
 from avignon.core.records import Access
 from avignon.core.sheets import Row
 from avignon.museums import names, statements
-from avignon.museums.files import TABLES, Files, candidates, composed, is_read
+from avignon.museums.files import TABLES, Files, composed, is_read
 
 INDEX = "index.csv"
 
@@ -106,7 +106,7 @@ def _located(index: Path, line: int, name: str, files: Files) -> str:
     """The file that a row names, as it is called on this disk."""
     short = name if len(name) <= LONGEST else f"{name[:LONGEST]}…"
     where = f"{index}: line {line}: file: {short!r}" if name else f"{index}: line {line}: file is empty"
-    for each in candidates(name) if name else ():
+    for each in dict.fromkeys((name, name.replace("\\", "/"))) if name else ():  # It may be written as in Windows.
         path = index.parent / each
         if not path.resolve().is_relative_to(index.parent.resolve()):
             raise InputError(f"{where} lies outside the folder")
