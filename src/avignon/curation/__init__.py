@@ -1,1 +1,1 @@
-"""Curation: which works a training set takes, and why."""
+"""Which works to train on: the gates of rights and measures, a curator's decisions, the ledger, the contact sheet."""
