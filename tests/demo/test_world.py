@@ -112,9 +112,8 @@ def test_words_matter(base: Any) -> None:
     """For at least 14 of the 16 subjects the noise is told better with the scene's own caption than with others'."""
     plain = world.Scene("bull", "red", 1, "noon", "fine", "middle", "near", jitter=3)
     scenes = [dataclasses.replace(plain, subject=subject) for subject in world.SUBJECTS]
-    texts = base.encode_prompts(
-        [world.caption(scene) for scene in scenes], torch.device("cpu"), Reporter("test", lambda _: None)
-    )
+    captions = [world.caption(scene) for scene in scenes]
+    texts = base.encode_prompts(captions, torch.device("cpu"), Reporter("test", lambda _: None)).tensors["text"]
     pipeline = base.pipeline
     latents = pipeline.vae.encode(_tensor([np.asarray(world.render(scene, SIZE)) for scene in scenes])).latent_dist
     noise = torch.randn(latents.mean.shape, generator=torch.Generator().manual_seed(1))

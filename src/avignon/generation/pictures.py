@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from avignon.core import png
+from avignon.core.errors import WorkspaceError
 from avignon.core.events import Reporter
 from avignon.core.files import json_text, json_value, read_json
 from avignon.core.records import Frame, Series, frame_from, frame_record, plain
@@ -23,9 +24,17 @@ class FinishedPictures:
         return {place for place, picture in enumerate(series.pictures) if not self._is_finished(*picture)}
 
     def _is_finished(self, file: str, frame: Frame) -> bool:
-        """Whether the picture is there and carries this very frame."""
-        fields = png.png_fields(self.space.series / file)
-        return fields is not None and any(_holds(fields, one) for one in self.as_ever_named(frame))
+        """Whether the picture is there and carries this very frame.
+
+        Raises:
+            WorkspaceError: a newer version of avignon made it.
+        """
+        path = self.space.series / file
+        fields = png.png_fields(path)
+        try:
+            return fields is not None and any(_holds(fields, one) for one in self.as_ever_named(frame))
+        except WorkspaceError as newer:
+            raise WorkspaceError(f"{path}: {newer}") from None
 
     def as_ever_named(self, frame: Frame) -> Iterator[Frame]:
         """A frame, and the same as avignon 0.1.0 wrote it, which knew the base by one file."""
