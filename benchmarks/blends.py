@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from avignon.adapters import lora as adapters
+from avignon.adapters import files as adapter_files
 from avignon.adapters import weights as blend
 from avignon.core import imaging
 from avignon.core.events import Reporter
@@ -25,10 +25,10 @@ from avignon.core.records import Frame
 from avignon.core.workspace import Workspace
 from avignon.evaluation import style
 from avignon.generation import sampler as painting
-from avignon.models.stable_diffusion import model as diffusion
+from avignon.generation.spacing import PROBES
+from avignon.models import loading, runtime
 from avignon.recipe.load import load_recipe
 from avignon.recipe.schema import Recipe
-from avignon.stages.generate import PROBES
 
 ROOT = Path(__file__).parents[1]
 SILENT = Reporter("benchmark", lambda _: None)
@@ -48,8 +48,8 @@ class Studio:
         """Pictures by mix, scene and seed."""
         size, scenes = self.settings.base.resolution, self.settings.generate.scenes
         frames = [
-            Frame("", "", scene.prompt, "", 1000 * number + seed, self.steps, self.settings.generate.guidance_scale, "ddim",
-                  size, size, mix.weights, "", {}, "", mix.weight_schedule)
+            Frame("", "", scene.prompt, "", 1000 * number + seed, self.steps, self.settings.generate.guidance_scale,
+                  "ddim", size, size, mix.weights, "", {}, "", mix.weight_schedule)
             for mix in mixes for number, scene in enumerate(scenes) for seed in range(self.seeds)
         ]  # fmt: skip
         flat = iter(self.sampler.paint(frames))
@@ -62,7 +62,7 @@ def measure(studio: Studio, pictures: Sequence[Sequence[Sequence[Image.Image]]])
     seen = [[style.mean([style.traits(image) for image in scene]) for scene in stop] for stop in pictures]
 
     def way(one: style.Traits) -> float:
-        return studio.ruler.way(studio.ruler.to_artists(one), (first, last))
+        return studio.ruler.position(studio.ruler.to_artists(one), (first, last))
 
     ways = np.array([[way(scene) for scene in stop] for stop in seen])  # (stops, scenes)
     monotone = float(np.mean([blend.is_monotone(scene) for scene in ways.T.tolist()]))
@@ -93,13 +93,13 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = load_recipe(arguments.run / "recipe.toml", ["generate.batch=8"])
     space = Workspace(arguments.run)
-    precision = diffusion.precision_for("auto", "train", diffusion.device())
-    base = diffusion.load(settings, diffusion.DTYPES[precision], SILENT)
+    precision = runtime.precision_for("auto", "train", runtime.best_device())
+    base = loading.load(settings.base, settings.generate, runtime.DTYPES[precision], SILENT)
     names = settings.adapter_names
     for name in names:
-        adapters.load(base, name, space.adapter(name))
+        adapter_files.load(base, name, space.adapter(name))
     works = {a.slug: [style.traits(imaging.load(f)) for f in space.training_images(a.slug)] for a in settings.artists}
-    sampler = painting.ImageSampler(base, settings, diffusion.device(), SILENT)
+    sampler = painting.ImageSampler(base, settings, runtime.best_device(), SILENT)
     studio = Studio(settings, sampler, style.yardstick(works), arguments.seeds, arguments.steps)
     size = settings.base.resolution
     probes = [Frame("", "", s.prompt, "", k, 15, settings.generate.guidance_scale, "ddim", size, size, {}, "", {}, "")

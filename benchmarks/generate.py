@@ -25,18 +25,24 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
-from avignon.adapters import lora as adapters
+from avignon.adapters import files as adapter_files
+from avignon.adapters import inject, layers, mix
 from avignon.adapters import weights as blend
+from avignon.adapters.formats import diffusers as lora_format
 from avignon.core.events import Reporter
 from avignon.core.records import Frame
 from avignon.generation import sampler as painting
-from avignon.models.stable_diffusion import model as diffusion
+from avignon.models import loading, runtime
+from avignon.models.base import DiffusionBase
+from avignon.models.registry import embedded_folder
+from avignon.models.stable_diffusion.model import StableDiffusion
 from avignon.recipe.load import load_recipe
 from avignon.recipe.schema import Ranks, Recipe
 
 ROOT = Path(__file__).parents[1]
 SILENT = Reporter("benchmark", lambda _: None)
 SCENES = 4
+TARGETS = StableDiffusion.targets
 
 
 def frames_of(settings: Recipe, names: Sequence[str], stops: int, steps: int) -> list[Frame]:
@@ -49,16 +55,16 @@ def frames_of(settings: Recipe, names: Sequence[str], stops: int, steps: int) ->
     ]
 
 
-def untrained(base: diffusion.Base, folder: Path, name: str, seed: int) -> Path:
+def untrained(base: DiffusionBase, folder: Path, name: str, seed: int) -> Path:
     """An adapter of random change, saved: its time is that of a trained one."""
     settings = Ranks(attention=16, projection=16, convolution=2)
-    parameters = adapters.add(base.pipeline.unet, name, settings, 0.0, seed)
+    parameters = inject.add(base.denoiser, TARGETS, name, settings, 0.0, seed)
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in parameters:
             parameter.copy_(torch.randn(parameter.shape, generator=random) * 0.02)
-    adapters.save(base.pipeline.unet, name, folder / name / adapters.WEIGHTS_FILE)
-    base.pipeline.unet.delete_adapters(adapters.inner(name))
+    adapter_files.save(base.denoiser, TARGETS, name, folder / name / lora_format.WEIGHTS_FILE)
+    base.denoiser.delete_adapters(layers.inner(name))
     return folder / name
 
 
@@ -85,15 +91,15 @@ class Theirs:
         return pictures
 
 
-def ours(settings: Recipe, folders: dict[str, Path], precision: diffusion.Precision) -> painting.ImageSampler:
+def ours(settings: Recipe, folders: dict[str, Path], precision: runtime.Precision) -> painting.ImageSampler:
     """The product's painter."""
-    base = diffusion.load(settings, diffusion.DTYPES[precision], SILENT)
+    base = loading.load(settings.base, settings.generate, runtime.DTYPES[precision], SILENT)
     for name, folder in folders.items():
-        adapters.load(base, name, folder)
+        adapter_files.load(base, name, folder)
     return painting.ImageSampler(base, settings, torch.device("cpu"), SILENT)
 
 
-def precisions() -> list[diffusion.Precision]:
+def precisions() -> list[runtime.Precision]:
     """fp32, and bf16 where the processor multiplies it natively: elsewhere it is many times slower."""
     return ["fp32", "bf16"] if torch.cpu._is_avx512_bf16_supported() else ["fp32"]
 
@@ -116,10 +122,10 @@ def miniature(arguments: argparse.Namespace, scratch: Path) -> None:
     if arguments.adapters:
         folders = dict(zip(names, arguments.adapters, strict=True))
     else:
-        base = diffusion.load(settings, torch.float32, SILENT)
+        base = loading.load(settings.base, settings.generate, torch.float32, SILENT)
         folders = {name: untrained(base, scratch, name, seed) for seed, name in enumerate(names)}
     frames = frames_of(settings, names, arguments.stops, arguments.steps)
-    theirs = Theirs(StableDiffusionPipeline.from_pretrained(diffusion.embedded_folder(), safety_checker=None), folders)
+    theirs = Theirs(StableDiffusionPipeline.from_pretrained(embedded_folder(), safety_checker=None), folders)
     painters = {precision: ours(settings, folders, precision) for precision in precisions()}
     ways: dict[str, Callable[[], Any]] = {"diffusers, frame by frame, fp32": lambda: theirs.paint(frames)}
     for precision, sampler in painters.items():
@@ -145,7 +151,7 @@ def real(arguments: argparse.Namespace) -> None:
         up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
     ).eval().requires_grad_(False)  # fmt: skip
     for seed, name in enumerate("ab"):
-        adapters.add(unet, name, Ranks(attention=16, projection=16, convolution=2), 0.0, seed)
+        inject.add(unet, TARGETS, name, Ranks(attention=16, projection=16, convolution=2), 0.0, seed)
     unet.requires_grad_(False)
     noise, text = torch.randn(2 * arguments.batch, 4, 64, 64), torch.randn(2 * arguments.batch, 77, 1024)
 
@@ -154,13 +160,13 @@ def real(arguments: argparse.Namespace) -> None:
             unet(noise[2 * k : 2 * k + 2], 500, text[2 * k : 2 * k + 2])
 
     first = "diffusers, one by one, fp32"
-    names = [adapters.inner(name) for name in "ab"]
+    names = [layers.inner(name) for name in "ab"]
     changing: dict[str, Callable[[], Any]] = {first: lambda: unet.set_adapters(names, [0.6, 0.8])}
     stepping: dict[str, Callable[[], Any]] = {first: alone}
     with torch.no_grad(), ExitStack() as stack:
         for precision in precisions():
-            own = deepcopy(unet).to(dtype := diffusion.DTYPES[precision])
-            mixer = stack.enter_context(adapters.mixing(own, {}))
+            own = deepcopy(unet).to(dtype := runtime.DTYPES[precision])
+            mixer = stack.enter_context(mix.mixing(own, TARGETS, {}))
             name = f"avignon, one batch, {precision}"
             changing[name] = partial(mixed_anew, mixer, 2 * arguments.batch)
             stepping[name] = partial(own, noise.to(dtype), 500, text.to(dtype))
@@ -175,7 +181,7 @@ def real(arguments: argparse.Namespace) -> None:
     table({name: changes[name] + arguments.steps * steps[name] for name in steps}, arguments.batch, "picture")
 
 
-def mixed_anew(mixer: adapters.Mixer, samples: int) -> None:
+def mixed_anew(mixer: mix.Mixer, samples: int) -> None:
     """New weights, the same for all samples."""
     mixer.set([{"a": 0.6, "b": 0.8 + torch.rand(1).item()}] * samples)
 

@@ -32,7 +32,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from avignon import pipeline
-from avignon.adapters import lora as adapters
+from avignon.adapters import files as adapter_files
 from avignon.adapters import weights as blend
 from avignon.core.events import Reporter
 from avignon.core.files import read_json
@@ -41,7 +41,7 @@ from avignon.core.workspace import Workspace
 from avignon.demo import world
 from avignon.demo.painters import PAINTERS
 from avignon.generation import sampler as painting
-from avignon.models.stable_diffusion import model as diffusion
+from avignon.models import loading, runtime
 from avignon.recipe.load import load_recipe
 from avignon.recipe.schema import Recipe
 
@@ -186,10 +186,10 @@ class Sampler:
 
     def __init__(self, settings: Recipe, folders: dict[str, Path]) -> None:
         self._settings = settings
-        base = diffusion.load(settings, torch.bfloat16, SILENT)
+        base = loading.load(settings.base, settings.generate, torch.bfloat16, SILENT)
         for name, folder in folders.items():
-            adapters.load(base, name, folder)
-        self._sampler = painting.ImageSampler(base, settings, diffusion.device(), SILENT)
+            adapter_files.load(base, name, folder)
+        self._sampler = painting.ImageSampler(base, settings, runtime.best_device(), SILENT)
 
     def paint(self, what: Sequence[world.Scene], weights: dict[str, float], first: int = 0) -> Pictures:
         """One sample of each scene's caption, (N, SIZE, SIZE, 3)."""
@@ -246,7 +246,9 @@ def obedience(arguments: argparse.Namespace) -> None:
 @torch.no_grad()
 def autoencoder(_: argparse.Namespace) -> None:
     """Peak signal-to-noise ratio of reconstructions, mean over pictures."""
-    vae: Any = diffusion.load(demo(), torch.float32, SILENT).pipeline.vae
+    settings = demo()
+    base: Any = loading.load(settings.base, settings.generate, torch.float32, SILENT)
+    vae = base.pipeline.vae
     what = scenes("autoencoder", 96)
     for hand in HANDS:
         true = tensor(true_pictures(hand, what, first=60_000))

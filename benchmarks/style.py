@@ -24,7 +24,8 @@ from avignon.core.events import Reporter
 from avignon.demo import world
 from avignon.demo.painters import PAINTERS
 from avignon.evaluation import style
-from avignon.evaluation.encoder import Encoder, load
+from avignon.evaluation.encoder import load
+from avignon.models.image_encoder import ImageEncoder
 from avignon.recipe.schema import Evaluate
 
 SIZE = 192
@@ -142,7 +143,7 @@ def main() -> None:
         art(arguments.art, aspects)
 
 
-def encoder(model: str, revision: str) -> Encoder:
+def encoder(model: str, revision: str) -> ImageEncoder:
     """The encoder of a directory, or else of a hub."""
     folder = Path(model).expanduser().resolve()
     settings = Evaluate(encoder=str(folder) if folder.is_dir() else model, encoder_revision=revision)

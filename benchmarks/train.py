@@ -39,17 +39,17 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from avignon.adapters import lora as adapters
+from avignon.adapters import inject, route
 from avignon.core.events import Reporter
 from avignon.core.imaging import pixels
-from avignon.models.stable_diffusion import model as diffusion
+from avignon.models import loading, runtime
+from avignon.models.registry import embedded_folder
+from avignon.models.stable_diffusion.model import StableDiffusion
 from avignon.recipe.load import load_recipe
 from avignon.recipe.schema import Recipe
-from avignon.stages import train
-from avignon.training import dataset as batches
-from avignon.training import objective
-from avignon.training.job import RuntimeConfig
+from avignon.training import dataset, objective
 from avignon.training.optimizer import FlatParameters, OptimizerStep
+from avignon.training.setup import RuntimeConfig, prepare_denoiser
 
 ROOT = Path(__file__).parents[1]
 SILENT = Reporter("benchmark", lambda _: None)
@@ -62,15 +62,18 @@ Step = Callable[[int], None]
 # --- The models -------------------------------------------------------------------------------------------------------
 
 
-def base_of(model: str) -> diffusion.Base:
+def base_of(model: str) -> StableDiffusion:
     """The miniature as it ships, or Stable Diffusion 2.1's architecture with random weights; in fp32, frozen."""
     if model == "miniature":
-        return diffusion.load(settings_of(model), torch.float32, SILENT)
+        settings = settings_of(model)
+        loaded = loading.load(settings.base, settings.generate, torch.float32, SILENT)
+        assert isinstance(loaded, StableDiffusion)
+        return loaded
     torch.manual_seed(0)
     pipeline = StableDiffusionPipeline(
         vae=_filled(AutoencoderKL, VAE),
         text_encoder=_filled_text(),
-        tokenizer=CLIPTokenizer.from_pretrained(diffusion.embedded_folder() / "tokenizer"),
+        tokenizer=CLIPTokenizer.from_pretrained(embedded_folder() / "tokenizer"),
         unet=_filled(UNet2DConditionModel, UNET),
         scheduler=DDIMScheduler(
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
@@ -81,7 +84,7 @@ def base_of(model: str) -> diffusion.Base:
     )
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         part.requires_grad_(False).eval()
-    return diffusion.Base(pipeline, model, "", {}, Path(), "", 512)
+    return StableDiffusion(pipeline, model, Path(), "", 512, {})
 
 
 UNET: dict[str, Any] = {
@@ -146,34 +149,33 @@ def examples_in(folder: Path, edge: int) -> list[tuple[Path, dict[str, Any]]]:
 # --- The contestants --------------------------------------------------------------------------------------------------
 
 
-def avignon(base: diffusion.Base, settings: Recipe, examples: list[Any], device: torch.device) -> Step:
+def avignon(base: StableDiffusion, settings: Recipe, examples: list[Any], device: torch.device) -> Step:
     """This package's step, by its own functions."""
     return _in_step(base, settings, examples, device, ["benchmark"])
 
 
-def together(base: diffusion.Base, settings: Recipe, examples: list[Any], device: torch.device) -> Step:
+def together(base: StableDiffusion, settings: Recipe, examples: list[Any], device: torch.device) -> Step:
     """Two adapters at once: twice the batch goes through the frozen base, each half through its own adapter."""
     return _in_step(base, settings, examples, device, ["benchmark", "second"])
 
 
 def _in_step(
-    base: diffusion.Base, settings: Recipe, examples: list[Any], device: torch.device, names: list[str]
+    base: StableDiffusion, settings: Recipe, examples: list[Any], device: torch.device, names: list[str]
 ) -> Step:
     """A step of one adapter or of several; they are routed until the process ends."""
     choices = settings.train
-    runtime = RuntimeConfig.of(settings, device)
-    data = batches.encode(base, examples, choices, device, SILENT)
-    unet = base.pipeline.unet
+    config = RuntimeConfig.for_device(settings, device)
+    data = dataset.encode(base, examples, choices, device, SILENT)
     base.pipeline.vae = base.pipeline.text_encoder = None  # not needed any more
-    prepared = train.prepare_unet(unet, names, settings, runtime)
-    schedule = DDPMScheduler.from_config(base.pipeline.scheduler.config)
-    factors = [FlatParameters(parameters, diffusion.DTYPES[runtime.precision]) for parameters in prepared]
-    updates = [OptimizerStep(own, choices, scaled=runtime.precision == "fp16") for own in factors]
-    ROUTES.enter_context(adapters.routed(unet, names))
+    prepared = prepare_denoiser(base, names, settings, config)
+    factors = [FlatParameters(parameters, runtime.DTYPES[config.precision]) for parameters in prepared]
+    updates = [OptimizerStep(own, choices, scaled=config.precision == "fp16") for own in factors]
+    ROUTES.enter_context(route.routed(base.denoiser, names))
 
     def step(number: int) -> None:
-        drawn = [batches.sample_batch(data, choices, 1000, seed, number) for seed in range(len(names))]
-        each = objective.denoising_losses(unet, schedule, batches.joined(drawn)).chunk(len(names))
+        timesteps = base.sample_timesteps
+        drawn = [dataset.sample_batch(data, choices, timesteps, seed, number) for seed in range(len(names))]
+        each = objective.denoising_losses(base, dataset.Batch.cat(drawn)).chunk(len(names))
         losses = [own.mean() for own in each]
         scaled = [loss * own.scale for loss, own in zip(losses, updates, strict=True)]
         torch.stack(scaled).sum().backward()  # type: ignore[no-untyped-call]
@@ -183,15 +185,15 @@ def _in_step(
     return step
 
 
-def common(base: diffusion.Base, settings: Recipe, examples: list[Any], device: torch.device) -> Step:
+def common(base: StableDiffusion, settings: Recipe, examples: list[Any], device: torch.device) -> Step:
     """The example script's step."""
     choices, pipeline = settings.train, base.pipeline
-    precision = diffusion.precision_for(choices.precision, "train", device)
+    precision = runtime.precision_for(choices.precision, "train", device)
     accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=device.type == "cpu")
-    dtype = diffusion.DTYPES[precision]
+    dtype = runtime.DTYPES[precision]
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-        diffusion.place(part, device, dtype)
-    parameters = adapters.add(pipeline.unet, "benchmark", choices.ranks, 0.0, seed=0)
+        runtime.move_to(part, device, dtype)
+    parameters = inject.add(pipeline.unet, base.targets, "benchmark", choices.ranks, 0.0, seed=0)
     if choices.gradient_checkpointing:
         pipeline.unet.enable_gradient_checkpointing()
     pipeline.unet.train()
@@ -247,7 +249,7 @@ WAYS = {"avignon": avignon, "common": common, "together": together}
 def contest(pipe: Connection, way: str, model: str, overrides: list[str]) -> None:
     """A contestant's process: builds, then takes steps whenever it is asked, and says how long they took."""
     settings = settings_of(model, *overrides)
-    device = diffusion.device()
+    device = runtime.best_device()
     with tempfile.TemporaryDirectory() as folder:
         base = base_of(model)
         step = WAYS[way](base, settings, examples_in(Path(folder), settings.base.resolution), device)
@@ -272,11 +274,11 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def matrix_peak(precision: diffusion.Precision, device: torch.device) -> float:
+def matrix_peak(precision: runtime.Precision, device: torch.device) -> float:
     """FLOP/s of square matrix products, the best of several sizes and tries."""
     best = 0.0
     for size in (2048, 4096, *((8192,) if device.type == "cuda" else ())):
-        a = torch.randn(size, size, device=device).to(diffusion.DTYPES[precision])
+        a = torch.randn(size, size, device=device).to(runtime.DTYPES[precision])
         for _ in range(4):
             start = time.perf_counter()
             for _ in range(repeats := 20 if device.type == "cuda" else 1):
@@ -292,8 +294,8 @@ def matrix_peak(precision: diffusion.Precision, device: torch.device) -> float:
 
 def compete(model: str, arguments: argparse.Namespace) -> None:
     """One table: avignon, two adapters at once, in the precision it picks; the common way in the same and in fp32."""
-    device = diffusion.device()
-    precision = diffusion.precision_for("auto", "train", device)
+    device = runtime.best_device()
+    precision = runtime.precision_for("auto", "train", device)
     fixed = [f"train.batch={arguments.batch or (4 if model == 'miniature' else 1)}"]
     fixed += ["train.gradient_checkpointing=true"] if arguments.checkpointing else []
     batch = settings_of(model, *fixed).train.batch

@@ -9,7 +9,7 @@ import pytest
 
 from avignon import pipeline
 from avignon.adapters import cards
-from avignon.adapters.lora import WEIGHTS_FILE
+from avignon.adapters.formats.diffusers import WEIGHTS_FILE
 from avignon.cli import main as cli
 from avignon.core.errors import RightsError
 from avignon.core.files import read_json, sha256_of

@@ -13,15 +13,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from avignon.core.files import read_json
 from avignon.core.png import png_fields
+from avignon.core.records import series_from
 from avignon.core.workspace import Workspace
+from avignon.evaluation import report as reports
 from tests.support.paths import ROOT
 
 TABLES = ROOT / "src/avignon/demo/tables"
 BASE = ROOT / "src/avignon/demo/base"
 FEW = (
-    "train.steps=6", "train.precision=fp32", "generate.stops=3", "generate.num_inference_steps=4", "generate.precision=fp32",
-    "generate.extra_seeds=0",
+    "train.steps=6", "train.precision=fp32", "generate.stops=3", "generate.num_inference_steps=4",
+    "generate.precision=fp32", "generate.extra_seeds=0",
 )  # fmt: skip
 
 OUTSIDE = """
@@ -76,13 +79,15 @@ def _picture_outside(demo: Workspace, fields: Mapping[str, Any], out: Path) -> I
 
 @pytest.mark.slow
 def test_run_has_all_files(demo: Workspace) -> None:
-    """A finished run has every file that the architecture lists."""
+    """A finished run has every file that the architecture lists, and a report on every picture of the series."""
     files = [demo.recipe, demo.found, demo.ledger, demo.series_index, demo.report, demo.page, demo.manifest]
     for name in ("the-atlantic-painter", "the-avignon-painter"):
         parts = ("pytorch_lora_weights.safetensors", "card.json", "README.md", "metrics.jsonl")
         files += [demo.metadata(name), *(demo.adapter(name) / part for part in parts)]
     assert [path for path in files if not path.is_file()] == []
     assert not [path for path in demo.root.rglob("*") if path.name.startswith(".part-")]
+    series = series_from(read_json(demo.series_index))
+    assert [frame.file for frame in reports.read(demo.report).frames] == [file for file, _ in series.frames]
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,22 +12,25 @@ import safetensors.torch
 import torch
 
 from avignon import pipeline
-from avignon.adapters import lora as adapters
+from avignon.adapters import files
+from avignon.adapters.formats import diffusers as lora_format
 from avignon.core.errors import AdapterError, WorkspaceError
 from avignon.core.events import Event, Reporter, StageProgress
 from avignon.core.files import sha256_of
 from avignon.core.settings import ABSENT, Section
 from avignon.core.workspace import Workspace
-from avignon.models.stable_diffusion import model as diffusion
+from avignon.models.stable_diffusion.model import StableDiffusion
 from avignon.recipe.load import load_recipe
 from avignon.recipe.schema import Recipe, Train
+from tests.support.bases import load_base
 from tests.support.hub import LocalHub, take_for_the_hub
 from tests.support.paths import FIXTURES
 from tests.support.runs import carried, small_recipe
 from tests.support.tiny_sd import make_tiny_sd
 
 HOMER, PICASSO = "winslow-homer", "pablo-picasso"
-FINISHED = FIXTURES / "finished-run"
+OLD_RUNS = ("finished-run", "finished-run-2")
+"""Finished before hashes had a schema number (avignon 0.1.0), and before recipe keys and frames had today's names."""
 SILENT = Reporter("test", lambda _: None)
 REPO = "someone/tiny-sd"
 WEIGHTS = ("unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model")
@@ -39,7 +43,7 @@ def bytes_of(folder: Path, pattern: str) -> dict[str, str]:
 
 def made(space: Workspace) -> tuple[dict[str, str], dict[str, str]]:
     """The adapters and the pictures of a run."""
-    return bytes_of(space.adapters, adapters.WEIGHTS_FILE), bytes_of(space.series, "*.png")
+    return bytes_of(space.adapters, lora_format.WEIGHTS_FILE), bytes_of(space.series, "*.png")
 
 
 def run(recipe: Recipe, folder: Path, until: str = "generate") -> tuple[Workspace, list[Event]]:
@@ -65,22 +69,30 @@ def pictures_made(events: list[Event]) -> int:
 # An upgrade -----------------------------------------------------------------------------------------------------------
 
 
+def copied(run: str, folder: Path) -> tuple[Recipe, Path]:
+    """An old run, copied together with the base that both share: its recipe, and the folder of its workspace."""
+    shutil.copytree(FIXTURES / OLD_RUNS[0] / "base", folder / OLD_RUNS[0] / "base")
+    shutil.copytree(FIXTURES / run, folder / run, dirs_exist_ok=True)
+    return load_recipe(folder / run / "dialogue.toml"), folder / run / "workspace"
+
+
 @pytest.fixture
 def finished(tmp_path: Path) -> tuple[Recipe, Path]:
-    """A run that avignon 0.1.0 finished, before hashes had a schema number, and its recipe."""
-    shutil.copytree(FINISHED, tmp_path / "kept")
-    return load_recipe(tmp_path / "kept" / "dialogue.toml"), tmp_path / "kept" / "workspace"
+    """The run of avignon 0.1.0, and its recipe."""
+    return copied(OLD_RUNS[0], tmp_path)
 
 
-def test_finished_run_of_the_version_before_stays_finished(finished: tuple[Recipe, Path]) -> None:
-    """Works, dataset, adapters, measured path and pictures of avignon 0.1.0 are those of this version: none is new."""
-    recipe, folder = finished
+@pytest.mark.parametrize("old", OLD_RUNS)
+def test_finished_run_of_the_version_before_stays_finished(tmp_path: Path, old: str) -> None:
+    """Works, dataset, adapters, measured path and pictures of older versions are those of this one: none is new."""
+    recipe, folder = copied(old, tmp_path)
     before = made(Workspace(folder / recipe.name))
     placing = (folder / recipe.name / "series" / "placing.json").read_bytes()
     space, events = run(recipe, folder)
     assert [e.stage for e in events if e.kind == "skipped"] == ["collect", "curate", "prepare"]
     assert steps_taken(events) == []
     assert pictures_made(events) == 0
+    assert not any("measuring" in text for text in said(events, "note"))
     assert made(space) == before
     assert space.placing.read_bytes() == placing
     assert not (space.root / "set-aside").exists()
@@ -106,6 +118,62 @@ def test_a_change_of_an_old_run_is_seen(
     _, events = run(recipe, folder)
     assert steps_taken(events) == steps
     assert bool(pictures_made(events)) is pictures
+
+
+@pytest.mark.parametrize(
+    ("changed", "steps", "pictures"),
+    [
+        ("train.steps=3", [3], True),
+        ("train.eval_every=2", [], False),
+        ("generate.weight_schedule.the-avignon-painter=[1.0, 0.4]", [], True),
+        ("generate.block_weights.the-atlantic-painter.mid=0.4", [], True),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ('train.lr_schedule="cosine"', [1, 2], True),
+                ("train.validation_works=0", [1, 2], True),
+                ("generate.guidance_scale=3", [1, 2], True),
+                ("generate.num_inference_steps=3", [1, 2], True),
+                ("generate.equalize_adapters=true", [], True),
+                ('generate.path_adapters=["the-atlantic-painter", "the-avignon-painter"]', [], True),
+            )
+        ),
+    ],
+)
+def test_a_renamed_key_of_an_old_run_counts(tmp_path: Path, changed: str, steps: list[int], pictures: bool) -> None:
+    """A key that had another name is read under its new one: another value is made anew, or goes on where it may.
+
+    The base's own pictures have a part in this training, so that how they are painted counts for its adapters too.
+    """
+    _, folder = copied(OLD_RUNS[1], tmp_path)
+    priors = bytes_of(folder, "prior.safetensors")
+    _, events = run(load_recipe(folder.parent / "dialogue.toml", [changed]), folder)
+    assert steps_taken(events) == steps
+    assert bool(pictures_made(events)) is pictures
+    assert any("going on at step 2 of 3" in text for text in said(events, "note")) is (steps == [3])
+    if steps == [3]:
+        assert bytes_of(folder, "prior.safetensors") == priors, "the base's own pictures are kept as well"
+
+
+def test_hashes_have_the_former_names_of_keys() -> None:
+    """What is hashed of a recipe has the names and values of the file that the version before wrote."""
+    folder = FIXTURES / OLD_RUNS[1]
+    before = tomllib.loads((folder / "workspace" / "dialogue" / "recipe.toml").read_text(encoding="utf-8"))
+    recipe = load_recipe(folder / "dialogue.toml")
+    for name in ("train", "generate"):
+        section: Section = getattr(recipe, name)
+        hashed = section.chosen()
+        assert hashed.keys() >= set(section.formerly.values()) - {"equal_voices"}
+        assert _values_of(hashed, before[name]) == hashed
+
+
+def _values_of(some: Any, others: Any) -> Any:
+    """What `others` has at the keys of `some`."""
+    if isinstance(some, dict):
+        return {key: _values_of(value, others[key]) for key, value in some.items()}
+    if isinstance(some, list):
+        return [_values_of(*pair) for pair in zip(some, others, strict=True)]
+    return others
 
 
 class Newer(Train):
@@ -321,9 +389,9 @@ def test_adapters_do_not_fit_other_weights(tmp_path: Path) -> None:
     assert not tell(changed, tmp_path / "b").fits(card)
 
 
-def tell(folder: Path, scratch: Path) -> diffusion.Base:
+def tell(folder: Path, scratch: Path) -> StableDiffusion:
     """A base as it is loaded."""
-    return diffusion.load(small_recipe(scratch, folder), torch.float32, SILENT)
+    return load_base(small_recipe(scratch, folder), torch.float32, SILENT)
 
 
 def test_external_adapter_of_a_rounded_base(tmp_path: Path) -> None:
@@ -332,9 +400,9 @@ def test_external_adapter_of_a_rounded_base(tmp_path: Path) -> None:
     space, _ = run(small_recipe(tmp_path / "a", full, train={"steps": 1}), tmp_path / "runs-a", "train")
     half = shutil.copytree(full, tmp_path / "half")
     halve(half, beside=False)
-    adapters.load(tell(half, tmp_path / "b"), "guest", space.adapter(HOMER))
+    files.load(tell(half, tmp_path / "b"), "guest", space.adapter(HOMER))
     with pytest.raises(AdapterError, match="made for another base"):
-        adapters.load(tell(make_tiny_sd(tmp_path / "other", seed=9), tmp_path / "c"), "guest", space.adapter(HOMER))
+        files.load(tell(make_tiny_sd(tmp_path / "other", seed=9), tmp_path / "c"), "guest", space.adapter(HOMER))
 
 
 # Finished adapters ----------------------------------------------------------------------------------------------------
@@ -357,7 +425,7 @@ def test_more_steps_at_a_constant_rate_go_on(tmp_path: Path, tiny_sd: Path) -> N
     assert made(space)[0] == made(whole)[0]
     lines = (space.adapter(HOMER) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5]
-    kept = bytes_of(space.root / "set-aside", adapters.WEIGHTS_FILE)
+    kept = bytes_of(space.root / "set-aside", lora_format.WEIGHTS_FILE)
     assert sorted(kept.values()) == sorted(before.values())
     assert any("different number of steps" in text and "kept in" in text for text in said(events, "warning"))
 
@@ -386,7 +454,7 @@ def test_more_steps_at_a_falling_rate_begin_anew_and_say_so(
     _, events = run(small(tmp_path / "a", tiny_sd, steps=3, **settings), tmp_path / "runs", "train")
     assert steps_taken(events) == [1, 2, 3]
     assert any("it begins anew, because the learning rate falls" in text for text in said(events, "warning"))
-    assert sorted(bytes_of(space.root / "set-aside", adapters.WEIGHTS_FILE).values()) == sorted(before.values())
+    assert sorted(bytes_of(space.root / "set-aside", lora_format.WEIGHTS_FILE).values()) == sorted(before.values())
 
 
 def test_a_finished_adapter_of_another_recipe_is_kept(tmp_path: Path, tiny_sd: Path) -> None:
@@ -402,7 +470,7 @@ def test_a_finished_adapter_of_another_recipe_is_kept(tmp_path: Path, tiny_sd: P
     before |= set(made(first)[0].values())
     _, events = run(small(tmp_path / "a", tiny_sd, steps=1, mode="joint"), tmp_path / "runs", "train")
     assert sum("the recipe does not train it any more" in text for text in said(events, "warning")) == 2
-    assert set(bytes_of(first.root / "set-aside", adapters.WEIGHTS_FILE).values()) == before
+    assert set(bytes_of(first.root / "set-aside", lora_format.WEIGHTS_FILE).values()) == before
     assert list(made(first)[0]) == ["joint/pytorch_lora_weights.safetensors"]
 
 
@@ -410,7 +478,7 @@ def kept_as(space: Workspace, name: str, before: set[str]) -> Path:
     """Where an adapter of this name and one of these hashes was set aside, named by its card."""
     (folder,) = (space.root / "set-aside").glob(f"adapters-{name}-*")
     assert folder.name.endswith(f"-{sha256_of(folder / 'card.json')[:8]}")
-    assert sha256_of(folder / adapters.WEIGHTS_FILE) in before
+    assert sha256_of(folder / lora_format.WEIGHTS_FILE) in before
     return folder
 
 

@@ -11,13 +11,14 @@ import safetensors.torch
 import torch
 
 from avignon import checks, pipeline
-from avignon.adapters import lora as adapters
+from avignon.adapters import files, inject
+from avignon.adapters.formats import diffusers as lora_format
 from avignon.core.errors import AdapterError, AvignonError, ModelError, RecipeError
 from avignon.core.events import Event, Reporter
-from avignon.models.stable_diffusion import model as diffusion
 from avignon.recipe.load import load_recipe
 from avignon.recipe.schema import Base, Ranks, Recipe
 from avignon.stages import train
+from tests.support.bases import TARGETS, load_base
 from tests.support.commands import python
 from tests.support.runs import carried, small_recipe
 from tests.support.tiny_sd import make_tiny_sd
@@ -29,9 +30,9 @@ SILENT = Reporter("test", lambda _: None)
 def guest(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path) -> Path:
     """The folder of an adapter for the tiny base, with a card."""
     folder = tmp_path_factory.mktemp("guest")
-    base = diffusion.load(small_recipe(folder / "recipe", tiny_sd), torch.float32, SILENT)
-    adapters.add(base.pipeline.unet, "guest", Ranks(attention=2, projection=2, convolution=2), 0.0, seed=1)
-    adapters.save(base.pipeline.unet, "guest", folder / "adapter" / adapters.WEIGHTS_FILE)
+    base = load_base(small_recipe(folder / "recipe", tiny_sd), torch.float32, SILENT)
+    inject.add(base.denoiser, TARGETS, "guest", Ranks(attention=2, projection=2, convolution=2), 0.0, seed=1)
+    files.save(base.denoiser, TARGETS, "guest", folder / "adapter" / lora_format.WEIGHTS_FILE)
     (folder / "adapter" / "card.json").write_text(json.dumps({"base": base.card}), encoding="utf-8")
     return folder / "adapter"
 
@@ -57,16 +58,16 @@ def tensors(change: Callable[[dict[str, torch.Tensor]], None]) -> Callable[[Path
     """Changes what an adapter's file holds."""
 
     def spoil(folder: Path) -> None:
-        held = safetensors.torch.load_file(folder / adapters.WEIGHTS_FILE)
+        held = safetensors.torch.load_file(folder / lora_format.WEIGHTS_FILE)
         change(held)
-        safetensors.torch.save_file(held, folder / adapters.WEIGHTS_FILE)
+        safetensors.torch.save_file(held, folder / lora_format.WEIGHTS_FILE)
 
     return spoil
 
 
 def only_file(folder: Path) -> None:
     """A file of the weights where the folder should be."""
-    content = (folder / adapters.WEIGHTS_FILE).read_bytes()
+    content = (folder / lora_format.WEIGHTS_FILE).read_bytes()
     shutil.rmtree(folder)
     folder.write_bytes(content)
 
@@ -78,14 +79,14 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
         "no such file; an adapter's folder holds pytorch_lora_weights.safetensors, and guest is a file",
     ),
     "other name": (
-        lambda f: (f / adapters.WEIGHTS_FILE).rename(f / "style.safetensors"),
+        lambda f: (f / lora_format.WEIGHTS_FILE).rename(f / "style.safetensors"),
         "no such file; an adapter's folder holds pytorch_lora_weights.safetensors; here are style.safetensors",
     ),
     "cut off": (
-        lambda f: (f / adapters.WEIGHTS_FILE).write_bytes((f / adapters.WEIGHTS_FILE).read_bytes()[:-9]),
+        lambda f: (f / lora_format.WEIGHTS_FILE).write_bytes((f / lora_format.WEIGHTS_FILE).read_bytes()[:-9]),
         "damaged: ",
     ),
-    "empty": (lambda f: (f / adapters.WEIGHTS_FILE).write_bytes(b""), "damaged: "),
+    "empty": (lambda f: (f / lora_format.WEIGHTS_FILE).write_bytes(b""), "damaged: "),
     "of another program": (
         tensors(lambda t: t.update({k.replace("unet.", "lora_unet_"): t.pop(k) for k in list(t)})),
         "is no part of a LoRA or DoRA for a UNet in diffusers' format",
@@ -114,7 +115,7 @@ def test_adapter_that_cannot_be_used(
     own = shutil.copytree(guest, tmp_path / "guest")
     spoilt[0](own)
     said = refusal(with_guest(tmp_path, tiny_sd, own), tmp_path)
-    assert said.startswith(f"{own / adapters.WEIGHTS_FILE}: ")
+    assert said.startswith(f"{own / lora_format.WEIGHTS_FILE}: ")
     assert spoilt[1] in said
 
 

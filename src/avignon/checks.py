@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-from avignon.adapters.formats import diffusers as lora_files
+from avignon.adapters.formats import diffusers
 from avignon.core import imaging, prompts
-from avignon.core.errors import RecipeError
 from avignon.core.events import Reporter
-from avignon.core.records import EMBEDDED
 from avignon.curation import decisions
 from avignon.recipe.schema import Recipe
 
@@ -23,34 +21,19 @@ def check_files(recipe: Recipe) -> None:
         if scene.image:
             imaging.size_of(Path(scene.image))
     base = recipe.base.folder
-    layers = lora_files.layers_in(base / "unet") if base and recipe.generate.adapters else {}
+    layers = diffusers.layers_in(base) if base and recipe.generate.adapters else {}
     for folder in recipe.generate.adapters.values():
-        path = Path(folder) / lora_files.WEIGHTS_FILE
+        path = Path(folder) / diffusers.WEIGHTS_FILE
         if layers:
-            lora_files.check_fit(path, layers)
+            diffusers.check_fit(path, layers)
         else:  # Whether it fits a base that is yet to be fetched, `train` tells before it trains.
-            lora_files.factors(path)
+            diffusers.factors(path)
     encoder = Path(recipe.evaluate.encoder)
     if encoder.is_absolute():
-        from avignon.models import hub  # Here and below, because the hub's client takes long to load.
+        from avignon.models import hub  # Here, because the hub's client takes long to load.
 
         hub.described(encoder / "config.json", "no encoder in transformers' format")
         hub.check_weights(encoder, "model")
-
-
-def check_base(recipe: Recipe) -> None:
-    """Check a base in a directory; one on a hub is checked when it has been fetched.
-
-    Raises:
-        InputError: naming the file and what it lacks.
-    """
-    base = recipe.base.folder
-    if base and not base.is_dir():
-        raise RecipeError(f"base.model: {base}: no such directory")
-    if base and recipe.base.model != EMBEDDED:
-        from avignon.models.stable_diffusion import files as bases
-
-        bases.check_local(recipe)
 
 
 def warn_of_markup(recipe: Recipe, reporter: Reporter) -> None:

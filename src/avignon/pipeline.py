@@ -113,7 +113,7 @@ STAGES = (
         parents=("prepare", "generate"),
         outputs=lambda space: (space.report,),
         sections=("artists", "evaluate"),
-        depends=lambda recipe: (_local(recipe.evaluate.encoder),),
+        depends=lambda recipe: (_local(recipe.evaluate.encoder), _report_schema()),
     ),
     Stage(
         "exhibit",
@@ -150,7 +150,9 @@ def run(recipe: "Recipe", folder: Path, listener: "Listener", *, until: str = NA
     wanted = STAGES[: len(names)]
     checks.check_files(recipe)
     if "train" in names:  # The stages before it go on without a base.
-        checks.check_base(recipe)
+        from avignon.models import loading  # It loads the hub's client, which takes a while.
+
+        loading.check_local(recipe.base, recipe.generate)
     if not distributed.is_main_process():
         _assist(recipe, space, wanted)
         distributed.shutdown()
@@ -200,6 +202,12 @@ def _base(recipe: "Recipe") -> list[Any]:
 def _painted_in_training(recipe: "Recipe") -> tuple[Any, ...]:
     painted = recipe.painted_in_training
     return (painted, _sources(recipe)) if painted else ()
+
+
+def _report_schema() -> int:
+    from avignon.evaluation.report import SCHEMA
+
+    return SCHEMA
 
 
 def _local(model: str) -> list[Any]:

@@ -14,19 +14,23 @@ import safetensors.torch
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-from avignon.adapters import lora as adapters
+from avignon.adapters import files, inject, layers, mix
+from avignon.adapters.formats import diffusers as lora_format
 from avignon.core.errors import AdapterError
 from avignon.core.events import Event, Reporter, StageProgress
 from avignon.core.records import Frame
 from avignon.core.workspace import Workspace
 from avignon.generation import sampler as painting
-from avignon.models.stable_diffusion import model as diffusion
+from avignon.models import runtime
+from avignon.models.stable_diffusion.model import StableDiffusion
 from avignon.recipe.schema import Ranks, Recipe
 from avignon.stages import train
 from avignon.training import job as jobs
 from avignon.training import loop as lockstep
 from avignon.training.dataset import seed_of
 from avignon.training.objective import denoising_losses
+from avignon.training.setup import RuntimeConfig
+from tests.support.bases import TARGETS, load_base
 from tests.support.runs import carried, small_recipe
 from tests.support.saving import Tensors, refuses_spoiled
 
@@ -43,21 +47,21 @@ def recipe(tmp_path: Path, tiny_sd: Path) -> Recipe:
 
 
 @pytest.fixture
-def base(recipe: Recipe) -> diffusion.Base:
+def base(recipe: Recipe) -> StableDiffusion:
     """The tiny base, freshly loaded."""
-    return diffusion.load(recipe, torch.float32, SILENT)
+    return load_base(recipe, torch.float32, SILENT)
 
 
 def learned(unet: Any, name: str, seed: int = 1, alpha: float = 0.0, *, dora: bool = True) -> None:
     """An adapter that changes something: as if it had been trained, it is not what it began with."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")
-        adapters.add(unet, name, RANKS, alpha, seed, dora=dora)
-    lengths = {id(length) for length in adapters.magnitudes(unet, name).values()}
+        inject.add(unet, TARGETS, name, RANKS, alpha, seed, dora=dora)
+    lengths = {id(length) for length in layers.dora_magnitudes(unet, name).values()}
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for key, parameter in unet.named_parameters():
-            if f".{adapters.inner(name)}." in key:
+            if f".{layers.inner(name)}." in key:
                 noise = torch.randn(parameter.shape, generator=random)
                 parameter.copy_(parameter * (1 + 0.2 * noise) if id(parameter) in lengths else 0.1 * noise)
 
@@ -84,7 +88,7 @@ def changes(unet: Any, name: str) -> Tensors:
     """W' − W of every adapted layer by the papers' formulas, in fp64."""
     modules, own, found = dict(unet.named_modules()), bases(unet), {}
     for layer, weight in own.items():
-        module, inside = modules[layer], adapters.inner(name)
+        module, inside = modules[layer], layers.inner(name)
         down, up = module.lora_A[inside].weight.double(), module.lora_B[inside].weight.double()
         low_rank = (up.flatten(1) @ down.flatten(1)).view(weight.shape) * module.lora_alpha[inside] / module.r[inside]
         changed = weight + low_rank
@@ -96,11 +100,11 @@ def changes(unet: Any, name: str) -> Tensors:
 
 
 @pytest.fixture
-def saved(base: diffusion.Base, tmp_path: Path) -> Path:
+def saved(base: StableDiffusion, tmp_path: Path) -> Path:
     """The folder of a saved DoRA of the tiny base."""
-    learned(base.pipeline.unet, "new", alpha=8.0)
-    adapters.save(base.pipeline.unet, "new", tmp_path / "adapter" / adapters.WEIGHTS_FILE)
-    base.pipeline.unet.delete_adapters(adapters.inner("new"))
+    learned(base.denoiser, "new", alpha=8.0)
+    files.save(base.denoiser, TARGETS, "new", tmp_path / "adapter" / lora_format.WEIGHTS_FILE)
+    base.denoiser.delete_adapters(layers.inner("new"))
     return tmp_path / "adapter"
 
 
@@ -110,11 +114,11 @@ def saved(base: diffusion.Base, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_new_dora_changes_nothing_yet(recipe: Recipe, dtype: torch.dtype) -> None:
     """A fresh DoRA changes nothing; its magnitudes, the last of its parameters, are the weights' lengths in fp32."""
-    unet = diffusion.load(recipe, dtype, SILENT).pipeline.unet
+    unet = load_base(recipe, dtype, SILENT).pipeline.unet
     before = output(unet)
-    parameters = adapters.add(unet, "new", RANKS, 0.0, seed=1, dora=True)
+    parameters = inject.add(unet, TARGETS, "new", RANKS, 0.0, seed=1, dora=True)
     assert torch.equal(output(unet), before)
-    lengths = adapters.magnitudes(unet, "new")
+    lengths = layers.dora_magnitudes(unet, "new")
     assert len(parameters) == 3 * len(lengths)
     assert {parameter.dtype for parameter in parameters} == {torch.float32}
     assert [id(parameter) for parameter in parameters[-len(lengths) :]] == [id(each) for each in lengths.values()]
@@ -123,26 +127,26 @@ def test_a_new_dora_changes_nothing_yet(recipe: Recipe, dtype: torch.dtype) -> N
 
 
 @pytest.mark.parametrize("alpha", [0.0, 8.0])
-def test_saved_dora_comes_back(base: diffusion.Base, recipe: Recipe, tmp_path: Path, alpha: float) -> None:
+def test_saved_dora_comes_back(base: StableDiffusion, recipe: Recipe, tmp_path: Path, alpha: float) -> None:
     """Saved and loaded on a fresh base, a DoRA has the same tensors, the same scales, and says the same."""
-    learned(base.pipeline.unet, "new", alpha=alpha)
-    adapters.save(base.pipeline.unet, "new", tmp_path / "out" / adapters.WEIGHTS_FILE)
-    fresh = diffusion.load(recipe, torch.float32, SILENT)
-    adapters.load(fresh, "new", tmp_path / "out")
-    before, after = (adapters.weights_of(unet, "new") for unet in (base.pipeline.unet, fresh.pipeline.unet))
+    learned(base.denoiser, "new", alpha=alpha)
+    files.save(base.denoiser, TARGETS, "new", tmp_path / "out" / lora_format.WEIGHTS_FILE)
+    fresh = load_base(recipe, torch.float32, SILENT)
+    files.load(fresh, "new", tmp_path / "out")
+    before, after = (files.weights_of(unet, "new") for unet in (base.denoiser, fresh.denoiser))
     assert before.keys() == after.keys()
     assert any("lora_magnitude_vector" in key for key in before)
     assert all(torch.equal(before[key], after[key]) for key in before)
-    assert adapters._scales(fresh.pipeline.unet, "new") == adapters._scales(base.pipeline.unet, "new")
-    assert torch.equal(output(fresh.pipeline.unet), output(base.pipeline.unet))
+    assert files.scales_of(fresh.denoiser, "new") == files.scales_of(base.denoiser, "new")
+    assert torch.equal(output(fresh.denoiser), output(base.denoiser))
 
 
 def test_magnitudes_keep_their_precision(recipe: Recipe, saved: Path) -> None:
     """On a base in bf16, magnitudes are still those of the file."""
-    base = diffusion.load(recipe, torch.bfloat16, SILENT)
-    adapters.load(base, "new", saved)
-    tensors = safetensors.torch.load_file(saved / adapters.WEIGHTS_FILE)
-    for layer, magnitude in adapters.magnitudes(base.pipeline.unet, "new").items():
+    base = load_base(recipe, torch.bfloat16, SILENT)
+    files.load(base, "new", saved)
+    tensors = safetensors.torch.load_file(saved / lora_format.WEIGHTS_FILE)
+    for layer, magnitude in layers.dora_magnitudes(base.denoiser, "new").items():
         assert torch.equal(magnitude, tensors[f"unet.{layer}.lora_magnitude_vector"])
 
 
@@ -159,11 +163,11 @@ def change_one(tensors: Tensors) -> None:
 
 @pytest.mark.parametrize("spoil", [lose_one, change_one])
 def test_saving_proves_the_magnitudes(
-    base: diffusion.Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Tensors], None]
+    base: StableDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Tensors], None]
 ) -> None:
     """A magnitude lost or changed on the way to the file is an error, and no file is left."""
-    learned(base.pipeline.unet, "new")
-    refuses_spoiled(base.pipeline.unet, tmp_path / "out", monkeypatch, spoil)
+    learned(base.denoiser, "new")
+    refuses_spoiled(base.denoiser, tmp_path / "out", monkeypatch, spoil)
 
 
 def lose_all(tensors: Tensors) -> None:
@@ -199,10 +203,10 @@ SPOILT = {
 
 @pytest.mark.parametrize(("spoil", "told"), SPOILT.values(), ids=SPOILT.keys())
 def test_spoilt_magnitudes_are_refused(
-    base: diffusion.Base, saved: Path, spoil: Callable[[Tensors], None], told: str
+    base: StableDiffusion, saved: Path, spoil: Callable[[Tensors], None], told: str
 ) -> None:
     """Magnitudes that are missing, or do not fit the UNet, are refused in one line."""
-    file = saved / adapters.WEIGHTS_FILE
+    file = saved / lora_format.WEIGHTS_FILE
     with safetensors.safe_open(file, framework="pt") as opened:
         metadata = opened.metadata()
     tensors = safetensors.torch.load_file(file)
@@ -211,9 +215,9 @@ def test_spoilt_magnitudes_are_refused(
     assert told in refusal(base, saved)
 
 
-def test_magnitudes_that_metadata_deny_are_refused(base: diffusion.Base, saved: Path) -> None:
+def test_magnitudes_that_metadata_deny_are_refused(base: StableDiffusion, saved: Path) -> None:
     """A file whose metadata call it a plain LoRA, so that its magnitudes would not be used, is refused in one line."""
-    file = saved / adapters.WEIGHTS_FILE
+    file = saved / lora_format.WEIGHTS_FILE
     with safetensors.safe_open(file, framework="pt") as opened:
         fields = json.loads(opened.metadata()["lora_adapter_metadata"])
     metadata = {"lora_adapter_metadata": json.dumps(fields | {"unet.use_dora": False})}
@@ -221,10 +225,10 @@ def test_magnitudes_that_metadata_deny_are_refused(base: diffusion.Base, saved: 
     assert "do not agree whether" in refusal(base, saved)
 
 
-def refusal(base: diffusion.Base, folder: Path) -> str:
+def refusal(base: StableDiffusion, folder: Path) -> str:
     """The one line by which an adapter is refused."""
     with pytest.raises(AdapterError) as refused:
-        adapters.load(base, "new", folder)
+        files.load(base, "new", folder)
     assert "\n" not in str(refused.value)
     assert str(folder) in str(refused.value)
     return str(refused.value)
@@ -233,12 +237,12 @@ def refusal(base: diffusion.Base, folder: Path) -> str:
 # Mixing ---------------------------------------------------------------------------------------------------------------
 
 
-def test_weight_1_is_pefts_dora(base: diffusion.Base) -> None:
+def test_weight_1_is_pefts_dora(base: StableDiffusion) -> None:
     """At weight 1, a DoRA alone says what peft's own layers say; that is not what its LoRA alone would say."""
-    unet = base.pipeline.unet
+    unet = base.denoiser
     learned(unet, "a", alpha=8.0)
     theirs = output(unet)
-    with adapters.mixing(unet, {}) as mixer:
+    with mix.mixing(unet, TARGETS, {}) as mixer:
         mixer.set([{"a": 1.0}])
         ours = output(unet)
         mixer.set([{"a": 0.0}])
@@ -248,12 +252,12 @@ def test_weight_1_is_pefts_dora(base: diffusion.Base) -> None:
     assert torch.equal(output(unet), theirs), "what was on before is on again"
 
 
-def test_weight_0_is_the_base(base: diffusion.Base) -> None:
+def test_weight_0_is_the_base(base: StableDiffusion) -> None:
     """At weight 0, after others, the UNet is bit for bit the base's."""
-    unet = base.pipeline.unet
+    unet = base.denoiser
     before = output(unet)
     learned(unet, "a")
-    with adapters.mixing(unet, {}) as mixer:
+    with mix.mixing(unet, TARGETS, {}) as mixer:
         for weight in (0.0, 0.7, 0.0):
             mixer.set([{"a": weight}])
             assert torch.equal(output(unet), before) is (weight == 0)
@@ -264,13 +268,13 @@ def test_weight_0_is_the_base(base: diffusion.Base) -> None:
     [{"a": 0.5}, {"a": -0.5}, {"a": 1.0, "b": 1.0}, {"a": 0.3, "lora": 0.9}, {"lora": 1.0}],
     ids=["half", "negative", "two", "with a LoRA", "a LoRA beside it"],
 )
-def test_mixture_sums_true_changes(base: diffusion.Base, weights: Mapping[str, float]) -> None:
+def test_mixture_sums_true_changes(base: StableDiffusion, weights: Mapping[str, float]) -> None:
     """Every layer's weight is W + Σ wᵢ·(W'ᵢ − W), a straight line in each weight, and in each block's factor."""
-    unet = base.pipeline.unet
+    unet = base.denoiser
     for seed, name in enumerate(("a", "b", "lora"), start=1):
         learned(unet, name, seed, alpha=4.0 * seed, dora=name != "lora")
     own, change = bases(unet), {name: changes(unet, name) for name in weights}
-    with adapters.mixing(unet, {"a": {"up": 0.25}}) as mixer:
+    with mix.mixing(unet, TARGETS, {"a": {"up": 0.25}}) as mixer:
         mixer.set([{"a": 5.0, "b": 5.0, "lora": 5.0}])  # What was set before leaves no trace.
         mixer.set([{"lora": 0.2}, {"lora": 0.8}])
         mixer.set([weights])
@@ -281,18 +285,18 @@ def test_mixture_sums_true_changes(base: diffusion.Base, weights: Mapping[str, f
     assert all(torch.equal(own[layer], weight) for layer, weight in bases(unet).items())
 
 
-def test_pefts_own_mixture_is_another(base: diffusion.Base) -> None:
+def test_pefts_own_mixture_is_another(base: StableDiffusion) -> None:
     """What docs/BLENDING.md says of `set_adapters`: at 0 it is not the base, and of two DoRAs the order matters."""
-    unet = base.pipeline.unet
+    unet = base.denoiser
     before = output(unet)
     for seed, name in enumerate(("a", "b"), start=1):
         learned(unet, name, seed)
-    one, two = adapters.inner("a"), adapters.inner("b")
+    one, two = layers.inner("a"), layers.inner("b")
     unet.set_adapters([one], [0.0])
     assert (output(unet) - before).abs().max() > 0.01 * before.std()
     there, back = ([unet.set_adapters(names, [1.0, 1.0]), output(unet)][1] for names in ([one, two], [two, one]))
     assert (there - back).abs().max() > 1e-3 * before.std()
-    with adapters.mixing(unet, {}) as mixer:
+    with mix.mixing(unet, TARGETS, {}) as mixer:
         mixer.set([{"a": 1.0, "b": 1.0}])
         ours = output(unet)
         mixer.set([{"b": 1.0, "a": 1.0}])
@@ -311,10 +315,10 @@ def frame(weights: dict[str, float], seed: int = 3, **changes: Any) -> Frame:
 
 
 @pytest.fixture
-def sampler(base: diffusion.Base, recipe: Recipe) -> painting.ImageSampler:
+def sampler(base: StableDiffusion, recipe: Recipe) -> painting.ImageSampler:
     """A painter with a DoRA and a LoRA on."""
     for seed, name in enumerate(("dora", "lora"), start=1):
-        learned(base.pipeline.unet, name, seed, dora=name == "dora")
+        learned(base.denoiser, name, seed, dora=name == "dora")
     return painting.ImageSampler(base, recipe, CPU, SILENT)
 
 
@@ -330,7 +334,7 @@ def test_frames_with_a_dora_keep_to_their_weights(sampler: painting.ImageSampler
         sampler.denoise(frames[:2])
 
 
-def test_dora_paints_as_diffusers_do(base: diffusion.Base, recipe: Recipe, saved: Path) -> None:
+def test_dora_paints_as_diffusers_do(base: StableDiffusion, recipe: Recipe, saved: Path) -> None:
     """At weight 1, a picture is StableDiffusionPipeline's after `load_lora_weights`, within 1/255."""
     pipeline = StableDiffusionPipeline.from_pretrained(recipe.base.model, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
@@ -340,17 +344,17 @@ def test_dora_paints_as_diffusers_do(base: diffusion.Base, recipe: Recipe, saved
         "a boat on the sea", negative_prompt="red", num_inference_steps=3, guidance_scale=5.0, width=64, height=64,
         generator=torch.Generator().manual_seed(3),
     ).images[0]  # fmt: skip
-    adapters.load(base, "new", saved)
+    files.load(base, "new", saved)
     sampler = painting.ImageSampler(base, recipe, CPU, SILENT)
     ours, without = sampler.paint([frame({"new": 1.0}), frame({})])
     assert np.abs(np.asarray(ours, int) - np.asarray(theirs, int)).max() <= 1
     assert np.abs(np.asarray(ours, int) - np.asarray(without, int)).max() > 10, "the adapter shows"
 
 
-def test_effect_of_a_dora_is_that_of_all_of_it(sampler: painting.ImageSampler, base: diffusion.Base) -> None:
+def test_effect_of_a_dora_is_that_of_all_of_it(sampler: painting.ImageSampler, base: StableDiffusion) -> None:
     """An adapter's measured effect has the magnitudes in it: with larger ones, it is another."""
     before = sampler.effects([frame({})], ["dora"])["dora"]
-    for magnitude in adapters.magnitudes(base.pipeline.unet, "dora").values():
+    for magnitude in layers.dora_magnitudes(base.denoiser, "dora").values():
         magnitude.data *= 1.3
     assert abs(sampler.effects([frame({})], ["dora"])["dora"] - before) > 0.01 * before
 
@@ -367,7 +371,7 @@ def prepared(folder: Path, base: Path, **settings: Any) -> tuple[Recipe, Workspa
 def run(recipe: Recipe, space: Workspace, listener: Callable[[Event], None] = lambda _: None) -> Tensors:
     """The stage alone; returns the trained tensors."""
     train.run(recipe, space, Reporter("train", listener))
-    return safetensors.torch.load((space.adapter("joint") / adapters.WEIGHTS_FILE).read_bytes())
+    return safetensors.torch.load((space.adapter("joint") / lora_format.WEIGHTS_FILE).read_bytes())
 
 
 def same(one: Tensors, other: Tensors) -> bool:
@@ -385,9 +389,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path) -> tuple[Reci
 def test_magnitudes_learn(whole: tuple[Recipe, Workspace, Tensors]) -> None:
     """Every layer's magnitude has moved from its weights' length, and not only by what decay would have done."""
     recipe, _, tensors = whole
-    unet = diffusion.load(recipe, torch.float32, SILENT).pipeline.unet
-    adapters.add(unet, "new", recipe.train.ranks, 0.0, seed=1, dora=True)
-    for layer, begun in adapters.magnitudes(unet, "new").items():
+    unet = load_base(recipe, torch.float32, SILENT).pipeline.unet
+    inject.add(unet, TARGETS, "new", recipe.train.ranks, 0.0, seed=1, dora=True)
+    for layer, begun in layers.dora_magnitudes(unet, "new").items():
         ratio = tensors[f"unet.{layer}.lora_magnitude_vector"] / begun.detach()
         assert (ratio - 1).abs().max() > 1e-3, layer
         assert ratio.max() > 1, "some grow"
@@ -406,7 +410,7 @@ def test_loss_falls(tmp_path: Path, tiny_sd: Path) -> None:
     recipe, space = prepared(tmp_path, tiny_sd, checkpoint_every=40, **settings)
     run(recipe, space)
     lines = (space.adapter("joint") / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    losses = [json.loads(line)["held_out_loss"] for line in lines]
+    losses = [json.loads(line)["validation_loss"] for line in lines]
     assert losses[-1] < 0.9 * losses[0]
 
 
@@ -440,9 +444,9 @@ def test_magnitudes_do_not_decay(tmp_path: Path, tiny_sd: Path) -> None:
     """Where gradients are clipped to nothing, decay shrinks the factors and leaves the magnitudes as they began."""
     recipe, space = prepared(tmp_path, tiny_sd, weight_decay=1.0, max_grad_norm=1e-30)
     tensors = run(recipe, space)
-    unet = diffusion.load(recipe, torch.float32, SILENT).pipeline.unet
-    adapters.add(unet, "new", recipe.train.ranks, 0.0, seed_of(recipe.seed, "joint"), dora=True)
-    for key, begun in adapters.weights_of(unet, "new").items():
+    unet = load_base(recipe, torch.float32, SILENT).pipeline.unet
+    inject.add(unet, TARGETS, "new", recipe.train.ranks, 0.0, seed_of(recipe.seed, "joint"), dora=True)
+    for key, begun in files.weights_of(unet, "new").items():
         left = float(tensors[f"unet.{key}"].norm())
         if "lora_A" in key:
             assert left < 0.99 * float(begun.norm()), key
@@ -452,21 +456,21 @@ def test_magnitudes_do_not_decay(tmp_path: Path, tiny_sd: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_low_precision_does_not_round_magnitudes(
-    tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch, precision: diffusion.Precision
+    tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch, precision: runtime.Precision
 ) -> None:
     """Where the UNet computes in half precision, magnitudes are learned, used and saved in fp32."""
-    monkeypatch.setattr(diffusion, "precision_for", lambda *_: precision)
+    monkeypatch.setattr("avignon.training.setup.precision_for", lambda *_: precision)
     used: set[torch.dtype] = set()
 
-    def watched(unet: Any, *others: Any) -> torch.Tensor:
-        used.update(magnitude.dtype for magnitude in adapters.magnitudes(unet, "joint").values())
-        return denoising_losses(unet, *others)
+    def watched(base: Any, batch: Any) -> torch.Tensor:
+        used.update(magnitude.dtype for magnitude in layers.dora_magnitudes(base.denoiser, "joint").values())
+        return denoising_losses(base, batch)
 
     monkeypatch.setattr(lockstep, "denoising_losses", watched)
     recipe, space = prepared(tmp_path, tiny_sd, steps=2)
     tensors = run(recipe, space)
     assert used == {torch.float32}
-    dtype = diffusion.DTYPES[precision]
+    dtype = runtime.DTYPES[precision]
     lengths = [tensor for key, tensor in tensors.items() if key.endswith("lora_magnitude_vector")]
     assert not all(torch.equal(length, length.to(dtype).float()) for length in lengths)
 
@@ -477,11 +481,11 @@ def test_dora_is_not_compiled_unasked(tmp_path: Path, tiny_sd: Path, dora: bool,
     for asked, expected in (("auto", compiled), ("on", True)):
         fixed = {"dora": dora, "compile": asked, "precision": "fp32", "attention": "sdpa"}
         recipe = small_recipe(tmp_path / asked, tiny_sd, train=fixed)
-        assert jobs.RuntimeConfig.of(recipe, torch.device("cuda")).compiled is expected
+        assert RuntimeConfig.for_device(recipe, torch.device("cuda")).compiled is expected
 
 
 def test_card_and_page_say_dora(
-    whole: tuple[Recipe, Workspace, Tensors], base: diffusion.Base, tmp_path: Path, tiny_sd: Path
+    whole: tuple[Recipe, Workspace, Tensors], base: StableDiffusion, tmp_path: Path, tiny_sd: Path
 ) -> None:
     """Card and page call it a DoRA and count its magnitudes; a LoRA's call it a LoRA."""
     folder = whole[1].adapter("joint")
@@ -489,8 +493,8 @@ def test_card_and_page_say_dora(
     assert told["method"] == "DoRA"
     assert told["parameters"] == sum(tensor.numel() for tensor in whole[2].values())
     assert "A DoRA adapter trained by" in (folder / "README.md").read_text(encoding="utf-8")
-    unet = base.pipeline.unet
-    plain = adapters.trainable(unet, adapters.add(unet, "new", RANKS, 0.0, seed=1), RANKS)
+    unet = base.denoiser
+    plain = inject.trainable(unet, inject.add(unet, TARGETS, "new", RANKS, 0.0, seed=1), RANKS)
     assert plain["method"] == "LoRA"
     assert plain["unet_parameters"] == told["unet_parameters"]
     assert told["parameters"] - plain["parameters"] == sum(
@@ -501,11 +505,11 @@ def test_card_and_page_say_dora(
 def test_dora_is_part_of_a_trainings_identity(whole: tuple[Recipe, Workspace, Tensors]) -> None:
     """The same recipe without DoRA is another training: nothing of the one is taken for the other's."""
     recipe, space, _ = whole
-    base = diffusion.load(recipe, torch.float32, SILENT)
+    base = load_base(recipe, torch.float32, SILENT)
 
     def identity(**changes: Any) -> Mapping[str, str]:
         changed = recipe.model_copy(update={"train": recipe.train.model_copy(update=changes)})
-        runtime = jobs.RuntimeConfig.of(changed, CPU)
+        runtime = RuntimeConfig.for_device(changed, CPU)
         return jobs.TrainingJob("joint", recipe.artists, changed, space, SILENT, runtime, None).identity(base)
 
     assert identity() == identity(eval_every=1)

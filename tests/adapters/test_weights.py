@@ -148,7 +148,7 @@ def test_blocks_by_name_go_before_their_part() -> None:
         "mid_block.x",
         "conv_in",
     )
-    assert [block_factor(factors, layer) for layer in layers] == [0.5, 0.0, 0.5, 2.0, 1.0]
+    assert [block_factor(factors, layer, layer.partition("_")[0]) for layer in layers] == [0.5, 0.0, 0.5, 2.0, 1.0]
 
 
 @pytest.mark.parametrize(

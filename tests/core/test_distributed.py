@@ -14,7 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from avignon.adapters import lora as adapters
+from avignon.adapters.formats import diffusers as lora_format
 from avignon.core import distributed
 from avignon.core.workspace import Workspace
 from avignon.recipe.load import load_recipe
@@ -60,7 +60,7 @@ def finished(process: subprocess.Popen[str]) -> tuple[int, str]:
 def result(folder: Path) -> dict[str, torch.Tensor]:
     """The first adapter's tensors."""
     space = Workspace(folder / "small")
-    return safetensors.torch.load((space.adapter("winslow-homer") / adapters.WEIGHTS_FILE).read_bytes())
+    return safetensors.torch.load((space.adapter("winslow-homer") / lora_format.WEIGHTS_FILE).read_bytes())
 
 
 def curve(folder: Path) -> list[float]:

@@ -9,13 +9,14 @@ from avignon import pipeline
 from avignon.core import prompts
 from avignon.core.errors import RecipeError
 from avignon.core.events import Event, Reporter
-from avignon.models.stable_diffusion import model as diffusion
+from avignon.models.stable_diffusion.model import StableDiffusion
 from avignon.recipe.load import load_recipe
 from avignon.recipe.schema import Recipe
 from avignon.stages import train
 from avignon.stages.prepare import captions_of
-from avignon.training import dataset as batches
+from avignon.training import dataset
 from tests.support import scans
+from tests.support.bases import load_base
 from tests.support.runs import carried, small_recipe
 
 SILENT = Reporter("test", lambda _: None)
@@ -40,29 +41,29 @@ TITLES = {
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path) -> diffusion.Base:
+def base(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path) -> StableDiffusion:
     """A base whose byte-level BPE knows few words: nearly every byte is a token, the worst case of any vocabulary."""
     import torch
 
-    return diffusion.load(small_recipe(tmp_path_factory.mktemp("words"), tiny_sd), torch.float32, SILENT)
+    return load_base(small_recipe(tmp_path_factory.mktemp("words"), tiny_sd), torch.float32, SILENT)
 
 
-def fitted(base: diffusion.Base, captions: list[str], trigger: str = TRIGGER) -> tuple[list[str], list[Event]]:
+def fitted(base: StableDiffusion, captions: list[str], trigger: str = TRIGGER) -> tuple[list[str], list[Event]]:
     """The captions as they are trained with, and what was said of it."""
     heard: list[Event] = []
     examples = [(Path("dataset/hokusai/1.png"), {"captions": captions})]
-    [(_, found)] = batches.fitted(base, examples, {"hokusai": trigger}, Reporter("train", heard.append))
+    [(_, found)] = dataset.fit_captions(base, examples, {"hokusai": trigger}, Reporter("train", heard.append))
     return found["captions"], heard
 
 
-def tokens(base: diffusion.Base, text: str) -> list[int]:
+def tokens(base: StableDiffusion, text: str) -> list[int]:
     """What the tokenizer makes of a text, with the marks of start and end."""
     ids: list[int] = base.pipeline.tokenizer(text, truncation=False, verbose=False).input_ids
     return ids
 
 
 @pytest.mark.parametrize("title", TITLES.values(), ids=TITLES.keys())
-def test_trigger_is_always_read(base: diffusion.Base, title: str) -> None:
+def test_trigger_is_always_read(base: StableDiffusion, title: str) -> None:
     """B11: in any script each caption of each kind fits the encoder's 77 tokens, and the trigger is whole in it."""
     captions = list(captions_of(row(title, medium=title, classification="Print", terms=f"{title}; море"), TRIGGER, 8))
     assert max(len(tokens(base, caption)) for caption in captions) > 77, "without shortening they do not fit"
@@ -75,7 +76,7 @@ def test_trigger_is_always_read(base: diffusion.Base, title: str) -> None:
 
 
 @pytest.mark.parametrize("title", TITLES.values(), ids=TITLES.keys())
-def test_captions_are_cut_between_words_or_characters(base: diffusion.Base, title: str) -> None:
+def test_captions_are_cut_between_words_or_characters(base: StableDiffusion, title: str) -> None:
     """B11: what is left of a title is its beginning, ended at a word, or at a whole character where words are long."""
     for caption in (f"{title}, {TRIGGER}", f"print {TRIGGER}, {title}", f"{TRIGGER}: {title}"):
         [found], _ = fitted(base, [caption])
@@ -89,7 +90,7 @@ def test_captions_are_cut_between_words_or_characters(base: diffusion.Base, titl
         assert at_word or title not in (TITLES["Russian"], TITLES["Greek"])
 
 
-def test_captions_that_fit_are_left(base: diffusion.Base) -> None:
+def test_captions_that_fit_are_left(base: StableDiffusion) -> None:
     """B11: a caption that fits is not touched, and nothing is said; one token more and its last word is gone."""
     room = 75 - len(tokens(base, f", {TRIGGER}")[1:-1])
     seas = "sea " * (room - 1)
@@ -100,11 +101,11 @@ def test_captions_that_fit_are_left(base: diffusion.Base) -> None:
     assert found == [f"{seas}sea, {TRIGGER}", fits]
 
 
-def test_window_is_the_smaller_of_tokenizer_and_encoder(base: diffusion.Base, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_window_is_the_smaller_of_tokenizer_and_encoder(base: StableDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
     """B11: a tokenizer that names no length leaves the encoder's own; a shorter one's is kept."""
     for length, window in ((10**30, 77), (20, 20)):
         monkeypatch.setattr(base.pipeline.tokenizer, "model_max_length", length)
-        assert batches.Window(base).tokens == window
+        assert base.max_tokens == window
 
 
 def test_trigger_beyond_the_window_is_a_line(tmp_path: Path, tiny_sd: Path) -> None:
@@ -123,13 +124,13 @@ def test_training_reads_the_fitted_captions(tmp_path: Path, tiny_sd: Path, monke
     index = tmp_path / "scans" / "index.csv"
     index.write_text(index.read_text(encoding="utf-8").replace("Work ", TITLES["Russian"]), encoding="utf-8")
     asked: list[str] = []
-    encode = diffusion.text_embeddings
+    encode = StableDiffusion.encode_prompts
 
     def spy(base: Any, texts: Any, *rest: Any) -> Any:
         asked.extend(texts)
         return encode(base, texts, *rest)
 
-    monkeypatch.setattr(diffusion, "text_embeddings", spy)
+    monkeypatch.setattr(StableDiffusion, "encode_prompts", spy)
     space, heard = carried(recipe, tmp_path / "runs", "train")
     captions = [text for text in asked if text]
     assert len(captions) == 12

@@ -73,9 +73,9 @@ def test_keep_overrules_a_doubt_alone() -> None:
 
 def test_picture_has_one_owner() -> None:
     """Where nothing says whose a picture is, a second artist cannot have it; another folder's is another picture."""
-    ownership = gate.Ownership()
-    ownership.claim("Ann", "scans", [found(1), found(2, attributed="Ann"), found(3, reason="a doubt")])
-    ownership.claim("Bo", "scans", [found(2, attributed="Bo"), found(3)])
-    ownership.claim("Bo", "others", [found(1)])
+    owners: dict[tuple[str, str], str] = {}
+    gate.claim("Ann", "scans", [found(1), found(2, attributed="Ann"), found(3, reason="a doubt")], owners)
+    gate.claim("Bo", "scans", [found(2, attributed="Bo"), found(3)], owners)
+    gate.claim("Bo", "others", [found(1)], owners)
     with pytest.raises(InputError, match=r"^scans: nothing says whether 'https://museum.test/1' is by Ann or Bo; "):
-        ownership.claim("Bo", "scans", [found(1)])
+        gate.claim("Bo", "scans", [found(1)], owners)

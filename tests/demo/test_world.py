@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from avignon.core.events import Reporter
 from avignon.demo import world
 from avignon.demo.painters import LUMA, PAINTERS
-from avignon.models.stable_diffusion import model as diffusion
+from avignon.models.registry import embedded_folder
 from avignon.recipe.load import load_recipe
+from tests.support.bases import load_base
 from tests.support.paths import ROOT
 
 SIZE = 192
@@ -38,7 +39,7 @@ def _tensor(pictures: list[NDArray[np.uint8]]) -> torch.Tensor:
 def base() -> Any:
     """The miniature as a run loads it."""
     settings = load_recipe(ROOT / "recipes/demo.toml")
-    return diffusion.load(settings, torch.float32, Reporter("test", lambda _: None))
+    return load_base(settings, torch.float32, Reporter("test", lambda _: None))
 
 
 def test_grammar_is_wide() -> None:
@@ -76,7 +77,7 @@ def test_manners_differ_in_edges() -> None:
 
 def test_base_fits_the_package(base: Any) -> None:
     """All weights take 60 MB at most; 192 pixels, epsilon prediction, linear projections, 8 x reduction, 4 channels."""
-    files = diffusion.embedded_folder().rglob("*.safetensors")
+    files = embedded_folder().rglob("*.safetensors")
     assert sum(path.stat().st_size for path in files) <= 60e6
     pipeline = base.pipeline
     assert pipeline.unet.config.sample_size * pipeline.vae_scale_factor == SIZE
@@ -111,8 +112,8 @@ def test_words_matter(base: Any) -> None:
     """For at least 14 of the 16 subjects the noise is told better with the scene's own caption than with others'."""
     plain = world.Scene("bull", "red", 1, "noon", "fine", "middle", "near", jitter=3)
     scenes = [dataclasses.replace(plain, subject=subject) for subject in world.SUBJECTS]
-    texts = diffusion.text_embeddings(
-        base, [world.caption(scene) for scene in scenes], torch.device("cpu"), Reporter("test", lambda _: None)
+    texts = base.encode_prompts(
+        [world.caption(scene) for scene in scenes], torch.device("cpu"), Reporter("test", lambda _: None)
     )
     pipeline = base.pipeline
     latents = pipeline.vae.encode(_tensor([np.asarray(world.render(scene, SIZE)) for scene in scenes])).latent_dist

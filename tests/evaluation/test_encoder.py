@@ -20,9 +20,12 @@ from avignon import pipeline
 from avignon.cli.main import main
 from avignon.core.errors import ModelError, RecipeError
 from avignon.core.events import Event, Reporter
-from avignon.core.files import read_json, sha256_of
+from avignon.core.files import sha256_of
+from avignon.core.records import plain
 from avignon.evaluation import encoder, style
+from avignon.evaluation import report as reports
 from avignon.models import hub
+from avignon.models.image_encoder import ImageEncoder, Preprocessing
 from avignon.recipe.load import load_recipe
 from avignon.recipe.schema import Evaluate
 from tests.support.hub import LocalHub, take_for_the_hub
@@ -66,7 +69,7 @@ def test_refused_token(local: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None
     assert ["refuses the token" in event.text for event in heard] == [True]
 
 
-def loaded(model: Path | str, **settings: Any) -> encoder.Encoder:
+def loaded(model: Path | str, **settings: Any) -> ImageEncoder:
     """The encoder that a recipe names so."""
     return encoder.load(
         Evaluate(encoder=str(model), **{f"encoder_{name}": value for name, value in settings.items()}),
@@ -100,7 +103,7 @@ def test_vector_is_the_models_own(tiny: dict[str, Path], kind: str, caplog: pyte
     own = loaded(tiny[kind])
     assert not caplog.records
     picture = draw(3, 80, 60)
-    expected = of_the_model(tiny[kind], kind, torch.from_numpy(own.preparation(picture))[None]).double().numpy()
+    expected = of_the_model(tiny[kind], kind, torch.from_numpy(own.preprocessing(picture))[None]).double().numpy()
     assert own(picture) == pytest.approx(expected / np.linalg.norm(expected), abs=1e-6)
     assert np.linalg.norm(own(picture)) == pytest.approx(1)
     assert style.angle_distance(own(picture), own(draw(8, 80, 60))) > 1e-4, "two pictures differ"
@@ -129,7 +132,7 @@ def test_preparation_is_that_of_transformers(
     """A picture is prepared as transformers' own processors for CLIP and DINOv2 do with Pillow."""
     told = {**PREPARED, **changes}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(told), encoding="utf-8")
-    own = encoder.Preparation.of(tmp_path / "preprocessor_config.json")
+    own = Preprocessing.read(tmp_path / "preprocessor_config.json")
     (theirs,) = processor(**told)(draw(5, *size))["pixel_values"]
     assert own(draw(5, *size)).shape == theirs.shape
     assert np.abs(own(draw(5, *size)) - theirs).max() < 1e-5
@@ -181,7 +184,7 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "config is a list": (text("config.json", "[]"), "config.json: damaged"),
     "another architecture": (
         told("config.json", architectures=["ViTModel"]),
-        "names ViTModel; understood are CLIPModel",
+        "names ViTModel; supported are CLIPModel",
     ),
     "no architecture": (told("config.json", architectures=None), "names nothing"),
     "another width": (told("config.json", hidden_size=32), "not of the shape"),
@@ -226,7 +229,8 @@ def test_hub_by_branch_and_commit(local: LocalHub, tiny: dict[str, Path], tmp_pa
     assert (main.model, main.revision, following.revision, pinned.revision) == (REPO, old, newer, old)
     assert main.fingerprint == pinned.fingerprint == sha256_of(tiny["Dinov2Model"] / WEIGHTS) != following.fingerprint
     local.offline = True
-    assert loaded(REPO).card == main.card
+    again = loaded(REPO)
+    assert (again.revision, again.fingerprint, again.output) == (main.revision, main.fingerprint, main.output)
 
 
 def test_hub_gives_only_what_is_needed(local: LocalHub, copy: Path) -> None:
@@ -279,7 +283,7 @@ def bare(value: Any) -> Any:
     """A report without what the encoder adds."""
     if isinstance(value, dict):
         return {key: bare(own) for key, own in value.items() if key not in ("encoder", "notes")}
-    return [bare(own) for own in value] if isinstance(value, list) else value
+    return [bare(own) for own in value] if isinstance(value, list | tuple) else value
 
 
 def test_report_and_page_with_an_encoder(tiny: dict[str, Path], tiny_sd: Path, tmp_path: Path) -> None:
@@ -295,33 +299,32 @@ def test_report_and_page_with_an_encoder(tiny: dict[str, Path], tiny_sd: Path, t
         return space.root, {event.stage for event in heard if event.kind == "done"}
 
     root, _ = carried()
-    before, page = read_json(root / "report.json"), (root / "exhibition/index.html").read_text(encoding="utf-8")
+    before, page = reports.read(root / "report.json"), (root / "exhibition/index.html").read_text(encoding="utf-8")
     pictures = {file: sha256_of(file) for file in (root / "series").rglob("*") if file.is_file()}
     folder = shutil.copytree(tiny["CLIPModel"], tmp_path / "clip")
     _, redone = carried(encoder=str(folder))
     assert redone == {"evaluate", "exhibit"}
-    report = read_json(root / "report.json")
+    report = reports.read(root / "report.json")
     assert {file: sha256_of(file) for file in pictures} == pictures
-    assert bare(report) == bare(before)
-    assert report["encoder"] == {"model": "clip", "revision": "", "sha256": sha256_of(folder / WEIGHTS),
-                                 "vector": "image_embeds"}  # fmt: skip
-    assert before["encoder"] is None
-    assert len(report["notes"]) == len(before["notes"]) + 1
+    assert bare(plain(report)) == bare(plain(before))
+    assert report.encoder == reports.EncoderCard("clip", "", sha256_of(folder / WEIGHTS), "image_embeds")
+    assert before.encoder is None
+    assert len(report.notes) == len(before.notes) + 1
     by = {"colour", "brushwork", "geometry", "encoder", "combined"}
-    for course in (report["whole"], *report["scenes"]):
-        for part in (*course["distance"].values(), course["way"], course["monotone"], course["neighbour_distance"],
-                     course["spread"]):  # fmt: skip
+    for course in (report.overall.course, *(scene.course for scene in report.scenes)):
+        for part in (*course.distance.values(), course.position, course.monotone, course.neighbour_distance,
+                     course.step_ratio):  # fmt: skip
             assert set(part) == by
-        steps, ways = course["neighbour_distance"]["encoder"], course["way"]["encoder"]
-        assert course["spread"]["encoder"] == pytest.approx(max(steps) / min(steps), rel=0.05)
-        assert course["monotone"]["encoder"] == (ways == sorted(ways))
-    for distances in (*report["whole"]["base_distance"].values(), *report["own_spread"].values()):
+        steps, position = course.neighbour_distance["encoder"], course.position["encoder"]
+        assert course.step_ratio["encoder"] == pytest.approx(max(steps) / min(steps), rel=0.05)
+        assert course.monotone["encoder"] == (list(position) == sorted(position))
+    for distances in (*report.overall.base_distance.values(), *report.artist_position_std.values()):
         assert set(distances) == by
-    assert set(report["units"]) == by - {"combined"}
+    assert set(report.units) == by - {"combined"}
     shown = (root / "exhibition/index.html").read_text(encoding="utf-8")
     for words in ('<polyline class="encoder"', '<i class="encoder"></i>encoder', "The encoder is clip"):
         assert (words in shown, words in page) == (True, False)
-    frame = report["frames"][1]["distance"]["winslow-homer"]
+    frame = report.frames[1].distance["winslow-homer"]
     assert ", ".join(f"{name} {frame[name]:.2f}" for name in ("geometry", "encoder")) in shown
     assert carried(encoder=str(folder))[1] == set()
     make_encoder(folder, "CLIPModel", seed=1)

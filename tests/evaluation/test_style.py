@@ -1,14 +1,16 @@
 """Style by colour, brushwork and geometry: what each sees, what each is blind to, and whom they name."""
 
+import colorsys
 import random
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
 from avignon.demo import world
 from avignon.demo.painters import PAINTERS
 from avignon.evaluation import copies, style
+from tests.support.museum import draw
 
 
 def work(hand: str, number: int, scene: int = -1) -> Image.Image:
@@ -27,6 +29,61 @@ def works() -> dict[str, list[Image.Image]]:
 def ruler(works: dict[str, list[Image.Image]]) -> style.Yardstick:
     """The measure of both painters' first ten works."""
     return style.yardstick({hand: [style.traits(image) for image in own[:10]] for hand, own in works.items()})
+
+
+def test_equal_pictures_do_not_differ() -> None:
+    """Change is exactly 0 for equal pictures, and so is the distance of their colours."""
+    picture = draw(1, 64, 64)
+    assert style.change(picture, picture.copy()) == 0
+    assert style.colour_distance(style.palette(picture), style.palette(picture.copy())) == 0
+
+
+def test_change_is_in_grey_levels() -> None:
+    """Two flat greys that differ by 10 levels change by 10; black to white is 255."""
+    grey = [Image.new("RGB", (8, 8), (level,) * 3) for level in (100, 110)]
+    assert style.change(*grey) == pytest.approx(10)
+    assert style.change(Image.new("RGB", (4, 4)), Image.new("RGB", (4, 4), "white")) == pytest.approx(255)
+
+
+def test_lab_of_known_colours() -> None:
+    """CIE L*a*b* of white, black and sRGB's primaries, from the published values."""
+    known = {
+        (255, 255, 255): (100, 0, 0),
+        (0, 0, 0): (0, 0, 0),
+        (255, 0, 0): (53.24, 80.09, 67.20),
+        (0, 255, 0): (87.73, -86.18, 83.18),
+        (0, 0, 255): (32.30, 79.19, -107.86),
+    }
+    for colour, expected in known.items():
+        assert style.lab(Image.new("RGB", (1, 1), colour))[0] == pytest.approx(expected, abs=0.05)
+
+
+def test_colour_distance_grows_with_a_hue_shift() -> None:
+    """Turning all hues further moves the palette further."""
+    colours = [colorsys.hsv_to_rgb(hue / 360, 0.7, 0.8) for hue in (0, 20, 40, 80)]
+    palettes = [style.palette(Image.new("RGB", (64, 64), tuple(round(255 * c) for c in rgb))) for rgb in colours]
+    distances = [style.colour_distance(palettes[0], palette) for palette in palettes]
+    assert distances[0] == 0
+    assert distances == sorted(distances)
+    assert distances[1] > 3
+
+
+def test_colour_distance_is_a_projection() -> None:
+    """Of two flat greys it is in the units of their difference in lightness: no more, and not much less than half."""
+    greys = [Image.new("RGB", (64, 64), (level,) * 3) for level in (60, 160)]
+    lightness = [style.lab(grey)[0, 0] for grey in greys]
+    distance = style.colour_distance(*map(style.palette, greys))
+    assert 0.4 < distance / (lightness[1] - lightness[0]) < 1
+
+
+def test_colour_distance_is_blind_to_places() -> None:
+    """A mirrored picture has the same colours, whatever its size; its pixels changed."""
+    picture = draw(2, 128, 128)
+    flipped = ImageOps.mirror(picture)
+    assert style.colour_distance(style.palette(picture), style.palette(flipped)) == pytest.approx(0, abs=1e-9)
+    assert style.change(picture, flipped) > 10
+    larger = picture.resize((256, 256), Image.Resampling.NEAREST)
+    assert style.colour_distance(style.palette(picture), style.palette(larger)) == pytest.approx(0, abs=1e-9)
 
 
 def test_brushwork_is_blind_to_light(works: dict[str, list[Image.Image]]) -> None:
@@ -89,20 +146,20 @@ def test_distance_is_symmetric_and_zero_to_itself(works: dict[str, list[Image.Im
     assert ruler.between(one, other) == pytest.approx(ruler.between(other, one))
 
 
-def test_the_way_counts_only_what_lies_on_it(ruler: style.Yardstick) -> None:
+def test_position_counts_only_what_lies_on_the_line(ruler: style.Yardstick) -> None:
     """A third of the way from one manner to the other is a third, however far off the line; manners are 0 and 1."""
     one, other = ruler.manners
     ends, first, last = (one, other), ruler.manners[one], ruler.manners[other]
     for manner, place in ((first, 0.0), (last, 1.0)):
-        ways = [ruler.way(ruler.to_artists(manner), ends, by) for by in ruler.by]
-        np.testing.assert_allclose(ways, place, atol=1e-9)
+        positions = [ruler.position(ruler.to_artists(manner), ends, by) for by in ruler.by]
+        np.testing.assert_allclose(positions, place, atol=1e-9)
     along = (last["brushwork"] - first["brushwork"]) / ruler.spreads["brushwork"]
     off = np.random.default_rng(0).normal(size=along.shape)
     off -= along * (off @ along) / (along @ along)
     for far in (0.0, 3.0):
         there = first["brushwork"] + (along / 3 + far * off) * ruler.spreads["brushwork"]
         picture = {**first, "brushwork": there}
-        assert ruler.way(ruler.to_artists(picture), ends, "brushwork") == pytest.approx(1 / 3)
+        assert ruler.position(ruler.to_artists(picture), ends, "brushwork") == pytest.approx(1 / 3)
 
 
 def test_one_work_each_is_enough_to_measure() -> None:

@@ -18,8 +18,8 @@ from avignon.exhibition import films
 from avignon.recipe.load import load_recipe
 from avignon.recipe.schema import Recipe
 from avignon.stages import exhibit
-from tests.stages.test_exhibit import Reader, hang, recipe_of, series_of
 from tests.support import scans
+from tests.support.exhibition import Reader, hang, recipe_of, series_of
 from tests.support.museum import draw
 
 PICTURES = [draw(number, 64, 48) for number in range(3)]

@@ -10,15 +10,16 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 
-from avignon.adapters import lora as adapters
+from avignon.adapters import files, inject, layers
 from avignon.adapters import weights as blend
+from avignon.adapters.formats import diffusers as lora_format
 from avignon.core import imaging
 from avignon.core.events import Event, Reporter
 from avignon.core.files import sha256_of
 from avignon.core.records import Frame, Source
 from avignon.generation import sampler as painting
-from avignon.models.stable_diffusion import model as diffusion
 from avignon.recipe.schema import Ranks, Recipe
+from tests.support.bases import TARGETS, load_base
 from tests.support.museum import draw
 from tests.support.runs import small_recipe
 from tests.support.tiny_sd import make_tiny_sd
@@ -42,14 +43,14 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, dict[str, P
     recipe = small_recipe(folder, make_tiny_sd(folder / "tiny"), generate={"batch": 8})
     paths = {}
     for seed, name in enumerate(("one", "two")):
-        unet = diffusion.load(recipe, torch.float32, SILENT).pipeline.unet
-        adapters.add(unet, name, RANKS, alpha=4.0 * seed, seed=seed)
+        unet = load_base(recipe, torch.float32, SILENT).pipeline.unet
+        inject.add(unet, TARGETS, name, RANKS, alpha=4.0 * seed, seed=seed)
         torch.manual_seed(seed)
         with torch.no_grad():
             for key, parameter in unet.named_parameters():
                 if "lora_B" in key:
                     parameter.normal_(0, 0.1)
-        adapters.save(unet, name, folder / name / adapters.WEIGHTS_FILE)
+        files.save(unet, TARGETS, name, folder / name / lora_format.WEIGHTS_FILE)
         paths[name] = folder / name
     return recipe, paths
 
@@ -58,9 +59,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, dict[str, P
 def sampler(saved: tuple[Recipe, dict[str, Path]]) -> painting.ImageSampler:
     """A painter with both adapters on."""
     recipe, paths = saved
-    base = diffusion.load(recipe, torch.float32, SILENT)
+    base = load_base(recipe, torch.float32, SILENT)
     for name, folder in paths.items():
-        adapters.load(base, name, folder)
+        files.load(base, name, folder)
     return painting.ImageSampler(base, recipe, CPU, SILENT)
 
 
@@ -159,12 +160,12 @@ def test_mixed_batch_follows_blocks_and_schedules(sampler: painting.ImageSampler
 def test_unet_is_left_as_it_was(saved: tuple[Recipe, dict[str, Path]]) -> None:
     """Painting in the middle of training changes no weight, scale, active adapter or trained parameter."""
     recipe, paths = saved
-    base = diffusion.load(recipe, torch.float32, SILENT)
-    unet = base.pipeline.unet
-    adapters.load(base, "one", paths["one"])
+    base = load_base(recipe, torch.float32, SILENT)
+    unet = base.denoiser
+    files.load(base, "one", paths["one"])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")
-        trained = adapters.add(unet, "new", RANKS, 0.0, seed=5)
+        trained = inject.add(unet, TARGETS, "new", RANKS, 0.0, seed=5)
 
     def state() -> list[Any]:
         layers = [m for m in unet.modules() if hasattr(m, "lora_A")]
@@ -259,9 +260,9 @@ def test_picture_from_a_source_equals_diffusers(
     All six steps are compared without guidance, which multiplies what rounding does to the sums.
     """
     recipe, path = photograph
-    base = diffusion.load(recipe, torch.float32, SILENT)
+    base = load_base(recipe, torch.float32, SILENT)
     for name, folder in saved[1].items():
-        adapters.load(base, name, folder)
+        files.load(base, name, folder)
     one = frame(
         {"one": 0.6, "two": 0.7},
         num_inference_steps=6,
@@ -272,8 +273,8 @@ def test_picture_from_a_source_equals_diffusers(
     ours = painting.ImageSampler(base, recipe, CPU, SILENT).denoise([one, replace(one, seed=9)])
     theirs = StableDiffusionImg2ImgPipeline(**base.pipeline.components, requires_safety_checker=False)
     theirs.set_progress_bar_config(disable=True)
-    theirs.scheduler = diffusion.scheduler(base, scheduler)
-    theirs.set_adapters([adapters.inner("one"), adapters.inner("two")], [0.6, 0.7])
+    theirs.scheduler = base.sampler(scheduler)
+    theirs.set_adapters([layers.inner("one"), layers.inner("two")], [0.6, 0.7])
     picture = imaging.load(path)
     square = imaging.fit(picture, (8, 0, 88, 80), 64)
     for seed, latent in zip((3, 9), ours, strict=True):

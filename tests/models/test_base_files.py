@@ -6,7 +6,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import diffusers
 import numpy as np
@@ -29,14 +29,15 @@ from avignon.core.errors import InputError, ModelError, RecipeError
 from avignon.core.events import Event, Reporter
 from avignon.core.records import Frame
 from avignon.generation import sampler as painting
+from avignon.models.registry import SAMPLERS
 from avignon.models.stable_diffusion import files as bases
-from avignon.models.stable_diffusion import model as diffusion
-from avignon.recipe.schema import SCHEDULERS, Recipe
+from avignon.models.stable_diffusion.model import StableDiffusion
+from avignon.recipe.schema import Recipe
+from tests.support.bases import load_base
 from tests.support.runs import carried, small_recipe
 
 SILENT = Reporter("generate", lambda _: None)
 CPU = torch.device("cpu")
-SAMPLERS = get_args(SCHEDULERS)
 SCHEDULER = "scheduler/scheduler_config.json"
 
 BETAS = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -88,12 +89,12 @@ def recipe_of(base: Path, **generate: Any) -> Recipe:
     return small_recipe(base.parent / "recipe", base, generate=generate)
 
 
-def loaded(base: Path, **generate: Any) -> diffusion.Base:
+def loaded(base: Path, **generate: Any) -> StableDiffusion:
     """A recipe's base."""
-    return diffusion.load(recipe_of(base, **generate), torch.float32, SILENT)
+    return load_base(recipe_of(base, **generate), torch.float32, SILENT)
 
 
-def denoised(base: diffusion.Base, recipe: Recipe, sampler: str, steps: int = 4) -> Any:
+def denoised(base: StableDiffusion, recipe: Recipe, sampler: str, steps: int = 4) -> Any:
     """A picture, as numbers of 0 to 255."""
     frame = Frame("scene-1", "base", "a boat", "", 3, steps, 5.0, sampler, 64, 64, {}, "", {}, "fp32")
     return np.asarray(painting.ImageSampler(base, recipe, CPU, SILENT).paint([frame])[0], int)
@@ -111,7 +112,7 @@ CLEAN: dict[str, dict[str, Any]] = {}
 """Pictures by samplers of a clean configuration, which all tests of one have in common."""
 
 
-def pictures(base: diffusion.Base, recipe: Recipe) -> dict[str, Any]:
+def pictures(base: StableDiffusion, recipe: Recipe) -> dict[str, Any]:
     """One by each sampler."""
     return {sampler: denoised(base, recipe, sampler) for sampler in SAMPLERS}
 
@@ -144,9 +145,9 @@ def test_whoever_saved_the_scheduler(copy: Path, monkeypatch: pytest.MonkeyPatch
     if told.get("timestep_spacing") == "leading":
         changes["timestep_spacing"] = "leading"
     recipe = recipe_of(copy)
-    base = diffusion.load(recipe, torch.float32, SILENT)
+    base = load_base(recipe, torch.float32, SILENT)
     ours = pictures(base, recipe)
-    monkeypatch.setattr(diffusion, "scheduler", lambda _, name: clean(name, **changes))
+    monkeypatch.setattr(StableDiffusion, "sampler", lambda _, name: clean(name, **changes))
     key = json.dumps(changes, sort_keys=True)
     CLEAN[key] = CLEAN.get(key) or pictures(base, recipe)
     for sampler in SAMPLERS:
@@ -162,7 +163,7 @@ def test_samplers_have_nothing_else_of_the_base(copy: Path) -> None:
         "solver_order": 3, "timestep_type": "continuous", "timestep_spacing": "linspace", "euler_at_final": True,
     }  # fmt: skip
     base = loaded(described(copy, SCHEDULER, **strange))
-    configs = {name: diffusion.scheduler(base, name).config for name in SAMPLERS}
+    configs = {name: base.sampler(name).config for name in SAMPLERS}
     for name, config in configs.items():
         expected = dict(clean(name).config)
         assert {key: config[key] for key in expected if not key.startswith("_")} == {
@@ -180,7 +181,7 @@ def test_training_takes_betas_from_any_class(copy: Path) -> None:
     described(copy, SCHEDULER, trained_betas=betas, num_train_timesteps=500)
     base = loaded(copy)
     for name in SAMPLERS:
-        assert torch.allclose(diffusion.scheduler(base, name).betas, torch.tensor(betas))
+        assert torch.allclose(base.sampler(name).betas, torch.tensor(betas))
     assert len(DDPMScheduler.from_config(base.pipeline.scheduler.config).betas) == 500
 
 
@@ -221,10 +222,10 @@ def test_zero_terminal_snr_with_v_is_painted(copy: Path, zero: dict[str, Any], s
     """With a prediction of v, pictures begin at the level of pure noise and are pictures; one sampler cannot."""
     described(copy, SCHEDULER, prediction_type="v_prediction", timestep_spacing=spacing, **zero)
     recipe = recipe_of(copy)
-    base = diffusion.load(recipe, torch.float32, SILENT)
+    base = load_base(recipe, torch.float32, SILENT)
     found = {}
     for sampler in ("ddim", "euler", "dpm++"):
-        scheduler = diffusion.scheduler(base, sampler)
+        scheduler = base.sampler(sampler)
         scheduler.set_timesteps(10)
         assert int(scheduler.timesteps[0]) == 999
         found[sampler] = denoised(base, recipe, sampler, 20)
@@ -240,7 +241,7 @@ def test_prediction_of_the_sample(copy: Path, sampler: str) -> None:
     described(copy, SCHEDULER, prediction_type="sample")
     if sampler in ("ddim", "dpm++"):
         recipe = recipe_of(copy, scheduler=sampler)
-        denoised(diffusion.load(recipe, torch.float32, SILENT), recipe, sampler)
+        denoised(load_base(recipe, torch.float32, SILENT), recipe, sampler)
     else:
         with pytest.raises(RecipeError, match=r"generate\.scheduler: .* predicts 'sample'; allowed are ddim, dpm"):
             loaded(copy, scheduler=sampler)
@@ -251,8 +252,10 @@ def test_more_steps_than_noise_levels(copy: Path, sampler: str) -> None:
     """As many steps as the base's noise schedule allows are painted; one more is refused in one line."""
     described(copy, SCHEDULER, num_train_timesteps=20, timestep_spacing="gone")
     recipe = recipe_of(copy, scheduler=sampler, num_inference_steps=19)
-    denoised(diffusion.load(recipe, torch.float32, SILENT), recipe, sampler, 19)
-    with pytest.raises(RecipeError, match=r"generate\.steps: 20 is not allowed; .* 20 levels, so at most 19"):
+    denoised(load_base(recipe, torch.float32, SILENT), recipe, sampler, 19)
+    with pytest.raises(
+        RecipeError, match=r"generate\.num_inference_steps: 20 is not allowed; .* 20 levels, so at most 19"
+    ):
         loaded(copy, scheduler=sampler, num_inference_steps=20)
 
 
@@ -260,7 +263,7 @@ def test_shifted_noise_is_said(copy: Path) -> None:
     """What a video sampler wrote beside the betas is not used, and a warning says so."""
     saved_by(copy, diffusers.CogVideoXDDIMScheduler)
     heard: list[Event] = []
-    diffusion.load(recipe_of(copy), torch.float32, Reporter("train", heard.append))
+    load_base(recipe_of(copy), torch.float32, Reporter("train", heard.append))
     assert ["snr_shift_scale" in event.text for event in heard if event.kind == "warning"] == [True]
 
 
@@ -391,7 +394,7 @@ def test_tokenizer_is_as_long_as_its_encoder(copy: Path, told: Any) -> None:
     base = loaded(copy)
     assert base.pipeline.tokenizer.model_max_length == 77
     heard: list[Event] = []
-    read = diffusion.text_embeddings(base, ["the sea " * 60], CPU, Reporter("train", heard.append))
+    read = base.encode_prompts(["the sea " * 60], CPU, Reporter("train", heard.append)).tensors["text"]
     assert read.shape == (1, 77, 16)
     assert "longer than the base's 77 tokens" in heard[0].text
 

@@ -15,8 +15,8 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from avignon.adapters import cards
-from avignon.adapters import lora as adapters
+from avignon.adapters import cards, files, inject
+from avignon.adapters.formats import diffusers as lora_format
 from avignon.cli.main import main
 from avignon.core import png
 from avignon.core.errors import AdapterError, AvignonError, ModelError, RecipeError, WorkspaceError
@@ -25,14 +25,14 @@ from avignon.core.files import digest, json_text, json_value, read_json, write_j
 from avignon.core.records import Frame
 from avignon.generation import sampler as painting
 from avignon.models import finite
-from avignon.models.stable_diffusion import model as diffusion
+from avignon.models.stable_diffusion.model import StableDiffusion
 from avignon.recipe.load import load_recipe
 from avignon.recipe.schema import Ranks, Recipe
 from avignon.stages import generate, train
-from avignon.training import dataset as batches
-from avignon.training import validation as studies
-from avignon.training.job import RuntimeConfig
+from avignon.training import dataset, prior
 from avignon.training.metrics import MetricsLogger, Step
+from avignon.training.setup import RuntimeConfig, prepare_denoiser
+from tests.support.bases import TARGETS, load_base
 from tests.support.runs import carried, small_recipe, write_recipe
 from tests.support.tiny_encoders import make_encoder
 
@@ -66,9 +66,9 @@ def recipe(tiny_sd: Path, tmp_path: Path) -> Recipe:
     return small_recipe(tmp_path / "recipe", tiny_sd)
 
 
-def loaded(recipe: Recipe) -> diffusion.Base:
+def loaded(recipe: Recipe) -> StableDiffusion:
     """Its base."""
-    return diffusion.load(recipe, torch.float32, SILENT)
+    return load_base(recipe, torch.float32, SILENT)
 
 
 @pytest.mark.parametrize("value", [*BAD.values(), 1e4])
@@ -111,10 +111,10 @@ def test_a_base_that_overflows(copy: Path, tmp_path: Path) -> None:
     name = spoiled(copy / UNET, 1e6)
     recipe = small_recipe(tmp_path / "recipe", copy)
     with pytest.raises(ModelError, match=rf"unet: {name} overflows in torch\.float16; set precision to fp32 or bf16"):
-        diffusion.load(recipe, torch.float16, SILENT)
-    runtime = replace(RuntimeConfig.of(recipe, CPU), precision="fp16")
+        load_base(recipe, torch.float16, SILENT)
+    runtime = replace(RuntimeConfig.for_device(recipe, CPU), precision="fp16")
     with pytest.raises(ModelError, match=rf"{name} overflows in fp16; set train\.precision to bf16 or fp32"):
-        train.prepare_unet(loaded(recipe).pipeline.unet, ["new"], recipe, runtime)
+        prepare_denoiser(loaded(recipe), ["new"], recipe, runtime)
 
 
 @pytest.mark.parametrize("value", BAD.values(), ids=BAD.keys())
@@ -132,9 +132,9 @@ def test_bad_number_in_an_encoder(tmp_path: Path, value: float) -> None:
 def saved(recipe: Recipe, folder: Path, *, dora: bool = False) -> Path:
     """An adapter's file."""
     unet = loaded(recipe).pipeline.unet
-    adapters.add(unet, "new", RANKS, alpha=4.0, seed=1, dora=dora)
-    adapters.save(unet, "new", folder / adapters.WEIGHTS_FILE)
-    return folder / adapters.WEIGHTS_FILE
+    inject.add(unet, TARGETS, "new", RANKS, alpha=4.0, seed=1, dora=dora)
+    files.save(unet, TARGETS, "new", folder / lora_format.WEIGHTS_FILE)
+    return folder / lora_format.WEIGHTS_FILE
 
 
 @pytest.mark.parametrize("value", BAD.values(), ids=BAD.keys())
@@ -145,7 +145,7 @@ def test_bad_number_in_an_adapter(recipe: Recipe, tmp_path: Path, part: str, val
     name = next(key for key in safetensors.torch.load_file(path) if key.endswith(part))
     spoiled(path, value, name)
     with pytest.raises(AdapterError) as refused:
-        adapters.load(loaded(recipe), "new", path.parent)
+        files.load(loaded(recipe), "new", path.parent)
     assert str(refused.value) == f"{path}: damaged: NaN or infinity in the tensor {name}"
 
 
@@ -156,13 +156,13 @@ def test_bad_scale_of_an_adapter(recipe: Recipe, tmp_path: Path) -> None:
         metadata = {key: text.replace(": 4.0", ": NaN") for key, text in file.metadata().items()}
     safetensors.torch.save_file(safetensors.torch.load_file(path), path, metadata=metadata)
     with pytest.raises(AdapterError, match=r"the scale \(alpha / rank\) of \S+ is nan"):
-        adapters.load(loaded(recipe), "new", path.parent)
+        files.load(loaded(recipe), "new", path.parent)
 
 
 def test_series_with_a_bad_adapter(recipe: Recipe, tmp_path: Path) -> None:
     """A run stops before a picture is made, and no file of the series is left."""
     space, _ = carried(recipe, tmp_path / "runs", "train")
-    spoiled(space.adapter("pablo-picasso") / adapters.WEIGHTS_FILE, math.nan)
+    spoiled(space.adapter("pablo-picasso") / lora_format.WEIGHTS_FILE, math.nan)
     with pytest.raises(
         AdapterError, match=r"pablo-picasso/pytorch_lora_weights\.safetensors: damaged: NaN or infinity"
     ):
@@ -194,8 +194,8 @@ def test_latents_name_their_picture(recipe: Recipe, monkeypatch: pytest.MonkeyPa
     """Of a batch, the line names the one picture that came to nothing, and what to change."""
     base = loaded(recipe)
     sampler = painting.ImageSampler(base, recipe, CPU, SILENT)
-    bad = diffusion.text_embeddings(base, ["boat 2"], CPU, SILENT)
-    monkeypatch.setattr(base.pipeline.unet, "forward", bad_where(bad, value))
+    bad = base.encode_prompts(["boat 2"], CPU, SILENT).tensors["text"]
+    monkeypatch.setattr(base.denoiser, "forward", bad_where(bad, value))
     sampler.paint([frame(1), frame(3)])
     with pytest.raises(ModelError) as refused:
         sampler.paint([frame(1), frame(2), frame(3)])
@@ -207,10 +207,10 @@ def test_latents_name_their_picture(recipe: Recipe, monkeypatch: pytest.MonkeyPa
 
 def test_half_precision_is_named_as_the_cause(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     """In another precision than fp32, that is the first thing to change, in the words of the stage that paints."""
-    base = diffusion.load(recipe, torch.bfloat16, SILENT)
+    base = load_base(recipe, torch.bfloat16, SILENT)
     for stage in ("train", "generate"):
         sampler = painting.ImageSampler(base, recipe, CPU, Reporter(stage, lambda _: None))
-        monkeypatch.setattr(base.pipeline.unet, "forward", lambda noisy, *_, **__: (noisy * math.nan,))
+        monkeypatch.setattr(base.denoiser, "forward", lambda noisy, *_, **__: (noisy * math.nan,))
         with pytest.raises(ModelError, match=rf"in bfloat16: set {stage}\.precision to fp32, or lower"):
             sampler.denoise([frame()])
 
@@ -227,11 +227,11 @@ def test_pixels_name_their_picture(recipe: Recipe, monkeypatch: pytest.MonkeyPat
 def test_effects_name_their_adapter(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is measured of an adapter is finite, or the line names the adapter."""
     base, path = loaded(recipe), saved(recipe, tmp_path / "new")
-    adapters.load(base, "new", path.parent)
+    files.load(base, "new", path.parent)
     sampler = painting.ImageSampler(base, recipe, CPU, SILENT)
     assert math.isfinite(sampler.effects([frame()], ["new"])["new"])
     with torch.no_grad():
-        for key, parameter in base.pipeline.unet.named_parameters():
+        for key, parameter in base.denoiser.named_parameters():
             if "lora_" in key:
                 parameter.fill_(1e30)
     with pytest.raises(ModelError, match=r"new 1\) comes to NaN or infinity"):
@@ -243,14 +243,14 @@ def test_training_image_is_named(recipe: Recipe, tmp_path: Path, monkeypatch: py
     space, _ = carried(recipe, tmp_path / "runs")
     rows = space.read_metadata("winslow-homer")
     examples = [(space.metadata("winslow-homer").with_name(row["file_name"]), row) for row in rows]
-    base, views = loaded(recipe), batches._views
+    base, views = loaded(recipe), dataset._views
 
     def second_bad(path: Path, flip: bool) -> torch.Tensor:
         return views(path, flip) * (math.nan if path == examples[1][0] else 1)
 
-    monkeypatch.setattr(batches, "_views", second_bad)
+    monkeypatch.setattr(dataset, "_views", second_bad)
     with pytest.raises(ModelError, match=rf"NaN or infinity of the training image {examples[1][0].name}"):
-        batches.encode(base, examples, recipe.train, CPU, SILENT)
+        dataset.encode(base, examples, recipe.train, CPU, SILENT)
 
 
 def test_embedding_is_named(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +266,7 @@ def test_embedding_is_named(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(encoder, "forward", last_bad)
     with pytest.raises(ModelError, match=r"makes NaN or infinity of 'sea' in torch\.float32; set train\.precision"):
-        diffusion.text_embeddings(base, ["boat", "sea"], CPU, Reporter("train", lambda _: None))
+        base.encode_prompts(["boat", "sea"], CPU, Reporter("train", lambda _: None))
 
 
 def test_samples_and_held_out_works_while_training(
@@ -276,18 +276,23 @@ def test_samples_and_held_out_works_while_training(
     recipe = small_recipe(tmp_path, tiny_sd, train={"sample_every": 3, "validation_works": 1})
     space, _ = carried(recipe, tmp_path / "runs")
     with monkeypatch.context() as patch:
-        patch.setattr(painting.ImageSampler, "_predict", lambda self, noisy, *_: noisy * math.nan)
+        predict = StableDiffusion.predict
+
+        def painted(*arguments: Any) -> torch.Tensor:
+            return predict(*arguments) * (1 if torch.is_grad_enabled() else math.nan)
+
+        patch.setattr(StableDiffusion, "predict", painted)
         with pytest.raises(ModelError, match=r"scene-1.* comes to NaN or infinity with ddim in float32"):
             train.run(recipe, space, Reporter("train", lambda _: None))
     assert list((space.adapter("winslow-homer") / "checkpoints").glob("step-*.pt"))
     monkeypatch.setattr(
-        "avignon.training.adapter_trainer.validation_batch", lambda *_: _infinite(batches.validation_batch(*_))
+        "avignon.training.adapter_trainer.validation_batch", lambda *_: _infinite(dataset.validation_batch(*_))
     )
     with pytest.raises(AvignonError, match="the loss on the works held out is nan"):
         train.run(recipe, space, Reporter("train", lambda _: None))
 
 
-def _infinite(sample_batch: batches.Batch) -> batches.Batch:
+def _infinite(sample_batch: dataset.Batch) -> dataset.Batch:
     return replace(sample_batch, latents=sample_batch.latents * math.nan)
 
 
@@ -297,7 +302,7 @@ def test_the_bases_own_pictures_are_made_again(tmp_path: Path) -> None:
     for value, known in ((1.0, True), (math.nan, False)):
         latents = torch.full((2, 4, 8, 8), value)
         path.write_bytes(safetensors.torch.save({"latents": latents}, metadata={"job": "x"}))
-        assert (studies._kept(path, "x") is not None) is known
+        assert (prior._kept(path, "x") is not None) is known
 
 
 # JSON -----------------------------------------------------------------------------------------------------------------
@@ -335,7 +340,7 @@ def test_card_with_a_bad_number(recipe: Recipe, tmp_path: Path) -> None:
     card = {"base": {"model": base.model, "fingerprint": base.fingerprint}, "loss": math.nan}
     (path.parent / "card.json").write_text(json.dumps(card), encoding="utf-8")
     with pytest.raises(AdapterError, match=r"card\.json: damaged"):
-        adapters.load(base, "new", path.parent)
+        files.load(base, "new", path.parent)
 
 
 def test_journal_has_no_word_for_infinity(tmp_path: Path) -> None:

@@ -16,7 +16,11 @@ from diffusers import AutoencoderKL
 from avignon.core.errors import ModelError, RecipeError
 from avignon.core.events import Event, Reporter
 from avignon.models import hub as models
-from avignon.models.stable_diffusion import model as diffusion
+from avignon.models import runtime
+from avignon.models.registry import SAMPLERS
+from avignon.models.stable_diffusion import model
+from avignon.models.stable_diffusion.model import StableDiffusion
+from tests.support.bases import load_base
 from tests.support.hub import LocalHub, take_for_the_hub
 from tests.support.runs import small_recipe
 from tests.support.tiny_sd import make_tiny_sd
@@ -34,11 +38,11 @@ class Loader:
     folder: Path
     heard: list[Event] = field(default_factory=list)
 
-    def __call__(self, model: Path | str, **base: Any) -> diffusion.Base:
+    def __call__(self, model: Path | str, **base: Any) -> StableDiffusion:
         """The base of a recipe with these values in its `base`."""
         recipe = small_recipe(self.folder, model, base=base)
         self.heard.clear()
-        return diffusion.load(recipe, torch.float32, Reporter("train", self.heard.append))
+        return load_base(recipe, torch.float32, Reporter("train", self.heard.append))
 
     def refused(self, model: Path | str, **base: Any) -> str:
         """The one line by which a base is refused."""
@@ -69,7 +73,7 @@ def test_loads_a_directory(load: Loader, tiny_sd: Path) -> None:
     """A directory is loaded frozen, in evaluation mode, under its name and without a revision, with nothing to warn."""
     base = load(tiny_sd)
     assert (base.model, base.revision, base.resolution) == (tiny_sd.name, "", 64)
-    for part in (base.pipeline.unet, base.pipeline.vae, base.pipeline.text_encoder):
+    for part in (base.denoiser, base.pipeline.vae, base.pipeline.text_encoder):
         assert not part.training
         assert not any(parameter.requires_grad for parameter in part.parameters())
     assert load.heard == []
@@ -472,14 +476,14 @@ def test_long_prompts_are_named(load: Loader, tiny_sd: Path) -> None:
     base = load(tiny_sd)
     prompt = "the sea " * 40
     heard: list[Event] = []
-    read = diffusion.text_embeddings(base, [f"{prompt}lighthouse", "short", f"{prompt}lighthouse"], CPU,
-                                     Reporter("generate", heard.append))  # fmt: skip
+    read = base.encode_prompts([f"{prompt}lighthouse", "short", f"{prompt}lighthouse"], CPU,
+                                     Reporter("generate", heard.append)).tensors["text"]  # fmt: skip
     assert [event.kind for event in heard] == ["warning"]
     assert "longer than the base's 77 tokens" in heard[0].text
     assert heard[0].text.endswith("sea lighthouse'")
     assert heard[0].text.count("sea") == 3, "75 of 81 words fit"
     assert read.shape == (3, 77, 16)
-    fitting = diffusion.text_embeddings(base, ["the sea " * 37 + "the"], CPU, Reporter("generate", heard.append))
+    fitting = base.encode_prompts(["the sea " * 37 + "the"], CPU, Reporter("generate", heard.append)).tensors["text"]
     assert len(heard) == 1
     assert torch.allclose(read[0], fitting[0], atol=1e-6)
 
@@ -487,11 +491,11 @@ def test_long_prompts_are_named(load: Loader, tiny_sd: Path) -> None:
 def test_texts_in_parts(load: Loader, tiny_sd: Path) -> None:
     """More texts than go through the encoder at once are embedded as each alone, in order."""
     base = load(tiny_sd)
-    texts = [f"boat {number}" for number in range(diffusion.TEXTS * 2 + 3)]
-    together = diffusion.text_embeddings(base, texts, CPU, Reporter("train", load.heard.append))
+    texts = [f"boat {number}" for number in range(model.TEXTS * 2 + 3)]
+    together = base.encode_prompts(texts, CPU, Reporter("train", load.heard.append)).tensors["text"]
     assert together.shape == (len(texts), 77, 16)
-    for place in (0, diffusion.TEXTS - 1, diffusion.TEXTS, len(texts) - 1):
-        alone = diffusion.text_embeddings(base, [texts[place]], CPU, Reporter("train", load.heard.append))
+    for place in (0, model.TEXTS - 1, model.TEXTS, len(texts) - 1):
+        alone = base.encode_prompts([texts[place]], CPU, Reporter("train", load.heard.append)).tensors["text"]
         assert torch.allclose(together[place], alone[0], atol=1e-6)
 
 
@@ -500,38 +504,38 @@ def test_precision_table(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
     """`auto` is fp16 on CUDA, bf16 on a CPU that multiplies it, else fp32; what is asked for is obeyed."""
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
     for stage in ("train", "generate"):
-        chosen = {device.type: diffusion.precision_for("auto", stage, device) for device in (CPU, CUDA, MPS)}
+        chosen = {device.type: runtime.precision_for("auto", stage, device) for device in (CPU, CUDA, MPS)}
         assert chosen == {"cpu": "bf16" if native else "fp32", "cuda": "fp16", "mps": "fp32"}
     for asked in ("fp32", "bf16"):
-        assert diffusion.precision_for(asked, "train", CPU) == asked
-    assert diffusion.precision_for("fp16", "generate", CUDA) == "fp16"
+        assert runtime.precision_for(asked, "train", CPU) == asked
+    assert runtime.precision_for("fp16", "generate", CUDA) == "fp16"
 
 
 @pytest.mark.parametrize("stage", ["train", "generate"])
 def test_half_precision_needs_a_gpu(stage: str) -> None:
     """fp16 on a CPU is the recipe's fault, named by its field."""
     with pytest.raises(RecipeError, match=rf"^{stage}\.precision: 'fp16' needs a GPU"):
-        diffusion.precision_for("fp16", stage, CPU)
+        runtime.precision_for("fp16", stage, CPU)
 
 
 @pytest.mark.parametrize("installed", [True, False])
 def test_attention_table(monkeypatch: pytest.MonkeyPatch, installed: bool) -> None:
     """With CUDA and the package, and only then, `auto` takes xFormers; to ask for it otherwise is an error."""
     monkeypatch.setattr("importlib.util.find_spec", lambda _: object() if installed else None)
-    assert diffusion.attention_for("auto", CUDA) == ("xformers" if installed else "sdpa")
-    assert diffusion.attention_for("auto", CPU) == diffusion.attention_for("sdpa", CUDA) == "sdpa"
+    assert runtime.attention_for("auto", CUDA) == ("xformers" if installed else "sdpa")
+    assert runtime.attention_for("auto", CPU) == runtime.attention_for("sdpa", CUDA) == "sdpa"
     for device in (CPU, CUDA):
         if installed and device is CUDA:
-            assert diffusion.attention_for("xformers", device) == "xformers"
+            assert runtime.attention_for("xformers", device) == "xformers"
         else:
             with pytest.raises(RecipeError, match=r"train\.attention: 'xformers' needs"):
-                diffusion.attention_for("xformers", device)
+                runtime.attention_for("xformers", device)
 
 
-@pytest.mark.parametrize("name", diffusion.SCHEDULERS)
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_schedulers_keep_the_bases_noise(load: Loader, tmp_path: Path, name: str) -> None:
     """Each scheduler takes the base's betas and, above all, its prediction type."""
     base = load(make_tiny_sd(tmp_path / "v", prediction_type="v_prediction"))
-    config = diffusion.scheduler(base, name).config
+    config = base.sampler(name).config
     assert config.prediction_type == "v_prediction"
     assert (config.beta_start, config.beta_end, config.beta_schedule) == (0.00085, 0.012, "scaled_linear")

@@ -15,7 +15,7 @@ from avignon.museums import http, registry
 from avignon.museums.artic import Artic, ArticMuseum
 from avignon.museums.http import USER_AGENT, Fetcher
 from avignon.museums.iiif import Images
-from avignon.museums.protocol import FetchSettings, Name
+from avignon.museums.protocol import ArtistQuery, FetchSettings
 from avignon.museums.settings import OnlineMuseum
 from avignon.recipe.load import load_recipe
 from tests.support import Reply
@@ -44,14 +44,14 @@ def by_id(found: list[Found]) -> dict[str, Found]:
 @pytest.mark.parametrize("wanted", ["Winslow Homer", "homer, WINSLOW", "Wínslow Hömer"])
 def test_artist_is_found_on_all_pages(museum: Artic, server: LocalArtic, wanted: str) -> None:
     """A name in any order, case and accents leads to the artist, and to the works of every page."""
-    found = museum.find(Name(wanted))
+    found = museum.find(ArtistQuery(wanted))
     assert set(by_id(found)) == {"25800", "25801", "25802", "25803", "25810", "25811", "25812", "25813"}
     assert {asked.headers["aic-user-agent"] for asked in server.asked} == {USER_AGENT}
 
 
 def test_record_becomes_a_work(museum: Artic, server: LocalArtic) -> None:
     """Title, number, dates, medium, class, terms, size, page and image are the museum's own."""
-    work = by_id(museum.find(Name("Winslow Homer")))["25802"].work
+    work = by_id(museum.find(ArtistQuery("Winslow Homer")))["25802"].work
     assert (work.title, work.accession, work.date) == ("After the Hurricane", "1933.802", "1882–86")
     assert (work.begin, work.end, work.medium, work.classification) == (1882, 1886, "Oil on canvas", "Painting")
     assert (work.terms, work.width, work.height) == (("seascapes", "boats"), 900, 600)
@@ -62,24 +62,24 @@ def test_record_becomes_a_work(museum: Artic, server: LocalArtic) -> None:
 
 def test_displayed_date_stands_in_for_missing_years(museum: Artic) -> None:
     """A record without years of its own has those of the date that it displays."""
-    found = by_id(museum.find(Name("Winslow Homer")))
+    found = by_id(museum.find(ArtistQuery("Winslow Homer")))
     assert (found["25813"].work.begin, found["25813"].work.end) == (1880, 1884)
     assert "made 1884" in found["25813"].work.rights.evidence
 
 
 def test_rights_are_the_museums_word_on_each_work(museum: Artic) -> None:
     """Public domain is open, what is not called so is restricted, and no word at all is unknown."""
-    found = by_id(museum.find(Name("Winslow Homer")))
+    found = by_id(museum.find(ArtistQuery("Winslow Homer")))
     assert found["25800"].work.rights.access is Access.OPEN
     assert found["25812"].work.rights.access is Access.RESTRICTED
     assert found["25813"].work.rights.access is Access.UNKNOWN
     assert found["25812"].work.rights.evidence == "is_public_domain=0; artist died 1910; made 1884"
-    assert {f.work.rights.access for f in museum.find(Name("Picasso", find=(36198,)))} == {Access.RESTRICTED}
+    assert {f.work.rights.access for f in museum.find(ArtistQuery("Picasso", find=(36198,)))} == {Access.RESTRICTED}
 
 
 def test_what_is_not_usable_has_its_reason(museum: Artic) -> None:
     """Another hand, no image and another class are told; they are listed last."""
-    found = museum.find(Name("Winslow Homer", classification=("Painting",)))
+    found = museum.find(ArtistQuery("Winslow Homer", classification=("Painting",)))
     reasons = {each.work.object_id: each.decision.reason for each in found if each.decision}
     assert reasons == {"25810": "attribution is 'After Winslow Homer'", "25811": "no image published"}
     assert {each.work.object_id for each in found[-2:]} == {"25810", "25811"}
@@ -88,19 +88,19 @@ def test_what_is_not_usable_has_its_reason(museum: Artic) -> None:
 def test_slips_and_namesakes_are_told(museum: Artic) -> None:
     """A slip suggests, two artists of one name need an id, and a fund is no artist."""
     with pytest.raises(InputError, match="no artist 'Winslow Homr'; nearest are Winslow Homer"):
-        museum.find(Name("Winslow Homr"))
+        museum.find(ArtistQuery("Winslow Homr"))
     with pytest.raises(
         InputError, match=r"names 2 artists: 2001 \(1885-1941\), 2002 \(1749-1814\); put the id into find"
     ):
-        museum.find(Name("Robert Delaunay"))
-    assert museum.find(Name("Delaunay", find=(2001,))) == []
+        museum.find(ArtistQuery("Robert Delaunay"))
+    assert museum.find(ArtistQuery("Delaunay", find=(2001,))) == []
     with pytest.raises(InputError, match="no artist 'Homer Fund'"):
-        museum.find(Name("Homer Fund"))
+        museum.find(ArtistQuery("Homer Fund"))
 
 
 def test_image_comes_at_the_size_asked_for(museum: Artic) -> None:
     """The image is asked for through the same IIIF rules."""
-    work = by_id(museum.find(Name("Winslow Homer")))["25800"].work
+    work = by_id(museum.find(ArtistQuery("Winslow Homer")))["25800"].work
     received = museum.receive(work)
     assert size_of(received.content) == (300, 200)
     assert not received.capped
@@ -113,7 +113,7 @@ def test_nonsense_for_an_answer_is_told(
     """An answer of another shape is one line that names the address."""
     monkeypatch.setattr(server, "answer", lambda asked: Reply(200, body))
     with pytest.raises(FetchError, match=r"/agents/search.*: not an answer of the museum's API"):
-        museum.find(Name("Winslow Homer"))
+        museum.find(ArtistQuery("Winslow Homer"))
 
 
 RECIPE = """
@@ -240,7 +240,7 @@ def test_label_that_names_the_artist_is_kept(
 ) -> None:
     """A name in another script, in brackets, with dates or in another spelling is the artist's own."""
     labelled(server, title, display, alt)
-    (found,) = museum.find(Name("X", find=(5,)))
+    (found,) = museum.find(ArtistQuery("X", find=(5,)))
     assert found.decision is None
 
 
@@ -253,7 +253,7 @@ def test_label_that_names_the_artist_is_kept(
 def test_label_that_doubts_is_not(museum: Artic, server: LocalArtic, display: str) -> None:
     """A qualifier before, behind or in brackets, and another's name, are the reason in the ledger."""
     labelled(server, "Winslow Homer", display)
-    (found,) = museum.find(Name("X", find=(5,)))
+    (found,) = museum.find(ArtistQuery("X", find=(5,)))
     assert found.decision is not None
     assert found.decision.reason == f"attribution is {display!r}"
 
@@ -265,7 +265,7 @@ def test_artist_is_found_by_each_part_of_the_name(museum: Artic, server: LocalAr
     """The name before the brackets, within them, and whole."""
     labelled(server, "Le Corbusier (Charles-Édouard Jeanneret)", None)
     server.records["agents"][0]["title"] = "Le Corbusier (Charles-Édouard Jeanneret)"
-    assert len(museum.find(Name(wanted))) == 1
+    assert len(museum.find(ArtistQuery(wanted))) == 1
 
 
 # More records than a guest may page through (issue 14, C)
@@ -281,7 +281,7 @@ def many(server: LocalArtic, count: int) -> None:
 def test_all_records_come_though_guests_page_through_a_thousand(museum: Artic, server: LocalArtic) -> None:
     """2,345 works are listed, each once, and the museum never sees a request beyond its 1,000th record."""
     many(server, 2345)
-    found = museum.find(Name("Winslow Homer"))
+    found = museum.find(ArtistQuery("Winslow Homer"))
     assert len({each.work.object_id for each in found}) == len(found) == 2345
     assert len([asked for asked in server.asked if "artworks" in asked.path]) == 24
 
@@ -290,7 +290,7 @@ def test_all_records_come_though_guests_page_through_a_thousand(museum: Artic, s
 def test_page_borders(museum: Artic, server: LocalArtic, count: int) -> None:
     """No work is lost or doubled where a page ends."""
     many(server, count)
-    assert len(museum.find(Name("Winslow Homer"))) == count
+    assert len(museum.find(ArtistQuery("Winslow Homer"))) == count
 
 
 def test_records_that_do_not_come_are_told(server: LocalArtic) -> None:
@@ -299,7 +299,7 @@ def test_records_that_do_not_come_are_told(server: LocalArtic) -> None:
     server.sorts = False
     warnings: list[str] = []
     with Fetcher(pause=0) as fetcher:
-        found = Artic(server.api, Images(fetcher, 300), warnings.append, year=2026).find(Name("Winslow Homer"))
+        found = Artic(server.api, Images(fetcher, 300), warnings.append, year=2026).find(ArtistQuery("Winslow Homer"))
     assert 0 < len(found) < 300
     (text,) = warnings
     assert text == (f"{server.api}: Winslow Homer: {len(found)} of 300 records came; the others are not considered")
@@ -381,7 +381,7 @@ def test_cached_widths_are_asked_for(server: LocalArtic, true: tuple[int, int], 
     record["thumbnail"] = {**record["thumbnail"], "width": true[0], "height": true[1]}
     museum = ArticMuseum(kind="artic", api=server.api)
     with registry.opened(museum, FetchSettings(pause=0, max_edge=max_edge), lambda _: None) as opened:
-        work = by_id(opened.find(Name("Winslow Homer")))["25800"].work
+        work = by_id(opened.find(ArtistQuery("Winslow Homer")))["25800"].work
         received = opened.receive(work)
         assert "widths 843, 1686" in opened.source(work)
     assert server.asked[-1].path.endswith(f"/full/{asked}/0/default.jpg")

@@ -23,8 +23,7 @@ from avignon.curation import decisions
 from avignon.museums import catalog
 from avignon.museums.http import USER_AGENT, Fetcher
 from avignon.museums.nga import Nga
-from avignon.museums.protocol import Name
-from avignon.recipe.schema import Artist
+from avignon.museums.protocol import ArtistQuery
 from tests.support import Asked, Reply, fullsize
 from tests.support.museum import Fault, LocalMuseum, fill
 
@@ -290,7 +289,7 @@ def test_quirks_of_the_export_survive(tmp_path: Path, old: bool) -> None:
     assert {row["objectid"]: (row["title"], row["provenancetext"]) for row in rows} == expected
     quirks = "".join(title for title, _ in expected.values())
     assert all(quirk in quirks for quirk in ('"', "\r\n", "\n(", "\u2028", "é"))
-    found = Nga(held, year=2026).find(Name("Homer, Winslow"))
+    found = Nga(held, year=2026).find(ArtistQuery("Homer, Winslow"))
     assert found
     assert all(
         ("openaccess not in this export" in each.work.rights.evidence) is old for each in found if each.work.image_url
@@ -458,13 +457,6 @@ def test_listing_loads_neither_network_nor_images(wide: Ranged, fetcher: Fetcher
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_recipes_artist_is_sought_as_a_name(wide: Ranged, fetcher: Fetcher) -> None:
-    """What a recipe's artist finds is what the bare name finds."""
-    museum = Nga(catalog.update(tables(wide), fetcher), year=2026)
-    artist = Artist(name="Fernand Leger", works=1, trigger="t")
-    assert museum.find(artist) == museum.find(Name("Fernand Leger"))
-
-
 # Other names
 
 
@@ -485,16 +477,16 @@ def named(own: Ranged) -> Ranged:
 )
 def test_artist_is_found_by_any_name(named: Ranged, fetcher: Fetcher, name: str) -> None:
     """Any of the museum's names for an artist, in either form, leads to the works (issue 14, C: other names)."""
-    (found,) = Nga(catalog.update(tables(named), fetcher)).find(Name(name))
+    (found,) = Nga(catalog.update(tables(named), fetcher)).find(ArtistQuery(name))
     assert (found.work.object_id, found.work.attributed) == ("77", "El Greco")
 
 
 def test_own_name_stands_before_anothers_other_name(named: Ranged, fetcher: Fetcher) -> None:
     """Who bears a name as their own is meant, not who was once called so; a donor stays none."""
     museum = Nga(catalog.update(tables(named), fetcher))
-    assert {found.work.attributed for found in museum.find(Name("Winslow Homer"))} == {"Winslow Homer"}
+    assert {found.work.attributed for found in museum.find(ArtistQuery("Winslow Homer"))} == {"Winslow Homer"}
     with pytest.raises(InputError, match="no artist 'Marina Ruiz Picasso'"):
-        museum.find(Name("Marina Ruiz Picasso"))
+        museum.find(ArtistQuery("Marina Ruiz Picasso"))
 
 
 @pytest.mark.parametrize(
@@ -504,14 +496,14 @@ def test_own_name_stands_before_anothers_other_name(named: Ranged, fetcher: Fetc
 def test_suggestions_know_other_names(named: Ranged, fetcher: Fetcher, slip: str, meant: str) -> None:
     """A slip in another name of an artist leads to that name."""
     with pytest.raises(InputError, match=f"no artist '{slip}'; nearest are {meant}"):
-        Nga(catalog.update(tables(named), fetcher)).find(Name(slip))
+        Nga(catalog.update(tables(named), fetcher)).find(ArtistQuery(slip))
 
 
 def test_other_name_of_two_artists_needs_an_id(named: Ranged, fetcher: Fetcher) -> None:
     """A name that two artists have gone by is told with both ids."""
     named.add_name(1359, "Theotocopuli, Dominico")
     with pytest.raises(InputError, match=r"names 2 artists: 1118 .*, 1359 .*; put the id into find"):
-        Nga(catalog.update(tables(named), fetcher)).find(Name("Dominico Theotocopuli"))
+        Nga(catalog.update(tables(named), fetcher)).find(ArtistQuery("Dominico Theotocopuli"))
 
 
 def test_export_without_other_names_serves(named: Ranged, fetcher: Fetcher) -> None:
@@ -520,7 +512,7 @@ def test_export_without_other_names_serves(named: Ranged, fetcher: Fetcher) -> N
     held = catalog.update(tables(named), fetcher)
     assert "constituents_altnames" not in held.about.rows
     assert held.about.confirmed
-    assert len(Nga(held).find(Name("El Greco"))) == 1
+    assert len(Nga(held).find(ArtistQuery("El Greco"))) == 1
 
 
 def test_passing_trouble_with_other_names_is_asked_again(named: Ranged, fetcher: Fetcher) -> None:
@@ -529,7 +521,7 @@ def test_passing_trouble_with_other_names_is_asked_again(named: Ranged, fetcher:
     assert not catalog.update(tables(named), fetcher).about.confirmed
     held = catalog.update(tables(named), fetcher)
     assert held.about.confirmed
-    assert len(Nga(held).find(Name("Dominico Theotocopuli"))) == 1
+    assert len(Nga(held).find(ArtistQuery("Dominico Theotocopuli"))) == 1
 
 
 def test_catalog_of_the_version_before_is_built_anew(named: Ranged, fetcher: Fetcher) -> None:
@@ -538,4 +530,4 @@ def test_catalog_of_the_version_before_is_built_anew(named: Ranged, fetcher: Fet
     with duckdb.connect(str(path)) as connection:
         connection.execute("UPDATE about SET json = replace(json, '\"version\": 2', '\"version\": 1')")
     assert catalog.held(tables(named)) is None
-    assert len(Nga(catalog.update(tables(named), fetcher)).find(Name("Dominico Theotocopuli"))) == 1
+    assert len(Nga(catalog.update(tables(named), fetcher)).find(ArtistQuery("Dominico Theotocopuli"))) == 1

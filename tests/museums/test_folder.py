@@ -18,7 +18,7 @@ from avignon.core.sheets import Columns
 from avignon.museums.files import files_of, unread
 from avignon.museums.folder import Folder
 from avignon.museums.folder_index import columns
-from avignon.recipe.schema import Artist
+from avignon.museums.protocol import ArtistQuery
 from tests.support import images
 from tests.support.paths import SHARED_ART
 from tests.support.scans import scan
@@ -28,9 +28,7 @@ CUBISTS = {"Juan Gris": 1, "Robert Delaunay": 1, "Albert Gleizes": 1, "Francis P
 
 def find(path: Path, name: str = "Ann Other", *find: str, classification: tuple[str, ...] = ()) -> list[Found]:
     """What the folder has of an artist, in 2026."""
-    return Folder(path, year=2026).find(
-        Artist(name=name, find=find, works=1, trigger="t", classification=classification)
-    )
+    return Folder(path, year=2026).find(ArtistQuery(name, find, classification))
 
 
 def ids(found: list[Found]) -> list[str]:
@@ -361,7 +359,7 @@ HOMER = "Winslow Homer"
 def told(path: Path, name: str = HOMER) -> tuple[dict[str, str], list[str]]:
     """By file, the reason of each picture that is listed, empty for one that can be used; and the warnings."""
     warned: list[str] = []
-    found = Folder(path, year=2026, warn=warned.append).find(Artist(name=name, works=1, trigger="t"))
+    found = Folder(path, year=2026, warn=warned.append).find(ArtistQuery(name))
     return {each.work.image_url: each.decision.reason if each.decision else "" for each in found}, warned
 
 

@@ -18,7 +18,7 @@ from avignon.museums import catalog
 from avignon.museums.http import Answer, Fetcher
 from avignon.museums.iiif import Images
 from avignon.museums.nga import Nga
-from avignon.recipe.schema import Artist
+from avignon.museums.protocol import ArtistQuery
 from tests.support.museum import COLUMNS, Fault, LocalMuseum, fill
 from tests.support.paths import SHARED_TABLES
 
@@ -50,9 +50,9 @@ def at(tables: str, fetcher: Fetcher, *, max_edge: int = 2048) -> Nga:
     return Nga(catalog.update(tables, fetcher, accept_fewer=True), Images(fetcher, max_edge), year=2026)
 
 
-def artist(name: str = "Winslow Homer", *find: int | str, classification: tuple[str, ...] = ()) -> Artist:
+def artist(name: str = "Winslow Homer", *find: int | str, classification: tuple[str, ...] = ()) -> ArtistQuery:
     """An artist of a recipe."""
-    return Artist(name=name, find=find, works=1, trigger="t", classification=classification)
+    return ArtistQuery(name, find, classification)
 
 
 def usable(found: list[Found]) -> list[str]:

@@ -192,7 +192,7 @@ def test_damaged_original_is_fetched_again(run: Run, stocked: LocalMuseum, tmp_p
         (Fault(body=b""), 4, "not a picture; allowed are"),
     ],
 )
-def test_image_that_cannot_be_had(
+def test_unavailable_image(
     run: Run, stocked: LocalMuseum, tmp_path: Path, spoil: Fault, times: int, expected: str
 ) -> None:
     """An image that does not come is rejected with the reason, and the reserve fills in."""
@@ -462,12 +462,12 @@ def test_maxpixels_is_text(restricted: LocalMuseum, written: str, most: int) -> 
     from avignon.museums import catalog
     from avignon.museums.http import Fetcher
     from avignon.museums.nga import Nga
-    from avignon.museums.protocol import Name
+    from avignon.museums.protocol import ArtistQuery
 
     for row in restricted._rows["published_images"]:
         row["maxpixels"] = written
     with Fetcher(pause=0) as fetcher:
-        found = Nga(catalog.update(f"{restricted.url}/data", fetcher)).find(Name("Pablo Picasso"))
+        found = Nga(catalog.update(f"{restricted.url}/data", fetcher)).find(ArtistQuery("Pablo Picasso"))
     assert {each.work.most for each in found} == {most}
     told = {f"maxpixels {written!r} is not understood" in each.work.rights.evidence for each in found}
     assert told == {bool(written and not most)}
@@ -606,7 +606,7 @@ def test_folder_of_originals_is_checked(run: Run, chicago: LocalArtic, tmp_path:
 
 
 def test_museum_that_lets_programs_in_again_is_asked(run: Run, chicago: LocalArtic, tmp_path: Path) -> None:
-    """Off and on: the next run fetches what could not be had, without a word in the recipe."""
+    """Off and on: the next run fetches what was unavailable, without a word in the recipe."""
     recipe = of_chicago(tmp_path, chicago)
     with pytest.raises(TurnedAway):
         run.carry(recipe)

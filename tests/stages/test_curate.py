@@ -1,4 +1,4 @@
-"""curate: each picture measured, each decision with its reason, and no picture hung twice."""
+"""curate: each picture measured, each decision with its reason, and no picture kept twice."""
 
 import csv
 from collections import Counter
@@ -73,7 +73,7 @@ def test_small_pictures_are_rejected(walls: Path, tmp_path: Path) -> None:
     assert verdicts(curated(load_recipe(scans.recipe(tmp_path), ["curate.min_edge=32"]), tmp_path))["a"] == "kept"
 
 
-def test_duplicates_hang_once(walls: Path, tmp_path: Path) -> None:
+def test_duplicates_are_kept_once(walls: Path, tmp_path: Path) -> None:
     """The same bytes, or the same picture saved smaller, are found, under another artist's name, too."""
     first = walls / "ann" / "work-0.png"
     (walls / "ann-copy.png").write_bytes(first.read_bytes())
@@ -91,7 +91,7 @@ def test_duplicates_hang_once(walls: Path, tmp_path: Path) -> None:
     assert found["ann-far"] == "kept"
 
 
-def test_only_what_hangs_can_be_doubled(walls: Path, tmp_path: Path) -> None:
+def test_only_kept_pictures_have_duplicates(walls: Path, tmp_path: Path) -> None:
     """A picture that one artist did not need is no duplicate when the other has it."""
     add(walls, draw(60, 96, 64), "z-spare.png")
     add(walls, draw(60, 96, 64), "a-wanted.png", "Bo Second")
@@ -119,7 +119,7 @@ def words(folder: Path, *lines: str) -> str:
 
 
 def test_curators_keep_stands_above_measures(walls: Path, tmp_path: Path) -> None:
-    """What the curator keeps hangs though it is small, blurred and a copy, and says so; a broken file does not."""
+    """What the curator keeps is kept though it is small, blurred and a copy, and says so; a broken file does not."""
     add(walls, Image.new("RGB", (20, 20)), "small.png")
     (walls / "copy.png").write_bytes((walls / "ann" / "work-0.png").read_bytes())
     images.truncated_jpeg(walls, name="torn.jpg")

@@ -1,9 +1,6 @@
-"""Measures of pictures, and the report on a series."""
+"""What the report says of a series."""
 
-import colorsys
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,67 +12,14 @@ from avignon.core.events import Event, Reporter, StageProgress
 from avignon.core.files import write_bytes, write_json
 from avignon.core.records import Series, plain
 from avignon.core.workspace import Workspace
+from avignon.evaluation import report as reports
 from avignon.evaluation import style
+from avignon.generation.series import SeriesPlan
+from avignon.generation.spacing import unmeasured
 from avignon.recipe.schema import Recipe
 from avignon.stages import evaluate
-from avignon.stages.generate import SeriesPlan, unmeasured
 from tests.support.museum import draw
 from tests.support.runs import carried, small_recipe
-
-
-def test_equal_pictures_do_not_differ() -> None:
-    """Change is exactly 0 for equal pictures, and so is the distance of their colours."""
-    picture = draw(1, 64, 64)
-    assert style.change(picture, picture.copy()) == 0
-    assert style.colour_distance(style.palette(picture), style.palette(picture.copy())) == 0
-
-
-def test_change_is_in_grey_levels() -> None:
-    """Two flat greys that differ by 10 levels change by 10; black to white is 255."""
-    grey = [Image.new("RGB", (8, 8), (level,) * 3) for level in (100, 110)]
-    assert style.change(*grey) == pytest.approx(10)
-    assert style.change(Image.new("RGB", (4, 4)), Image.new("RGB", (4, 4), "white")) == pytest.approx(255)
-
-
-def test_lab_of_known_colours() -> None:
-    """CIE L*a*b* of white, black and sRGB's primaries, from the published values."""
-    known = {
-        (255, 255, 255): (100, 0, 0),
-        (0, 0, 0): (0, 0, 0),
-        (255, 0, 0): (53.24, 80.09, 67.20),
-        (0, 255, 0): (87.73, -86.18, 83.18),
-        (0, 0, 255): (32.30, 79.19, -107.86),
-    }
-    for colour, expected in known.items():
-        assert style.lab(Image.new("RGB", (1, 1), colour))[0] == pytest.approx(expected, abs=0.05)
-
-
-def test_colour_distance_grows_with_a_hue_shift() -> None:
-    """Turning all hues further moves the palette further."""
-    colours = [colorsys.hsv_to_rgb(hue / 360, 0.7, 0.8) for hue in (0, 20, 40, 80)]
-    palettes = [style.palette(Image.new("RGB", (64, 64), tuple(round(255 * c) for c in rgb))) for rgb in colours]
-    distances = [style.colour_distance(palettes[0], palette) for palette in palettes]
-    assert distances[0] == 0
-    assert distances == sorted(distances)
-    assert distances[1] > 3
-
-
-def test_colour_distance_is_a_projection() -> None:
-    """Of two flat greys it is in the units of their difference in lightness: no more, and not much less than half."""
-    greys = [Image.new("RGB", (64, 64), (level,) * 3) for level in (60, 160)]
-    lightness = [style.lab(grey)[0, 0] for grey in greys]
-    distance = style.colour_distance(*map(style.palette, greys))
-    assert 0.4 < distance / (lightness[1] - lightness[0]) < 1
-
-
-def test_colour_distance_is_blind_to_places() -> None:
-    """A mirrored picture has the same colours, whatever its size; its pixels changed."""
-    picture = draw(2, 128, 128)
-    flipped = ImageOps.mirror(picture)
-    assert style.colour_distance(style.palette(picture), style.palette(flipped)) == pytest.approx(0, abs=1e-9)
-    assert style.change(picture, flipped) > 10
-    larger = picture.resize((256, 256), Image.Resampling.NEAREST)
-    assert style.colour_distance(style.palette(picture), style.palette(larger)) == pytest.approx(0, abs=1e-9)
 
 
 def test_report_measures_every_frame(tmp_path: Path) -> None:
@@ -88,34 +32,34 @@ def test_report_measures_every_frame(tmp_path: Path) -> None:
         picture = draw(100 + number - same, 64, 64)
         write_bytes(space.series / file, png.png_bytes(picture, "", plain(frame)))
     report, heard = evaluated(recipe, space, series)
-    assert [frame["file"] for frame in report["frames"]] == [file for file, _ in series.frames]
+    assert [frame.file for frame in report.frames] == [file for file, _ in series.frames]
     done = [event.done for event in heard if isinstance(event, StageProgress)]
     assert done == list(range(1, len(series.frames) + 1))
     files = {
         space.relative(file) for name in ("winslow-homer", "pablo-picasso") for file in space.training_images(name)
     }
-    for frame in report["frames"]:
-        assert set(frame["distance"]) == {"winslow-homer", "pablo-picasso"}
+    for own in report.frames:
+        assert set(own.distance) == {"winslow-homer", "pablo-picasso"}
         assert all(
-            set(distance) == {"colour", "brushwork", "geometry", "combined"} for distance in frame["distance"].values()
+            set(distance) == {"colour", "brushwork", "geometry", "combined"} for distance in own.distance.values()
         )
-        assert (frame["change_from_base"] == 0) == (frame["stop"] in ("base", "stop-1"))
-        assert (frame["scene_kept"] == 1) == (frame["stop"] in ("base", "stop-1"))
-        assert frame["nearest"]["file"] in files
-    weights = [frame["weights"] for frame in report["frames"] if frame["scene"] == "scene-1"]
+        assert (own.change_from_base == 0) == (own.stop in ("base", "stop-1"))
+        assert (own.composition_similarity == 1) == (own.stop in ("base", "stop-1"))
+        assert own.nearest.file in files
+    weights = [frame.weights for frame in report.frames if frame.scene == "scene-1"]
     assert weights == [{}, *path(recipe.adapter_names, 3, "arc")]
-    assert [scene["scene"] for scene in report["scenes"]] == list(series.scenes)
-    for course in (report["whole"], *report["scenes"]):
-        for by, steps in course["neighbour_distance"].items():
+    assert [scene.scene for scene in report.scenes] == list(series.scenes)
+    for course in (report.overall.course, *(scene.course for scene in report.scenes)):
+        for by, steps in course.neighbour_distance.items():
             assert len(steps) == 2
-            assert course["spread"][by] == pytest.approx(max(steps) / min(steps), rel=0.02)
-        for by, way in course["way"].items():
-            between = np.clip(way, 0, 1)
-            assert course["monotone"][by] == (np.diff(between) >= 0).all()
-    assert report["ends"] == ["winslow-homer", "pablo-picasso"]
-    assert (report["extras"], report["whole"]["seeds"]) == ([], {})
-    assert report["encoder"] is None
-    assert len(report["notes"]) == len(evaluate.NOTES)
+            assert course.step_ratio[by] == pytest.approx(max(steps) / min(steps), rel=0.02)
+        for by, position in course.position.items():
+            between = np.clip(position, 0, 1)
+            assert course.monotone[by] == (np.diff(between) >= 0).all()
+    assert report.ends == ("winslow-homer", "pablo-picasso")
+    assert (report.extras, report.overall.seed_difference) == ((), {})
+    assert report.encoder is None
+    assert len(report.notes) == len(reports.NOTES)
 
 
 def test_series_between_two_works_is_monotone_and_flagged(tmp_path: Path) -> None:
@@ -129,14 +73,14 @@ def test_series_between_two_works_is_monotone_and_flagged(tmp_path: Path) -> Non
     for file, frame in series.frames:
         write_bytes(space.series / file, png.png_bytes(shown[frame.stop], "", plain(frame)))
     report, heard = evaluated(recipe, space, series)
-    flagged = [frame for frame in report["frames"] if frame["nearest"]["is_copy"]]
-    assert {frame["stop"] for frame in flagged} == {"stop-1", "stop-2", "stop-3"}
-    assert report["copies"] == len(flagged) == [event.kind for event in heard].count("warning") == 6
-    for frame in flagged:
-        assert frame["nearest"]["score"] >= report["copy_threshold"]
-        own = "winslow-homer" if frame["stop"] == "stop-1" else "pablo-picasso"
-        assert frame["nearest"]["file"].startswith(f"dataset/{own}/")
-    first, *_, last = report["scenes"][0]["way"]["combined"]
+    flagged = [frame for frame in report.frames if frame.nearest.is_copy]
+    assert {frame.stop for frame in flagged} == {"stop-1", "stop-2", "stop-3"}
+    assert report.copy_count == len(flagged) == [event.kind for event in heard].count("warning") == 6
+    for copy in flagged:
+        assert copy.nearest.score >= report.copy_threshold
+        own = "winslow-homer" if copy.stop == "stop-1" else "pablo-picasso"
+        assert copy.nearest.file.startswith(f"dataset/{own}/")
+    first, *_, last = report.scenes[0].course.position["combined"]
     assert (first, last) == (0, 1)
 
 
@@ -152,28 +96,28 @@ def test_adapter_that_paints_one_picture_is_told(tmp_path: Path) -> None:
         picture = shown.get(frame.stop, draw(300 + number, 64, 64))
         write_bytes(space.series / file, png.png_bytes(picture, "", plain(frame)))
     report, heard = evaluated(recipe, space, series)
-    assert [(one["file"], one["seed"]) for one in report["extras"]] == [(file, f.seed) for file, f in series.extras]
-    assert all((one["change_from_base"] == 0) == (one["stop"] == "base") for one in report["extras"]), "its own seed's"
-    flagged = [one["file"] for one in (*report["frames"], *report["extras"]) if one["nearest"]["is_copy"]]
+    assert [(one.file, one.seed) for one in report.extras] == [(file, f.seed) for file, f in series.extras]
+    assert all((one.change_from_base == 0) == (one.stop == "base") for one in report.extras), "its own seed's"
+    flagged = [one.file for one in (*report.frames, *report.extras) if one.nearest.is_copy]
     assert {f"scene-1/stop-3-seed-{seed}.png" for seed in (1008, 2008)} < set(flagged)
-    assert report["copies"] == len(flagged) == [event.kind for event in heard].count("warning")
-    whole = report["whole"]["seeds"]
+    assert report.copy_count == len(flagged) == [event.kind for event in heard].count("warning")
+    whole = report.overall.seed_difference
     assert list(whole) == ["base", "stop-1", "stop-2", "stop-3"]
-    assert set(whole["base"]["apart"]) == {*report["whole"]["way"], "composition", "pixels"}
-    assert set(whole["base"]["of_base"].values()) == {1.0}
-    assert min(whole["base"]["apart"].values()) > 0.1
-    assert max(whole["stop-3"]["apart"].values()) < 1e-6
-    assert set(whole["stop-3"]["of_base"].values()) == {0.0}
-    assert all(0.3 < share < 3 for share in whole["stop-1"]["of_base"].values())
+    assert set(whole["base"].difference) == {*report.overall.course.position, "composition", "pixels"}
+    assert set(whole["base"].share_of_base.values()) == {1.0}
+    assert min(whole["base"].difference.values()) > 0.1
+    assert max(whole["stop-3"].difference.values()) < 1e-6
+    assert set(whole["stop-3"].share_of_base.values()) == {0.0}
+    assert all(share and 0.3 < share < 3 for share in whole["stop-1"].share_of_base.values())
     one, two, three = (
         imaging.load(space.series / f"scene-2/base{part}.png") for part in ("", "-seed-1009", "-seed-2009")
     )
     pixels = [style.change(*pair) for pair in ((one, two), (one, three), (two, three))]
-    assert report["scenes"][1]["seeds"]["base"]["pixels"] == pytest.approx(sum(pixels) / 3, abs=1e-3)
-    assert whole["base"]["apart"]["pixels"] == pytest.approx(
-        (report["scenes"][0]["seeds"]["base"]["pixels"] + sum(pixels) / 3) / 2, abs=1e-3
+    assert report.scenes[1].seed_difference["base"]["pixels"] == pytest.approx(sum(pixels) / 3, abs=1e-3)
+    assert whole["base"].difference["pixels"] == pytest.approx(
+        (report.scenes[0].seed_difference["base"]["pixels"] + sum(pixels) / 3) / 2, abs=1e-3
     )
-    assert report["notes"][-1] == evaluate.SEEDS_NOTE
+    assert report.notes[-1] == reports.SEEDS_NOTE
 
 
 def test_scene_is_judged_by_the_means_of_its_seeds(tmp_path: Path) -> None:
@@ -189,13 +133,13 @@ def test_scene_is_judged_by_the_means_of_its_seeds(tmp_path: Path) -> None:
         picture = (back if turns else straight)[frame.stop]
         write_bytes(space.series / file, png.png_bytes(picture, "", plain(frame)))
     report, _ = evaluated(recipe, space, series)
-    assert (report["whole"]["monotone_scenes"], report["whole"]["monotone_rows"]) == (1.0, 0.667)
-    for scene in report["scenes"]:
-        assert not scene["monotone"]["combined"], "the row that hangs"
-        over = scene["over_seeds"]
-        assert (over["seeds"], over["monotone_seeds"], over["monotone"]["combined"]) == (3, 2, True)
-        way = over["way"]["combined"]
-        assert 0 < way[0] < way[1] < way[2] == 1
+    assert (report.overall.monotone_scene_share, report.overall.monotone_row_share) == (1.0, 0.667)
+    for scene in report.scenes:
+        assert not scene.course.monotone["combined"], "the row that hangs"
+        over = scene.over_seeds
+        assert (over.seed_count, over.monotone_seed_count, over.course.monotone["combined"]) == (3, 2, True)
+        position = over.course.position["combined"]
+        assert 0 < position[0] < position[1] < position[2] == 1
 
 
 def test_base_without_variety_is_no_measure(tmp_path: Path) -> None:
@@ -207,7 +151,7 @@ def test_base_without_variety_is_no_measure(tmp_path: Path) -> None:
         picture = draw(0 if frame.stop == "base" else number, 64, 64)
         write_bytes(space.series / file, png.png_bytes(picture, "", plain(frame)))
     report, _ = evaluated(recipe, space, series)
-    assert set(report["whole"]["seeds"]["stop-1"]["of_base"].values()) == {None}
+    assert set(report.overall.seed_difference["stop-1"].share_of_base.values()) == {None}
 
 
 def test_seeds_are_turned_along_the_series(tmp_path: Path) -> None:
@@ -226,12 +170,12 @@ def series_of(recipe: Recipe) -> Series:
     return SeriesPlan(recipe, "b" * 64, hashes, "fp32").series(unmeasured(recipe), {})
 
 
-def evaluated(recipe: Recipe, space: Workspace, series: Series) -> tuple[dict[str, Any], list[Event]]:
+def evaluated(recipe: Recipe, space: Workspace, series: Series) -> tuple[reports.Report, list[Event]]:
     """The report on a series whose pictures are there, and what was said."""
     write_json(space.series_index, plain(series))
     heard: list[Event] = []
     evaluate.run(recipe, space, Reporter("evaluate", heard.append))
-    return json.loads(space.report.read_text(encoding="utf-8")), heard
+    return reports.read(space.report), heard
 
 
 def training_image(space: Workspace, artist: str) -> Image.Image:

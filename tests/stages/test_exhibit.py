@@ -1,286 +1,34 @@
 """exhibit: what hangs on the page, what is said of it, and that nothing on the page can act or reach out."""
 
 import csv
-import io
-import json
 import re
 from collections.abc import Iterator
-from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
-from PIL import Image
 
 from avignon.core import pages
-from avignon.core.errors import ImageError
+from avignon.core.errors import ImageError, WorkspaceError
 from avignon.core.events import Event, Reporter, StageProgress
-from avignon.core.files import read_json, write_json, write_text
-from avignon.core.records import Frame, Series, plain
-from avignon.core.workspace import Workspace
-from avignon.recipe.schema import Recipe
+from avignon.core.files import read_json, write_json
+from avignon.core.records import Frame
+from avignon.exhibition import build
 from avignon.stages import exhibit
+from tests.support.exhibition import (
+    NASTY,
+    SEA,
+    STATEMENT,
+    TABLE,
+    Reader,
+    hang,
+    hang_all,
+    ledger,
+    recipe_of,
+    save,
+    series_of,
+    shown,
+)
 from tests.support.images import truncated_jpeg
-
-NASTY = "<script>alert(\"1\")</script> & 'son'"
-SEA, TABLE = "The Sea Painter", f"Table {NASTY}"
-BY = ("colour", "brushwork", "geometry", "combined")
-STATEMENT = "2 of 3 training images are not known to be free to use."
-
-
-class Reader(HTMLParser):
-    """Collects a page's elements, and the text inside every element that has an id."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.texts: dict[str, str] = {}
-        self._open: list[tuple[str, str]] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Remember the element, and that it is open."""
-        fields = {name: value or "" for name, value in attrs}
-        self.elements.append((tag, fields))
-        if tag not in ("img", "meta", "br", "input"):
-            self._open.append((tag, fields.get("id", "")))
-
-    def handle_endtag(self, tag: str) -> None:
-        """Close it; a page that is not well nested fails here."""
-        opened = self._open.pop()
-        assert opened[0] == tag, f"<{opened[0]} id={opened[1]!r}> is closed by </{tag}>"
-
-    def handle_data(self, data: str) -> None:
-        """Give the text to every open element with an id."""
-        for _, name in self._open:
-            if name:
-                self.texts[name] = " ".join(f"{self.texts.get(name, '')}{data}".split(" "))
-
-    def text(self, name: str) -> str:
-        """The text of the element of this id, white space collapsed."""
-        return " ".join(self.texts[name].split())
-
-    def all(self, tag: str) -> list[dict[str, str]]:
-        """The attributes of every element of this kind."""
-        return [fields for each, fields in self.elements if each == tag]
-
-
-def recipe_of(**changes: Any) -> Recipe:
-    """Two artists, two scenes, three stops."""
-    fields = {
-        "name": "small",
-        "artists": [
-            {"name": SEA, "works": 2, "trigger": "sea style"},
-            {"name": TABLE, "works": 3, "trigger": "table style", "rights": "acknowledge-restricted"},
-        ],
-        "base": {"model": "embedded", "resolution": 64},
-        "generate": {"scenes": [{"prompt": f"a boat {NASTY}"}, {"prompt": "a jug"}], "stops": 3},
-        "exhibit": {"title": f"Sea & table {NASTY}", "introduction": "One.\n\nTwo <b>."},
-    }
-    return Recipe.model_validate({**fields, **changes})
-
-
-def row(number: int, artist: str, **fields: str) -> dict[str, str]:
-    """A line of the ledger: a kept, open work unless told otherwise."""
-    usual = {
-        "object_id": str(number),
-        "title": f"Work {number}",
-        "artist": artist,
-        "year": "1873-1876",
-        "width": "80",
-        "height": "60",
-        "sha256": "ab" * 32,
-        "rights": "open",
-        "evidence": f"openaccess=1; case {number}",
-        "decision": "kept",
-        "file": f"works/a/{number}.jpg",
-        "capped": "false",
-    }
-    empty = dict.fromkeys(("museum", "accession", "image_url", "reason", "medium", "credit", "page"), "")
-    return empty | usual | fields
-
-
-def ledger(recipe: Recipe) -> list[dict[str, str]]:
-    """Five works that hang, under all rights, and four that do not."""
-    sea, table = (artist.name for artist in recipe.artists[:2])
-    nothing = {"decision": "rejected", "file": ""}
-    return [
-        row(
-            1,
-            sea,
-            by_hand="false",
-            accession="1943.13.1",
-            page="https://museum.test/1?a=1&b=2",
-            medium="oil",
-            credit="Gift of W. L.",
-        ),
-        row(2, sea, title=f"Title {NASTY}", page="javascript:alert(1)"),
-        row(3, sea, **nothing, reason=f"not the artist's own: {NASTY}"),
-        row(4, sea, decision="rejected", reason="truncated or damaged", file="works/a/broken.jpg"),
-        row(5, table, accession="T.5", rights="restricted", capped="true"),
-        row(6, table, accession="T.6", rights="unknown", evidence=""),
-        row(
-            7,
-            table,
-            accession="T.7",
-            reason="kept by the curator: the best of them",
-            by_hand="true",
-            museum="artic",
-            title="<i>Work</i> _7_ &amp; more",
-        ),
-        row(8, table, **nothing, rights="restricted", reason="rights are restricted: openaccess=0"),
-        row(9, table, decision="rejected", reason="blurred: sharpness 8.1, at least 12 is needed"),
-    ]
-
-
-def card(recipe: Recipe, name: str) -> dict[str, Any]:
-    """What training writes beside an adapter."""
-    own = [artist for artist in recipe.artists if name in (artist.slug, "joint")]
-    closed = [artist.name for artist in own if artist.rights != "open-only"]
-    return {
-        "name": name,
-        "artists": [artist.name for artist in own],
-        "triggers": [artist.trigger for artist in own],
-        "base": {"model": "embedded", "revision": "", "fingerprint": "f0" * 32, "resolution": 64},
-        "trainable": {"parameters": 589, "unet_parameters": 100_000, "share": 0.00589, "ranks": {"attention": 16}},
-        "dataset": {"images": 7, "works": 3, "hash": "da7a" * 16},
-        "rights": {
-            "open": 1,
-            "restricted": 1,
-            "unknown": 1,
-            "acknowledged": closed,
-            "statement": STATEMENT if closed else "All are open.",
-        },
-        "recipe": recipe.model_dump(mode="json"),
-        "environment": {"avignon": "0.1.0", "torch": "2.12.1", "device": "cpu", "precision": "fp32"},
-        "metrics": {"steps": 1200, "final_loss": 0.0871, "seconds": 41.5, "identity": "1d" * 32},
-    }
-
-
-def series_of(recipe: Recipe) -> Series:
-    """The grid that `generate` would write, seeds and all."""
-    names = recipe.adapter_names
-    mixes = list(recipe.generate.weights) or [
-        {name: 1.0 if stop == place else 0.25 * (stop == 1) for place, name in zip((0, 2), names, strict=False)}
-        for stop in range(3)
-    ]
-    stops = {"base": {}, **{f"stop-{i}": mix for i, mix in enumerate(mixes, start=1)}}
-    frames = tuple(
-        (f"scene-{number}/{stop}.png", frame(recipe, number, scene.prompt, stop, mix))
-        for number, scene in enumerate(recipe.generate.scenes, start=1)
-        for stop, mix in stops.items()
-    )
-    return Series(recipe.name, ("scene-1", "scene-2"), tuple(stops)[1:], frames)
-
-
-def frame(recipe: Recipe, number: int, prompt: str, stop: str, mix: dict[str, float]) -> Frame:
-    """One picture's description."""
-    return Frame(
-        scene=f"scene-{number}",
-        stop=stop,
-        prompt=prompt,
-        negative_prompt="watermark",
-        seed=4000 + number,
-        num_inference_steps=30,
-        guidance_scale=7.5,
-        scheduler="dpm++",
-        width=recipe.base.resolution,
-        height=recipe.base.resolution,
-        weights=mix,
-        base="f0" * 32,
-        adapters={name: f"{name}-sha256-of-the-weights" for name in mix},
-        precision="bf16",
-    )
-
-
-def report_of(recipe: Recipe, series: Series) -> dict[str, Any]:
-    """What `evaluate` would have measured."""
-    frames = [
-        {
-            "file": file,
-            "scene": frame.scene,
-            "stop": frame.stop,
-            "weights": frame.weights,
-            "change_from_base": 12.34,
-            "scene_kept": 0.75,
-            "distance": {artist.slug: dict(zip(BY, (3.21, 2.5, 1.75, 2.6), strict=True)) for artist in recipe.artists},
-            "nearest": {"file": f"dataset/{recipe.artists[0].slug}/none.png", "score": 0.31, "is_copy": False},
-        }
-        for file, frame in series.frames
-    ]
-    course = {
-        "way": {
-            **dict.fromkeys(BY, [0.25, 0.5, 0.45][: len(series.stops)]),
-            "colour": [-2.0, 0.5, 3.0][: len(series.stops)],
-        },
-        "monotone": dict.fromkeys(BY, False),
-        "spread": dict.fromkeys(BY, 1.5),
-    }
-    scenes = [{"scene": scene, "neighbour_change": [5.0, 7.5], **course} for scene in series.scenes]
-    return {
-        "schema": 4,
-        "ends": [recipe.artists[0].slug, recipe.artists[-1].slug],
-        "copy_threshold": 0.5,
-        "whole": {**course, "monotone_scenes": 0.5, "monotone_rows": 0.5, "seeds": {}},
-        "frames": frames,
-        "extras": [],
-        "scenes": scenes,
-        "notes": [f"A note {NASTY}"],
-    }
-
-
-def hang(recipe: Recipe, root: Path) -> Workspace:
-    """The folder of a finished run, up to the exhibition."""
-    space, series, rows = Workspace(root), series_of(recipe), ledger(recipe)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(space.ledger, text.getvalue())
-    for each in rows:
-        if each["file"]:
-            save(space.root / each["file"], (80, 60))
-    truncated_jpeg(space.root / "works/a", name="broken.jpg")
-    for artist in recipe.artists:
-        own = [each for each in rows if each["artist"] == artist.name and each["decision"] == "kept"]
-        write_text(space.metadata(artist.slug), "".join(map(example, own)))
-    for name in recipe.adapter_names:
-        write_json(space.adapter(name) / "card.json", card(recipe, name))
-    for file, frame in series.frames:
-        save(space.series / file, (frame.width, frame.height))
-    write_json(space.series_index, plain(series))
-    write_json(space.report, report_of(recipe, series))
-    return space
-
-
-def save(path: Path, size: tuple[int, int]) -> None:
-    """A picture."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.linear_gradient("L").resize(size).convert("RGB").save(path)
-
-
-def example(work: dict[str, str]) -> str:
-    """A work's line in `metadata.jsonl`."""
-    captions = [f"caption of {work['object_id']}", NASTY]
-    return (
-        json.dumps(
-            {
-                "file_name": f"{work['object_id']}.png",
-                "object_id": work["object_id"],
-                "captions": captions,
-                "box": [10, 0, 70, 60],
-            }
-        )
-        + "\n"
-    )
-
-
-def shown(recipe: Recipe, root: Path) -> Reader:
-    """The page of a run."""
-    space = hang(recipe, root)
-    exhibit.run(recipe, space, Reporter("exhibit", lambda event: None))
-    return Reader(space.page.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -335,7 +83,7 @@ def test_the_script_is_the_one_the_policy_names(tmp_path: Path) -> None:
     exhibit.run(recipe_of(), space, Reporter("exhibit", lambda event: None))
     html = space.page.read_text(encoding="utf-8")
     script = html.partition("<script>")[2].partition("</script>")[0]
-    assert pages._script_fingerprint(script) in html
+    assert pages.script_fingerprint(script) in html
 
 
 def test_every_kept_work_has_a_wall_label(page: Reader) -> None:
@@ -396,8 +144,8 @@ def test_what_is_not_open_is_shown_small(tmp_path: Path) -> None:
         for f in Reader(space.page.read_text()).all("img")
         if "alt" in f and f["alt"].startswith("Work")
     }
-    assert widths["Work 1"] == exhibit.WALL_EDGE
-    assert widths["Work 5"] == exhibit.STUDY_EDGE
+    assert widths["Work 1"] == build.WALL_EDGE
+    assert widths["Work 5"] == build.STUDY_EDGE
 
 
 def test_every_rejected_work_has_its_reason(page: Reader) -> None:
@@ -489,7 +237,7 @@ def test_pictures_keep_their_size(size: int, tmp_path: Path) -> None:
     large = [f for f in reader.all("img") if f.get("class") == "large"]
     assert {(f["width"], f["height"]) for f in large} == {(str(size), str(size))}
     assert max(int(f["width"]) for f in reader.all("img") if "width" in f and f not in large) <= max(
-        exhibit.GRID_EDGE, 80
+        build.GRID_EDGE, 80
     )
 
 
@@ -502,23 +250,10 @@ def test_a_kept_work_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     assert not space.page.exists()
 
 
-def test_variety_from_seed_to_seed(tmp_path: Path, page: Reader) -> None:
+def test_seed_differences(tmp_path: Path, page: Reader) -> None:
     """With extras a table says how various pictures are, beside the base; extras that may copy are linked, not hung."""
     recipe = recipe_of()
-    space, series = hang(recipe, tmp_path), series_of(recipe)
-    extras = tuple((f"scene-1/base-seed-{seed}.png", replace(series.frames[0][1], seed=seed)) for seed in (5001, 6001))
-    write_json(space.series_index, plain(replace(series, extras=extras)))
-    report = read_json(space.report)
-    apart = {"combined": 1.25, "composition": 0.5, "pixels": 40.0}
-    full = {"apart": apart, "of_base": dict.fromkeys(apart, 1.0)}
-    poor = {"apart": apart, "of_base": {"combined": None, "composition": 0.42, "pixels": 0.8}}
-    report["whole"]["monotone_rows"] = 1 / 3
-    report["whole"]["seeds"] = {"base": full, "stop-1": poor, "stop-3": full}
-    report["extras"] = [
-        {"file": file, "nearest": {"file": "", "score": 9.0, "is_copy": seed == 5001}}
-        for (file, _), seed in zip(extras, (5001, 6001), strict=True)
-    ]
-    write_json(space.report, report)
+    space = hang_all(recipe, tmp_path)
     exhibit.run(recipe, space, Reporter("exhibit", lambda event: None))
     hung = Reader(space.page.read_text(encoding="utf-8"))
     room = hung.text("dialogue")
@@ -538,3 +273,31 @@ def test_progress_ends_where_it_said(tmp_path: Path) -> None:
     exhibit.run(recipe_of(), hang(recipe_of(), tmp_path), Reporter("exhibit", events.append))
     steps = [(event.done, event.total) for event in events if isinstance(event, StageProgress)]
     assert steps == [(n, 17) for n in range(1, 18)]
+
+
+def test_copies_are_marked(tmp_path: Path) -> None:
+    """A picture that the report flags is marked in the grid, named below it, and shown beside the training image."""
+    recipe = recipe_of()
+    space = hang_all(recipe, tmp_path)
+    exhibit.run(recipe, space, Reporter("exhibit", lambda event: None))
+    reader = Reader(space.page.read_text(encoding="utf-8"))
+    assert "a copy?" in reader.text("cell-picture-1-1")
+    assert "1 picture may copy a training image: scene 1, stop 1." in reader.text("dialogue")
+    assert "This may be a copy." in reader.text("picture-1-1")
+    assert "Score 0.70; from 0.50 on a picture is flagged." in reader.text("picture-1-1")
+    assert "No copy was found." in reader.text("picture-1-2")
+    assert "Copy check" not in reader.text("picture-2-1"), "its image is not of this run"
+
+
+def test_a_report_of_another_schema_is_refused(tmp_path: Path) -> None:
+    """Neither an older report nor a damaged one becomes a page: one line says which file, and what to do."""
+    space = hang(recipe_of(), tmp_path)
+    fields = read_json(space.report)
+    for changes, said in (
+        ({"schema": 4}, "has schema 4, needed is 5; delete it and run again"),
+        ({"frames": [{}]}, "damaged; delete it"),
+        ({"overall": None}, "damaged; delete it"),
+    ):
+        write_json(space.report, {**fields, **changes})
+        with pytest.raises(WorkspaceError, match=rf"report\.json: {said}"):
+            exhibit.run(recipe_of(), space, Reporter("exhibit", lambda event: None))

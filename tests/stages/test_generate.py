@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from avignon.adapters import lora as adapters
 from avignon.adapters.formats import diffusers as lora_files
+from avignon.adapters.formats import diffusers as lora_format
 from avignon.core import distributed, imaging, png
 from avignon.core.errors import AdapterError, WorkspaceError
 from avignon.core.events import Event, Reporter, StageProgress
@@ -159,7 +159,7 @@ def test_pictures_carry_their_frame(make: Maker) -> None:
         assert lines[:2] == [frame.prompt, "Negative prompt: red"]
         assert f"Steps: 2, Sampler: DDIM, CFG scale: 7.5, Seed: {frame.seed}, Size: 64x64" in lines[2]
         on = [name for name, weight in frame.weights.items() if weight]
-        weights = {name: make.space.adapter(name) / adapters.WEIGHTS_FILE for name in on}
+        weights = {name: make.space.adapter(name) / lora_format.WEIGHTS_FILE for name in on}
         known = {f"lora:{name}": lora_files.content_hash(path)[:12] for name, path in weights.items()}
         assert readers.civitai(texts["parameters"]).values["hashes"] == known
         assert all(sha256_of(path)[:10] in lines[2] for path in weights.values())
@@ -388,7 +388,7 @@ def test_damaged_adapter_is_named(tmp_path: Path, tiny_sd: Path) -> None:
     """An adapter damaged after its training stops the stage by name, and the whole run mends it."""
     recipe = small_recipe(tmp_path, tiny_sd, train={"steps": 1})
     space, _ = carried(recipe, tmp_path / "runs", "train")
-    path = space.adapter(HOMER) / adapters.WEIGHTS_FILE
+    path = space.adapter(HOMER) / lora_format.WEIGHTS_FILE
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(AdapterError, match=f"{HOMER}.*damaged"):
         generate.run(recipe, space, Reporter("generate", lambda _: None))

@@ -2,7 +2,6 @@
 
 import errno
 import itertools
-import json
 import math
 import os
 import signal
@@ -14,70 +13,45 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
 from diffusers import DDPMScheduler
 
 from avignon import __version__
-from avignon.adapters import lora as adapters
+from avignon.adapters import files, inject
+from avignon.adapters.formats import diffusers as lora_format
 from avignon.core.errors import AvignonError, RecipeError, WorkspaceError
-from avignon.core.events import Event, Reporter, StageProgress
+from avignon.core.events import Event, StageProgress
 from avignon.core.files import sha256_of
 from avignon.core.workspace import Workspace
-from avignon.models.stable_diffusion import model as diffusion
+from avignon.models import loading
+from avignon.models.base import Conditioning
+from avignon.models.stable_diffusion.model import StableDiffusion
 from avignon.recipe.schema import Recipe, Train
-from avignon.stages import train
 from avignon.training import adapter_trainer as trainer
-from avignon.training import dataset as batches
+from avignon.training import dataset, memory
 from avignon.training import job as jobs
 from avignon.training import loop as lockstep
 from avignon.training.adapter_trainer import learning_rate
 from avignon.training.checkpoints import Checkpoints
-from avignon.training.job import RuntimeConfig
-from avignon.training.objective import denoising_losses, min_snr_weights
+from avignon.training.objective import denoising_losses
 from avignon.training.optimizer import LOSS, SCALE, Fault, FlatParameters, OptimizerStep, new_optimizer
+from avignon.training.setup import RuntimeConfig
+from tests.support.bases import TARGETS, load_base, uniform, with_denoiser
 from tests.support.runs import carried, small_recipe
 from tests.support.tiny_sd import make_tiny_sd
-
-HOMER, PICASSO = "winslow-homer", "pablo-picasso"
-SILENT = Reporter("train", lambda _: None)
-
-
-class Stop(Exception):  # noqa: N818 - it stops a training, nothing is wrong
-    """Raised from a listener: the process dies between two steps."""
-
-
-def run(recipe: Recipe, space: Workspace, listener: Callable[[Event], None] = lambda _: None) -> None:
-    """The stage alone."""
-    train.run(recipe, space, Reporter("train", listener))
-
-
-def prepared(folder: Path, base: Path, **settings: Any) -> tuple[Recipe, Workspace]:
-    """A recipe with these values in `train`, and its run up to the prepared images."""
-    recipe = small_recipe(folder, base, train=settings)
-    return recipe, carried(recipe, folder / "runs")[0]
-
-
-def weights(space: Workspace, name: str = HOMER) -> dict[str, torch.Tensor]:
-    """A trained adapter's tensors."""
-    return safetensors.torch.load((space.adapter(name) / adapters.WEIGHTS_FILE).read_bytes())
-
-
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    """Whether two adapters are bit for bit equal."""
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-
-
-def metrics(space: Workspace, name: str = HOMER) -> list[dict[str, Any]]:
-    """The lines of an adapter's log."""
-    text = (space.adapter(name) / "metrics.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
-
-
-def card(space: Workspace, name: str = HOMER) -> dict[str, Any]:
-    """An adapter's card."""
-    fields: dict[str, Any] = json.loads((space.adapter(name) / "card.json").read_text(encoding="utf-8"))
-    return fields
+from tests.support.trainings import (
+    HOMER,
+    PICASSO,
+    SILENT,
+    OutOfMemory,
+    card,
+    metrics,
+    prepared,
+    run,
+    same,
+    stopped,
+    weights,
+)
 
 
 @pytest.fixture(scope="module")
@@ -92,23 +66,22 @@ def test_learning_works(tmp_path: Path, tiny_sd: Path) -> None:
     """One image learned by heart: on the very same draws the loss ends well below where it began."""
     settings = Train(steps=60, batch=4, precision="fp32", learning_rate=2e-2, lr_schedule="constant", caption_dropout=0)
     recipe, space = prepared(tmp_path, tiny_sd, **settings.model_dump(exclude={"ranks"}))
-    base = diffusion.load(recipe, torch.float32, SILENT)
+    base = load_base(recipe, torch.float32, SILENT)
     row = space.read_metadata(HOMER)[0]
     example = (space.metadata(HOMER).with_name(row["file_name"]), row)
-    data = batches.encode(base, [example], settings, torch.device("cpu"), SILENT)
-    unet, schedule = base.pipeline.unet, DDPMScheduler.from_config(base.pipeline.scheduler.config)
-    factors = FlatParameters(adapters.add(unet, HOMER, settings.ranks, 0, seed=1), torch.float32)
+    data = dataset.encode(base, [example], settings, torch.device("cpu"), SILENT)
+    factors = FlatParameters(inject.add(base.denoiser, TARGETS, HOMER, settings.ranks, 0, seed=1), torch.float32)
     updates = OptimizerStep(factors, settings, scaled=False)
-    fixed = [batches.sample_batch(data, settings, 1000, seed=99, step=step) for step in range(4)]
+    fixed = [dataset.sample_batch(data, settings, uniform(1000), seed=99, step=step) for step in range(4)]
 
     def loss() -> float:
         with torch.no_grad():
-            return sum(float(denoising_losses(unet, schedule, drawn).mean()) for drawn in fixed) / len(fixed)
+            return sum(float(denoising_losses(base, drawn).mean()) for drawn in fixed) / len(fixed)
 
     before = loss()
     for step in range(settings.steps):
-        drawn = batches.sample_batch(data, settings, 1000, 1, step)
-        error = denoising_losses(unet, schedule, drawn).mean()
+        drawn = dataset.sample_batch(data, settings, uniform(1000), 1, step)
+        error = denoising_losses(base, drawn).mean()
         error.backward()  # type: ignore[no-untyped-call]
         updates.apply(step, error.detach(), settings.learning_rate)
     assert loss() < 0.9 * before
@@ -129,18 +102,22 @@ class Perfect:
         self.answer = answer
         self.shown: list[torch.Tensor] = []
 
-    def __call__(self, noisy: torch.Tensor, times: torch.Tensor, text: torch.Tensor) -> Any:
+    def __call__(
+        self, noisy: torch.Tensor, times: torch.Tensor, text: torch.Tensor, *, return_dict: bool
+    ) -> tuple[torch.Tensor]:
         """Predict."""
         self.shown.append(noisy)
-        return type("Output", (), {"sample": self.answer})
+        return (self.answer,)
 
 
-def some_draw() -> batches.Batch:
+def some_draw() -> dataset.Batch:
     """Latents, noise and times at random."""
     random = torch.Generator().manual_seed(1)
     latents, noise = torch.randn(3, 4, 8, 8, generator=random), torch.randn(3, 4, 8, 8, generator=random)
     times, text = torch.tensor([0, 400, 999]), torch.zeros(3, 77, 16)
-    return batches.Batch(torch.arange(3), torch.zeros(3), latents, noise, times, text, torch.ones(3))
+    return dataset.Batch(
+        torch.arange(3), torch.zeros(3), latents, noise, times, Conditioning({"text": text}), torch.ones(3)
+    )
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
@@ -152,7 +129,7 @@ def test_targets_are_the_formulas(kind: str) -> None:
     alphas = torch.cumprod(1 - betas, 0)[drawn.timesteps]
     for other in ("epsilon", "v_prediction", "sample"):
         unet = Perfect(target(other, drawn.latents, drawn.noise, alphas))
-        loss = float(denoising_losses(unet, schedule, drawn).mean())
+        loss = float(denoising_losses(with_denoiser(unet, schedule), drawn).mean())
         assert (loss < 1e-9) == (other == kind)
     root, rest = alphas.sqrt().view(-1, 1, 1, 1), (1 - alphas).sqrt().view(-1, 1, 1, 1)
     assert torch.allclose(unet.shown[0], root * drawn.latents + rest * drawn.noise, atol=1e-5)
@@ -161,8 +138,8 @@ def test_targets_are_the_formulas(kind: str) -> None:
 def test_unknown_target_is_refused() -> None:
     """A prediction type that is not understood stops the training instead of guessing."""
     schedule = DDPMScheduler(prediction_type="flow_prediction")
-    with pytest.raises(AvignonError, match="predicts 'flow_prediction'; epsilon, v_prediction and sample"):
-        denoising_losses(Perfect(torch.zeros(3, 4, 8, 8)), schedule, some_draw())
+    with pytest.raises(AvignonError, match="predicts 'flow_prediction'; epsilon, v_prediction, sample are"):
+        denoising_losses(with_denoiser(Perfect(torch.zeros(3, 4, 8, 8)), schedule), some_draw())
 
 
 @pytest.mark.slow
@@ -174,31 +151,31 @@ def test_other_bases_train(tmp_path: Path, kind: str) -> None:
     assert all(math.isfinite(line["loss"]) for line in metrics(space))
 
 
-def some_data(images: int = 5, views: int = 2, captions: int = 3) -> batches.LatentDataset:
+def some_data(images: int = 5, views: int = 2, captions: int = 3) -> dataset.LatentDataset:
     """Data in which every image, view and caption can be told from its numbers."""
     number = torch.arange(images * views, dtype=torch.float32).view(images, views, 1, 1, 1)
-    text = 1 + torch.arange(images * captions, dtype=torch.float32).view(images, captions, 1, 1)
+    text = 1 + torch.arange(images * captions, dtype=torch.float32).view(-1, 1, 1).expand(-1, 77, 2)
+    told = Conditioning({"text": torch.cat([text, torch.zeros(1, 77, 2)])})
     mean = number.expand(images, views, 4, 8, 8)
     files = tuple(f"{i}.png" for i in range(images))
     words = tuple(tuple(f"{i}, {k}" for k in range(captions)) for i in range(images))
-    return batches.LatentDataset(
-        mean, torch.zeros_like(mean), text.expand(images, captions, 77, 2), torch.zeros(77, 2), files, words
-    )
+    return dataset.LatentDataset(mean, torch.zeros_like(mean), told, files, words)
 
 
 def test_draws_follow_from_seed_and_step() -> None:
     """A step's draw is the same whatever was drawn before and whatever the global seed; another seed or step is not."""
     settings, data = Train(batch=4), some_data()
-    first = batches.sample_batch(data, settings, 1000, seed=3, step=17)
+    first = dataset.sample_batch(data, settings, uniform(1000), seed=3, step=17)
     torch.manual_seed(123)
     torch.rand(5)
     for step in (0, 40):
-        batches.sample_batch(data, settings, 1000, seed=3, step=step)
-    again = batches.sample_batch(data, settings, 1000, seed=3, step=17)
-    for name in ("index", "caption", "latents", "noise", "timesteps", "text"):
+        dataset.sample_batch(data, settings, uniform(1000), seed=3, step=step)
+    again = dataset.sample_batch(data, settings, uniform(1000), seed=3, step=17)
+    for name in ("index", "caption", "latents", "noise", "timesteps"):
         assert torch.equal(getattr(first, name), getattr(again, name))
-    assert not torch.equal(first.noise, batches.sample_batch(data, settings, 1000, seed=4, step=17).noise)
-    assert not torch.equal(first.noise, batches.sample_batch(data, settings, 1000, seed=3, step=18).noise)
+    assert torch.equal(first.told.tensors["text"], again.told.tensors["text"])
+    assert not torch.equal(first.noise, dataset.sample_batch(data, settings, uniform(1000), seed=4, step=17).noise)
+    assert not torch.equal(first.noise, dataset.sample_batch(data, settings, uniform(1000), seed=3, step=18).noise)
 
 
 def test_draws_pair_images_with_their_own_texts() -> None:
@@ -206,8 +183,8 @@ def test_draws_pair_images_with_their_own_texts() -> None:
     settings, data = Train(batch=4, caption_dropout=0.2), some_data()
     views, captions = set(), set()
     for step in range(60):
-        drawn = batches.sample_batch(data, settings, 1000, seed=0, step=step)
-        for image, latent, text in zip(drawn.index.tolist(), drawn.latents, drawn.text, strict=True):
+        drawn = dataset.sample_batch(data, settings, uniform(1000), seed=0, step=step)
+        for image, latent, text in zip(drawn.index.tolist(), drawn.latents, drawn.told.tensors["text"], strict=True):
             shown, said = int(latent[0, 0, 0]), int(text[0, 0]) - 1
             assert shown // 2 == image
             assert said == -1 or said // 3 == image
@@ -221,7 +198,9 @@ def test_draws_pair_images_with_their_own_texts() -> None:
 def test_every_image_once_per_epoch(batch: int) -> None:
     """Whatever the batch, each image comes once before any comes again, and each epoch has an order of its own."""
     settings, data = Train(batch=batch), some_data()
-    steps = (batches.sample_batch(data, settings, 1000, seed=0, step=step).index.tolist() for step in range(15))
+    steps = (
+        dataset.sample_batch(data, settings, uniform(1000), seed=0, step=step).index.tolist() for step in range(15)
+    )
     order = list(itertools.chain.from_iterable(steps))
     epochs = [tuple(order[i : i + 5]) for i in range(0, len(order) - 4, 5)]
     assert all(sorted(epoch) == [0, 1, 2, 3, 4] for epoch in epochs)
@@ -233,8 +212,8 @@ def test_share_of_dropped_captions() -> None:
     data = some_data()
     for share in (0.0, 0.3):
         settings = Train(batch=16, caption_dropout=share)
-        draws = [batches.sample_batch(data, settings, 1000, seed=0, step=step) for step in range(100)]
-        dropped = sum(int((drawn.text[:, 0, 0] == 0).sum()) for drawn in draws) / 1600
+        draws = [dataset.sample_batch(data, settings, uniform(1000), seed=0, step=step) for step in range(100)]
+        dropped = sum(int((drawn.told.tensors["text"][:, 0, 0] == 0).sum()) for drawn in draws) / 1600
         assert dropped == pytest.approx(share, abs=0.04)
         assert bool(dropped) is bool(share)
 
@@ -242,7 +221,9 @@ def test_share_of_dropped_captions() -> None:
 def test_timesteps_cover_the_schedule() -> None:
     """Timesteps are spread evenly over the whole noise schedule."""
     settings, data = Train(batch=16), some_data()
-    times = torch.cat([batches.sample_batch(data, settings, 1000, seed=0, step=step).timesteps for step in range(100)])
+    times = torch.cat(
+        [dataset.sample_batch(data, settings, uniform(1000), seed=0, step=step).timesteps for step in range(100)]
+    )
     assert 0 <= times.min() < 10
     assert 990 <= times.max() < 1000
     assert Counter((times // 250).tolist()).most_common()[-1][1] > 320
@@ -275,17 +256,6 @@ def test_small_cards_learn_the_same(tmp_path: Path, tiny_sd: Path, settings: dic
     start, end = results
     assert max(float((start[key] - end[key]).abs().max()) for key in start) < 1e-5
     assert max(float(start[key].abs().max()) for key in start if "lora_B" in key) > 1e-4, "B began at 0: it has moved"
-
-
-def stopped(recipe: Recipe, space: Workspace, after: int, name: str = HOMER) -> None:
-    """Train, and die after so many steps of one adapter."""
-
-    def listen(event: Event) -> None:
-        if isinstance(event, StageProgress) and f"{name}: loss" in event.text and event.done == after:
-            raise Stop
-
-    with pytest.raises(Stop):
-        run(recipe, space, listen)
 
 
 @pytest.mark.parametrize("after", [3, *(pytest.param(after, marks=pytest.mark.slow) for after in (1, 4))])
@@ -501,7 +471,7 @@ def test_finished_adapter_is_not_trained_again(tmp_path: Path, tiny_sd: Path) ->
     run(recipe, space, listen)
     assert steps == []
     good = weights(space, PICASSO)
-    path = space.adapter(PICASSO) / adapters.WEIGHTS_FILE
+    path = space.adapter(PICASSO) / lora_format.WEIGHTS_FILE
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     run(recipe, space, listen)
     assert set(steps) == {PICASSO}
@@ -561,7 +531,7 @@ def test_no_number_never_reaches_the_weights(
     stopped(sound, other, 3)
     expected = torch.load(other.adapter(HOMER) / "checkpoints" / "step-0000002.pt")
     assert torch.equal(kept["updates"]["master"], expected["updates"]["master"])
-    assert not (space.adapter(HOMER) / adapters.WEIGHTS_FILE).exists()
+    assert not (space.adapter(HOMER) / lora_format.WEIGHTS_FILE).exists()
     assert [line["step"] for line in metrics(space)] == [1, 2]
 
 
@@ -669,17 +639,17 @@ def test_precision_may_change_within_a_process(tmp_path: Path, tiny_sd: Path) ->
 def test_base_stays_frozen(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Training leaves every weight of the base as it was, bit for bit, in memory and on disk."""
     recipe, space = prepared(tmp_path, tiny_sd)
-    loaded: list[diffusion.Base] = []
-    load = diffusion.load
+    loaded: list[Any] = []
+    load = loading.load
 
-    def remembered(*arguments: Any) -> diffusion.Base:
+    def remembered(*arguments: Any) -> Any:
         loaded.append(load(*arguments))
         return loaded[-1]
 
     files = {path: sha256_of(path) for path in tiny_sd.rglob("*") if path.is_file()}
-    monkeypatch.setattr(diffusion, "load", remembered)
+    monkeypatch.setattr(loading, "load", remembered)
     run(recipe, space)
-    fresh = load(recipe, torch.float32, SILENT).pipeline
+    fresh = load_base(recipe, torch.float32, SILENT).pipeline
     for base in loaded:
         for part in ("unet", "vae", "text_encoder"):
             after = {name.replace(".base_layer", ""): tensor
@@ -706,7 +676,7 @@ def test_card_and_page_are_complete(whole: tuple[Recipe, Workspace]) -> None:
     assert {"avignon", "torch", "diffusers", "peft", "python", "device", "precision"} <= set(fields["environment"])
     assert fields["metrics"]["steps"] == 4
     assert fields["metrics"]["final_loss"] == pytest.approx(sum(line["loss"] for line in metrics(space)) / 4)
-    assert fields["metrics"]["weights"] == sha256_of(space.adapter(HOMER) / adapters.WEIGHTS_FILE)
+    assert fields["metrics"]["weights"] == sha256_of(space.adapter(HOMER) / lora_format.WEIGHTS_FILE)
     page = (space.adapter(HOMER) / "README.md").read_text(encoding="utf-8")
     for part in (
         "Winslow Homer",
@@ -745,9 +715,9 @@ def test_tensorboard_has_every_step_once(tmp_path: Path, tiny_sd: Path) -> None:
 
     recipe, space = prepared(tmp_path, tiny_sd, mode="joint")
     stopped(recipe, space, 3, "joint")
-    for changed, files in ((recipe, 2), (recipe.model_copy(update={"seed": 8}), 1)):
+    for changed, count in ((recipe, 2), (recipe.model_copy(update={"seed": 8}), 1)):
         run(changed, space)
-        assert len(list((space.adapter("joint") / "tensorboard").iterdir())) == files
+        assert len(list((space.adapter("joint") / "tensorboard").iterdir())) == count
         events = EventAccumulator(str(space.adapter("joint") / "tensorboard")).Reload()
         for name in ("loss", "learning_rate"):
             assert [event.step for event in events.Scalars(name)] == [1, 2, 3, 4]
@@ -775,7 +745,9 @@ def test_min_snr_weights_are_the_papers(kind: str) -> None:
     snr = alphas / (1 - alphas)
     # An error e of the clean sample is one of √SNR·e of the noise, and one of e / √(1−ᾱ) of v.
     as_target = {"epsilon": snr, "v_prediction": 1 / (1 - alphas), "sample": torch.ones(5)}[kind]
-    assert torch.allclose(min_snr_weights(schedule, times, 5.0) * as_target, snr.clamp(max=5.0), rtol=1e-4)
+    assert torch.allclose(
+        with_denoiser(None, schedule).loss_weights(times, 5.0) * as_target, snr.clamp(max=5.0), rtol=1e-4
+    )
 
 
 def test_zero_terminal_snr_is_the_schedulers(tmp_path: Path) -> None:
@@ -788,20 +760,21 @@ def test_zero_terminal_snr_is_the_schedulers(tmp_path: Path) -> None:
         rescale_betas_zero_snr=True,
     )
     drawn, unet = some_draw(), Perfect(torch.zeros(3, 4, 8, 8))
-    losses = denoising_losses(unet, schedule, drawn)
+    losses = denoising_losses(with_denoiser(unet, schedule), drawn)
     assert torch.allclose(unet.shown[0][2], drawn.noise[2], atol=1e-3), "timestep 999 is noise alone"
     assert torch.allclose(losses[2], drawn.latents[2].square().mean(), rtol=1e-2), "and v is −x there"
     for kind in ("epsilon", "v_prediction", "sample"):
         schedule.register_to_config(prediction_type=kind)
-        assert bool(min_snr_weights(schedule, drawn.timesteps, 5.0).isfinite().all())
+        assert bool(with_denoiser(None, schedule).loss_weights(drawn.timesteps, 5.0).isfinite().all())
 
 
 def test_noise_offset_is_shared_by_a_channels_pixels() -> None:
     """The offset adds one number to each channel of the noise, of the deviation asked for; without it nothing."""
     data = some_data()
-    plain = [batches.sample_batch(data, Train(batch=16), 1000, seed=0, step=step) for step in range(40)]
+    plain = [dataset.sample_batch(data, Train(batch=16), uniform(1000), seed=0, step=step) for step in range(40)]
     offset = [
-        batches.sample_batch(data, Train(batch=16, noise_offset=0.3), 1000, seed=0, step=step) for step in range(40)
+        dataset.sample_batch(data, Train(batch=16, noise_offset=0.3), uniform(1000), seed=0, step=step)
+        for step in range(40)
     ]
     added = torch.cat([b.noise - a.noise for a, b in zip(plain, offset, strict=True)])
     assert float(added.std((2, 3)).max()) < 1e-6
@@ -825,22 +798,22 @@ def test_averaged_weights_are_saved(tmp_path: Path, tiny_sd: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "OptimizerStep", Watched)
         run(recipe, space)
-    base = diffusion.load(recipe, torch.float32, SILENT)
-    begun = adapters.add(base.pipeline.unet, "joint", recipe.train.ranks, 0, batches.seed_of(recipe.seed, "joint"))
+    base = load_base(recipe, torch.float32, SILENT)
+    begun = inject.add(base.denoiser, TARGETS, "joint", recipe.train.ranks, 0, dataset.seed_of(recipe.seed, "joint"))
     average = FlatParameters(begun, torch.float32).master.detach().clone()
     for step, state in enumerate(states):
         average.lerp_(state, 1 - min(0.5, (1 + step) / (10 + step)))
-    fresh = diffusion.load(recipe, torch.float32, SILENT)
-    adapters.load(fresh, "joint", space.adapter("joint"))
+    fresh = load_base(recipe, torch.float32, SILENT)
+    files.load(fresh, "joint", space.adapter("joint"))
     loaded = FlatParameters(
-        [p for p in fresh.pipeline.unet.parameters() if p.requires_grad] or _factors_of(fresh), torch.float32
+        [p for p in fresh.denoiser.parameters() if p.requires_grad] or _factors_of(fresh), torch.float32
     )
     assert torch.allclose(loaded.master, average, atol=1e-7)
     assert not torch.allclose(loaded.master, states[-1], atol=1e-5)
 
 
-def _factors_of(base: diffusion.Base) -> list[torch.nn.Parameter]:
-    return [p for name, p in base.pipeline.unet.named_parameters() if ".lora_" in name]
+def _factors_of(base: StableDiffusion) -> list[torch.nn.Parameter]:
+    return [p for name, p in base.denoiser.named_parameters() if ".lora_" in name]
 
 
 def test_prodigy_learns(tmp_path: Path, tiny_sd: Path) -> None:
@@ -878,21 +851,21 @@ def test_held_out_works(tmp_path: Path, tiny_sd: Path) -> None:
     recipe, space = prepared(tmp_path, tiny_sd, validation_works=1, eval_every=2)
     seen: set[str] = set()
     with pytest.MonkeyPatch.context() as patch:
-        encode = batches.encode
+        encode = dataset.encode
 
-        def remembered(base: Any, examples: Any, *rest: Any) -> batches.LatentDataset:
+        def remembered(base: Any, examples: Any, *rest: Any) -> dataset.LatentDataset:
             seen.update(row["object_id"] for _, row in examples) if len(examples) > 1 else None
             return encode(base, examples, *rest)
 
         patch.setattr(jobs, "encode", remembered)
         run(recipe, space)
     assert len(seen) == 4, "two of three works of each artist"
-    watched = [line.get("held_out_loss") for line in metrics(space)]
+    watched = [line.get("validation_loss") for line in metrics(space)]
     assert [value is not None for value in watched] == [False, True, False, True]
-    assert card(space)["metrics"]["held_out_loss"] == watched[-1]
+    assert card(space)["metrics"]["validation_loss"] == watched[-1]
     again, other = prepared(tmp_path / "again", tiny_sd, validation_works=1)
     run(again, other)
-    assert card(other)["metrics"]["held_out_loss"] == watched[-1]
+    assert card(other)["metrics"]["validation_loss"] == watched[-1]
 
 
 def test_all_works_cannot_be_held_out(tmp_path: Path, tiny_sd: Path) -> None:
@@ -900,19 +873,6 @@ def test_all_works_cannot_be_held_out(tmp_path: Path, tiny_sd: Path) -> None:
     recipe, space = prepared(tmp_path, tiny_sd, validation_works=3)
     with pytest.raises(RecipeError, match=r"train.validation_works: 3 of winslow-homer's 3 works leave none"):
         run(recipe, space)
-
-
-class OutOfMemory:
-    """Passes of more than so many images at once, or without checkpointing, find no memory."""
-
-    def __init__(self, most: int, *, checkpointing: bool) -> None:
-        self.most, self.checkpointing = most, checkpointing
-
-    def __call__(self, unet: Any, schedule: Any, drawn: batches.Batch) -> torch.Tensor:
-        """The losses, or no memory."""
-        if len(drawn.index) > self.most or (self.checkpointing and not unet.is_gradient_checkpointing):
-            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried …")
-        return denoising_losses(unet, schedule, drawn)
 
 
 @pytest.mark.slow
@@ -940,13 +900,13 @@ def test_no_rung_left(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(lockstep, "denoising_losses", OutOfMemory(0, checkpointing=False))
     with pytest.raises(RuntimeError, match="not enough memory"):
         run(recipe, space)
-    assert not (space.adapter("joint") / adapters.WEIGHTS_FILE).exists()
+    assert not (space.adapter("joint") / lora_format.WEIGHTS_FILE).exists()
 
 
 @pytest.mark.parametrize(("free", "expected"), [(0, True), (100, True), (2000, False), (8000, False)])
 def test_spill_is_foreseen(free: int, expected: bool) -> None:
     """Less than 2 % of free memory is when a driver may turn to the system's."""
-    assert lockstep.will_spill(free, 10_000) is expected
+    assert memory.will_spill(free, 10_000) is expected
 
 
 def test_ranks_of_single_blocks(tmp_path: Path, tiny_sd: Path) -> None:
@@ -966,11 +926,11 @@ def test_ranks_of_single_blocks(tmp_path: Path, tiny_sd: Path) -> None:
 def test_machine_says_what_it_picked(tmp_path: Path, tiny_sd: Path) -> None:
     """The line names device, precision and attention, and which of them the program chose itself."""
     recipe = small_recipe(tmp_path, tiny_sd, train={"precision": "auto"})
-    runtime = RuntimeConfig.of(recipe, torch.device("cpu"))
+    runtime = RuntimeConfig.for_device(recipe, torch.device("cpu"))
     assert runtime.describe(1).startswith(f"cpu, {runtime.precision}, attention plain (chosen for this machine: ")
     assert "precision" in runtime.describe(1)
     fixed = small_recipe(tmp_path, tiny_sd, train={"precision": "fp32", "attention": "sdpa", "compile": "off"})
-    assert RuntimeConfig.of(fixed, torch.device("cpu")).describe(2) == "cpu, fp32, attention sdpa, 2 processes"
+    assert RuntimeConfig.for_device(fixed, torch.device("cpu")).describe(2) == "cpu, fp32, attention sdpa, 2 processes"
 
 
 @pytest.mark.slow

@@ -5,24 +5,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
-from diffusers import StableDiffusionPipeline
 
-from avignon.adapters import lora as adapters
+from avignon.adapters import files
+from avignon.adapters.formats import diffusers as lora_format
 from avignon.core.errors import AvignonError
+from tests.support.bases import TARGETS
 
 Tensors = dict[str, torch.Tensor]
 
 
 def refuses_spoiled(unet: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Tensors], None]) -> None:
     """Saving the UNet's adapter `new`, spoiled on the way to the file, is an error, and no file is left."""
-    write = StableDiffusionPipeline.save_lora_weights
+    write = safetensors.torch.save_file
 
-    def spoiled(into: Path, *, unet_lora_layers: Tensors, **others: Any) -> None:
-        spoil(unet_lora_layers)
-        write(into, unet_lora_layers=unet_lora_layers, **others)
+    def spoiled(tensors: Tensors, path: Path, metadata: dict[str, str]) -> None:
+        spoil(tensors)
+        write(tensors, path, metadata)
 
-    monkeypatch.setattr(StableDiffusionPipeline, "save_lora_weights", spoiled)
+    monkeypatch.setattr(safetensors.torch, "save_file", spoiled)
     with pytest.raises(AvignonError, match="did not come back"):
-        adapters.save(unet, "new", folder / adapters.WEIGHTS_FILE)
+        files.save(unet, TARGETS, "new", folder / lora_format.WEIGHTS_FILE)
     assert not any(folder.iterdir())

@@ -21,7 +21,7 @@ from avignon.training import validation as studies
 from avignon.training.dataset import Batch
 from avignon.training.objective import denoising_losses
 from avignon.training.optimizer import OptimizerStep
-from tests.stages.test_train import (
+from tests.support.trainings import (
     HOMER,
     PICASSO,
     OutOfMemory,
@@ -93,7 +93,7 @@ def test_in_one_pass_as_alone(tmp_path: Path, tiny_sd: Path, settings: dict[str,
         assert float(moved.norm()) > 1e-3
         # Passes of one image and of two round differently, and AdamW's first steps go by the signs of tiny gradients.
         assert float(apart.norm()) < (1e-3 if settings.get("micro_batch") else 1e-5) * float(moved.norm())
-        measured = [card(space, name)["metrics"].get("held_out_loss", 0.0) for space in ends.values()]
+        measured = [card(space, name)["metrics"].get("validation_loss", 0.0) for space in ends.values()]
         assert measured[0] == pytest.approx(measured[1], abs=1e-5)
         assert card(ends[True], name)["trainable"] == card(ends[False], name)["trainable"]
 
@@ -328,8 +328,8 @@ def test_no_number_of_one_is_not_the_others(
     recipe, space = prepared(tmp_path, tiny_sd, **COMPANY)
     calls = itertools.count()
 
-    def spoiled(unet: Any, schedule: Any, drawn: Batch) -> torch.Tensor:
-        found = denoising_losses(unet, schedule, drawn)
+    def spoiled(base: Any, drawn: Batch) -> torch.Tensor:
+        found = denoising_losses(base, drawn)
         return found * torch.tensor([1.0, math.nan]) if next(calls) == 4 else found  # two passes a step
 
     with monkeypatch.context() as patch:

@@ -9,21 +9,25 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from avignon.adapters import lora as adapters
+from avignon.adapters import files
 from avignon.core import imaging, png
 from avignon.core.errors import RecipeError
 from avignon.core.events import StageProgress
 from avignon.core.files import sha256_of
 from avignon.generation.sampler import ImageSampler
-from avignon.models.stable_diffusion import model as diffusion
+from avignon.generation.series import SeriesPlan
+from avignon.models.base import Conditioning, DiffusionBase
+from avignon.models.stable_diffusion.model import StableDiffusion
 from avignon.recipe.load import load_recipe
 from avignon.recipe.schema import Recipe, Train
-from avignon.training import dataset as batches
+from avignon.training import dataset, prior
 from avignon.training import loop as lockstep
 from avignon.training import validation as studies
 from avignon.training.objective import denoising_losses
-from tests.stages.test_train import HOMER, SILENT, card, metrics, prepared, run, same, weights
+from avignon.training.setup import RuntimeConfig
+from tests.support.bases import load_base, uniform
 from tests.support.runs import carried, small_recipe, write_recipe
+from tests.support.trainings import HOMER, SILENT, card, metrics, prepared, run, same, weights
 
 SAMPLES = "adapters/winslow-homer/samples"
 
@@ -34,58 +38,58 @@ SAMPLES = "adapters/winslow-homer/samples"
 def test_captions_lose_their_trigger() -> None:
     """What is left of a caption is prose again; of nothing but the trigger, a picture."""
     trigger = "in the style of homer"
-    assert studies.untriggered(f"Breezing Up, {trigger}", trigger) == "Breezing Up"
-    assert studies.untriggered(f"{trigger}: Gloucester, oil", trigger) == "Gloucester, oil"
-    assert studies.untriggered(f"a boat, {trigger}, oil", trigger) == "a boat, oil"
-    assert studies.untriggered(trigger, trigger) == "a picture"
+    assert prior.without_trigger(f"Breezing Up, {trigger}", trigger) == "Breezing Up"
+    assert prior.without_trigger(f"{trigger}: Gloucester, oil", trigger) == "Gloucester, oil"
+    assert prior.without_trigger(f"a boat, {trigger}, oil", trigger) == "a boat, oil"
+    assert prior.without_trigger(trigger, trigger) == "a picture"
 
 
-def some_data(images: int, offset: float) -> batches.LatentDataset:
+def some_data(images: int, offset: float) -> dataset.LatentDataset:
     """Images that are one number each, known exactly."""
     mean = (torch.arange(images) + offset).view(-1, 1, 1, 1, 1).expand(-1, 1, 4, 8, 8).clone()
-    text = torch.full((images, 1, 3, 2), offset)
+    told = Conditioning({"text": torch.full((images + 1, 3, 2), offset)})
     files = tuple(f"{offset:g}-{i}" for i in range(images))
-    return batches.LatentDataset(mean, torch.zeros_like(mean), text, torch.zeros(3, 2), files, (("c",),) * images)
+    return dataset.LatentDataset(mean, torch.zeros_like(mean), told, files, (("c",),) * images)
 
 
 def test_prior_samples_are_added_to_the_batch() -> None:
     """A step has as many of the base's pictures as of the works, after them, with the weight that was asked for."""
     settings = Train(batch=3, prior_images=5, prior_weight=0.25, caption_dropout=0.0)
-    works, prior = some_data(4, 0.0), some_data(5, 100.0)
-    drawn = batches.sample_batch_with_prior(works, prior, settings, 1000, seed=1, step=2)
-    alone = batches.sample_batch(works, settings, 1000, 1, 2)
+    works, others = some_data(4, 0.0), some_data(5, 100.0)
+    drawn = dataset.sample_batch_with_prior(works, others, settings, uniform(1000), seed=1, step=2)
+    alone = dataset.sample_batch(works, settings, uniform(1000), 1, 2)
     assert torch.equal(drawn.latents[:3], alone.latents)
     assert torch.equal(drawn.noise[:3], alone.noise)
     assert (drawn.latents[3:] >= 100).all()
     assert torch.equal(drawn.latents[3:, 0, 0, 0] - 100 + 4, drawn.index[3:].float())
     assert drawn.weight.tolist() == [1, 1, 1, 0.25, 0.25, 0.25]
-    assert (drawn.text[3:] == 100).all()
+    assert (drawn.told.tensors["text"][3:] == 100).all()
 
 
-def base_of(recipe: Recipe) -> diffusion.Base:
+def base_of(recipe: Recipe) -> StableDiffusion:
     """The recipe's base in fp32."""
-    return diffusion.load(recipe, torch.float32, SILENT)
+    return load_base(recipe, torch.float32, SILENT)
 
 
 def test_prior_is_what_the_base_paints(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Latents are those of diffusers' own pipeline, painted once: the second time they are read."""
     recipe = small_recipe(tmp_path, tiny_sd, train={"prior_images": 3})
-    file, device = tmp_path / "prior.safetensors", torch.device("cpu")
+    file, runtime = tmp_path / "prior.safetensors", RuntimeConfig.for_device(recipe, torch.device("cpu"))
     base = base_of(recipe)
-    data = studies.prior(base, recipe, ["a boat", "a guitar"], file, device, SILENT)
+    data = prior.paint_prior(base, recipe, ["a boat", "a guitar"], file, runtime, SILENT)
     assert data.captions == (("a boat",), ("a guitar",), ("a boat",))
     assert (data.std == 0).all()
     pipeline = base.pipeline
-    pipeline.scheduler = diffusion.scheduler(base, "ddim")
-    seed = batches.seed_of(batches.seed_of(recipe.seed, "prior"), 1)
+    pipeline.scheduler = base.sampler("ddim")
+    seed = dataset.seed_of(dataset.seed_of(recipe.seed, "prior"), 1)
     own = pipeline(
         "a guitar", num_inference_steps=2, guidance_scale=recipe.generate.guidance_scale, width=64, height=64,
         generator=torch.Generator().manual_seed(seed), output_type="latent",
     ).images  # fmt: skip
     assert torch.allclose(data.mean[1, 0], own[0], atol=1e-4)
     before = sha256_of(file)
-    monkeypatch.setattr(studies, "_painted", None)  # Painting again would fail.
-    again = studies.prior(base, recipe, ["a boat", "a guitar"], file, device, SILENT)
+    monkeypatch.setattr(prior, "_painted", None)  # Painting again would fail.
+    again = prior.paint_prior(base, recipe, ["a boat", "a guitar"], file, runtime, SILENT)
     assert torch.equal(again.mean, data.mean)
     assert sha256_of(file) == before
 
@@ -96,7 +100,9 @@ def test_damaged_prior_is_painted_again(tmp_path: Path, tiny_sd: Path, content: 
     recipe = small_recipe(tmp_path, tiny_sd, train={"prior_images": 1})
     file = tmp_path / "prior.safetensors"
     file.write_bytes(content)
-    assert studies.prior(base_of(recipe), recipe, ["a boat"], file, torch.device("cpu"), SILENT).mean.isfinite().all()
+    runtime = RuntimeConfig.for_device(recipe, torch.device("cpu"))
+    data = prior.paint_prior(base_of(recipe), recipe, ["a boat"], file, runtime, SILENT)
+    assert data.mean.isfinite().all()
     assert len(file.read_bytes()) > 100
 
 
@@ -104,8 +110,8 @@ def test_damaged_prior_is_painted_again(tmp_path: Path, tiny_sd: Path, content: 
 def test_prior_counts_in_the_loss(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loss is the mean of the works' plus the weight times the mean of the base's own; all passes together."""
 
-    def known(unet: Any, schedule: Any, drawn: batches.Batch) -> torch.Tensor:
-        return denoising_losses(unet, schedule, drawn) * 0 + torch.where(drawn.weight == 1, 2.0, 3.0)
+    def known(base: DiffusionBase, drawn: dataset.Batch) -> torch.Tensor:
+        return denoising_losses(base, drawn) * 0 + torch.where(drawn.weight == 1, 2.0, 3.0)
 
     monkeypatch.setattr(lockstep, "denoising_losses", known)
     for micro_batch in (0, 1):
@@ -126,18 +132,21 @@ def test_samples_change_nothing_but_what_is_seen(tmp_path: Path, tiny_sd: Path) 
     other, plain = prepared(tmp_path / "plain", tiny_sd)
     run(other, plain)
     assert same(weights(space), weights(plain))
-    files = sorted(path.relative_to(space.root / SAMPLES).as_posix() for path in (space.root / SAMPLES).rglob("*.png"))
-    assert files == [f"step-{n}/scene-{k}.png" for n in (2, 4) for k in (1, 2)]
+    painted = sorted(
+        path.relative_to(space.root / SAMPLES).as_posix() for path in (space.root / SAMPLES).rglob("*.png")
+    )
+    assert painted == [f"step-{n}/scene-{k}.png" for n in (2, 4) for k in (1, 2)]
     last = space.root / SAMPLES / "step-4"
     fields = png.png_fields(last / "scene-1.png")
     assert fields["prompt"] == "a boat on the sea"
     assert fields["seed"] == recipe.seed + 1, "the seed of the series"
     assert fields["weights"] == {HOMER: 1.0}
     base = base_of(recipe)
-    adapters.load(base, HOMER, space.adapter(HOMER))
+    files.load(base, HOMER, space.adapter(HOMER))
     painter = ImageSampler(base, recipe, torch.device("cpu"), SILENT)
-    frame = studies.frame(recipe, fields["prompt"], fields["seed"], weights={HOMER: 1.0})
-    second = studies.frame(recipe, "a guitar on a table", fields["seed"] + 1, weights={HOMER: 1.0})
+    plan = SeriesPlan(recipe, "", {}, "")
+    frame = plan.of_prompt(fields["prompt"], fields["seed"], weights={HOMER: 1.0})
+    second = plan.of_prompt("a guitar on a table", fields["seed"] + 1, weights={HOMER: 1.0})
     shown = painter.paint([frame, second])
     assert _apart(shown[0], imaging.load(last / "scene-1.png")) <= 1
     lines = metrics(space)
@@ -183,7 +192,7 @@ def works(folder: Path, colour: str, seed: int) -> list[Path]:
 def test_judge_tells_style_from_copies(tmp_path: Path) -> None:
     """Nearer to the artist than before is gained; a copy of a work gains more, and is told as a copy."""
     files = {"red": works(tmp_path / "red", "firebrick", 1), "blue": works(tmp_path / "blue", "navy", 2)}
-    judge = studies.ValidationMetric.of(files, ["red"])
+    judge = studies.ValidationMetric.over(files, ["red"])
     blue = [imaging.load(file) for file in files["blue"]]
     red = [imaging.load(file) for file in works(tmp_path / "new", "firebrick", 3)]
     before = judge(blue, blue)
@@ -262,7 +271,7 @@ def test_training_stops_when_nothing_gets_better(
     run(recipe, space)
     found = card(space)["metrics"]
     assert (found["steps"], found["kept_step"]) == (3, 1)
-    assert math.isfinite(found["held_out_loss"])
+    assert math.isfinite(found["validation_loss"])
     assert len(metrics(space)) == 3
 
 

@@ -183,14 +183,15 @@ def at_step(weights: Mapping[str, float], schedule: Mapping[str, Sequence[float]
     return {name: schedule[name][step] if name in schedule else weight for name, weight in weights.items()}
 
 
-def block_factor(factors: Mapping[str, float], layer: str) -> float:
-    """The factor on an adapter's weight in a layer of the UNet.
+def block_factor(factors: Mapping[str, float], layer: str, part: str) -> float:
+    """The factor on an adapter's weight in a layer of the denoiser.
 
     Args:
         factors: by part: `down`, `mid`, `up`, or a block by its own name (`up_blocks.1`), which goes before its part.
         layer: the layer's path, such as `up_blocks.1.attentions.0.proj_in`.
+        part: the part that it lies in, such as `up`.
     """
     own = [name for name in factors if "." in name and f"{layer}.".startswith(f"{name}.")]
     if own:
         return factors[max(own, key=len)]
-    return factors.get(layer.partition("_")[0], 1.0)
+    return factors.get(part, 1.0)

@@ -18,10 +18,10 @@ def doctor() -> None:
 
     from avignon.core.files import cache_folder
     from avignon.core.records import NGA_TABLES
-    from avignon.models.stable_diffusion import model as diffusion
+    from avignon.models import runtime
     from avignon.museums.http import reachable
 
-    device = diffusion.device()
+    device = runtime.best_device()
     hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
     rows = [
@@ -29,8 +29,8 @@ def doctor() -> None:
         ("python, torch", f"{platform.python_version()}, {torch.__version__}"),
         ("device", f"{device}" + (f" ({torch.cuda.get_device_name()})" if device.type == "cuda" else "")),
         ("processor cores", str(os.cpu_count())),
-        ("precision", diffusion.precision_for("auto", "train", device)),
-        ("attention", diffusion.attention_for("auto", device)),
+        ("precision", runtime.precision_for("auto", "train", device)),
+        ("attention", runtime.attention_for("auto", device)),
         ("memory", f"{memory / 2**30:.1f} GiB" if memory else "unknown"),
         ("free disk here", f"{shutil.disk_usage('.').free / 2**30:.1f} GiB"),
         ("tables' cache", str(cache_folder())),

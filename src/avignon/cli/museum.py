@@ -57,13 +57,13 @@ def works(artist: str, sql: str, as_csv: bool, as_json: bool, decisions: Path | 
         return
     from avignon.core.records import plain
     from avignon.museums import filters
-    from avignon.museums.protocol import Name
+    from avignon.museums.protocol import ArtistQuery
 
     if not artist.strip():
         raise InputError("ARTIST is empty; a name is needed")
     wanted = filters.WorkFilter(**options)
     with _museum(museum_options) as museum:
-        found = [each for each in museum.find(Name(artist)) if wanted.matches(each)]
+        found = [each for each in museum.find(ArtistQuery(artist)) if wanted.matches(each)]
     if decisions:
         from avignon.curation.decisions import write
 

@@ -1,6 +1,6 @@
-"""The contact sheet: every work that has a picture at one glance, kept and rejected, before anything is trained.
+"""The contact sheet: all works with a picture, kept and rejected, to be looked over before training.
 
-One image file to pass round, and one page on which each work stands with its reason and the line that overrules it.
+One image file, and one page that shows each work with its reason and the line that reverses the decision.
 """
 
 import csv
@@ -44,7 +44,7 @@ class Print:
 
     @property
     def overruling(self) -> str:
-        """The line of a decisions file that says the contrary."""
+        """The line of a decisions file that reverses the decision."""
         buffer = io.StringIO()
         csv.writer(buffer, lineterminator="").writerow([self.object_id, "drop" if self.kept else "keep", ""])
         return buffer.getvalue()
@@ -67,18 +67,18 @@ def printed(decided: Decided) -> Print:
 
 
 def sheet(prints: Sequence[Print]) -> bytes:
-    """All pictures as one JPEG, artist by artist: kept ones first, framed in green; rejected ones in red, and why."""
+    """All pictures as one JPEG, artist by artist: kept ones in green frames, then rejected ones in red, and why."""
     walls = [[each for each in prints if each.artist == artist] for artist in dict.fromkeys(p.artist for p in prints)]
     columns = max(COLUMNS, -(-len(prints) // ROWS))
     width, height = THUMBNAIL + 2 * MARGIN, THUMBNAIL + CAPTION + 2 * MARGIN
     shown = [sorted((each for each in wall if each.picture), key=lambda each: not each.kept) for wall in walls]
     tops = list(accumulate((HEADING + -(-len(wall) // columns) * height for wall in shown), initial=0))
     canvas = Image.new("RGB", (columns * width, max(1, tops[-1])), GROUND)
-    for wall, hung, top in zip(walls, shown, tops, strict=False):
+    for wall, pictures, top in zip(walls, shown, tops, strict=False):
         _title(canvas, wall, (MARGIN, top + MARGIN))
-        for place, each in enumerate(hung):
+        for place, each in enumerate(pictures):
             corner = (place % columns * width + MARGIN, top + HEADING + place // columns * height + MARGIN)
-            _hang(canvas, each, corner)
+            _paste(canvas, each, corner)
     buffer = io.BytesIO()
     canvas.save(buffer, "JPEG", quality=88)
     return buffer.getvalue()
@@ -91,15 +91,16 @@ def _title(canvas: Image.Image, wall: Sequence[Print], corner: tuple[int, int]) 
     ImageDraw.Draw(canvas).text(corner, _drawable(text), fill=INK, font=ImageFont.load_default(20))
 
 
-def _hang(canvas: Image.Image, each: Print, corner: tuple[int, int]) -> None:
+def _paste(canvas: Image.Image, each: Print, corner: tuple[int, int]) -> None:
     left, top = corner
     picture = imaging.load(each.picture)
     brush, font = ImageDraw.Draw(canvas), ImageFont.load_default(12)
     colour = KEPT if each.kept else REJECTED
+    verdict = each.reason or ("kept" if each.kept else "rejected")
     x, y = left + (THUMBNAIL - picture.width) // 2, top + (THUMBNAIL - picture.height) // 2
     canvas.paste(picture, (x, y))
     brush.rectangle((x - 3, y - 3, x + picture.width + 2, y + picture.height + 2), outline=colour, width=3)
-    reason = [(line, colour) for line in _folded(_drawable(_verdict(each)), font)]
+    reason = [(line, colour) for line in _folded(_drawable(verdict), font)]
     for number, (text, ink) in enumerate([(_drawable(each.title), INK), (_drawable(each.object_id), INK), *reason]):
         brush.text((left, top + THUMBNAIL + 6 + 15 * number), _fitted(text, font), fill=ink, font=font)
 
@@ -108,10 +109,6 @@ def _drawable(text: str) -> str:
     """Text in the letters that Pillow's own font has: no accents, and nothing beyond ASCII. The page has it in full."""
     plain = without_accents(text.replace("×", "x").replace("–", "-").replace("—", "-"))
     return "".join(c if c.isascii() else "?" for c in plain)
-
-
-def _verdict(each: Print) -> str:
-    return each.reason or ("kept" if each.kept else "rejected")
 
 
 def _folded(text: str, font: Font) -> tuple[str, ...]:
@@ -131,4 +128,4 @@ def _fitted(text: str, font: Font) -> str:
 def page(name: str, prints: Sequence[Print], decisions: Mapping[str, str]) -> str:
     """The sheet as a page that opens from disk; `decisions` names each artist's decisions file, if there is one."""
     walls = [(artist, file, [each for each in prints if each.artist == artist]) for artist, file in decisions.items()]
-    return pages.rendered("contact.html", name=name, walls=walls)
+    return pages.rendered("avignon.exhibition", "contact_sheet.html", name=name, walls=walls)

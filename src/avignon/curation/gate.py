@@ -25,9 +25,6 @@ def rejected(found: Found, reason: str) -> Found:
     return replace(found, decision=Decision(Verdict.REJECTED, reason))
 
 
-# The rights gate ------------------------------------------------------------------------------------------------------
-
-
 def apply_rights(artist: Artist, found: list[Found]) -> list[Found]:
     """An artist's works; those that the recipe's `rights` do not admit are rejected.
 
@@ -93,29 +90,19 @@ def _overruled(artist: Artist, found: Found, decision: Decision | None) -> Found
     return replace(found, decision=None) if found.work.image_url else found
 
 
-@dataclass
-class Ownership:
-    """Whose the pictures of a folder are, where nothing in it says so."""
+def claim(artist: str, folder: str, found: list[Found], owners: dict[tuple[str, str], str]) -> None:
+    """Note in `owners`, by folder and file, the artist of pictures of which nothing in the folder says whose they are.
 
-    owners: dict[tuple[str, str], str] = field(default_factory=dict)
-    """Artists by folder and file."""
-
-    def claim(self, artist: str, folder: str, found: list[Found]) -> None:
-        """Note what was found for an artist.
-
-        Raises:
-            InputError: another artist has one of the pictures already.
-        """
-        for work in (f.work for f in found if f.decision is None and not f.work.attributed):
-            other = self.owners.setdefault((folder, work.image_url), artist)
-            if other != artist:
-                raise InputError(
-                    f"{folder}: nothing says whether {work.image_url!r} is by {other} or {artist}; "
-                    "name the artists in a column artist of index.csv, or give each a subfolder of that name"
-                )
-
-
-# The measuring gate ---------------------------------------------------------------------------------------------------
+    Raises:
+        InputError: another artist has one of the pictures already.
+    """
+    for work in (f.work for f in found if f.decision is None and not f.work.attributed):
+        other = owners.setdefault((folder, work.image_url), artist)
+        if other != artist:
+            raise InputError(
+                f"{folder}: nothing says whether {work.image_url!r} is by {other} or {artist}; "
+                "name the artists in a column artist of index.csv, or give each a subfolder of that name"
+            )
 
 
 @dataclass(frozen=True)

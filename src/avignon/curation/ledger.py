@@ -31,33 +31,21 @@ def as_csv(decided: Iterable[Decided], acknowledged: set[str]) -> str:
 
 
 def _row(decided: Decided, acknowledged: set[str]) -> dict[str, object]:
-    work, original, decision = decided.found.work, decided.found.original, decided.decision
-    closed = work.rights.access is not Access.OPEN
+    work, original = decided.found.work, decided.found.original
+    is_closed = work.rights.access is not Access.OPEN
     return {
-        "museum": work.museum,
-        "object_id": work.object_id,
-        "accession": work.accession,
-        "title": work.title,
-        "artist": work.artist,
+        **{column: getattr(work, column) for column in COLUMNS if hasattr(work, column)},
+        **(asdict(original) if original else {}),
+        **(asdict(decided.measures) if decided.measures else {}),
         "year": work.date,
-        "image_url": work.image_url,
-        "width": original.width if original else work.width,
-        "height": original.height if original else work.height,
-        "sha256": original.sha256 if original else "",
         "rights": work.rights.access,
         "evidence": work.rights.evidence,
-        "decision": decision.verdict,
-        "reason": decision.reason,
-        "file": original.file if original else "",
-        "medium": work.medium,
-        "classification": work.classification,
-        "credit": work.credit,
-        "page": work.page,
+        "condition": work.rights.condition,
+        "decision": decided.decision.verdict,
+        "reason": decided.decision.reason,
         "capped": str(bool(original and original.capped)).lower(),
         "by_hand": str(bool(original and original.by_hand)).lower(),
         "terms": "; ".join(work.terms),
         # The user stated that they may use this artist's images though this one is not open.
-        "acknowledged": str(closed and work.artist in acknowledged).lower(),
-        "condition": work.rights.condition,
-        **(asdict(decided.measures) if decided.measures else {}),
+        "acknowledged": str(is_closed and work.artist in acknowledged).lower(),
     }

@@ -1,4 +1,4 @@
-"""What a picture says of itself: one small function a measure, each a number for the ledger, none a decision.
+"""Measures of a picture's quality: one function each. They give numbers for the ledger, not decisions.
 
 How well each tells good scans from bad ones was measured on degraded copies of real paintings:
 docs/benchmarks/quality.md, made by benchmarks/quality.py.
@@ -66,19 +66,13 @@ def detail(image: Image.Image) -> float:
     empties the finest octave, by 4 and more the next one, too, so that the step lies there.
     """
     grey = image.convert("L")
-    grey = grey.crop(_middle(grey.size, 1024))
+    left, top = max(0, grey.width - 1024) // 2, max(0, grey.height - 1024) // 2
+    grey = grey.crop((left, top, left + min(grey.width, 1024), top + min(grey.height, 1024)))
     octaves = []
     for _ in range(3):
         octaves.append(_octave(grey))
         grey = _halved(grey)
     return min(finer / coarser if coarser > 0 else 0.0 for finer, coarser in pairwise(octaves))
-
-
-def _middle(size: tuple[int, int], edge: int) -> tuple[int, int, int, int]:
-    """A box of at most `edge` pixels a side around the centre: detail there stands for the whole."""
-    width, height = min(size[0], edge), min(size[1], edge)
-    left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    return left, top, left + width, top + height
 
 
 def _halved(grey: Image.Image) -> Image.Image:
@@ -102,14 +96,9 @@ def noise(grey: Grey) -> float:
         return 0.0
     second = g[:, :-2] - 2 * g[:, 1:-1] + g[:, 2:]
     crossed = np.abs(second[:-2] - 2 * second[1:-1] + second[2:])  # (H-2, W-2)
-    blocks = _blocks(crossed, 16)
+    rows, columns = crossed.shape[0] // 16, crossed.shape[1] // 16
+    blocks = crossed[: rows * 16, : columns * 16].reshape(rows, 16, columns, 16)
     return float(np.sqrt(np.pi / 2) / 6 * np.percentile(blocks.mean(axis=(1, 3)), 10))
-
-
-def _blocks(values: Grey, edge: int) -> NDArray[np.float64]:
-    """Whole blocks, shaped (rows, edge, columns, edge)."""
-    rows, columns = values.shape[0] // edge, values.shape[1] // edge
-    return values[: rows * edge, : columns * edge].reshape(rows, edge, columns, edge)
 
 
 def blocking(grey: Grey) -> float:
@@ -148,13 +137,8 @@ def colour(image: Image.Image) -> float:
 def margin(grey: Grey) -> float:
     """Widest flat band along an edge that ends in a straight line, as a share of the side: a mount or a wall."""
     height, width = grey.shape
-    shares = (
-        _band(grey) / height,
-        _band(grey[::-1]) / height,
-        _band(grey.T) / width,
-        _band(grey.T[::-1]) / width,
-    )
-    return float(max(shares))
+    down, across = max(_band(grey), _band(grey[::-1])), max(_band(grey.T), _band(grey.T[::-1]))
+    return float(max(down / height, across / width))
 
 
 def _band(grey: Grey, level: float = 6.0, step: float = 12.0) -> int:
@@ -187,9 +171,7 @@ def frame(image: Image.Image) -> float:
 def _line(grey: Grey, reach: float = 0.22, step: float = 8.0) -> float:
     """Of the rows from 2 % to `reach` of the height, the best share of one common step among all steps across it."""
     height, width = grey.shape
-    rows = grey[
-        : int(height * reach) + 3, width // 4 : width - width // 4
-    ]  # The middle: the frame's sides are not met.
+    rows = grey[: int(height * reach) + 3, width // 4 : width - width // 4]  # Without the frame's own sides.
     steps = rows[2:] - rows[:-2]  # (rows, columns)
     common, size = np.abs(steps.mean(axis=1)), np.sqrt((steps**2).mean(axis=1))
     straight = np.where(common > step, common / np.maximum(size, step), 0.0)[int(height * 0.02) :]

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What is measured on pictures: style, copies, seed differences; and the report that holds it."""

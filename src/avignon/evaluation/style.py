@@ -298,8 +298,10 @@ class Yardstick:
         """Distance from every artist's manner."""
         return {artist: self.between(one, manner) for artist, manner in self.manners.items()}
 
-    def way(self, distances: Mapping[str, Mapping[str, float]], ends: tuple[str, str], by: str = "combined") -> float:
-        """Where a picture of these distances is between two artists: 0 at the first one's manner, 1 at the last one's.
+    def position(
+        self, distances: Mapping[str, Mapping[str, float]], ends: tuple[str, str], by: str = "combined"
+    ) -> float:
+        """Where a picture of these distances lies: 0 at the first artist's manner, 1 at the last one's.
 
         The scalar projection on the line through both, from the three distances alone: 1/2 + (a² - b²) / 2d². It is
         also the evidence for the last artist against the first, were their works spread alike around their manners:

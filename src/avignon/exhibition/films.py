@@ -7,15 +7,20 @@ tags and in XMP, GIF, which has room for nothing else, in a comment. The same pi
 import io
 import struct
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from avignon.core import png
+from avignon.core import imaging, png
+from avignon.core.files import read_json, write_bytes
+from avignon.core.records import Series, frame_record, series_from
+from avignon.core.workspace import Workspace
+from avignon.recipe.schema import Recipe
 
 RATE = 25
 """Frames per second of an MP4. A stop is repeated as long as it is shown: players stumble over two frames a second."""
@@ -71,8 +76,8 @@ def webp(pictures: Sequence[Image.Image], pace: float, words: Words) -> bytes:
 def gif(pictures: Sequence[Image.Image], pace: float, words: Words) -> bytes:
     """An animated GIF of 256 colours a picture; its clock knows hundredths of a second."""
     comment = f"{words.title}. {words.description} {png.TRAINED} {words.rights}".strip()
-    effective_steps = [picture.quantize(256, Image.Quantize.MEDIANCUT) for picture in there_and_back(pictures)]
-    return _animated("GIF", effective_steps, round(pace, 2), comment=comment.encode())
+    reduced = [picture.quantize(256, Image.Quantize.MEDIANCUT) for picture in there_and_back(pictures)]
+    return _animated("GIF", reduced, round(pace, 2), comment=comment.encode())
 
 
 def _animated(format_name: str, pictures: Sequence[Image.Image], pace: float, **how: Any) -> bytes:
@@ -118,6 +123,45 @@ MOVING: Mapping[str, Callable[[Sequence[Image.Image], float, Words], bytes]] = {
 """The films, by the names that a recipe has for them."""
 
 
-def rights_of(texts: Iterable[str]) -> str:
-    """What pictures of these rights together must say: each sentence once."""
-    return " ".join(dict.fromkeys(filter(None, texts)))
+def write(recipe: Recipe, space: Workspace) -> list[Path]:
+    """Write what the recipe wants of the series as single files; returns their paths.
+
+    Raises:
+        ImageError: a picture of the series cannot be read.
+    """
+    wanted, pace = recipe.exhibit.films, recipe.exhibit.film_pace
+    if not wanted:
+        return []
+    series = series_from(read_json(space.series_index, "frames", "extras"))
+    files: dict[str, bytes] = {}
+    for scene in series.scenes if set(wanted) != {"grid"} else ():
+        pictures, words = _pictures(space, series, scene), _words(space, series, (scene,))
+        if "strip" in wanted:
+            files[f"{scene}-strip.png"] = sheet([pictures], words)
+        for kind in sorted(set(wanted) & MOVING.keys()):
+            files[f"{scene}.{kind}"] = MOVING[kind](pictures, pace, words)
+    if "grid" in wanted:
+        rows = [_pictures(space, series, scene) for scene in series.scenes]
+        files["grid.png"] = sheet(rows, _words(space, series, series.scenes))
+    for name, content in files.items():
+        write_bytes(space.films / name, content)
+    return [space.films / name for name in files]
+
+
+def _pictures(space: Workspace, series: Series, scene: str) -> list[Image.Image]:
+    """The pictures of a scene, stop by stop."""
+    return [imaging.load(space.series / file) for file, _ in series.of_scene(scene)]
+
+
+def _words(space: Workspace, series: Series, scenes: Sequence[str]) -> Words:
+    frames = [each for scene in scenes for each in series.of_scene(scene)]
+    first, last = frames[0][1], frames[-1][1]
+    seeds = dict.fromkeys(f"“{frame.prompt}”, seed {frame.seed}" for _, frame in frames)
+    ends = [", ".join(f"{name} {weight:.2f}" for name, weight in one.weights.items()) for one in (first, last)]
+    rights = dict.fromkeys(png.png_rights(space.series / file) for file, _ in frames)  # Each sentence once.
+    return Words(
+        title=f"{series.name}: {', '.join(scenes)}",
+        description=f"{'; '.join(seeds)}: {len(series.stops)} stops from {ends[0]} to {ends[1]}.",
+        rights=" ".join(filter(None, rights)),
+        fields={"series": series.name, "frames": [frame_record(frame) for _, frame in frames]},
+    )

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Frames to pictures: plans of series, the sampler, and what a picture says of itself."""

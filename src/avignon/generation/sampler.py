@@ -13,15 +13,17 @@ from typing import Any
 import torch
 from PIL import Image
 
-from avignon.adapters import lora as adapters
-from avignon.adapters import weights as blend
+from avignon.adapters.layers import doras
+from avignon.adapters.mix import mixing
+from avignon.adapters.weights import at_step
 from avignon.core import imaging
 from avignon.core.errors import ModelError
 from avignon.core.events import Reporter
 from avignon.core.files import sha256_of
 from avignon.core.records import Frame
 from avignon.models import finite
-from avignon.models.stable_diffusion import model as diffusion
+from avignon.models.base import Conditioning, DiffusionBase, LatentMoments, to_image, to_pixels
+from avignon.models.runtime import attention_for
 from avignon.recipe.schema import Recipe
 
 PROBED = (0.2, 0.4, 0.6, 0.8)
@@ -31,20 +33,18 @@ PROBED = (0.2, 0.4, 0.6, 0.8)
 class ImageSampler:
     """The loaded pipeline with its adapters on, ready to make pictures of frames."""
 
-    def __init__(self, base: diffusion.Base, recipe: Recipe, device: torch.device, reporter: Reporter) -> None:
+    def __init__(self, base: DiffusionBase, recipe: Recipe, device: torch.device, reporter: Reporter) -> None:
         self._base, self._device, self._reporter = base, device, reporter
-        self._pipeline = base.pipeline.to(device)
         self._batch = recipe.generate.batch
-        # Decoded in fp32: the VAE of some models overflows to black pictures in fp16.
-        self._pipeline.vae.to(torch.float32)
-        diffusion.set_attention_backend(self._pipeline.unet, diffusion.attention_for(recipe.train.attention, device))
-        self._texts: dict[str, torch.Tensor] = {}
+        base.move_to(device)
+        base.set_attention_backend(attention_for(recipe.train.attention, device))
+        self._prompts: dict[str, Conditioning] = {}
         self._files = {sha256_of(Path(s.image)): Path(s.image) for s in recipe.generate.scenes if s.image}
-        self._sources: dict[tuple[str, int, int], tuple[torch.Tensor, torch.Tensor]] = {}
+        self._sources: dict[tuple[str, int, int], LatentMoments] = {}
 
     def groups(self, frames: Sequence[Frame]) -> list[list[int]]:
         """Places of the frames that `paint` would take into one batch."""
-        return list(groups(frames, self._batch, adapters.doras(self._pipeline.unet)))
+        return list(groups(frames, self._batch, doras(self._base.denoiser)))
 
     def paint(self, frames: Sequence[Frame]) -> list[Image.Image]:
         """Pictures of any frames, in their order; each as if it were made alone, to rounding."""
@@ -75,18 +75,18 @@ class ImageSampler:
         """
         first = frames[0]
         guided = first.guidance_scale > 1
-        texts = self._text([frame.prompt for frame in frames])
+        told = self._told([frame.prompt for frame in frames])
         if guided:
-            texts = torch.cat([self._text([frame.negative_prompt for frame in frames]), texts])
-        scheduler = diffusion.scheduler(self._base, first.scheduler)
+            told = Conditioning.cat([self._told([frame.negative_prompt for frame in frames]), told])
+        scheduler = self._base.sampler(first.scheduler)
         scheduler.set_timesteps(first.num_inference_steps, device=self._device)
-        x, timesteps = self._begun(frames, scheduler)
-        with adapters.mixing(self._pipeline.unet, first.block_weights) as mixer:
+        x, timesteps = self._begin(frames, scheduler)
+        with mixing(self._base.denoiser, self._base.targets, first.block_weights) as mixer:
             for number, t in enumerate(timesteps):
-                step = min(number, first.effective_steps - 1)  # PNDM asks the UNet once more than it has steps.
-                rows = [blend.at_step(frame.weights, frame.weight_schedule, step) for frame in frames]
+                step = min(number, first.effective_steps - 1)  # PNDM asks the denoiser once more than it has steps.
+                rows = [at_step(frame.weights, frame.weight_schedule, step) for frame in frames]
                 mixer.set(rows * 2 if guided else rows)
-                noise = self._predict(scheduler.scale_model_input(torch.cat([x, x]) if guided else x, t), t, texts)
+                noise = self._base.predict(scheduler.scale_model_input(torch.cat([x, x]) if guided else x, t), t, told)
                 if guided:
                     without, with_text = noise.chunk(2)
                     noise = without + first.guidance_scale * (with_text - without)
@@ -95,7 +95,7 @@ class ImageSampler:
             raise self._spoiled(next(f for f, one in zip(frames, x, strict=True) if not finite.is_finite(one)))
         return x
 
-    def _begun(self, frames: Sequence[Frame], scheduler: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def _begin(self, frames: Sequence[Frame], scheduler: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """What the first step starts on, (B, 4, H/8, W/8), and the timesteps that are left.
 
         Pictures with a source begin from its latents, noised as far as the steps that are left can undo (SDEdit, Meng
@@ -116,14 +116,11 @@ class ImageSampler:
         assert frame.source is not None
         key = frame.source.sha256, frame.width, frame.height
         if key not in self._sources:
-            picture = imaging.load(self._files[frame.source.sha256])
-            picture = imaging.fit(picture, imaging.square_crops(picture.size, 1)[0], frame.width)
-            pixels = self._pipeline.image_processor.preprocess(picture)  # (1, 3, H, W) in -1…1
-            posterior = self._pipeline.vae.encode(pixels.to(self._device, torch.float32)).latent_dist
-            self._sources[key] = posterior.mean, posterior.std
-        mean, std = self._sources[key]
-        scale: float = self._pipeline.vae.config.scaling_factor
-        return scale * (mean + std * self._drawn(frame)[0].to(self._device))
+            image = imaging.load(self._files[frame.source.sha256])
+            image = imaging.fit(image, imaging.square_crops(image.size, 1)[0], frame.width)
+            self._sources[key] = self._base.encode_images(to_pixels(image)[None].to(self._device))
+        moments = self._sources[key]
+        return moments.mean + moments.std * self._drawn(frame)[0].to(self._device)
 
     @torch.no_grad()
     def effects(self, frames: Sequence[Frame], names: Sequence[str]) -> dict[str, float]:
@@ -132,28 +129,22 @@ class ImageSampler:
         Measured on the base's own pictures of `frames` (one `batch_key`), noised to `PROBED` of the way.
         """
         frames = [replace(frame, source=None) for frame in frames]
-        texts = self._text([frame.prompt for frame in frames])
-        scheduler = diffusion.scheduler(self._base, "ddim")
+        told = self._told([frame.prompt for frame in frames])
         clean, noise = self.denoise(frames), self._noise(frames)
         squares = dict.fromkeys(names, 0.0)
-        with adapters.mixing(self._pipeline.unet, frames[0].block_weights) as mixer:
+        with mixing(self._base.denoiser, self._base.targets, frames[0].block_weights) as mixer:
             for share in PROBED:
-                t = torch.full((len(frames),), int(share * scheduler.config.num_train_timesteps), device=self._device)
-                noisy = scheduler.add_noise(clean, noise, t)
+                level = int(share * self._base.num_train_timesteps)
+                t = torch.full((len(frames),), level, device=self._device)
+                noisy = self._base.add_noise(clean, noise, t)
                 mixer.set([{}] * len(frames))
-                base = self._predict(noisy, t, texts)
+                predicted = self._base.predict(noisy, t, told)
                 for name in names:
                     mixer.set([{name: 1.0}] * len(frames))
-                    squares[name] += float((self._predict(noisy, t, texts) - base).square().mean())
+                    squares[name] += float((self._base.predict(noisy, t, told) - predicted).square().mean())
                     if not math.isfinite(squares[name]):
                         raise self._spoiled(replace(frames[0], weights={name: 1.0}))
         return {name: (square / len(PROBED)) ** 0.5 for name, square in squares.items()}
-
-    def _predict(self, noisy: torch.Tensor, t: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
-        """What the UNet says, in fp32 whatever it computes in: the sums of guidance and scheduler need it."""
-        unet = self._pipeline.unet
-        predicted: torch.Tensor = unet(noisy.to(unet.dtype), t, encoder_hidden_states=texts, return_dict=False)[0]
-        return predicted.float()
 
     def _noise(self, frames: Sequence[Frame]) -> torch.Tensor:
         """What each picture begins from, by its seed alone, drawn on the CPU so that every device has the same."""
@@ -161,40 +152,36 @@ class ImageSampler:
 
     def _drawn(self, frame: Frame) -> list[torch.Tensor]:
         """Standard normal numbers (1, 4, H/8, W/8): for the source, where there is one, then for the noise."""
-        scale = self._pipeline.vae_scale_factor
-        shape = (1, self._pipeline.unet.config.in_channels, frame.height // scale, frame.width // scale)
+        shape = (1, *self._base.latent_shape(frame.width, frame.height))
         own = _normal(shape, frame.seed, 2 if frame.source else 1)
         if frame.to_seed < 0:
             return own
         other = _normal(shape, frame.to_seed, len(own))
         return [slerp(one, two, frame.seed_place) for one, two in zip(own, other, strict=True)]
 
-    def _text(self, prompts: Sequence[str]) -> torch.Tensor:
-        """Embeddings (B, tokens, width); each prompt is encoded once per run."""
+    def _told(self, prompts: Sequence[str]) -> Conditioning:
+        """What the denoiser is told of prompts; each is encoded once."""
         for prompt in prompts:
-            if prompt not in self._texts:
-                self._texts[prompt] = diffusion.text_embeddings(self._base, [prompt], self._device, self._reporter)
-        return torch.cat([self._texts[prompt] for prompt in prompts])
+            if prompt not in self._prompts:
+                self._prompts[prompt] = self._base.encode_prompts([prompt], self._device, self._reporter)
+        return Conditioning.cat([self._prompts[prompt] for prompt in prompts])
 
     def _spoiled(self, frame: Frame) -> ModelError:
         """What to say of a picture that came to NaN or infinity: which one, and what to change."""
         name = "/".join(filter(None, (frame.scene, frame.stop))) or "a picture"
         weights = ", ".join(f"{name} {weight:g}" for name, weight in frame.weights.items()) or "no adapter"
-        dtype = self._pipeline.unet.dtype
+        dtype = self._base.denoiser.dtype
         advice = "lower generate.guidance_scale, generate.strength or the adapters' weights"
         if dtype != torch.float32:
             advice = f"set {self._reporter.stage}.precision to fp32, or {advice}"
         return ModelError(f"{name} ({frame.prompt!r}, seed {frame.seed}, {weights}) comes to NaN or infinity with "
                           f"{frame.scheduler} in {str(dtype).removeprefix('torch.')}: {advice}")  # fmt: skip
 
-    @torch.no_grad()
     def _decode(self, latent: torch.Tensor, frame: Frame) -> Image.Image:
-        vae: Any = self._pipeline.vae
-        pixels = vae.decode(latent.float() / vae.config.scaling_factor, return_dict=False)[0]  # (1, 3, H, W) in -1…1
+        pixels = self._base.decode_latents(latent)[0]
         if not finite.is_finite(pixels):
             raise self._spoiled(frame)
-        image: Image.Image = self._pipeline.image_processor.postprocess(pixels)[0]
-        return image
+        return to_image(pixels)
 
 
 def _normal(shape: tuple[int, ...], seed: int, count: int) -> list[torch.Tensor]:

@@ -93,8 +93,10 @@ def _fetched(model: str, wanted: Wanted, fetch: Fetch, reporter: Reporter) -> Pa
     where = f"{wanted.field} {model!r} (revision {wanted.revision!r})"
     access = _access(model, wanted, where, hub)
     if access.token is False:
-        reporter.warn(f"{hub} refuses the token of this machine (HF_TOKEN or `hf auth login`): it is expired, mistyped or "
-                   f"lacks permission; going on without it for {model}")  # fmt: skip
+        reporter.warn(
+            f"{hub} refuses the token of this machine (HF_TOKEN or `hf auth login`): it is expired, mistyped or lacks "
+            f"permission; going on without it for {model}"
+        )
     try:
         folder = Path(fetch(model, access))
     except ModelError:

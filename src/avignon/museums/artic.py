@@ -23,7 +23,7 @@ from avignon.core.errors import FetchError, InputError
 from avignon.core.files import json_value
 from avignon.core.records import Decision, Found, Verdict, Work
 from avignon.museums import dates, names, rights
-from avignon.museums.protocol import FetchSettings, Received, Sought, one_line, outside
+from avignon.museums.protocol import ArtistQuery, FetchSettings, Received, one_line, preference
 from avignon.museums.settings import OnlineMuseum
 
 if TYPE_CHECKING:
@@ -82,29 +82,31 @@ class Artic:
     warn: Callable[[str], None] = lambda _: None
     year: int = field(default_factory=lambda: time.localtime().tm_year)
 
-    def find(self, artist: Sought) -> list[Found]:
+    def find(self, artist: ArtistQuery) -> list[Found]:
         """Every artwork whose preferred artist is the one sought."""
-        found = []
-        for person in self._people(artist):
-            for record, images in self._artworks(person):
-                found.append(self._found(artist, person, record, images))
-        return sorted(found, key=_preference)
+        people = self._people(artist)
+        works = [(person, record, images) for person in people for record, images in self._artworks(person)]
+        return sorted((self._found(artist, *each) for each in works), key=preference)
 
     def source(self, work: Work) -> str:
-        """What the image server would be asked for."""
+        """What would be requested from the image server."""
         return self.images.source(work.image_url)
 
     def receive(self, work: Work) -> Received:
         """The image from the museum's server."""
         return self.images.receive(work.image_url)
 
-    def _people(self, artist: Sought) -> list[Record]:
+    def _people(self, artist: ArtistQuery) -> list[Record]:
         """The agents that the artist stands for."""
         people: dict[int, Record] = {}
-        for wanted in artist.find or (artist.name,):
+        for wanted in artist.wanted:
             known = self._agents(wanted) or self._agents(names.key(str(wanted)))  # Without accents, at the second try.
             own = [agent for agent in known if names.key(str(agent.get("title"))) == names.key(str(wanted))]
-            matches = {agent["id"]: agent for agent in own or known if _is(agent, wanted)}
+            matches = {
+                agent["id"]: agent
+                for agent in own or known
+                if (agent["id"] == wanted if isinstance(wanted, int) else _keys([wanted]) & _keys(_names(agent)))
+            }
             if not matches:
                 raise InputError(f"{self.api}: {names.unknown(str(wanted), (str(each['title']) for each in known))}")
             if len(matches) > 1:
@@ -119,7 +121,7 @@ class Artic:
         return [agent for agent in records if agent.get("is_artist") is not False]
 
     def _artworks(self, person: Record) -> Iterator[tuple[Record, str]]:
-        """All records of an artist's works, each with the address of the image server; those missing are told."""
+        """All records of an artist's works, each with the image server's address; a warning counts missing ones."""
         last, seen, total = -1, 0, None
         while True:
             own, later = {"term": {"artist_id": person["id"]}}, {"range": {"id": {"gt": last}}}
@@ -142,7 +144,7 @@ class Artic:
         """The first records of a search, as the API answers.
 
         Raises:
-            InputError: the API cannot be had, or answers with something else.
+            InputError: the API is unavailable, or answers with something else.
         """
         params = json.dumps({**asked, "fields": fields, "limit": PAGE}, ensure_ascii=False, separators=(",", ":"))
         url = f"{self.api}/{kind}/search?{urlencode({'params': params})}"
@@ -151,7 +153,7 @@ class Artic:
         body: Record = json.loads(answer.content)
         return body
 
-    def _found(self, artist: Sought, person: Record, record: Record, images: str) -> Found:
+    def _found(self, artist: ArtistQuery, person: Record, record: Record, images: str) -> Found:
         image, thumbnail = record.get("image_id") or "", record.get("thumbnail") or {}
         classification = record.get("artwork_type_title") or ""
         flag, display = record.get("is_public_domain"), record.get("date_display") or ""
@@ -185,7 +187,7 @@ class Artic:
             end=years.end,
             depicts=one_line(thumbnail.get("alt_text") or ""),
         )
-        reason = _doubt(person, record) or outside(artist, classification) or ("" if image else "no image published")
+        reason = _doubt(person, record) or artist.exclusion(classification) or ("" if image else "no image published")
         return Found(work, Decision(Verdict.REJECTED, reason) if reason else None)
 
 
@@ -199,12 +201,6 @@ def _checked(content: bytes) -> None:
             raise ValueError("other types")
     except (ValueError, LookupError, TypeError):
         raise FetchError("not an answer of the museum's API, with data, pagination and config") from None
-
-
-def _is(agent: Record, wanted: int | str) -> bool:
-    if isinstance(wanted, int):
-        return bool(agent["id"] == wanted)
-    return bool(_keys([wanted]) & _keys(_names(agent)))
 
 
 def _names(agent: Record) -> list[str]:
@@ -223,7 +219,7 @@ def _keys(written: Iterable[str]) -> set[str]:
 
 
 def _unbracketed(label: str) -> str:
-    """Without what is in brackets; one that nobody closed reaches to the end."""
+    """Without what is in brackets; one that is not closed reaches to the end."""
     return _BRACKETS.sub(" ", label if ")" in label else label.partition("(")[0])
 
 
@@ -241,9 +237,3 @@ def _doubt(person: Record, record: Record) -> str:
     if label and (doubted or not _keys([label, undated]) & _keys(_names(person))):
         return f"attribution is {label!r}"
     return ""
-
-
-def _preference(found: Found) -> tuple[bool, bool, int, str]:
-    """Paintings before works on paper and the rest; then by id."""
-    work = found.work
-    return (found.decision is not None, work.classification != "Painting", len(work.object_id), work.object_id)

@@ -2,8 +2,8 @@
 
     fetch each table (ETag, resumed) → check columns, rows, encoding → build beside → rename
 
-A catalog is exchanged whole or not at all, so that a broken or half-fetched export never replaces a good one, and
-whoever reads one meanwhile goes on reading it. Tables: https://github.com/NationalGalleryOfArt/opendata, columns by
+A catalog is replaced whole or not at all: a broken or half-fetched export never replaces a good one, and whoever reads
+one meanwhile goes on reading it. Tables: https://github.com/NationalGalleryOfArt/opendata, columns by
 name, in the older and the newer sets. Ids, years and sizes are numbers; all else is the export's own text
 (`maxpixels` and `openaccess` too: they are evidence, and what is not understood must not turn into "nothing").
 """
@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,7 +73,7 @@ class About:
     fetched: str
     """When the catalog was built, UTC."""
     commit: str = ""
-    """The export's commit, where the tables lie in a public repository that can be asked."""
+    """The export's commit, where the tables lie in a public repository on GitHub."""
     committed: str = ""
     """When that commit was made."""
     version: int = VERSION
@@ -130,10 +130,10 @@ def _opened(path: Path) -> duckdb.DuckDBPyConnection:
 
 @contextmanager
 def present(source: str) -> Iterator[Catalog | None]:
-    """The catalog that is there; None where there is none, or one that this version cannot read.
+    """The catalog in the cache; None where there is none, or one that this version cannot read.
 
-    Its file stays open for the block. DuckDB shares an open file among a process's connections, so that what is asked
-    within the block does not wait for it to be opened again, which takes longer than a question.
+    Its file stays open for the block. DuckDB shares an open file among a process's connections, so that queries within
+    the block do not wait for it to be opened again, which takes longer than a query.
     """
     path, catalog = place(source), None
     with ExitStack() as stack:
@@ -147,13 +147,13 @@ def present(source: str) -> Iterator[Catalog | None]:
 
 
 def held(source: str) -> Catalog | None:
-    """The catalog that is there, as `present`, but closed: it may be exchanged while one has it."""
+    """The catalog in the cache, as `present`, but closed: it may be replaced meanwhile."""
     with present(source) as catalog:
         return catalog
 
 
 def current(source: str, fetcher: "Fetcher", warn: Callable[[str], None]) -> Catalog:
-    """The catalog of the present export; the one that is there, with a warning, where the present one is no good."""
+    """The catalog of the present export; the earlier one, with a warning, where the export cannot be used."""
     try:
         return update(source, fetcher)
     except InputError as broken:
@@ -173,7 +173,7 @@ def update(source: str, fetcher: "Fetcher", *, accept_fewer: bool = False) -> Ca
         accept_fewer: take an export in which a table has lost more than a tenth of its rows.
 
     Raises:
-        InputError: a table that cannot be had, or is not what it should be; the catalog that is there stays.
+        InputError: a table is unavailable, or not what it should be; the present catalog stays.
     """
     from filelock import FileLock  # Here, so that listing does not wait for it.
 
@@ -213,7 +213,7 @@ class _Export:
 
 
 def _fetched(source: str, fetcher: "Fetcher") -> _Export:
-    """All tables, of one commit where the repository can be asked for it: never halves of two exports."""
+    """All tables, of one commit where the repository names it: never halves of two exports."""
     folder, commit, committed = _pinned(source.rstrip("/"), fetcher)
     paths: dict[str, Path] = {}
     confirmed = True
@@ -230,7 +230,7 @@ def _fetched(source: str, fetcher: "Fetcher") -> _Export:
 
 
 def _pinned(folder: str, fetcher: "Fetcher") -> tuple[str, str, str]:
-    """The folder at its newest commit, that commit and its date; the folder as it is where nobody can be asked."""
+    """The folder at its newest commit, that commit and its date; the folder as it is where the commit is unknown."""
     found = _RAW.fullmatch(folder)
     if found is None:
         return folder, "", ""
@@ -258,7 +258,7 @@ def _built(path: Path, source: str, export: _Export, before: Mapping[str, int]) 
                 except InputError:
                     file.unlink()  # Or the server would go on saying that this very file is the present one.
                     raise
-            _index_names(connection, _columns_of(connection, "constituents_altnames"))
+            _index_names(connection)
             text = json.dumps(dataclasses.asdict(export.about(source, counts)))
             connection.execute("CREATE TABLE about AS SELECT ? AS json", [text])
     return counts
@@ -332,11 +332,13 @@ _OTHER_NAMES = """
 """
 
 
-def _index_names(connection: duckdb.DuckDBPyConnection, columns: Collection[str]) -> None:
+def _index_names(connection: duckdb.DuckDBPyConnection) -> None:
     """A table of names for comparison: both forms of each name of an artist, and the one that is shown.
 
-    `other` tells the names in `constituents_altnames`, whose `columns` these are: none where an export lacks it.
+    `other` marks the names in `constituents_altnames`, which older exports lack.
     """
+    sql = "SELECT column_name FROM information_schema.columns WHERE table_name = 'constituents_altnames'"
+    columns = [row[0] for row in connection.execute(sql).fetchall()]
     rows = [(False, *row) for row in connection.execute(_MAIN_NAMES).fetchall()]
     if columns:
         forward = "other.forwarddisplayname" if "forwarddisplayname" in columns else "''"
@@ -348,9 +350,3 @@ def _index_names(connection: duckdb.DuckDBPyConnection, columns: Collection[str]
         connection.execute(
             "INSERT INTO names SELECT unnest($1), unnest($2), unnest($3), unnest($4)", [keys, numbers, written, others]
         )
-
-
-def _columns_of(connection: duckdb.DuckDBPyConnection, table: str) -> list[str]:
-    """The columns of a table; none where there is no such table."""
-    sql = "SELECT column_name FROM information_schema.columns WHERE table_name = ?"
-    return [row[0] for row in connection.execute(sql, [table]).fetchall()]

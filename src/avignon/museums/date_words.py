@@ -22,9 +22,9 @@ _ROMAN = {"i": 1, "v": 5, "x": 10}
 
 
 class Kind(Enum):
-    """What a word of a date does: the groups of words in `dates.toml` by their names, and the lexer's by theirs."""
+    """The role of a word in a date: the names of the groups in `dates.toml` and of those of the lexer."""
 
-    # What stands for years.
+    # Words for years.
     FULL = "full"
     YEAR = "year"
     SHORT = "short"
@@ -36,7 +36,7 @@ class Kind(Enum):
     ORDINAL = "ordinal"
     NUMBER = "number"
     ROMAN = "roman"
-    # What is done with the year beside it.
+    # Words that change the year beside them.
     ABOUT = "about"
     BEFORE = "before"
     AFTER = "after"
@@ -51,13 +51,13 @@ class Kind(Enum):
     BC = "bc"
     AD = "ad"
     MONTH = "month"
-    # What was done to the work.
+    # Acts.
     MADE = "made"
     REWORKED = "reworked"
     CAST = "cast"
     PUBLISHED = "published"
     REISSUED = "reissued"
-    # Nothing.
+    # Words without effect, and unknown ones.
     NOTE = "note"
     SIGN = "sign"
     OUTSIDE = "outside"
@@ -80,7 +80,7 @@ class Meaning:
 
 @dataclass(frozen=True)
 class Span:
-    """Years that one word of a date stands for."""
+    """Years that one word of a date means."""
 
     begin: int
     end: int
@@ -96,7 +96,7 @@ class Span:
         return self.begin + math.floor(self.share[0] * count), self.begin + math.ceil(self.share[1] * count) - 1
 
 
-# What stands for years ------------------------------------------------------------------------------------------------
+# From words to years -------------------------------------------------------------------------------------------------
 
 
 def _year(match: re.Match[str], _: Sequence[Span]) -> Span | None:

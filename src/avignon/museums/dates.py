@@ -1,4 +1,4 @@
-"""Years that a date means, as museums write dates. Pure. The vocabulary is data: `dates.toml`.
+"""Years that a date means, as museums write dates. Pure. Words are read by `date_words`.
 
 Understood are the Extended Date/Time Format, level 1 (ISO 8601-2:2019, https://www.loc.gov/standards/datetime/), and
 the usual spellings in six languages. Where a spelling has two usual readings, the later end counts, which frees a work
@@ -10,28 +10,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from avignon.museums import words
-from avignon.museums.date_words import (
-    GAP,
-    SPANS,
-    WHOLE,
-    Kind,
-    Meaning,
-    Share,
-    Span,
-    century_of,
-    lexer,
-    meaning_of,
-    phrases_of,
-    roman,
-    vocabulary,
-)
+from avignon.museums import date_words, words
+from avignon.museums.date_words import GAP, SPANS, WHOLE, Kind, Meaning, Share, Span
 
 _BREAKS = frozenset(",;/|&")
 """Signs between `cast` and a year, by which that year may be another's."""
 
 RECENT = 1500
-"""Before Christ, years from here on are more likely ours: `1985 BC` was painted in British Columbia."""
+"""Before Christ, years from here on are more likely modern ones: `1985 BC` was painted in British Columbia."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +40,7 @@ class Years:
 
 
 def together(dated: Sequence[Years]) -> Years:
-    """What several dates of one work come to: the later end counts, and none where one of them has none."""
+    """Several dates of one work combined: the later end counts, and none where one of them has none."""
     dated = [each for each in dated if each != Years()]
     begins = [each.begin for each in dated if each.begin is not None]
     ends = [each.end for each in dated if each.end is not None]
@@ -70,24 +56,24 @@ def together(dated: Sequence[Years]) -> Years:
 
 
 def read(text: str) -> Years | None:
-    """The years that a date stands for; no years where it says that there are none; None where it is not understood."""
+    """The years that a date means; no years where it says `undated`; None where it is not understood."""
     date = words.plain(text).strip()
     if not date.strip("-"):
         return Years()
-    tokens = [(meaning_of(match), match) for match in lexer().finditer(date)]
+    tokens = [(date_words.meaning_of(match), match) for match in date_words.lexer().finditer(date)]
     said = [place for place, (_, match) in enumerate(tokens) if match[0] not in words.NEUTRAL]
     if said and tokens[said[0]][0].kind is Kind.UNDATED:
         if len(said) == 1:
             return Years()
         del tokens[said[0]]  # Years behind it are the cataloguer's: "n.d. (1885)".
-    reader = _Reader({meant.kind for meant, _ in tokens})
-    return reader.years() if all(reader.take(meant, match) for meant, match in tokens) else None
+    parser = _DateParser({meant.kind for meant, _ in tokens})
+    return parser.years() if all(parser.feed(meant, match) for meant, match in tokens) else None
 
 
 def known(begin: int | None, end: int | None, text: str) -> Years:
     """A museum's own years of a work, 0 being none; those of its displayed date where the last one is missing.
 
-    They do not stand against a cast or print of an unknown year.
+    A cast or print of an unknown year leaves the end open whatever the museum's own years are.
     """
     said = read(text) or Years()
     own = Years(begin or None, end or None)
@@ -97,29 +83,31 @@ def known(begin: int | None, end: int | None, text: str) -> Years:
 
 
 def unread(years: Years, text: str) -> tuple[str, ...]:
-    """What the ledger says of a date that is not understood; nothing where the last year is known without it."""
+    """For the ledger: a date that is not understood; nothing where the last year is known without it."""
     return (f"date {text!r}",) if years.end is None and text.strip() and read(text) is None else ()
 
 
 def death(text: str) -> int | None:
     """An artist's year of death, e.g. of `died 1910` or `1836-1910`; None where it is not known for certain."""
-    found = re.fullmatch(rf"\s*(?:{words.any_of(vocabulary()['death'], GAP)})?[\s.:]*(.*)", words.plain(text))
+    found = re.fullmatch(
+        rf"\s*(?:{words.any_of(date_words.vocabulary()['death'], GAP)})?[\s.:]*(.*)", words.plain(text)
+    )
     years = read(found[1]) if found else None
     return None if years is None or years.about or years.reissued else years.end
 
 
 def issued(text: str, made: int | None) -> Years | None:
-    """The years of a cast or print of which a title or a medium speaks.
+    """The years of a cast or print that a title or a medium mentions.
 
     Args:
         text: the title or medium.
         made: the last year of the work as its date has it; None where that is not known.
 
     Returns:
-        None where it speaks of none, or of no more than that a work of the year `made` was cast or printed.
+        None where it mentions none, or no more than that a work of the year `made` was cast or printed.
     """
     plain = words.plain(text)
-    found = re.search(words.any_of(phrases_of(Kind.CAST, Kind.REISSUED), GAP), plain)
+    found = re.search(words.any_of(date_words.phrases_of(Kind.CAST, Kind.REISSUED), GAP), plain)
     if not found:
         return None
     rest = plain[found.start() :].strip("()[]., ")
@@ -127,11 +115,11 @@ def issued(text: str, made: int | None) -> Years | None:
     years = read(rest)
     if years is None or (named or 0) > (years.latest or 0):
         years = Years(since=named, reissued=True)
-    late = re.search(words.any_of(phrases_of(Kind.REISSUED), GAP), rest)
+    late = re.search(words.any_of(date_words.phrases_of(Kind.REISSUED), GAP), rest)
     return years if made is None or late or (years.latest or made) > made else None
 
 
-# Reading word by word -------------------------------------------------------------------------------------------------
+# Parsing word by word ------------------------------------------------------------------------------------------------
 
 
 _LIMITS = frozenset({Kind.BEFORE, Kind.AFTER, Kind.FROM})
@@ -141,46 +129,46 @@ _NUMBERS = frozenset({Kind.ORDINAL, Kind.NUMBER, Kind.ROMAN})
 
 
 @dataclass
-class _Reader:
-    """Goes through a date word by word, and holds what it has come to."""
+class _DateParser:
+    """Parses a date word by word; the fields are its state."""
 
     kinds: set[Kind]
-    """All that the date has."""
+    """Kinds of all the words in the date."""
     spans: list[Span] = field(default_factory=list)
-    turned: int = 0
-    """How many spans have their era."""
+    with_era: int = 0
+    """Number of spans whose era is known."""
     about: bool = False
-    # What waits for its year.
+    # Pending until the next year.
     parts: list[Share] = field(default_factory=list)
     limit: Kind | None = None
     is_decade: bool = False
     issue: bool = False
     rework: bool = False
-    # What is known of the ends.
+    # The ends of the range.
     no_begin: bool = False
     open_by: Kind | None = None
-    """By what the last year is not known: `AFTER`, which only `before` ends, or `FROM`, which any year does."""
+    """Why the last year is open: `AFTER`, which only `before` ends, or `FROM`, which any year does."""
     open_since: int = 0
-    """The latest year that is said to go on."""
+    """The latest year at which the end is open."""
     acted: bool = False
-    """Whether another act was named since, e.g. `after 1917; modeled before 1985`: its year ends nothing."""
+    """Whether another act was named since, e.g. `after 1917; modeled before 1985`: its year closes nothing."""
     stays_open: bool = False
-    """Whether something was done in a year that is not said, so that no year ends it."""
+    """Whether an act has no year, so that no later year closes the range."""
     reissued: bool = False
 
-    def take(self, meant: Meaning, match: re.Match[str]) -> bool:
-        """Take in one word; whether it was understood."""
+    def feed(self, meant: Meaning, match: re.Match[str]) -> bool:
+        """Parse one word; returns whether it is understood."""
         kind = meant.kind
         if kind in SPANS:
             return self._add(SPANS[kind](match, () if self.acted else self.spans))
         if kind in _NUMBERS:
             return self._number(kind, match[0])
         if kind in (Kind.BC, Kind.AD):
-            return self._turn(backwards=kind is Kind.BC)
+            return self._set_era(backwards=kind is Kind.BC)
         if kind in _ACTS:
             return self._act(kind)
         if kind in (Kind.LATER, Kind.OPEN, Kind.EARLIER):
-            return self._open(kind)
+            return self._open_end(kind)
         if kind is Kind.PART:
             self.parts.append(meant.share)
         elif kind in _LIMITS:
@@ -198,37 +186,37 @@ class _Reader:
             span = Span(span.begin, span.begin + 9, Kind.DECADE)
         if self.limit is Kind.BEFORE and not self.spans:
             self.no_begin = True
-        self.spans.append(self._parted(span))
-        self._limited(span.end)
+        self.spans.append(self._narrowed(span))
+        self._close_or_open(span.end)
         self.limit, self.is_decade, self.issue, self.rework = None, False, False, False
         return True
 
-    def _limited(self, year: int) -> None:
+    def _close_or_open(self, year: int) -> None:
         """Open the end at a year, or close it with one that is no earlier and of the same act."""
         if self.limit in (Kind.AFTER, Kind.FROM):
-            self._opened(self.limit, year)
+            self._open_at(self.limit, year)
         elif year >= self.open_since and not self.acted and (self.limit or self.open_by is Kind.FROM):
             self.open_by = None
         if self.open_by is None:
             self.acted = False
 
-    def _opened(self, by: Kind, year: int) -> None:
+    def _open_at(self, by: Kind, year: int) -> None:
         is_later = self.open_by is None or year > self.open_since
         self.open_since = max(year, self.open_since) if self.open_by else year
         self.open_by = Kind.AFTER if Kind.AFTER in (by, self.open_by) else by
         self.acted = self.acted and not is_later
 
-    def _open(self, kind: Kind) -> bool:
+    def _open_end(self, kind: Kind) -> bool:
         if kind is Kind.EARLIER or (kind is Kind.OPEN and not self.spans):
             self.no_begin = True
         elif self.spans:
-            self._opened(Kind.AFTER, self.spans[-1].end)
+            self._open_at(Kind.AFTER, self.spans[-1].end)
         else:
             self.stays_open = True
         return True
 
     def _act(self, kind: Kind) -> bool:
-        """Something was done: its year follows, or it is not said."""
+        """An act, such as a cast: its year follows, or is not given."""
         if kind is Kind.MADE:
             self._leave_undated()
         self.issue |= kind in _ISSUES
@@ -237,7 +225,7 @@ class _Reader:
         return not self.parts  # "late cast"
 
     def _leave_undated(self) -> None:
-        """What still waits for its year does not get one."""
+        """Acts that are still pending have no year."""
         self.reissued |= self.issue
         self.stays_open |= self.issue or self.rework
         self.issue = self.rework = False
@@ -247,39 +235,39 @@ class _Reader:
             self._leave_undated()
         return sign in words.NEUTRAL
 
-    def _parted(self, span: Span) -> Span:
-        """The part of a span that was named before it: `early to mid` is from the first to the last of them."""
+    def _narrowed(self, span: Span) -> Span:
+        """The part of a span that was named before it: `early to mid` is from the first part to the last."""
         parts, self.parts = self.parts, []
         if not parts or span.kind is Kind.YEAR:
             return span
         return replace(span, share=(min(low for low, _ in parts), max(high for _, high in parts)))
 
     def _number(self, kind: Kind, text: str) -> bool:
-        """A number is a century, a day, or a year, by what else the date says."""
-        value = roman(text) if kind is Kind.ROMAN else int(re.sub(r"\D", "", text))
+        """A number is a century, a day or a year, depending on the rest of the date."""
+        value = date_words.roman(text) if kind is Kind.ROMAN else int(re.sub(r"\D", "", text))
         if Kind.CENTURY in self.kinds and 1 <= value <= 21:
-            return self._add(century_of(value))
+            return self._add(date_words.century_of(value))
         if kind is not Kind.ROMAN and Kind.MONTH in self.kinds and 1 <= value <= 31:
             return True
         has_era = bool(self.kinds & {Kind.BC, Kind.AD})
         return kind is Kind.NUMBER and has_era and value > 0 and self._add(Span(value, value))
 
-    def _turn(self, *, backwards: bool) -> bool:
-        """Put what has been said since the last era into this one; what looks like a year of ours is not believed."""
-        new = self.spans[self.turned :]
+    def _set_era(self, *, backwards: bool) -> bool:
+        """Apply an era to the spans since the last one; false where modern years would be before Christ."""
+        new = self.spans[self.with_era :]
         if backwards:
-            self.spans[self.turned :] = [replace(span, begin=-span.end, end=-span.begin) for span in new]
-        self.turned = len(self.spans)
+            self.spans[self.with_era :] = [replace(span, begin=-span.end, end=-span.begin) for span in new]
+        self.with_era = len(self.spans)
         return not backwards or (bool(new) and all(span.end < RECENT for span in new))
 
     def years(self) -> Years | None:
-        """All spans together, with the margin of a date that is not certain; None where a word is left over."""
+        """All spans together, with the margin of an uncertain date; None where a word is left over."""
         self._leave_undated()
         if self.parts and self.spans and self.spans[-1].kind is not Kind.YEAR and self.spans[-1].share == WHOLE:
-            self.spans.append(self._parted(self.spans.pop()))  # "19th century, second half"
+            self.spans.append(self._narrowed(self.spans.pop()))  # "19th century, second half"
         if not self.spans or self.limit or self.parts or self.is_decade:
             return None
-        margins = vocabulary()["margins"]
+        margins = date_words.vocabulary()["margins"]
         margin = margins["century" if any(span.kind is Kind.CENTURY for span in self.spans) else "year"] * self.about
         begin = min(span.years[0] for span in self.spans) - margin
         end = max(span.years[1] for span in self.spans) + margin

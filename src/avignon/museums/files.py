@@ -5,7 +5,6 @@ import os
 import tomllib
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
@@ -25,9 +24,6 @@ def _kinds() -> dict[str, frozenset[str]]:
 TABLES = frozenset({".csv", ".tsv", ".xls", ".xlsx", ".xlsm", ".ods", ".numbers"})
 """Files in which one may look for an index."""
 
-_PARTS: tuple[Callable[[PurePosixPath], str], ...] = (str, lambda place: place.name, lambda place: place.stem)
-"""What two names may have in common: all but the case; the name without the folder; that without its suffix."""
-
 
 @dataclass(frozen=True)
 class Files:
@@ -36,7 +32,7 @@ class Files:
     root: Path
     all: tuple[str, ...]
     links: tuple[str, ...] = ()
-    """Linked folders below the first level, which are not followed: they may lead round in a circle."""
+    """Linked folders below the first level, which are not followed: they may form a cycle."""
     not_utf8: frozenset[str] = frozenset()
     """Those of `all` whose names are not UTF-8, as an archive from Windows leaves them; they are here as shown."""
 
@@ -52,8 +48,9 @@ class Files:
 
     def nearest(self, name: str) -> str:
         """The file that is probably meant by a name that is none: other case, folder or suffix, or a slip; or empty."""
-        for part in _PARTS:
-            alike = [each for each in self.by_name if _part(each, part) == _part(composed(name), part)]
+        meant, known = _parts(name), {each: _parts(each) for each in self.by_name}
+        for part in range(len(meant)):
+            alike = [each for each in self.by_name if known[each][part] == meant[part]]
             if alike:
                 return self.by_name[alike[0]]
         return next(iter(get_close_matches(name, self.all, n=1, cutoff=0.7)), "")
@@ -113,15 +110,10 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def candidates(name: str) -> Iterator[str]:
-    """How a file's name may be meant: as it stands, or with Windows' backslashes."""
-    yield name
-    if "\\" in name:
-        yield name.replace("\\", "/")
-
-
-def _part(file: str, part: Callable[[PurePosixPath], str]) -> str:
-    return part(PurePosixPath(file)).casefold()
+def _parts(file: str) -> tuple[str, str, str]:
+    """What two names may have in common but for the case: all; the name without the folder; that without its suffix."""
+    place = PurePosixPath(composed(file).casefold())
+    return str(place), place.name, place.stem
 
 
 def _suffix(file: str) -> str:

@@ -20,7 +20,7 @@ from avignon.core.sheets import Row
 from avignon.museums import dates, folder_index, names, rights, statements
 from avignon.museums.files import Files, files_of, is_read, unread
 from avignon.museums.folder_index import INDEX, Listed, with_ids
-from avignon.museums.protocol import FetchSettings, Received, Sought, one_line, outside
+from avignon.museums.protocol import ArtistQuery, FetchSettings, Received, one_line
 
 if TYPE_CHECKING:
     from avignon.museums.settings import FolderMuseum
@@ -32,7 +32,7 @@ _OF_THE_WORK = frozenset({"title", "medium", "classification", "terms", "qualifi
 
 
 @contextmanager
-def opened(museum: "FolderMuseum", settings: FetchSettings, warn: Callable[[str], None]) -> Iterator["Folder"]:  # noqa: ARG001 - nothing is fetched
+def opened(museum: "FolderMuseum", _: FetchSettings, warn: Callable[[str], None]) -> Iterator["Folder"]:
     """The folder that a recipe names."""
     yield Folder(Path(museum.path), warn=warn)
 
@@ -45,11 +45,11 @@ class Folder:
     year: int = field(default_factory=lambda: time.localtime().tm_year)
     warn: Callable[[str], None] = lambda _: None
 
-    def find(self, artist: Sought) -> list[Found]:
-        """The folder's pictures of the artist, by the index or by place; those that are not usable carry the reason."""
+    def find(self, artist: ArtistQuery) -> list[Found]:
+        """The folder's pictures of the artist, by the index or by place; unusable ones are rejected with the reason."""
         if not self.path.is_dir():
             raise InputError(f"{self.path}: no such folder")
-        files, wanted = files_of(self.path), [str(name) for name in artist.find or (artist.name,)]
+        files, wanted = files_of(self.path), [str(name) for name in artist.wanted]
         index = folder_index.index_in(files)
         if index:
             listed = folder_index.read(self.path / index, files, wanted, self.year, self.warn)
@@ -93,7 +93,7 @@ class Folder:
             )
 
     def _check_known(self, wanted: Sequence[str], rows: Sequence[Row], index: str) -> None:
-        """Raise for a name that nobody bears, where rows name their artists."""
+        """Raise for an unknown artist, where rows name their artists."""
         if not any("artist" in row for row in rows):
             return
         known = dict.fromkeys(row["artist"] for row in rows if row.get("artist"))
@@ -105,10 +105,10 @@ class Folder:
                 raise InputError(f"{empty[0]}: no pictures here; allowed are {', '.join(SUFFIXES)}")
             raise InputError(f"{self.path}: {names.unknown(name, known)}")
 
-    def _found(self, artist: Sought, row: Row, reason: str) -> Found:
+    def _found(self, artist: ArtistQuery, row: Row, reason: str) -> Found:
         path = self.path / row["file"]
         width = height = 0
-        reason = unread(row["file"]) or reason or outside(artist, row.get("classification", ""))
+        reason = unread(row["file"]) or reason or artist.exclusion(row.get("classification", ""))
         is_there = path.is_file()  # One whose name is not UTF-8 is listed, but cannot be written about.
         try:
             width, height = size_of(path) if is_there else (0, 0)
@@ -164,23 +164,19 @@ def _unindexed(files: Files) -> list[Listed]:
     held = [each for each in files.pictures if "/" in each]
     loose = [each for each in files.pictures if "/" not in each]
     usable = [each for each in loose if is_read(each)]
-    if not any(map(is_read, held)) and (usable or not held):  # A folder of documents makes nobody an artist.
+    if not any(map(is_read, held)) and (usable or not held):  # A folder of documents is not an artist's.
         return with_ids([({"file": each}, "") for each in files.pictures])
     if usable:
         artists = ", ".join(dict.fromkeys(each.partition("/")[0] for each in held))
+        some = f"{len(usable)} pictures (first: {usable[0]!r}) lie"
+        lie = some if len(usable) > 1 else f"a picture ({usable[0]!r}) lies"
         raise InputError(
-            f"{files.root}: {_counted(usable)} beside the subfolders {artists}, so that nothing says whose that is; "
+            f"{files.root}: {lie} beside the subfolders {artists}, so that nothing says whose that is; "
             f"put each picture into its artist's subfolder, or write an {INDEX}"
         )
     beside: list[Listed] = [({"file": each}, "lies beside the artists' subfolders") for each in loose]
     known = {each.partition("/")[0] for each in held}
     return with_ids([*((_placed(each, known), "") for each in held), *beside])
-
-
-def _counted(pictures: Sequence[str]) -> str:
-    if len(pictures) == 1:
-        return f"a picture ({pictures[0]!r}) lies"
-    return f"{len(pictures)} pictures (first: {pictures[0]!r}) lie"
 
 
 def _placed(file: str, artists: Collection[str]) -> Row:

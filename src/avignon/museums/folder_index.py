@@ -14,7 +14,7 @@ from avignon.core.naming import slug, stem
 from avignon.core.records import Access
 from avignon.core.sheets import Row
 from avignon.museums import names, statements
-from avignon.museums.files import TABLES, Files, candidates, composed, is_read
+from avignon.museums.files import TABLES, Files, composed, is_read
 
 INDEX = "index.csv"
 
@@ -22,7 +22,7 @@ LONGEST = 255
 """Letters of a file's place that an error shows in full."""
 
 Listed = tuple[Row, str]
-"""A picture's row, and why it can be nobody's work; empty where that is for its artist to say."""
+"""A picture's row, and why it is no artist's work; empty where that depends on the artist."""
 
 
 @functools.cache
@@ -63,7 +63,8 @@ def read(index: Path, files: Files, wanted: Sequence[str], year: int, warn: Call
     sheet = sheets.read(index, columns())
     if not sheet.rows:
         raise InputError(f"{index}: names no picture")
-    _check_artists(index, sheet)
+    if "artist" in sheet.columns and not any(row["artist"] for _, row in sheet.rows):
+        raise InputError(f"{index}: column artist names nobody; write each picture's artist into it, or take it out")
     _check_strangers(index, sheet, wanted, year)
     if sheet.strangers:
         whose = (
@@ -103,8 +104,9 @@ def with_ids(listed: Sequence[Listed]) -> list[Listed]:
 
 def _located(index: Path, line: int, name: str, files: Files) -> str:
     """The file that a row names, as it is called on this disk."""
-    where = f"{index}: line {line}: file: {_short(name)!r}" if name else f"{index}: line {line}: file is empty"
-    for each in candidates(name) if name else ():
+    short = name if len(name) <= LONGEST else f"{name[:LONGEST]}…"
+    where = f"{index}: line {line}: file: {short!r}" if name else f"{index}: line {line}: file is empty"
+    for each in dict.fromkeys((name, name.replace("\\", "/"))) if name else ():  # It may be written as in Windows.
         path = index.parent / each
         if not path.resolve().is_relative_to(index.parent.resolve()):
             raise InputError(f"{where} lies outside the folder")
@@ -117,21 +119,12 @@ def _located(index: Path, line: int, name: str, files: Files) -> str:
     raise InputError(f"{where}{what}" + (f"; nearest is {near!r}" if near else ""))
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST else f"{name[:LONGEST]}…"
-
-
 def _is(kind: Callable[[Path], bool], path: Path) -> bool:
     """Whether a path is a file, or a folder; a name that no file can have (too long) is neither."""
     try:
         return kind(path)
     except OSError:
         return False
-
-
-def _check_artists(index: Path, sheet: sheets.Sheet) -> None:
-    if "artist" in sheet.columns and not any(row["artist"] for _, row in sheet.rows):
-        raise InputError(f"{index}: column artist names nobody; write each picture's artist into it, or take it out")
 
 
 def _check_strangers(index: Path, sheet: sheets.Sheet, wanted: Sequence[str], year: int) -> None:

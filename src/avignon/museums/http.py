@@ -1,4 +1,4 @@
-"""The only network client: time-outs, retries with back-off, pacing, size limits, and no surprises on redirects."""
+"""The network client of museums: time-outs, retries with back-off, pacing, size limits, and checked redirects."""
 
 import email.utils
 import hashlib
@@ -7,11 +7,11 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import httpx
 
@@ -30,11 +30,11 @@ BACK_OFF = 0.5
 """Seconds before the second attempt; doubled before each further one."""
 
 USER_AGENT = user_agent()
-"""How the program names itself where nobody has left an address."""
+"""How the program names itself where no contact is given."""
 
 MAX_REDIRECTS = 5
 MAX_WAIT = 120.0
-"""Seconds; a server that asks for more patience gets an error that says so."""
+"""Seconds; a longer `Retry-After` is an error that says so."""
 
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -65,11 +65,11 @@ class _TryAgain(Exception):  # noqa: N818 - not an error: a pause between two at
         self.refused = refused
 
 
-class Fetcher:
+class Fetcher(AbstractContextManager["Fetcher"]):
     """A polite client. `mounts` hands URLs of further schemes to in-process transports, as httpx does.
 
     Raises:
-        FetchError: from each method, in one line: what could not be had and what to do.
+        FetchError: from each method, in one line: what is unavailable and what to do.
     """
 
     def __init__(
@@ -94,9 +94,6 @@ class Fetcher:
             mounts=dict(mounts or {}),
         )
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -112,16 +109,16 @@ class Fetcher:
     ) -> Answer:
         """Fetch `url` whole, at most `limit` bytes.
 
-        What `check` refuses (by an `InputError`) may have been damaged on the way: it is asked for again, and the last
-        refusal is the caller's.
+        What `check` refuses (by an `InputError`) may have been damaged on the way: it is fetched again, and the last
+        refusal is raised.
         """
         return self._attempts(url, lambda: self._get_once(url, limit, check, headers or {}))
 
     def table(self, url: str, *, limit: int = 2**31, known_as: str = "") -> tuple[Path, bool]:
         """A large file through the user's cache; the flag says whether the server confirmed that it is fresh.
 
-        An unreachable server leaves the cached copy in use, if there is one. What has come of a file that broke off
-        is kept, and the rest is asked for. One process at a time: the caller holds a lock.
+        An unreachable server leaves the cached copy in use, if there is one. The part of an interrupted file is kept,
+        and the rest is fetched. One process at a time: the caller holds a lock.
 
         Args:
             url: where it is.
@@ -168,7 +165,7 @@ class Fetcher:
             if not _PAGE.match(answer.content):
                 raise _TryAgain(str(refused), refused=type(refused)(what)) from None
             turned_away = TurnedAway(f"{what}; {_shown(answer.content)} came instead")
-            if _CHALLENGES.search(answer.content):  # Who asks again is only told so again.
+            if _CHALLENGES.search(answer.content):  # Another request would only be refused again.
                 raise turned_away from None
             raise _TryAgain(str(refused), refused=turned_away) from None
         return answer
@@ -222,7 +219,7 @@ class Fetcher:
         if (challenge := _challenge(response)) is not None:
             raise TurnedAway(f"{response.url}: the server turns programs away at the moment ({challenge})", status)
         if status in _PASSING or (status == httpx.codes.FORBIDDEN and wait is not None):
-            raise _TryAgain(f"the server answers {status}", wait)  # Some say 403 to who asks too fast.
+            raise _TryAgain(f"the server answers {status}", wait)  # Some answer 403 to requests that come too fast.
         conditional = {httpx.codes.NOT_MODIFIED}
         if "Range" in response.request.headers:
             conditional.add(httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE)
@@ -231,13 +228,14 @@ class Fetcher:
 
     def _chunks(self, response: httpx.Response, limit: int) -> Iterator[bytes]:
         promised = response.headers.get("Content-Length", "")
+        too_large = FetchError(f"{response.url}: larger than the {limit / 1e6:.0f} MB that are accepted")
         received = 0
         if promised.isdecimal() and int(promised) > limit:
-            raise _too_large(response, limit)
+            raise too_large
         for chunk in response.iter_bytes():
             received += len(chunk)
             if received > limit:
-                raise _too_large(response, limit)
+                raise too_large
             yield chunk
 
     def _wait_turn(self, host: str) -> None:
@@ -250,7 +248,7 @@ class Fetcher:
 
 @dataclass(frozen=True)
 class _Kept:
-    """A large file in the cache: whole under its own name, half under `.part-`, each with a note of its ETag beside."""
+    """A large file in the cache: whole under its own name, a part under `.part-`, each beside a note of its ETag."""
 
     path: Path
 
@@ -308,10 +306,6 @@ def _etag_beside(path: Path) -> str:
         return str(note.get("etag", ""))
     except (OSError, ValueError, AttributeError):
         return ""
-
-
-def _too_large(response: httpx.Response, limit: int) -> FetchError:
-    return FetchError(f"{response.url}: larger than the {limit / 1e6:.0f} MB that are accepted")
 
 
 def _challenge(response: httpx.Response) -> str | None:

@@ -1,4 +1,4 @@
-"""Images by the IIIF Image API: never more than the true size, and what comes is checked against what was promised.
+"""Images by the IIIF Image API: never more than the true size, and each is checked against the size asked for.
 
 Versions 2.1 (https://iiif.io/api/image/2.1/) and 3.0 (https://iiif.io/api/image/3.0/). A description (`info.json`)
 tells the true size and what its server can do: one that scales (level 1 and 2) is asked for the size wanted; one that
@@ -34,7 +34,7 @@ class Images:
     max_edge: int = 2048
     max_bytes: int = 200_000_000
     widths: tuple[int, ...] = ()
-    """Widths that the server has ready; empty where it has none, or nobody knows them."""
+    """Widths that the server has ready; empty where it has none, or they are not known."""
 
     def source(self, image: str, most: int = 0) -> str:
         """The image's address and the size asked for at most; `most` as in `receive`."""
@@ -47,7 +47,7 @@ class Images:
 
         Args:
             image: its base URI.
-            most: the longest side, in pixels, that the museum sends of it by its own word; 0 where it sets no limit.
+            most: the longest side, in pixels, that the museum says it sends; 0 where it sets no limit.
 
         Raises:
             FetchError, ImageError: with the reason.
@@ -87,7 +87,7 @@ class Images:
         """The picture put together from its tiles at one scale, as a PNG, which loses nothing.
 
         Raises:
-            FetchError, ImageError: a tile that cannot be had or has another size, or too many of them.
+            FetchError, ImageError: a tile is unavailable or has another size, or there are too many.
         """
         width, height = tiles.size
         if width * height > MAX_PIXELS or tiles.count > MOST_TILES:

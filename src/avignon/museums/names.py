@@ -1,4 +1,4 @@
-"""Names of artists: matched without accents, case or order, suggested for slips, and read with what doubts them.
+"""Names of artists: matched without accents, case or order, suggested for slips, and read with words of doubt.
 
 The words of doubt are data: `attributions.toml`.
 """
@@ -68,7 +68,7 @@ def vocabulary() -> Vocabulary:
 
 
 def doubt(text: str, wanted: str) -> str | None:
-    """Why an artist's column does not make a work certainly the wanted artist's own.
+    """Why an artist's column leaves it uncertain that a work is the wanted artist's own.
 
     Returns:
         Empty where it does; a reason where it names the artist with a doubt, with other hands or beside others
@@ -126,7 +126,7 @@ def is_doubtful_place(folder: str, artist: str) -> bool:
 
 
 def is_plain_place(folder: str, artist: str) -> bool:
-    """Whether a folder's name is certain to name nobody else: numbers and usual words, as `early oils, 1880s`."""
+    """Whether a folder's name cannot be another person's: numbers and usual words, as `early oils, 1880s`."""
     words = (
         frozenset(_words(folder)) - frozenset(_words(artist)) - vocabulary().of("places", "fillers", "joints", "weak")
     )
@@ -186,6 +186,6 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
 
 
 def unknown(name: str, known: Iterable[str]) -> str:
-    """The end of an error line: nobody of that name, and who is near."""
+    """The end of an error line: no such artist, and the nearest names."""
     near = nearest(name, known)
     return f"no artist {name!r}" + (f"; nearest are {', '.join(near)}" if near else "; no name comes near")

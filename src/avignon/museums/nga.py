@@ -16,7 +16,7 @@ from avignon.core.errors import InputError
 from avignon.core.records import EMBEDDED, NGA_TABLES, Decision, Found, Verdict, Work
 from avignon.museums import catalog, dates, names, rights
 from avignon.museums.catalog import Catalog, Row
-from avignon.museums.protocol import FetchSettings, Received, Sought, one_line, outside
+from avignon.museums.protocol import ArtistQuery, FetchSettings, Received, one_line, preference
 
 if TYPE_CHECKING:
     from avignon.museums.http import Fetcher
@@ -121,7 +121,7 @@ class Nga:
     images: "Images | None" = None
     year: int = field(default_factory=lambda: time.localtime().tm_year)
 
-    def find(self, artist: Sought) -> list[Found]:
+    def find(self, artist: ArtistQuery) -> list[Found]:
         """Every object that names the artist as artist, with its primary image."""
         with self.catalog.asked() as ask:
             people = self._people(artist, ask)
@@ -129,15 +129,14 @@ class Nga:
             objects = ask(_OBJECTS, list(roles))
             images = _primary_images(list(roles), ask)
             terms = _subjects(list(roles), ask)
-        found = [
-            self._found(artist, row, people, roles[number], images.get(number, {}), terms.get(number, ()))
-            for row in objects
-            for number in (row["objectid"],)
-        ]
-        return sorted(found, key=_preference)
+        found = []
+        for row in objects:
+            number = row["objectid"]
+            found.append(self._found(artist, row, people, roles[number], images.get(number, {}), terms.get(number, ())))
+        return sorted(found, key=preference)
 
     def source(self, work: Work) -> str:
-        """What the image server would be asked for."""
+        """What would be requested from the image server."""
         return self._server.source(work.image_url, work.most)
 
     def receive(self, work: Work) -> Received:
@@ -149,10 +148,10 @@ class Nga:
         assert self.images is not None, "opened for its tables alone"
         return self.images
 
-    def _people(self, artist: Sought, ask: Ask) -> dict[int, Row]:
+    def _people(self, artist: ArtistQuery, ask: Ask) -> dict[int, Row]:
         """The constituents that the recipe's artist stands for, by id."""
         people: dict[int, Row] = {}
-        for wanted in artist.find or (artist.name,):
+        for wanted in artist.wanted:
             matches = _matching(wanted, ask)
             if not matches:
                 raise InputError(f"{self.catalog.about.tables}: {names.unknown(str(wanted), _near(str(wanted), ask))}")
@@ -165,7 +164,7 @@ class Nga:
         return people
 
     def _found(
-        self, artist: Sought, row: Row, people: dict[int, Row], role: Row, image: Row, terms: Iterable[str]
+        self, artist: ArtistQuery, row: Row, people: dict[int, Row], role: Row, image: Row, terms: Iterable[str]
     ) -> Found:
         person = people[role["constituentid"]]
         number = str(row["objectid"])
@@ -193,24 +192,22 @@ class Nga:
             depicts=one_line(image.get("assistivetext") or ""),
             most=_pixels(image.get("maxpixels", "")),
         )
-        reason = _doubt(role) or outside(artist, row["classification"]) or ("" if image else "no image published")
+        reason = _doubt(role) or artist.exclusion(row["classification"]) or ("" if image else "no image published")
         return Found(work, Decision(Verdict.REJECTED, reason) if reason else None)
 
 
 def _evidence(years: dates.Years, row: Row, person: Row, image: Row) -> rights.Evidence:
+    cap = image.get("maxpixels", "")
+    unread_cap = [f"maxpixels {cap.strip()!r}"] if cap.strip() and not _pixels(cap) else []
     return rights.Evidence(
         died=person["endyear"],
         born=person.get("beginyear"),
         years=years,
-        unread=(*dates.unread(years, row["displaydate"]), *_unread_cap(image.get("maxpixels", ""))),
+        unread=(*dates.unread(years, row["displaydate"]), *unread_cap),
         flag=image.get("openaccess"),
         flag_name="openaccess",
-        cap=image.get("maxpixels", ""),
+        cap=cap,
     )
-
-
-def _unread_cap(cap: str) -> tuple[str, ...]:
-    return (f"maxpixels {cap.strip()!r}",) if cap.strip() and not _pixels(cap) else ()
 
 
 def _pixels(cap: str) -> int:
@@ -220,7 +217,7 @@ def _pixels(cap: str) -> int:
 
 
 def _matching(wanted: int | str, ask: Ask) -> dict[int, Row]:
-    """Artists of an id, or of a name in either of its forms; by another of their names where it is nobody's own."""
+    """Artists by id, or by a name in either of its forms; by their other names where it is no artist's own."""
     if isinstance(wanted, int):
         numbers = [wanted]
     else:
@@ -230,7 +227,7 @@ def _matching(wanted: int | str, ask: Ask) -> dict[int, Row]:
 
 
 def _near(wanted: str, ask: Ask) -> list[str]:
-    """Names worth comparing with a slip: a museum has tens of thousands, of which most are nothing like it."""
+    """Names to compare with a slip, the most similar ones: a museum has tens of thousands."""
     key = names.key(wanted)
     sql = """
         SELECT name FROM names ORDER BY
@@ -276,12 +273,6 @@ def _doubt(role: Row) -> str:
     if role["prefix"].strip() not in JOINING_PREFIXES:
         return f"attribution is {role['prefix'].strip()!r}"
     return ""
-
-
-def _preference(found: Found) -> tuple[bool, bool, int, str]:
-    """Paintings before works on paper and the rest; then by object id, which is stable from export to export."""
-    work = found.work
-    return (found.decision is not None, work.classification != "Painting", len(work.object_id), work.object_id)
 
 
 def _sequence(row: Row) -> tuple[bool, float]:

@@ -7,28 +7,26 @@ from avignon.core.records import Found, Work
 
 
 @dataclass(frozen=True)
-class Name:
-    """An artist to look up, as `find` reads one: a recipe's artist is one, too."""
+class ArtistQuery:
+    """An artist to look up."""
 
     name: str
+    """As the works found will be labelled."""
     find: tuple[int | str, ...] = ()
+    """Names or the museum's ids to look up; the name itself where there are none."""
     classification: tuple[str, ...] = ()
-
-
-class Sought(Protocol):
-    """What a museum reads of an artist."""
+    """Only works that the museum classes so; empty takes all."""
 
     @property
-    def name(self) -> str:
-        """As the works found will be labelled."""
+    def wanted(self) -> tuple[int | str, ...]:
+        """What to look up."""
+        return self.find or (self.name,)
 
-    @property
-    def find(self) -> tuple[int | str, ...]:
-        """Names or the museum's ids to look up; the name itself where there are none."""
-
-    @property
-    def classification(self) -> tuple[str, ...]:
-        """Only works that the museum classes so; empty takes all."""
+    def exclusion(self, classification: str) -> str:
+        """Why a work of this classification is left out; empty if it is not."""
+        if self.classification and classification not in self.classification:
+            return f"classification is {classification or 'empty'}; wanted {', '.join(self.classification)}"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -60,18 +58,17 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def outside(artist: Sought, classification: str) -> str:
-    """Why the recipe's `classification` leaves a work out; empty if it does not."""
-    if artist.classification and classification not in artist.classification:
-        return f"classification is {classification or 'empty'}; wanted {', '.join(artist.classification)}"
-    return ""
+def preference(found: Found) -> tuple[bool, bool, int, str]:
+    """A key to sort by: rejected works last, paintings first; then by id, which is stable."""
+    work = found.work
+    return (found.decision is not None, work.classification != "Painting", len(work.object_id), work.object_id)
 
 
 class Museum(Protocol):
-    """A museum turns its records into works or reasons, and a work into the bytes of its image."""
+    """A source of works and of their images."""
 
-    def find(self, artist: Sought) -> list[Found]:
-        """Every work of the artist, best candidates first; those that the record rules out carry the reason.
+    def find(self, artist: ArtistQuery) -> list[Found]:
+        """Every work of the artist, best candidates first; those that the record rules out are rejected.
 
         Raises:
             InputError: the artist is unknown (with the nearest names), or the museum's data cannot be read.

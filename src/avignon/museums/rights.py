@@ -1,4 +1,4 @@
-"""From evidence to rights. Pure: the year is an argument, so that the answer can be tested and never drifts unseen.
+"""From evidence to rights. Pure: the year is an argument, so that the answer can be tested.
 
 Sources: the National Gallery of Art's open-access policy and data dictionary (`openaccess`, `maxpixels`); the Art
 Institute of Chicago's API (`is_public_domain`). Terms of protection and the vocabulary of statements are data, with
@@ -86,17 +86,15 @@ def judged(evidence: Evidence, year: int) -> Rights:
     statement = evidence.statement or ""
     stated = None if statements.is_nothing(statement) else statements.read(statement, year)
     access = _by_source(evidence, stated) or _by_age(evidence, states, year)
-    facts = "; ".join([*_facts(evidence, stated), *_running(states, year)])
-    return Rights(access, facts, stated.condition if stated else "")
+    running = [f"{name} runs to the end of {end}" for name, end in states.items() if end is not None and end >= year]
+    return Rights(access, "; ".join([*_facts(evidence, stated), *running]), stated.condition if stated else "")
 
 
 def _by_source(evidence: Evidence, stated: Reading | None) -> Access | None:
-    """What the image's owner says; None where nothing is said."""
+    """What the image's owner says; None where they say nothing."""
     if evidence.flag is not None:
         return {"1": Access.OPEN, "0": Access.RESTRICTED}.get(evidence.flag.strip(), Access.UNKNOWN)
-    if evidence.cap.strip():
-        return Access.RESTRICTED
-    if evidence.claims:
+    if evidence.cap.strip() or evidence.claims:
         return Access.RESTRICTED
     return stated.access if stated else None
 
@@ -110,7 +108,7 @@ def _by_age(evidence: Evidence, ends: dict[str, int | None], year: int) -> Acces
 
 
 def _ends(evidence: Evidence, term: Term, year: int) -> int | None:
-    """The last protected year under a term; None where it cannot be told."""
+    """The last protected year under a term; None where it is not known."""
     died, made = evidence.died or None, evidence.years.end or None
     if term.after == "publication":
         last = made if made is not None else _last_possible(evidence)
@@ -120,19 +118,19 @@ def _ends(evidence: Evidence, term: Term, year: int) -> int | None:
     if made is not None and made + terms().years_after_work + term.years < year:
         return made + terms().years_after_work + term.years
     born = evidence.born or None
-    # Who was born less than the term ago cannot have been dead for so long, even where no death is known of.
+    # An artist born less than the term ago cannot have been dead for so long.
     return born + terms().longest + term.years if born is not None and born + term.years >= year else None
 
 
 def _last_possible(evidence: Evidence) -> int | None:
-    """The year of death: nobody works on after it. None where a date says otherwise, or is not understood."""
+    """The year of death. None where a date of the work is later, or is not understood."""
     died, years = evidence.died or None, evidence.years
     is_limit = not (evidence.unread or years.reissued) and (years.latest or 0) <= (died or 0)
     return died if is_limit else None
 
 
 def _made_after_death(evidence: Evidence) -> bool:
-    """Whether the years contradict each other: one of them is wrong, and nothing says which."""
+    """Whether the years contradict each other, so that one of them is wrong."""
     died, begin = evidence.died or None, evidence.years.begin
     return died is not None and begin is not None and begin > died
 
@@ -140,11 +138,8 @@ def _made_after_death(evidence: Evidence) -> bool:
 def _facts(evidence: Evidence, stated: Reading | None) -> list[str]:
     facts = []
     if evidence.flag_name:
-        facts.append(
-            f"{evidence.flag_name} not in this export"
-            if evidence.flag is None
-            else f"{evidence.flag_name}={evidence.flag or 'none'}"
-        )
+        flag = " not in this export" if evidence.flag is None else f"={evidence.flag or 'none'}"
+        facts.append(evidence.flag_name + flag)
     if evidence.statement is None and (evidence.cap or evidence.flag_name == "openaccess"):
         facts.append(f"maxpixels={evidence.cap or 'none'}")
     if evidence.statement is not None:
@@ -163,8 +158,3 @@ def _made(evidence: Evidence) -> str:
         made = f"made {years.end}" if years.end else f"made in {years.latest} or later"
     issued = ", cast or printed in an unknown year, perhaps after the artist's death" if years.reissued else ""
     return made + issued + (", after the artist's death" if _made_after_death(evidence) else "")
-
-
-def _running(ends: dict[str, int | None], year: int) -> list[str]:
-    """Which terms run, and until when: what a reader needs who lives there."""
-    return [f"{name} runs to the end of {end}" for name, end in ends.items() if end is not None and end >= year]

@@ -158,7 +158,7 @@ def _is_complete(parts: Sequence[_Part], place: int) -> bool:
     """Whether a part has beside it what it needs to be understood."""
     part, before, after = parts[place], parts[:place], parts[place + 1 :]
     if part.kind is Kind.LABEL or part.text == ":":
-        named = [each for each in before if each.text != "-"][-1:]  # "CC0-Lizenz"
+        named = next((each for each in reversed(before) if each.text != "-"), None)  # "CC0-Lizenz"
         return _has_value(after) or (part.text in _vocabulary()["licence"]["between"] and _is_open(named))
     if part.kind is Kind.ARTICLE:
         return bool(after) and after[0].kind in _SPOKEN_OF
@@ -166,22 +166,19 @@ def _is_complete(parts: Sequence[_Part], place: int) -> bool:
         return bool(after) and (after[0].kind is not Kind.SIGN or after[0].text in _OPENING)
     if part.kind is Kind.ELEMENT:
         return any(each.kind is Kind.OPEN and part.condition in each.condition for each in parts)
-    return part.kind is not Kind.YEAR or _is_open([each for each in before if not _leads_to_year(each)][-1:])
+    # What may stand between freedom and the year in which it began: "public domain (since 2014)".
+    told = (each for each in reversed(before) if each.kind not in (Kind.LINK, Kind.SIGN) or each.text == ":")
+    return part.kind is not Kind.YEAR or _is_open(next(told, None))
 
 
 def _has_value(after: Sequence[_Part]) -> bool:
     """Whether `rights` or a colon is followed by freedom, before anything else is spoken of."""
     ends = (each for each in after if each.kind not in _BESIDE or each.text in _SEPARATORS)
-    return _is_open([each] if (each := next(ends, None)) else [])
+    return _is_open(next(ends, None))
 
 
-def _is_open(parts: Sequence[_Part]) -> bool:
-    return any(each.kind is Kind.OPEN for each in parts)
-
-
-def _leads_to_year(part: _Part) -> bool:
-    """What may stand between freedom and the year in which it began: `public domain (since 2014)`."""
-    return part.kind is Kind.LINK or (part.kind is Kind.SIGN and part.text != ":")
+def _is_open(part: _Part | None) -> bool:
+    return part is not None and part.kind is Kind.OPEN
 
 
 # Licences -------------------------------------------------------------------------------------------------------------

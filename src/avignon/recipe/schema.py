@@ -13,8 +13,8 @@ import tomli_w
 from pydantic import Field, field_validator, model_validator
 
 from avignon.core.naming import slug
-from avignon.core.records import EMBEDDED
 from avignon.core.settings import ABSENT, Section
+from avignon.models.registry import FAMILIES, SAMPLERS, local_folder
 from avignon.museums.registry import MUSEUMS
 from avignon.museums.settings import MuseumSettings, NgaMuseum
 
@@ -81,9 +81,7 @@ class Base(Section):
     @property
     def folder(self) -> Path | None:
         """The base's directory; None where the base is on a hub."""
-        if self.model == EMBEDDED:
-            return Path(__file__).parents[1] / "demo" / "base"
-        return Path(self.model) if Path(self.model).is_absolute() else None
+        return local_folder(self.model)
 
 
 class Collect(Section):
@@ -274,9 +272,12 @@ class Scene(Section):
     """Share of the denoising steps that are done on `image`: little keeps it, 1 leaves nothing but a trace of it."""
 
 
-_BLOCK = re.compile(r"down|mid|up|mid_block\..+|(down|up)_blocks\.\d+(\..+)?")
+if TYPE_CHECKING:
+    Sampler = str
+else:
+    Sampler = Literal[SAMPLERS]
 
-SCHEDULERS = Literal["ddim", "pndm", "euler", "dpm++"]
+_BLOCKS = [re.compile(family.blocks) for family in FAMILIES.values()]
 
 
 class Generate(Section):
@@ -325,7 +326,7 @@ class Generate(Section):
     guidance_scale: float = Field(default=7.5, ge=1, le=50)
     """Classifier-free guidance scale (Ho & Salimans, arXiv:2207.12598); 1 is none."""
     negative_prompt: str = ""
-    scheduler: SCHEDULERS = "ddim"
+    scheduler: Sampler = "ddim"
     """The sampler. Of the base's scheduler file it takes the noise schedule alone, whichever sampler saved that."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """`auto` is fp16 on a CUDA device, bf16 on a CPU that multiplies it natively, else fp32. Pictures are those of any
@@ -435,7 +436,7 @@ class Recipe(Section):
     def _blocks_exist(self) -> "Recipe":
         for name, factors in self.generate.block_weights.items():
             for block in factors:
-                if not _BLOCK.fullmatch(block):
+                if not any(blocks.fullmatch(block) for blocks in _BLOCKS):
                     raise ValueError(
                         f"generate.block_weights.{name}: {block!r} is not a part of the UNet; "
                         "allowed are down, mid, up, and names such as 'up_blocks.1'"

@@ -20,7 +20,7 @@ from avignon.core.workspace import Workspace
 from avignon.curation import decisions, gate
 from avignon.museums import registry
 from avignon.museums.by_hand import ImageSource, in_folder
-from avignon.museums.protocol import FetchSettings
+from avignon.museums.protocol import ArtistQuery, FetchSettings
 from avignon.recipe.schema import Artist, Recipe
 
 _HOW_BY_HAND = (
@@ -41,7 +41,7 @@ def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
     earlier = {_key(f): f for f in space.read_found() if f.original}
     found: list[Found] = []
     turned_away: list[str] = []
-    ownership = gate.Ownership()
+    owners: dict[tuple[str, str], str] = {}
     asked = recipe.collect
     settings = FetchSettings(asked.max_edge, asked.max_megabytes * 10**6, asked.pause, asked.timeout)
     warn = functools.cache(reporter.warn)  # Artists of one folder share its index, and its warnings.
@@ -49,9 +49,9 @@ def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
         with registry.opened(recipe.museum_of(artist), settings, warn) as museum:
             reporter.note(f"looking for {artist.name}")
             source = ImageSource(museum, in_folder(artist.originals))
-            works = museum.find(artist)
+            works = museum.find(ArtistQuery(artist.name, artist.find, artist.classification))
             if folder := registry.folder_of(recipe.museum_of(artist)):
-                ownership.claim(artist.name, folder, works)
+                gate.claim(artist.name, folder, works, owners)
             works = _candidates(artist, works, source, asked.reserve, reporter)
             try:
                 found.extend(_fetched(artist, works, source, earlier, space, reporter))

@@ -32,7 +32,7 @@ def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
             examples += _examples(artist, row, recipe, space)
             pictures += 1
             reporter.progress(pictures, len(kept), row["title"])
-        write_text(space.metadata(artist.slug), "".join(_line(example) for example in examples))
+        write_text(space.metadata(artist.slug), "".join(map(_line, examples)))
         folder = space.metadata(artist.slug).parent
         written |= {space.metadata(artist.slug), *(folder / example.file for example in examples)}
     space.sweep(space.dataset, written)

@@ -5,31 +5,29 @@ Reads `dataset/`; writes `adapters/<name>/`: weights, card, model card, metrics.
 spreads each batch over several processes, of which the first one alone writes.
 """
 
-import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 
-from avignon.adapters import lora as adapters
+from avignon.adapters import files
 from avignon.core import distributed
-from avignon.core.errors import ModelError, RecipeError
+from avignon.core.errors import RecipeError
 from avignon.core.events import Reporter
 from avignon.core.workspace import Workspace
-from avignon.models import finite
-from avignon.models.stable_diffusion import model as diffusion
+from avignon.models import loading
+from avignon.models.base import DiffusionBase
+from avignon.models.runtime import best_device
 from avignon.recipe.schema import Artist, Recipe
-from avignon.training import dataset as batches
 from avignon.training.adapter_trainer import AdapterTrainer
 from avignon.training.checkpoints import common
-from avignon.training.dataset import seed_of
-from avignon.training.job import RuntimeConfig, TrainingJob, finished
+from avignon.training.job import TrainingJob, finished
 from avignon.training.loop import MultiAdapterTrainer
+from avignon.training.setup import RuntimeConfig, deterministic, prepare_denoiser
 
 
 def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
@@ -40,16 +38,16 @@ def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
         AvignonError: the loss or a gradient is no longer a number; the last good weights are kept.
     """
     settings = recipe.train
-    accelerator = Accelerator(mixed_precision="no", cpu=diffusion.device().type == "cpu")
+    accelerator = Accelerator(mixed_precision="no", cpu=best_device().type == "cpu")
     if settings.batch % accelerator.num_processes:
         raise RecipeError(
             f"train.batch: {settings.batch} cannot be shared evenly by {accelerator.num_processes} processes"
         )
-    runtime = RuntimeConfig.of(recipe, accelerator.device)
+    runtime = RuntimeConfig.for_device(recipe, accelerator.device)
     reporter.note(f"training on {runtime.describe(accelerator.num_processes)}")
     jobs = [TrainingJob(*job, recipe, space, reporter, runtime, accelerator) for job in _jobs(recipe)]
-    with _deterministic(settings.deterministic):
-        base = diffusion.load(recipe, torch.float32, reporter)
+    with deterministic(settings.deterministic):
+        base = loading.load(recipe.base, recipe.generate, torch.float32, reporter)
         _check_with(base, recipe)
         waiting = [job for job in jobs if not job.is_done(base)]
         accelerator.wait_for_everyone()  # All have read the cards before the first process takes one away.
@@ -58,7 +56,7 @@ def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
                 job.restate_rights()
         for place, group in enumerate(_groups(waiting, base, together=settings.together)):
             if place:  # The one before has adapters on, in another precision.
-                base = diffusion.load(recipe, torch.float32, reporter)
+                base = loading.load(recipe.base, recipe.generate, torch.float32, reporter)
             _train(group, base)
     if accelerator.is_main_process:
         _keep_others(space, {job.name for job in jobs}, reporter)
@@ -75,16 +73,15 @@ def _keep_others(space: Workspace, names: set[str], reporter: Reporter) -> None:
             )
 
 
-def _check_with(base: diffusion.Base, recipe: Recipe) -> None:
+def _check_with(base: DiffusionBase, recipe: Recipe) -> None:
     """What only the base can tell of the user's words and files, told before anything is trained."""
     for folder in recipe.generate.adapters.values():
-        adapters.check(base, Path(folder))
-    window = batches.Window(base)
+        files.check(base, Path(folder))
     for number, artist in enumerate(recipe.artists):
-        if not window.holds(artist.trigger):
+        if not base.reads_whole(artist.trigger):
             raise RecipeError(
                 f"artists.{number}.trigger: {shorten(artist.trigger, 60)!r} is longer than the base's text encoder "
-                f"reads ({window.tokens} tokens with the marks of start and end); shorten it"
+                f"reads ({base.max_tokens} tokens with the marks of start and end); shorten it"
             )
 
 
@@ -95,23 +92,7 @@ def _jobs(recipe: Recipe) -> list[tuple[str, tuple[Artist, ...]]]:
     return [(artist.slug, (artist,)) for artist in recipe.artists]
 
 
-@contextmanager
-def _deterministic(wanted: bool) -> Iterator[None]:
-    """Only algorithms that give the same bits each time; a GPU is slower with them, a CPU is so anyway.
-
-    https://docs.pytorch.org/docs/stable/notes/randomness.html
-    """
-    before = torch.are_deterministic_algorithms_enabled()
-    if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-
-
-def _groups(waiting: Sequence[TrainingJob], base: diffusion.Base, *, together: bool) -> list[list[TrainingJob]]:
+def _groups(waiting: Sequence[TrainingJob], base: DiffusionBase, *, together: bool) -> list[list[TrainingJob]]:
     """The jobs that learn in step: all new ones, and an interrupted one with those of its company that are not done.
 
     Company changes last digits, and so the bits; a job goes on in the one that its checkpoint names. One without a
@@ -128,7 +109,7 @@ def _groups(waiting: Sequence[TrainingJob], base: diffusion.Base, *, together: b
     return list(groups.values())
 
 
-def _cohort(job: TrainingJob, base: diffusion.Base) -> frozenset[str]:
+def _cohort(job: TrainingJob, base: DiffusionBase) -> frozenset[str]:
     """Keys of the jobs in step with this one, itself included, when it was interrupted; none if it was not."""
     state, told = job.checkpoints(base).newest()
     for line in told:
@@ -136,7 +117,7 @@ def _cohort(job: TrainingJob, base: diffusion.Base) -> frozenset[str]:
     return frozenset(state["in_step"] if state else ())
 
 
-def _train(group: Sequence[TrainingJob], base: diffusion.Base) -> None:
+def _train(group: Sequence[TrainingJob], base: DiffusionBase) -> None:
     """Learn in step; save, prove and write the cards of each as soon as it is over."""
     recipe, runtime, accelerator, reporter = group[0].recipe, group[0].runtime, group[0].accelerator, group[0].reporter
     names = [job.name for job in group]
@@ -147,7 +128,7 @@ def _train(group: Sequence[TrainingJob], base: diffusion.Base) -> None:
             job.set_aside(base)
             (job.folder / "card.json").unlink(missing_ok=True)
     sets = [job.sets(base) for job in group]
-    parameters = prepare_unet(base.pipeline.unet, names, recipe, runtime)
+    parameters = prepare_denoiser(base, names, recipe, runtime)
     states = distributed.broadcast_from_main(lambda: common([job.checkpoints(base) for job in group]))
     trainers = [
         AdapterTrainer(job, base, own, factors, job.sampler(base), state)
@@ -161,25 +142,3 @@ def _train(group: Sequence[TrainingJob], base: diffusion.Base) -> None:
             if accelerator.is_main_process:
                 trainer.job.finish(base, trainer.share, metrics)
             accelerator.wait_for_everyone()
-
-
-def prepare_unet(
-    unet: Any, names: Sequence[str], recipe: Recipe, runtime: RuntimeConfig
-) -> list[list[torch.nn.Parameter]]:
-    """Put new adapters on the UNet and make it ready to train on this machine; returns what each is to train."""
-    settings = recipe.train
-    dtype = diffusion.DTYPES[runtime.precision]
-    diffusion.place(unet, runtime.device, dtype, memory_format=torch.channels_last)
-    if dtype == torch.float16 and (bad := finite.first_bad(unet.named_parameters())):
-        raise ModelError(f"base.model: the UNet's {bad} overflows in fp16; set train.precision to bf16 or fp32")
-    diffusion.set_attention_backend(unet, runtime.attention)
-    parameters = [
-        adapters.add(unet, name, settings.ranks, settings.alpha, seed_of(recipe.seed, name), dora=settings.dora)
-        for name in names
-    ]
-    unet.train()
-    if settings.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
-    if runtime.compiled:
-        unet.compile_repeated_blocks()
-    return parameters

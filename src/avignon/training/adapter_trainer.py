@@ -1,25 +1,27 @@
-"""One adapter that learns: what it draws, its loss, its steps, its checkpoints and its journal.
+"""One adapter that learns: what it draws, its steps, its checkpoints, what is measured of it, and its metrics.
 
-Only the pass through the UNet is not its own (see `lockstep`): who learns beside it changes nothing but last digits.
+Only the pass through the denoiser is not its own (see `loop`): who learns beside it changes rounding at most.
 """
 
 import math
 from typing import Any
 
 import torch
-from diffusers import DDPMScheduler
 
-from avignon.adapters import lora as adapters
+from avignon.adapters.inject import trainable
+from avignon.adapters.layers import dora_magnitudes
+from avignon.adapters.route import routed
 from avignon.core import distributed
 from avignon.core.errors import AvignonError
-from avignon.models.stable_diffusion import model as diffusion
+from avignon.models.base import DiffusionBase
+from avignon.models.runtime import DTYPES
 from avignon.recipe.schema import Train
-from avignon.training import validation as studies
 from avignon.training.dataset import Batch, sample_batch, sample_batch_with_prior, seed_of, validation_batch
 from avignon.training.job import TrainingJob, TrainingSets
 from avignon.training.metrics import MetricsLogger, Step
 from avignon.training.objective import denoising_losses
 from avignon.training.optimizer import GRADIENT, LOSS, Fault, FlatParameters, OptimizerStep
+from avignon.training.validation import BestCheckpoint, ValidationSampler
 
 
 class AdapterTrainer:
@@ -28,38 +30,36 @@ class AdapterTrainer:
     def __init__(
         self,
         job: TrainingJob,
-        base: diffusion.Base,
+        base: DiffusionBase,
         sets: TrainingSets,
         parameters: list[torch.nn.Parameter],
-        sampler: studies.ValidationSampler | None,
+        sampler: ValidationSampler | None,
         state: dict[str, Any] | None,
     ) -> None:
         self.name, self.job = job.name, job
-        self._sets, self._sampler = sets, sampler
-        self._settings, self._cohort, self._reporter = job.recipe.train, job.accelerator, job.reporter
-        self._unet = base.pipeline.unet
-        self._schedule = DDPMScheduler.from_config(base.pipeline.scheduler.config)
+        self._base, self._sets, self._sampler = base, sets, sampler
+        self._settings, self._accelerator, self._reporter = job.recipe.train, job.accelerator, job.reporter
         self._seed = seed_of(job.recipe.seed, job.name)
         # A magnitude is a factor on all of a weight: rounded to bf16, it would be off by as much as a style moves it.
-        self.factors = FlatParameters(
-            parameters, torch.float32 if self._settings.dora else diffusion.DTYPES[job.runtime.precision]
+        self.parameters = FlatParameters(
+            parameters, torch.float32 if self._settings.dora else DTYPES[job.runtime.precision]
         )
-        lengths = adapters.magnitudes(self._unet, job.name).values()
-        self.updates = OptimizerStep(
-            self.factors,
+        self.optimizer = OptimizerStep(
+            self.parameters,
             self._settings,
             scaled=job.runtime.precision == "fp16",
-            magnitudes=sum(length.numel() for length in lengths),
+            magnitudes=sum(length.numel() for length in dora_magnitudes(base.denoiser, job.name).values()),
         )
         self.checkpoints = job.checkpoints(base)
-        self._choice = studies.BestCheckpoint(self._settings.patience)
-        self.share = adapters.trainable(self._unet, parameters, self._settings.ranks)
-        """How much of the UNet is trained."""
+        self._best = BestCheckpoint(self._settings.patience)
+        self.share = trainable(base.denoiser, parameters, self._settings.ranks)
+        """How much of the denoiser is trained."""
         self._reporter.note(
             f"{self.name}: {self.share['parameters']:,} of {self.share['unet_parameters']:,} parameters are trained "
-            f"({self.share['share']:.3%}), {len(sets.works.mean)} images"
+            f"({self.share['share']:.3%}), {len(sets.train.mean)} images"
         )
-        self.logger = MetricsLogger(job.folder, state["step"] if state else 0, writes=self._cohort.is_main_process)
+        is_main = self._accelerator.is_main_process
+        self.logger = MetricsLogger(job.folder, state["step"] if state else 0, writes=is_main)
         if state:
             self._restore(state)
 
@@ -69,40 +69,40 @@ class AdapterTrainer:
             self._reporter.warn(
                 f"{self.name}: going on from {state['software']} with {_software()}: the end may differ"
             )
-        self.updates.load_state_dict(state["updates"])
-        self._choice.load_state_dict(state["choice"])
+        self.optimizer.load_state_dict(state["updates"])
+        self._best.load_state_dict(state["choice"])
         self._reporter.note(f"{self.name}: going on at step {state['step']} of {self._settings.steps}")
 
     def state(self) -> dict[str, Any]:
         """All that is needed to go on, but for the step."""
-        return {"updates": self.updates.state_dict(), "choice": self._choice.state_dict(), "software": _software()}
+        return {"updates": self.optimizer.state_dict(), "choice": self._best.state_dict(), "software": _software()}
 
     def is_over(self, done: int) -> bool:
         """Whether it has learned all that it will."""
-        return done == self._settings.steps or self._choice.is_over
+        return done == self._settings.steps or self._best.is_over
 
     # A step ----------------------------------------------------------------------------------------------------------
 
-    def sample_batch(self, number: int) -> Batch:
-        """Step `number`'s batch (from 0), the same in every process."""
-        times, sets = self._schedule.config.num_train_timesteps, self._sets
+    def sample_batch(self, step: int) -> Batch:
+        """Step `step`'s batch (from 0), the same in every process."""
+        sets, timesteps = self._sets, self._base.sample_timesteps
         if sets.prior:
-            return sample_batch_with_prior(sets.works, sets.prior, self._settings, times, self._seed, number)
-        return sample_batch(sets.works, self._settings, times, self._seed, number)
+            return sample_batch_with_prior(sets.train, sets.prior, self._settings, timesteps, self._seed, step)
+        return sample_batch(sets.train, self._settings, timesteps, self._seed, step)
 
     def update(self, number: int, loss: torch.Tensor) -> Step:
         """Take step `number` with the gathered gradients of all processes; nothing here waits for the device."""
-        if self._cohort.num_processes > 1:
-            loss = self._cohort.reduce(loss, "sum")
-            gradient = self.factors.gather()
-            gradient.copy_(self._cohort.reduce(gradient, "sum"))
+        if self._accelerator.num_processes > 1:
+            loss = self._accelerator.reduce(loss, "sum")
+            gradient = self.parameters.gather()
+            gradient.copy_(self._accelerator.reduce(gradient, "sum"))
         rate = learning_rate(self._settings, number)
-        norm = self.updates.apply(number, loss, rate)
+        norm = self.optimizer.apply(number, loss, rate)
         return Step(number + 1, rate, loss, norm)
 
     # Measures --------------------------------------------------------------------------------------------------------
 
-    def look(self, done: int, size: int) -> dict[str, float]:
+    def measure(self, done: int, size: int) -> dict[str, float]:
         """What is measured after `done` steps, if it is time for that; each measure is taken at the end as well.
 
         Args:
@@ -113,13 +113,13 @@ class AdapterTrainer:
         if settings.sample_every and (last or done % settings.sample_every == 0):
             found = self._sample(done)
         if self.is_over(done) or (settings.eval_every and done % settings.eval_every == 0):
-            found = found | self._watch(size)
+            found = found | self._validate(size)
         return found
 
     def result(self, done: int, size: int) -> dict[str, Any]:
         """Leave the weights to keep in the adapter's own parameters; returns what to say of them."""
         weights, of_step, measured = self._kept(done, size)
-        self.factors.release(weights)
+        self.parameters.release(weights)
         return {
             "steps": done,
             "kept_step": of_step,
@@ -130,43 +130,43 @@ class AdapterTrainer:
 
     def _kept(self, done: int, size: int) -> tuple[torch.Tensor, int, dict[str, float]]:
         """The weights to save, the step they are of, and what was measured on them."""
-        best = self._choice
+        best = self._best
         if self._settings.keep == "last" or best.weights is None:
-            return self.updates.result, done, self.logger.last_validation
-        with self.factors.swapped(best.weights):
-            return best.weights, best.step, {**best.found, **self._watch(size)}
+            return self.optimizer.result, done, self.logger.last_validation
+        with self.parameters.swapped(best.weights):
+            return best.weights, best.step, {**best.found, **self._validate(size)}
 
     @torch.no_grad()
-    def _watch(self, size: int) -> dict[str, float]:
-        """Loss on the works held out, at fixed times and noises, so that two steps can be compared.
+    def _validate(self, size: int) -> dict[str, float]:
+        """Loss on the works for validation, at fixed times and noises, so that two steps can be compared.
 
         Raises:
-            AvignonError: it is no number.
+            AvignonError: it is not finite.
         """
-        if self._sets.unseen is None:
+        if self._sets.validation is None:
             return {}
-        draws = validation_batch(self._sets.unseen, self._schedule.config.num_train_timesteps)
+        draws = validation_batch(self._sets.validation, self._base.num_train_timesteps)
         # Blocks compiled for training would be compiled again, for each adapter alone.
-        with adapters.routed(self._unet, [self.name]), torch.compiler.set_stance("force_eager"):
-            losses = [denoising_losses(self._unet, self._schedule, part) for part in draws.parts(size)]
+        with routed(self._base.denoiser, [self.name]), torch.compiler.set_stance("force_eager"):
+            losses = [denoising_losses(self._base, part) for part in draws.parts(size)]
         loss = float(torch.cat(losses).mean())
         if not math.isfinite(loss):
             raise AvignonError(
                 f"{self.name}: the loss on the works held out is {loss}, that on the others is sound; "
                 "set train.precision to bf16 or fp32, and run again"
             )
-        return {"held_out_loss": loss}
+        return {"validation_loss": loss}
 
     def _sample(self, step: int) -> dict[str, float]:
         """Pictures of the adapter as it is, and what they say of it; the first process paints, all know the result."""
         found: dict[str, float] = {}
         if self._sampler:
-            with self.factors.swapped(self.updates.result), adapters.routed(self._unet, [self.name]):
-                pictures, found = self._sampler.paint(step, self.updates.result)
+            with self.parameters.swapped(self.optimizer.result), routed(self._base.denoiser, [self.name]):
+                pictures, found = self._sampler.paint(step, self.optimizer.result)
             self.job.keep_samples(pictures)
             self.logger.show(step, pictures)
         found = distributed.broadcast(found)
-        self._choice.see(step, found, self.updates.result)
+        self._best.see(step, found, self.optimizer.result)
         return found
 
     # Faults ----------------------------------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ class AdapterTrainer:
     def explain(self, fault: Fault, loss: float) -> str:
         """What went wrong at which step, on which images, and what can be done, in one line."""
         drawn = self.sample_batch(fault.step)
-        shown = [data for data in (self._sets.works, self._sets.prior) if data]
+        shown = [data for data in (self._sets.train, self._sets.prior) if data]
         files = [file for data in shown for file in data.files]
         texts = [captions for data in shown for captions in data.captions]
         images = [files[i] for i in drawn.index.tolist()]

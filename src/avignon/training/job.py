@@ -1,4 +1,4 @@
-"""What is to be trained: an adapter's job, all that its weights depend on, the machine, and what is left in the end."""
+"""One adapter to train: all that its weights depend on, what it learns from, and what is left in the end."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,20 +8,24 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from avignon.adapters import cards
-from avignon.adapters import lora as adapters
+from avignon.adapters import cards, files
+from avignon.adapters.formats.diffusers import WEIGHTS_FILE
 from avignon.core import png
 from avignon.core.errors import RecipeError
 from avignon.core.events import Reporter
 from avignon.core.files import digest, read_json, sha256_of, write_bytes, write_json, write_text
 from avignon.core.records import Card, Frame, frame_record, plain
 from avignon.core.workspace import Workspace
-from avignon.generation import png_info as infotext
-from avignon.models.stable_diffusion import model as diffusion
+from avignon.generation import png_info
+from avignon.models.base import DiffusionBase
 from avignon.recipe.schema import SCHEMA, Artist, Recipe, Train
-from avignon.training import validation as studies
 from avignon.training.checkpoints import Checkpoints
-from avignon.training.dataset import LatentDataset, encode, fitted, seed_of
+from avignon.training.dataset import LatentDataset, Row, encode, fit_captions, seed_of
+from avignon.training.prior import paint_prior, without_trigger
+from avignon.training.setup import RuntimeConfig
+from avignon.training.validation import ValidationMetric, ValidationSampler
+
+Example = tuple[Path, Row]
 
 NOT_IDENTITY = {
     "attention",
@@ -37,43 +41,12 @@ NOT_IDENTITY = {
 
 
 @dataclass(frozen=True)
-class RuntimeConfig:
-    """What a training runs on, and what was chosen for it."""
-
-    device: torch.device
-    precision: diffusion.Precision
-    attention: diffusion.Attention
-    compiled: bool
-    why: tuple[str, ...]
-
-    @classmethod
-    def of(cls, recipe: Recipe, device: torch.device) -> "RuntimeConfig":
-        """The recipe's choices, with every `auto` decided for this device."""
-        settings = recipe.train
-        precision = diffusion.precision_for(settings.precision, "train", device)
-        attention = diffusion.attention_for(settings.attention, device, recipe.base.resolution)
-        # peft's DoRA cannot be traced: a block would fall into a graph for every piece of a layer.
-        compiled = settings.compile == "on" or (
-            settings.compile == "auto" and device.type == "cuda" and not settings.dora
-        )
-        automatic = [name for name in ("precision", "attention", "compile") if getattr(settings, name) == "auto"]
-        return cls(device, precision, attention, compiled, tuple(automatic))
-
-    def describe(self, processes: int) -> str:
-        """In one line: what was picked, and which of it by the program itself."""
-        parts = [str(self.device), self.precision, f"attention {self.attention}"]
-        parts += ["compiled blocks"] if self.compiled else []
-        parts += [f"{processes} processes"] if processes > 1 else []
-        return ", ".join(parts) + (f" (chosen for this machine: {', '.join(self.why)})" if self.why else "")
-
-
-@dataclass(frozen=True)
 class TrainingSets:
     """What a job learns from, must not forget, and is measured on."""
 
-    works: LatentDataset
+    train: LatentDataset
     prior: LatentDataset | None
-    unseen: LatentDataset | None
+    validation: LatentDataset | None
 
 
 @dataclass(frozen=True)
@@ -98,7 +71,7 @@ class TrainingJob:
         """By the folder of an artist's images, the phrase in its captions."""
         return {artist.slug: artist.trigger for artist in self.artists}
 
-    def examples(self) -> list[tuple[Path, dict[str, Any]]]:
+    def examples(self) -> list[Example]:
         """The prepared images of all the job's artists."""
         return [
             (self.space.metadata(artist.slug).with_name(row["file_name"]), row)
@@ -106,7 +79,7 @@ class TrainingJob:
             for row in self.space.read_metadata(artist.slug)
         ]
 
-    def identity(self, base: diffusion.Base) -> dict[str, str]:
+    def identity(self, base: DiffusionBase) -> dict[str, str]:
         """All that the weights depend on, by names that a user knows.
 
         Settings count where they differ from the defaults, so that one which is new, at its default, changes nothing.
@@ -129,7 +102,7 @@ class TrainingJob:
             told.append([row["sha256"] for row in rows])  # Samples are judged by the works of all artists.
         return told
 
-    def _identities_in_schema_1(self, base: diffusion.Base) -> set[str]:
+    def _identities_in_schema_1(self, base: DiffusionBase) -> set[str]:
         """Hashes by which avignon 0.1.0 may have known this job."""
         settings = self.recipe.train.as_in_schema_1(exclude=NOT_IDENTITY)
         if self.recipe.train.is_judged:
@@ -145,7 +118,7 @@ class TrainingJob:
             "dataset": digest([[row["sha256"], row["captions"]] for _, row in self.examples()]),
         }
 
-    def is_done(self, base: diffusion.Base) -> bool:
+    def is_done(self, base: DiffusionBase) -> bool:
         """Whether this very adapter is finished: by an earlier run that was interrupted later on, or long ago."""
         metrics = finished(self.folder)
         if "job" in metrics:
@@ -161,14 +134,14 @@ class TrainingJob:
             write_text(self.folder / "README.md", cards.model_card(Card(**{**held, "rights": rights}), ledger))
             write_json(path, {**held, "rights": rights})
 
-    def checkpoints(self, base: diffusion.Base) -> Checkpoints:
+    def checkpoints(self, base: DiffusionBase) -> Checkpoints:
         """Where an interrupted training goes on, or a finished one of which more steps are wanted."""
         job, settings = self.identity(base), self.recipe.train
         if settings.is_open_ended:
             del job["number of steps"]
         return Checkpoints(self.folder / "checkpoints", job, settings.keep_checkpoints, settings.steps)
 
-    def set_aside(self, base: diffusion.Base) -> None:
+    def set_aside(self, base: DiffusionBase) -> None:
         """Keep what is finished here, before another job of this name takes its place; and say so."""
         metrics = finished(self.folder)
         if not metrics:
@@ -181,36 +154,28 @@ class TrainingJob:
         if others == ["different number of steps"] and self.checkpoints(base).newest()[0] is None:
             self.reporter.warn(f"{self.name}: it begins anew, because {_why_anew(self.recipe.train)}")
 
-    def sets(self, base: diffusion.Base) -> TrainingSets:
-        """Everything that the training reads, encoded once; the UNet must be without adapters."""
+    def sets(self, base: DiffusionBase) -> TrainingSets:
+        """Everything that the training reads, encoded once; the denoiser must be without adapters."""
         settings, device = self.recipe.train, self.runtime.device
-        kept, held = (fitted(base, part, self._triggers, self.reporter) for part in self._split())
+        kept, held = (fit_captions(base, part, self._triggers, self.reporter) for part in self._split())
         return TrainingSets(
-            works=encode(base, kept, settings, device, self.reporter),
+            train=encode(base, kept, settings, device, self.reporter),
             prior=self._prior(base, kept) if settings.prior_images else None,
-            unseen=encode(base, held, settings, device, self.reporter) if held else None,
+            validation=encode(base, held, settings, device, self.reporter) if held else None,
         )
 
-    def _prior(self, base: diffusion.Base, kept: list[Any]) -> LatentDataset:
+    def _prior(self, base: DiffusionBase, kept: list[Example]) -> LatentDataset:
         """What the base itself paints of the works' captions; the first process paints, the others read."""
         captions = [
-            studies.untriggered(caption, self._triggers[path.parent.name])
+            without_trigger(caption, self._triggers[path.parent.name])
             for path, row in kept
             for caption in row["captions"]
         ]
-        dtype = diffusion.DTYPES[self.runtime.precision]
-        diffusion.place(base.pipeline.unet, self.runtime.device, dtype, memory_format=torch.channels_last)
+        file = self.folder / "checkpoints" / "prior.safetensors"
         with self.accelerator.main_process_first():
-            return studies.prior(
-                base,
-                self.recipe,
-                list(dict.fromkeys(captions)),
-                self.folder / "checkpoints" / "prior.safetensors",
-                self.runtime.device,
-                self.reporter,
-            )
+            return paint_prior(base, self.recipe, list(dict.fromkeys(captions)), file, self.runtime, self.reporter)
 
-    def sampler(self, base: diffusion.Base) -> studies.ValidationSampler | None:
+    def sampler(self, base: DiffusionBase) -> ValidationSampler | None:
         """What paints on the way, where that is wanted and this is the process that paints."""
         if not self.recipe.train.sample_every or not self.accelerator.is_main_process:
             return None
@@ -222,18 +187,18 @@ class TrainingJob:
         kept, _ = self._split()
         for artist in self.artists:
             works[artist.slug] = [path for path, _ in kept if path.parent.name == artist.slug]
-        judge = studies.ValidationMetric.of(works, [artist.slug for artist in self.artists])
-        return studies.ValidationSampler(self.name, base, self.recipe, judge, self.runtime.device, self.reporter)
+        judge = ValidationMetric.over(works, [artist.slug for artist in self.artists])
+        return ValidationSampler(self.name, base, self.recipe, judge, self.runtime.device, self.reporter)
 
     def keep_samples(self, pictures: list[tuple[Frame, Image.Image]]) -> None:
         """Write pictures that were painted on the way, each with its frame and its rights."""
         works = cards.works_of([artist.name for artist in self.artists], self.space.read_ledger())
         rights = cards.notice_from(cards.rights_of(self.artists, works))
         for frame, image in pictures:
-            content = png.png_bytes(image, infotext.text(frame), frame_record(frame), rights)
+            content = png.png_bytes(image, png_info.text(frame), frame_record(frame), rights)
             write_bytes(self.folder / "samples" / frame.stop / f"{frame.scene}.png", content)
 
-    def _split(self) -> tuple[list[Any], list[Any]]:
+    def _split(self) -> tuple[list[Example], list[Example]]:
         """Examples to learn from, and those of the works that are held out to measure on."""
         examples, count = self.examples(), self.recipe.train.validation_works
         works = list(dict.fromkeys(row["object_id"] for _, row in examples))
@@ -245,15 +210,15 @@ class TrainingJob:
             len(works), generator=torch.Generator().manual_seed(seed_of(self.recipe.seed, self.name))
         )
         held = {works[int(k)] for k in order[:count]}
-        parts: tuple[list[Any], list[Any]] = ([], [])
+        parts: tuple[list[Example], list[Example]] = ([], [])
         for example in examples:
             parts[example[1]["object_id"] in held].append(example)
         return parts
 
-    def finish(self, base: diffusion.Base, share: dict[str, Any], metrics: dict[str, Any]) -> None:
+    def finish(self, base: DiffusionBase, share: dict[str, Any], metrics: dict[str, Any]) -> None:
         """Save the adapter that is on the base, prove the file, write the cards; `card.json` comes last."""
-        weights = self.folder / adapters.WEIGHTS_FILE
-        adapters.save(base.pipeline.unet, self.name, weights)
+        weights = self.folder / WEIGHTS_FILE
+        files.save(base.denoiser, base.targets, self.name, weights)
         ledger = self.space.read_ledger()
         card = cards.card(
             self.name,
@@ -273,7 +238,7 @@ class TrainingJob:
 
 def finished(folder: Path) -> dict[str, Any]:
     """What the card of a finished adapter measured; empty where none is, or its weights are not those of the card."""
-    card, weights = folder / "card.json", folder / adapters.WEIGHTS_FILE
+    card, weights = folder / "card.json", folder / WEIGHTS_FILE
     if not (card.exists() and weights.exists()):
         return {}
     metrics = read_json(card, "metrics")["metrics"]

@@ -23,7 +23,7 @@ SOUND, LOSS, GRADIENT, SCALE = range(4)
 class FlatParameters:
     """All of an adapter's parameters in one vector of P numbers, a DoRA's magnitudes last.
 
-    `master` is fp32 and what the optimizer sees. The UNet computes with views of a copy in its own precision, whose
+    `master` is fp32 and what the optimizer sees. The denoiser computes with views of a copy in its own precision, whose
     gradients are gathered into the master's; in fp32 the copy is the master itself. So casting, clipping, the
     optimizer's step, averaging and the sum over processes are one operation each instead of one per layer.
     """
@@ -67,7 +67,7 @@ class FlatParameters:
         finally:
             self._values.copy_(before)
 
-    def forget(self) -> None:
+    def zero_grad(self) -> None:
         """Drop all gradients."""
         self._grads.zero_()
         if self.master.grad is not None:
@@ -78,6 +78,10 @@ class FlatParameters:
         for parameter, value in zip(self._parameters, self._views(vector.detach().clone()), strict=True):
             parameter.grad = None
             parameter.data = value
+
+
+Parts = list[dict[str, Any]]
+"""What an optimizer is given: groups of parameters."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,7 @@ class OptimizerStep:
         self._rescale(overflow)
         self._averaged(step, skip)
         self._factors.spread()
-        self._factors.forget()
+        self._factors.zero_grad()
         return norm
 
     def _judge(self, step: int, loss: torch.Tensor, overflow: torch.Tensor) -> None:
@@ -197,30 +201,47 @@ class OptimizerStep:
 def new_optimizer(weights: torch.nn.Parameter, settings: Train, magnitudes: int = 0) -> Any:
     """The recipe's optimizer over one vector, whose last `magnitudes` numbers do not decay.
 
-    AdamW: Loshchilov & Hutter, arXiv:1711.05101. 8 bits: Dettmers et al., arXiv:2110.02861 (bitsandbytes).
-    Prodigy: Mishchenko & Defazio, arXiv:2306.06101 (prodigyopt); it finds the rate itself, `learning_rate` is a factor.
-
     Raises:
         RecipeError: the optimizer's package is not installed.
     """
-    rate, decay, parts = settings.learning_rate, settings.weight_decay, _parts(weights, magnitudes)
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(parts, lr=rate, weight_decay=decay, fused=True)
     try:
-        if settings.optimizer == "adamw-8bit":
-            from bitsandbytes.optim import AdamW8bit
-
-            return AdamW8bit(parts, lr=rate, weight_decay=decay)
-        from prodigyopt import Prodigy
-
-        return Prodigy(parts, lr=rate, weight_decay=decay, safeguard_warmup=True, use_bias_correction=True)
+        return OPTIMIZERS[settings.optimizer](_parts(weights, magnitudes), settings)
     except ImportError:
         raise RecipeError(
             f"train.optimizer: {settings.optimizer!r} needs `pip install avignon[optimizers]`; adamw needs nothing"
         ) from None
 
 
-def _parts(weights: torch.nn.Parameter, magnitudes: int) -> list[dict[str, Any]]:
+def _adamw(parts: Parts, settings: Train) -> Any:
+    """Loshchilov & Hutter, arXiv:1711.05101."""
+    return torch.optim.AdamW(parts, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+
+
+def _adamw_8bit(parts: Parts, settings: Train) -> Any:
+    """Dettmers et al., arXiv:2110.02861 (bitsandbytes)."""
+    from bitsandbytes.optim import AdamW8bit
+
+    return AdamW8bit(parts, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+
+
+def _prodigy(parts: Parts, settings: Train) -> Any:
+    """Mishchenko & Defazio, arXiv:2306.06101 (prodigyopt); it finds the rate itself, `learning_rate` is a factor."""
+    from prodigyopt import Prodigy
+
+    return Prodigy(
+        parts,
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        safeguard_warmup=True,
+        use_bias_correction=True,
+    )
+
+
+OPTIMIZERS = {"adamw": _adamw, "adamw-8bit": _adamw_8bit, "prodigy": _prodigy}
+"""By the names that recipes have for them (`recipe.schema.Train.optimizer`)."""
+
+
+def _parts(weights: torch.nn.Parameter, magnitudes: int) -> Parts:
     """The vector as an optimizer is given it: in one, or a DoRA's in two views, of which the second does not decay.
 
     Decay leads factors back to the base, but a magnitude to a layer of zeros.

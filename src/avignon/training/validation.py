@@ -1,4 +1,4 @@
-"""Pictures painted for the sake of a training: the base's own, which are to stay as they are, and samples on the way.
+"""Samples of an adapter that is being trained, what they say of it, and which weights were best by them.
 
 Samples are judged by what `evaluate` measures: how much nearer they are to the artist than the base's own pictures of
 the same scenes, less the share that copies a training image. So the weights to keep can be chosen while they learn.
@@ -11,111 +11,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from PIL import Image
 
+from avignon.adapters.weights import Mix
 from avignon.core import imaging
 from avignon.core.events import Reporter
-from avignon.core.files import digest, write_bytes
-from avignon.core.records import Frame, frame_identity
+from avignon.core.records import Frame
 from avignon.evaluation import copies, style
 from avignon.generation.sampler import ImageSampler
-from avignon.models import finite
-from avignon.models.stable_diffusion import model as diffusion
+from avignon.generation.series import SeriesPlan, in_few_steps
+from avignon.models.base import DiffusionBase
 from avignon.recipe.schema import Recipe
-from avignon.training.dataset import LatentDataset, seed_of
 
 SCENES = 4
 """Scenes of the recipe that are sampled, at most."""
-
-STEPS = 15
-"""Denoising steps of a sample, at most: style is there long before the last detail."""
-
-
-def frame(recipe: Recipe, prompt: str, seed: int, **fields: Any) -> Frame:
-    """A picture of the recipe's size and settings, by the base alone unless `fields` say otherwise."""
-    settings, edge = recipe.generate, recipe.base.resolution
-    common = {
-        "scene": "",
-        "stop": "",
-        "negative_prompt": settings.negative_prompt,
-        "num_inference_steps": min(settings.num_inference_steps, STEPS),
-        "guidance_scale": settings.guidance_scale,
-        "scheduler": settings.scheduler,
-        "width": edge,
-        "height": edge,
-        "weights": {},
-        "base": "",
-        "adapters": {},
-        "precision": "",
-    }
-    return Frame(prompt=prompt, seed=seed, **{**common, **fields})
-
-
-def leave(base: diffusion.Base) -> None:
-    """Take what only painting needs off the device."""
-    for part in (base.pipeline.vae, base.pipeline.text_encoder):
-        diffusion.place(part, "cpu")
-
-
-# The base's own pictures ----------------------------------------------------------------------------------------------
-
-
-def untriggered(caption: str, trigger: str) -> str:
-    """A caption without the phrase that calls the style."""
-    return re.sub(r"\s*,\s*,", ",", caption.replace(trigger, "")).strip(" ,:") or "a picture"
-
-
-def prior(
-    base: diffusion.Base, recipe: Recipe, captions: Sequence[str], file: Path, device: torch.device, reporter: Reporter
-) -> LatentDataset:
-    """What the base paints of `captions`, in turn, as latents to train on; kept in `file` for the next time.
-
-    The UNet must be without adapters and in the precision to paint with.
-    """
-    count, seed = recipe.train.prior_images, seed_of(recipe.seed, "prior")
-    dtype = str(base.pipeline.unet.dtype)
-    frames = [
-        frame(recipe, captions[i % len(captions)], seed_of(seed, i), base=base.identity, precision=dtype)
-        for i in range(count)
-    ]
-    job = digest([frame_identity(one) for one in frames])
-    latents = _kept(file, job)
-    if latents is None:
-        latents = _painted(ImageSampler(base, recipe, device, reporter), frames, reporter)
-        write_bytes(file, safetensors.torch.save({"latents": latents}, metadata={"job": job}))
-    texts = diffusion.text_embeddings(base, [one.prompt for one in frames], device, reporter)
-    empty = diffusion.text_embeddings(base, [""], device, reporter)[0]
-    leave(base)
-    mean = latents.to(device)[:, None]  # (N, 1, C, H/8, W/8)
-    files = tuple(f"prior-{i}" for i in range(1, count + 1))
-    return LatentDataset(
-        mean, torch.zeros_like(mean), texts[:, None], empty, files, tuple((one.prompt,) for one in frames)
-    )
-
-
-def _kept(file: Path, job: str) -> torch.Tensor | None:
-    try:
-        with safetensors.safe_open(file, framework="pt") as opened:
-            latents: torch.Tensor = opened.get_tensor("latents")
-            return latents if opened.metadata().get("job") == job and finite.is_finite(latents) else None
-    except (OSError, safetensors.SafetensorError):  # Not there, or damaged: it is painted again.
-        return None
-
-
-def _painted(painter: ImageSampler, frames: Sequence[Frame], reporter: Reporter) -> torch.Tensor:
-    """Latents in the scale that the UNet sees, (N, C, H/8, W/8), on the CPU."""
-    latents: dict[int, torch.Tensor] = {}
-    for places in painter.groups(frames):
-        part = painter.denoise([frames[place] for place in places]).cpu()
-        latents.update(zip(places, part, strict=True))
-        reporter.progress(len(latents), len(frames), "the base's own pictures")
-    return torch.stack([latents[place] for place in range(len(frames))])
-
-
-# Samples --------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -128,7 +38,7 @@ class ValidationMetric:
     originals: copies.Originals
 
     @classmethod
-    def of(cls, works: Mapping[str, Sequence[Path]], artists: Sequence[str]) -> "ValidationMetric":
+    def over(cls, works: Mapping[str, Sequence[Path]], artists: Sequence[str]) -> "ValidationMetric":
         """`works`: training images by artist, of all artists of the recipe."""
         images = {artist: {file.name: imaging.load(file) for file in files} for artist, files in works.items()}
         seen = {artist: [style.traits(image) for image in own.values()] for artist, own in images.items()}
@@ -155,41 +65,40 @@ class ValidationSampler:
     def __init__(
         self,
         name: str,
-        base: diffusion.Base,
+        base: DiffusionBase,
         recipe: Recipe,
-        judge: ValidationMetric,
+        metric: ValidationMetric,
         device: torch.device,
         reporter: Reporter,
     ) -> None:
-        self._name, self._base, self._judge = name, base, judge
-        self._painter = ImageSampler(base, recipe, device, reporter)
-        self._device = device
-        dtype = str(base.pipeline.unet.dtype)
-        self._frames = [
-            frame(
-                recipe,
-                scene.prompt,
-                recipe.scene_seed(number),
-                scene=f"scene-{number}",
-                base=base.identity,
-                precision=dtype,
-            )
-            for number, scene in enumerate(recipe.generate.scenes[:SCENES], start=1)
-        ]
+        self._name, self._base, self._metric, self._device = name, base, metric, device
+        self._sampler = ImageSampler(base, recipe, device, reporter)
+        plan = SeriesPlan(recipe, base.identity, {name: ""}, str(base.denoiser.dtype))
+        scenes = range(1, min(len(recipe.generate.scenes), SCENES) + 1)
+        place = _place_of(name, recipe.path_adapters)
+        self._frames = [in_few_steps(plan.frame(scene, "", Mix({name: 1.0}), place)) for scene in scenes]
         self._before: list[Image.Image] = []
-        leave(base)
+        base.offload()
 
     def paint(self, step: int, weights: torch.Tensor) -> tuple[list[tuple[Frame, Image.Image]], dict[str, float]]:
         """Frames and pictures of the adapter as it is now, whose weights are also given; what is measured on them."""
-        told = {self._name: hashlib.sha256(weights.detach().cpu().numpy().tobytes()).hexdigest()}
-        frames = [replace(one, stop=f"step-{step}", weights={self._name: 1.0}, adapters=told) for one in self._frames]
-        diffusion.place(self._base.pipeline.vae, self._device)  # The text encoder comes by itself, once.
+        sha256 = hashlib.sha256(weights.detach().cpu().numpy().tobytes()).hexdigest()
+        frames = [replace(one, stop=f"step-{step}", adapters={self._name: sha256}) for one in self._frames]
         # Blocks compiled for training would be compiled again for passes without gradients.
         with torch.compiler.set_stance("force_eager"):
-            self._before = self._before or self._painter.paint(self._frames)
-            images = self._painter.paint(frames)
-        leave(self._base)
-        return list(zip(frames, images, strict=True)), self._judge(images, self._before)
+            self._before = self._before or self._sampler.paint([_without_adapters(one) for one in self._frames])
+            images = self._sampler.paint(frames)
+        self._base.offload()
+        return list(zip(frames, images, strict=True)), self._metric(images, self._before)
+
+
+def _without_adapters(frame: Frame) -> Frame:
+    return replace(frame, weights={}, adapters={}, block_weights={})
+
+
+def _place_of(name: str, path: Sequence[str]) -> float:
+    """Where on the way from the first adapter to the last this one is alone; a scene's second seed goes with it."""
+    return path.index(name) / (len(path) - 1) if name in path and len(path) > 1 else 0.0
 
 
 @dataclass

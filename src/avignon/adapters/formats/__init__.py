@@ -1,1 +1,1 @@
-"""TODO."""
+"""Formats of adapter files: one program, one module."""

@@ -1,13 +1,22 @@
-"""An adapter's file as its header tells it: what it adapts and whether that fits a base. Without torch."""
+"""diffusers' format: peft's own names of tensors behind a prefix, and the adapter's configuration as metadata.
+
+What a file's header tells, what it adapts and whether that fits a base, is read without torch.
+"""
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import safetensors
 
 from avignon.core.errors import AdapterError
+from avignon.models.registry import FAMILIES
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 
@@ -52,13 +61,14 @@ def _header(path: Path) -> dict[str, list[int]]:
         return {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118 - it is no mapping
 
 
-def layers_in(folder: Path) -> dict[str, Sequence[int]]:
-    """Shapes of the weights of a UNet's layers, from all its files; none where a file is missing or damaged.
+def layers_in(base: Path) -> dict[str, Sequence[int]]:
+    """Shapes of the weights of a base's denoiser, by layer, from all its files; none where a file is missing or damaged.
 
     What is wrong with a base is told where the base is checked.
     """
     shapes: dict[str, Sequence[int]] = {}
-    for path in folder.glob("*.safetensors"):
+    folders = {family.denoiser for family in FAMILIES.values()}
+    for path in (path for folder in folders for path in (base / folder).glob("*.safetensors")):
         try:
             shapes |= {k.removesuffix(".weight"): v for k, v in _header(path).items() if k.endswith(".weight")}
         except (OSError, safetensors.SafetensorError):
@@ -98,3 +108,43 @@ def content_hash(path: Path) -> str:
     with path.open("rb") as file:
         file.seek(8 + int.from_bytes(file.read(8), "little"))
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+METADATA = "lora_adapter_metadata"
+"""The key of a file's metadata under which diffusers keeps an adapter's configuration, as JSON."""
+
+
+def write(path: Path, weights: "Mapping[str, Tensor]", config: Mapping[str, Any], prefix: str) -> None:
+    """Write an adapter, the same bytes each time.
+
+    Args:
+        path: of the file.
+        weights: by peft's names.
+        config: of the adapter, as peft has it.
+        prefix: before every name, such as `unet`.
+    """
+    from safetensors.torch import save_file  # Here, because it loads torch.
+
+    # peft keeps names of layers in a set, in an order that differs from process to process.
+    ordered = {f"{prefix}.{key}": sorted(v) if isinstance(v, set) else v for key, v in config.items()}
+    metadata = {"format": "pt", METADATA: json.dumps(ordered, indent=2, sort_keys=True)}
+    save_file({f"{prefix}.{key}": tensor for key, tensor in weights.items()}, path, metadata)
+    _sort_header(path)
+
+
+def _sort_header(path: Path) -> None:
+    """Sort a file's header, whose metadata is in random order, so that equal adapters are equal files."""
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # The tensors stay aligned.
+    path.write_bytes(len(header).to_bytes(8, "little") + header + content[start:])
+
+
+def read(path: Path) -> "tuple[dict[str, Tensor], dict[str, Any] | None]":
+    """Tensors by their names in the file, and the adapter's configuration; None where the file has none."""
+    from safetensors.torch import load_file
+
+    with safetensors.safe_open(path, framework="pt") as file:
+        told = (file.metadata() or {}).get(METADATA)
+    return load_file(path), json.loads(told) if told else None

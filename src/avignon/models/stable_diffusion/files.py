@@ -10,17 +10,19 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from math import inf, prod
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from avignon.core.errors import ModelError, RecipeError
 from avignon.models import hub
-from avignon.recipe.schema import SCHEDULERS, Recipe
+from avignon.models.registry import FAMILIES
+
+if TYPE_CHECKING:
+    from avignon.models.base import SamplingSettings
 
 WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 """The parts that hold weights, and the stem of their files in diffusers' format."""
 
-SMALL = ("model_index.json", "*/config.json", "scheduler/scheduler_config.json")
-"""The files that `check_kind` reads."""
+SAMPLERS = FAMILIES["sd"].samplers
 
 Config = Mapping[str, Any]
 
@@ -39,25 +41,12 @@ _ABSENT = {
 _CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
 
 
-def check_local(recipe: Recipe) -> None:
-    """Refuse a base in a directory that cannot be used; one on a hub is looked at when it is there.
-
-    Raises:
-        ModelError: it is incomplete, or no Stable Diffusion that is understood.
-        RecipeError: the recipe's sampler cannot be used with it.
-    """
-    folder = Path(recipe.base.model)
-    check(folder, recipe.base.variant)
-    check_sampler(recipe, noise_schedule(folder))
-
-
 def check(folder: Path, variant: str) -> None:
     """Name what a directory lacks, or holds that is not understood, before a library fails in the middle of it.
 
     Raises:
         ModelError: naming the file.
     """
-    check_index(folder)
     for part, stem in WEIGHTS.items():
         hub.check_weights(folder / part, stem, variant, "base.variant")
     for needed in ("tokenizer/vocab.json", "tokenizer/merges.txt", "scheduler/scheduler_config.json"):
@@ -65,14 +54,6 @@ def check(folder: Path, variant: str) -> None:
         if not (folder / needed).exists() and not (needed.startswith("tokenizer") and alternative.exists()):
             raise ModelError(f"{folder}: incomplete: {needed} is missing")
     check_kind(folder)
-
-
-def check_index(folder: Path) -> None:
-    """Refuse another pipeline than Stable Diffusion."""
-    index = folder / "model_index.json"
-    kind = hub.described(index, "no Stable Diffusion in diffusers' format").get("_class_name", "")
-    if kind != "StableDiffusionPipeline":
-        raise ModelError(f"{index}: _class_name is {kind!r}; only StableDiffusionPipeline (1.x and 2.x) is understood")
 
 
 def check_kind(folder: Path) -> None:
@@ -219,25 +200,22 @@ def is_shifted(folder: Path) -> bool:
     return bool(hub.described(folder / "scheduler" / "scheduler_config.json", "incomplete").get("snr_shift_scale"))
 
 
-def check_sampler(recipe: Recipe, noise: Config) -> None:
+def check_sampler(sampling: "SamplingSettings", noise: Config) -> None:
     """Refuse a sampler, or a number of its steps, that the base's noise schedule does not allow.
 
     Raises:
         RecipeError: naming the field and what is allowed.
     """
-    settings, levels, zero = recipe.generate, noise["num_train_timesteps"], noise["rescale_betas_zero_snr"]
-    allowed = [name for name in get_args(SCHEDULERS) if not _is_refused(name, noise)]
-    if settings.scheduler not in allowed:
+    levels, zero = noise["num_train_timesteps"], noise["rescale_betas_zero_snr"]
+    refused = {name for kind in (noise["prediction_type"], "zero" if zero else "") for name in _CANNOT.get(kind, ())}
+    if sampling.scheduler in refused or sampling.scheduler not in SAMPLERS:
         why = "has no signal at its last noise level" if zero else f"predicts {noise['prediction_type']!r}"
         raise RecipeError(
-            f"generate.scheduler: {settings.scheduler!r} cannot be used with a base that {why}; "
-            f"allowed are {', '.join(allowed)}"
+            f"generate.scheduler: {sampling.scheduler!r} cannot be used with a base that {why}; "
+            f"allowed are {', '.join(name for name in SAMPLERS if name not in refused)}"
         )
-    if settings.num_inference_steps >= levels:
-        raise RecipeError(f"generate.num_inference_steps: {settings.num_inference_steps} is not allowed; the base's noise schedule has {levels} "
-                          f"levels, so at most {levels - 1}")  # fmt: skip
-
-
-def _is_refused(sampler: str, noise: Config) -> bool:
-    zero = "zero" if noise["rescale_betas_zero_snr"] else ""
-    return any(sampler in _CANNOT.get(kind, ()) for kind in (noise["prediction_type"], zero))
+    if sampling.num_inference_steps >= levels:
+        raise RecipeError(
+            f"generate.num_inference_steps: {sampling.num_inference_steps} is not allowed; the base's noise schedule "
+            f"has {levels} levels, so at most {levels - 1}"
+        )

@@ -1,17 +1,15 @@
-"""Stable Diffusion, checked and loaded safely: the same code for the hub, a directory and the miniature."""
+"""Stable Diffusion 1.x and 2.x, loaded safely: the same code for the hub, a directory and the miniature."""
 
-import importlib.resources
-import importlib.util
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
+    DDPMScheduler,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     PNDMScheduler,
@@ -20,24 +18,29 @@ from diffusers import (
 )
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.utils import logging as diffusers_logging
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi
 from transformers import CLIPTextModel
 from transformers.utils import logging as transformers_logging
 
-from avignon.core.errors import ModelError, RecipeError
+from avignon.core.errors import AvignonError, ModelError, RecipeError
 from avignon.core.events import Reporter
 from avignon.core.files import digest
-from avignon.core.records import EMBEDDED
 from avignon.models import finite, hub
-from avignon.models.stable_diffusion import files as bases
-from avignon.models.stable_diffusion.files import WEIGHTS
-from avignon.recipe.schema import Base as BaseSettings
-from avignon.recipe.schema import Recipe
+from avignon.models.base import (
+    AdapterTargets,
+    BaseSettings,
+    Conditioning,
+    DiffusionBase,
+    LatentMoments,
+    SamplingSettings,
+)
+from avignon.models.runtime import Attention, move_to
+from avignon.models.stable_diffusion import files
 
 TEXTS = 32
 """How many texts go through the text encoder at once: all captions of a set would not fit a small card."""
 
-SCHEDULERS = {
+_SAMPLERS = {
     "ddim": DDIMScheduler,
     "pndm": PNDMScheduler,
     "euler": EulerDiscreteScheduler,
@@ -49,69 +52,210 @@ _CLASSES = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": 
 _NOT_NEEDED = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
 
 
-@dataclass(frozen=True)
-class Base:
-    """A loaded Stable Diffusion, and what identifies it."""
+def _per_sample(layer: str, module: Any) -> tuple[int, ...]:
+    """A layer's output is (B, C, h, w), (B, tokens, C), or (B, C) of times."""
+    if isinstance(module, torch.nn.Conv2d):
+        return (-1, 1, 1, 1)
+    return (-1, 1) if "time_emb" in layer else (-1, 1, 1)
 
-    pipeline: Any
-    """A StableDiffusionPipeline in evaluation mode, every parameter frozen."""
-    model: str
-    revision: str
-    """The hub's commit, where there is one."""
-    parts: Mapping[str, str]
-    """SHA-256 of unet, vae, text_encoder, tokenizer and scheduler, as loaded: what other ones made is made again."""
-    folder: Path
-    variant: str
-    resolution: int
+
+class StableDiffusion(DiffusionBase):
+    """A Stable Diffusion 1.x or 2.x; `pipeline` is diffusers' own, in evaluation mode, every parameter frozen."""
+
+    targets = AdapterTargets(
+        kinds={
+            "attention": ("to_q", "to_k", "to_v", "to_out.0"),
+            "projection": ("proj_in", "proj_out"),
+            "convolution": ("conv1", "conv2"),
+        },
+        blocks=r"(down|up)_blocks\.\d+|mid_block",
+        part_of=lambda layer: layer.partition("_")[0],
+        per_sample=_per_sample,
+        prefix="unet",
+    )
+    denoiser_part = "unet"
+    denoiser_files = files.WEIGHTS["unet"]
+
+    def __init__(self, pipeline: Any, *identity: Any) -> None:
+        super().__init__(*identity)
+        self.pipeline = pipeline
+        self.denoiser = pipeline.unet
+
+    # Where it computes -----------------------------------------------------------------------------------------------
+
+    def move_to(self, device: torch.device) -> None:  # noqa: D102 - as in the protocol, here and below
+        self.pipeline.to(device)
+        # The VAE of some models overflows to black pictures in fp16.
+        self.pipeline.vae.to(torch.float32)
+
+    def offload(self) -> None:  # noqa: D102
+        for part in (self.pipeline.vae, self.pipeline.text_encoder):
+            move_to(part, "cpu")
+
+    def set_attention_backend(self, backend: Attention) -> None:  # noqa: D102
+        if backend == "xformers":
+            self.denoiser.enable_xformers_memory_efficient_attention()
+        elif backend == "plain":
+            self.denoiser.set_attn_processor(AttnProcessor())  # PyTorch's own is diffusers' default.
+
+    # Texts -----------------------------------------------------------------------------------------------------------
 
     @property
-    def identity(self) -> str:
-        """One hash over all parts."""
-        return digest(dict(self.parts))
+    def max_tokens(self) -> int:  # noqa: D102
+        longest: int = self.pipeline.text_encoder.config.max_position_embeddings
+        return min(int(self.pipeline.tokenizer.model_max_length), longest)
+
+    def _tokens(self, text: str) -> list[int]:
+        tokens: list[int] = self.pipeline.tokenizer(text, truncation=False, verbose=False).input_ids
+        return tokens
+
+    def reads_whole(self, text: str) -> bool:  # noqa: D102
+        return len(self._tokens(text)) <= self.max_tokens
+
+    @torch.no_grad()
+    def encode_prompts(self, texts: Sequence[str], device: torch.device, reporter: Reporter) -> Conditioning:
+        """The text encoder's last hidden state, `text`: (B, tokens, width)."""
+        tokenizer, longest = self.pipeline.tokenizer, self.pipeline.tokenizer.model_max_length
+        for text in dict.fromkeys(texts):
+            tokens = self._tokens(text)
+            if len(tokens) > longest:
+                # The first and the last token are the markers of start and end.
+                cut = tokenizer.decode(tokens[longest - 1 : -1])
+                reporter.warn(f"prompt longer than the base's {longest} tokens; cut off: {cut.strip()!r}")
+        encoded = tokenizer(list(texts), padding="max_length", truncation=True, max_length=longest, return_tensors="pt")
+        encoder = self.pipeline.text_encoder.to(device)
+        masked = getattr(encoder.config, "use_attention_mask", False)
+        tensors = (encoded[name].to(device).split(TEXTS) for name in ("input_ids", "attention_mask"))
+        parts = zip(*tensors, strict=True)
+        read = torch.cat([encoder(ids, attention_mask=mask if masked else None)[0] for ids, mask in parts])
+        if not finite.is_finite(read):
+            bad = next(text for text, one in zip(texts, read, strict=True) if not finite.is_finite(one))
+            raise ModelError(
+                f"the base's text encoder makes NaN or infinity of {bad!r} in {encoder.dtype}; "
+                f"set {reporter.stage}.precision to fp32"
+            )
+        return Conditioning({"text": read})
+
+    # Images ----------------------------------------------------------------------------------------------------------
+
+    def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:  # noqa: D102
+        scale = self.pipeline.vae_scale_factor
+        return self.denoiser.config.in_channels, height // scale, width // scale
+
+    @torch.no_grad()
+    def encode_images(self, pixels: torch.Tensor) -> LatentMoments:  # noqa: D102
+        vae = move_to(self.pipeline.vae, pixels.device, torch.float32)
+        posterior, scale = vae.encode(pixels).latent_dist, vae.config.scaling_factor
+        return LatentMoments(posterior.mean * scale, posterior.std * scale)
+
+    @torch.no_grad()
+    def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:  # noqa: D102
+        vae = move_to(self.pipeline.vae, latents.device, torch.float32)
+        pixels: torch.Tensor = vae.decode(latents.float() / vae.config.scaling_factor, return_dict=False)[0]
+        return pixels
+
+    # Noise -----------------------------------------------------------------------------------------------------------
 
     @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 over the UNet's weights rounded to fp16: adapters fit every base that has this one."""
-        return hub.rounded(hub.weight_files(self.folder / "unet", WEIGHTS["unet"], self.variant))
-
-    @cached_property
-    def earlier_names(self) -> frozenset[str]:
-        """What avignon 0.1.0 may have called this base: it knew the hash of one file of the UNet's."""
-        return hub.known_as(self.folder / "unet", WEIGHTS["unet"])
-
-    def fits(self, card: Mapping[str, Any]) -> bool:
-        """Whether an adapter with this base on its card can be put on."""
-        if card.get("parts", {}).get("unet") == self.parts["unet"]:
-            return True
-        return card["fingerprint"] in self.earlier_names | {self.fingerprint}
+    def _noise_scheduler(self) -> Any:
+        """The noise levels that the base was trained on."""
+        return DDPMScheduler.from_config(self.pipeline.scheduler.config)
 
     @property
-    def card(self) -> dict[str, Any]:
-        """What an adapter's card says of its base."""
-        return {
-            "model": self.model,
-            "revision": self.revision,
-            "fingerprint": self.fingerprint,
-            "parts": dict(self.parts),
-            "resolution": self.resolution,
-        }
+    def num_train_timesteps(self) -> int:  # noqa: D102
+        levels: int = self._noise_scheduler.config.num_train_timesteps
+        return levels
+
+    def sample_timesteps(self, count: int, generator: torch.Generator) -> torch.Tensor:  # noqa: D102
+        return torch.randint(self.num_train_timesteps, (count,), generator=generator)
+
+    def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:  # noqa: D102
+        noisy: torch.Tensor = self._noise_scheduler.add_noise(latents, noise, timesteps)
+        return noisy
+
+    def training_target(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """What the UNet was trained to say.
+
+        epsilon: Ho et al., arXiv:2006.11239, eq. 14. v: Salimans & Ho, arXiv:2202.00512, section 4.
+
+        Raises:
+            AvignonError: the base's scheduler predicts something else.
+        """
+        kind = self._noise_scheduler.config.prediction_type
+        if kind == "v_prediction":
+            velocity: torch.Tensor = self._noise_scheduler.get_velocity(latents, noise, timesteps)
+            return velocity
+        if kind not in files.PREDICTIONS:
+            raise AvignonError(f"the base's scheduler predicts {kind!r}; {', '.join(files.PREDICTIONS)} are understood")
+        return noise if kind == "epsilon" else latents
+
+    def loss_weights(self, timesteps: torch.Tensor, gamma: float) -> torch.Tensor:
+        """min(SNR, γ) on the error of the clean sample, put in terms of the target.
+
+        Hang et al., arXiv:2303.09556, section 3.4: an error of x is one of ε by SNR⁻¹ and one of v by (SNR + 1)⁻¹.
+        At a zero terminal SNR (Lin et al., arXiv:2305.08891) ε says nothing about x and its weight is 1, the limit.
+        """
+        kept: torch.Tensor = self._noise_scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
+        snr: torch.Tensor = kept / (1 - kept)
+        kind = self._noise_scheduler.config.prediction_type
+        if kind == "epsilon":
+            return (gamma / snr).clamp(max=1.0)
+        return snr.clamp(max=gamma) / (snr + 1 if kind == "v_prediction" else 1)
+
+    def predict(self, noisy: torch.Tensor, timesteps: torch.Tensor, told: Conditioning) -> torch.Tensor:  # noqa: D102
+        unet, text = self.denoiser, told.tensors["text"]
+        predicted: torch.Tensor = unet(noisy.to(unet.dtype), timesteps, text.to(unet.dtype), return_dict=False)[0]
+        return predicted.float()
+
+    def check_sampler(self, sampling: SamplingSettings) -> None:  # noqa: D102
+        files.check_sampler(sampling, self.pipeline.scheduler.config)
+
+    def sampler(self, name: str) -> Any:  # noqa: D102
+        return _SAMPLERS[name].from_config(self.pipeline.scheduler.config)
 
 
-def load(recipe: Recipe, dtype: torch.dtype, reporter: Reporter) -> Base:
-    """Find, check and load the recipe's base.
+# Loading --------------------------------------------------------------------------------------------------------------
+
+
+def fetch(model: str, folder: Path, settings: BaseSettings, access: hub.Access) -> str:
+    """Bring a repository's files into the hub's cache, and refuse it by its small files, which are in `folder`.
 
     Raises:
-        ModelError: it cannot be reached, is incomplete, holds only pickle files, NaN or infinity, or is no Stable
-            Diffusion.
-        RecipeError: the recipe's resolution or sampler cannot be used with it.
+        ModelError: see `files.check`.
     """
-    settings = recipe.base
-    _quiet_libraries()
-    model, folder = _folder_of(settings, reporter)
-    bases.check(folder, settings.variant)
-    noise = bases.noise_schedule(folder)
-    bases.check_sampler(recipe, noise)
-    if bases.is_shifted(folder):
+    if not access.offline:
+        names = [Path(name) for name in HfApi().list_repo_files(model, revision=settings.revision, token=access.token)]
+        for part, stem in files.WEIGHTS.items():
+            within = [name.name for name in names if name.parent == Path(part)]
+            hub.check_names(within, Path(model, part), stem, settings.variant, "base.variant")
+        files.check_kind(folder)
+    fetched: str = StableDiffusionPipeline.download(
+        model,
+        revision=settings.revision,
+        variant=settings.variant or None,
+        use_safetensors=True,
+        local_files_only=bool(access.offline),
+        token=access.token,
+        **_NOT_NEEDED,
+    )
+    return fetched
+
+
+def load(
+    model: str,
+    folder: Path,
+    settings: BaseSettings,
+    sampling: SamplingSettings,
+    dtype: torch.dtype,
+    reporter: Reporter,
+) -> StableDiffusion:
+    """Check and load a base; see `registry.load`."""
+    diffusers_logging.disable_progress_bar()  # The terminal is ours; downloads keep their bars.
+    transformers_logging.disable_progress_bar()
+    files.check(folder, settings.variant)
+    noise = files.noise_schedule(folder)
+    files.check_sampler(sampling, noise)
+    if files.is_shifted(folder):
         reporter.warn(
             f"{folder / 'scheduler'}: snr_shift_scale is not used: Stable Diffusion was never trained with it"
         )
@@ -124,52 +268,12 @@ def load(recipe: Recipe, dtype: torch.dtype, reporter: Reporter) -> Base:
         reporter.warn(f"{model} was trained at {trained_at} pixels, the recipe asks for {settings.resolution}")
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         part.requires_grad_(False).eval()
-    parts = {part: hub.part(folder / part, WEIGHTS.get(part, ""), settings.variant) for part in (*WEIGHTS, "tokenizer")}
+    parts = {
+        part: hub.part(folder / part, files.WEIGHTS.get(part, ""), settings.variant)
+        for part in (*files.WEIGHTS, "tokenizer")
+    }
     parts["scheduler"] = digest(noise)  # Nothing else of it is used.
-    return Base(pipeline, model, hub.commit_of(folder), parts, folder, settings.variant, settings.resolution)
-
-
-def embedded_folder() -> Path:
-    """Where the miniature lies inside the package."""
-    return Path(str(importlib.resources.files("avignon.demo") / "base"))
-
-
-def _folder_of(settings: BaseSettings, reporter: Reporter) -> tuple[str, Path]:
-    if settings.model == EMBEDDED:
-        return EMBEDDED, embedded_folder()
-    wanted = hub.Wanted(settings.model, settings.mirrors, settings.revision, "base.model", "base.mirrors")
-
-    def fetch(model: str, access: hub.Access) -> str:
-        if not access.offline:
-            _look_ahead(settings, model, access)
-        folder: str = StableDiffusionPipeline.download(
-            model,
-            revision=settings.revision,
-            variant=settings.variant or None,
-            use_safetensors=True,
-            local_files_only=bool(access.offline),
-            token=access.token,
-            **_NOT_NEEDED,
-        )
-        return folder
-
-    return hub.find(wanted, fetch, reporter)
-
-
-def _look_ahead(settings: BaseSettings, model: str, access: hub.Access) -> None:
-    """Refuse a repository by its small files and the names of the others, before gigabytes are fetched.
-
-    Raises:
-        ModelError: see `bases.check`.
-    """
-    asked: Any = {"revision": settings.revision, "token": access.token}
-    folder = Path(snapshot_download(model, allow_patterns=list(bases.SMALL), **asked))
-    names = [Path(name) for name in HfApi().list_repo_files(model, **asked)]
-    bases.check_index(folder)
-    for part, stem in WEIGHTS.items():
-        within = [name.name for name in names if name.parent == Path(part)]
-        hub.check_names(within, Path(model, part), stem, settings.variant, "base.variant")
-    bases.check_kind(folder)
+    return StableDiffusion(pipeline, model, folder, settings.variant, settings.resolution, parts)
 
 
 def _read(folder: Path, variant: str, dtype: torch.dtype, noise: dict[str, Any]) -> Any:
@@ -208,115 +312,3 @@ def _fit_tokenizer(folder: Path, tokenizer: Any, encoder: Any) -> None:
             f"{folder / 'tokenizer'}: {len(tokenizer)} tokens, and text_encoder/config.json has a vocab_size of "
             f"{encoder.vocab_size}; they do not belong together"
         )
-
-
-def _quiet_libraries() -> None:
-    """Keep the libraries' bars for loading files off a terminal that is ours; downloads keep theirs."""
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
-
-
-Precision = Literal["fp32", "bf16", "fp16"]
-
-DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def device() -> torch.device:
-    """The best device of this machine."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
-
-
-def precision_for(asked: str, stage: str, on: torch.device) -> Precision:
-    """The precision a stage works in; `auto` is the device's best: on a CPU bf16 where it multiplies that natively.
-
-    Args:
-        asked: the recipe's word.
-        stage: whose setting it is.
-        on: the device.
-
-    Raises:
-        RecipeError: a precision that the device cannot do.
-    """
-    if asked == "auto":
-        if on.type == "cuda":
-            return "fp16"
-        return "bf16" if on.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "fp32"
-    if asked == "fp16" and on.type == "cpu":
-        raise RecipeError(f"{stage}.precision: 'fp16' needs a GPU and this machine has none; use auto, bf16 or fp32")
-    if asked == "fp16":
-        return "fp16"
-    return "bf16" if asked == "bf16" else "fp32"
-
-
-Attention = Literal["sdpa", "xformers", "plain"]
-
-PLAIN_UP_TO = 256
-"""Pixels of a side up to which two plain matrix products are the faster attention to train with on a CPU."""
-
-
-def attention_for(asked: str, on: torch.device, trained_at: int = 0) -> Attention:
-    """The attention backend to generate with, or to train with at this many pixels a side.
-
-    Raises:
-        RecipeError: xFormers is asked for and cannot be used here.
-    """
-    usable = on.type == "cuda" and importlib.util.find_spec("xformers") is not None
-    if asked == "xformers" and not usable:
-        raise RecipeError(
-            "train.attention: 'xformers' needs a CUDA device and `pip install avignon[xformers]`; use auto or sdpa"
-        )
-    if asked in ("sdpa", "plain"):
-        return "plain" if asked == "plain" else "sdpa"
-    if usable:
-        return "xformers"
-    return "plain" if on.type == "cpu" and 0 < trained_at <= PLAIN_UP_TO else "sdpa"
-
-
-def set_attention_backend(unet: Any, backend: Attention) -> None:
-    """Set the UNet's attention backend; PyTorch's own is diffusers' default."""
-    if backend == "xformers":
-        unet.enable_xformers_memory_efficient_attention()
-    elif backend == "plain":
-        unet.set_attn_processor(AttnProcessor())
-
-
-def place(module: Any, *where: Any, **how: Any) -> Any:
-    """`module.to(…)` without diffusers' own, which warns of parts to be kept in float32 even where there are none."""
-    return torch.nn.Module.to(module, *where, **how)
-
-
-def scheduler(base: Base, name: str) -> Any:
-    """The recipe's scheduler with the base's own noise schedule and prediction type, and nothing else of the base's."""
-    return SCHEDULERS[name].from_config(base.pipeline.scheduler.config)
-
-
-@torch.no_grad()
-def text_embeddings(base: Base, texts: Sequence[str], on: torch.device, reporter: Reporter) -> torch.Tensor:
-    """Embeddings of `texts`, shaped (texts, tokens, width); a text the tokenizer must cut is named in a warning."""
-    tokenizer = base.pipeline.tokenizer
-    for text in dict.fromkeys(texts):
-        tokens = tokenizer(text, truncation=False, verbose=False).input_ids
-        if len(tokens) > tokenizer.model_max_length:
-            # The first and the last token are the markers of start and end.
-            cut = tokenizer.decode(tokens[tokenizer.model_max_length - 1 : -1])
-            reporter.warn(
-                f"prompt longer than the base's {tokenizer.model_max_length} tokens; cut off: {cut.strip()!r}"
-            )
-    encoded = tokenizer(
-        list(texts), padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
-    )
-    encoder = base.pipeline.text_encoder.to(on)
-    masked = getattr(encoder.config, "use_attention_mask", False)
-    parts = zip(encoded.input_ids.to(on).split(TEXTS), encoded.attention_mask.to(on).split(TEXTS), strict=True)
-    read = torch.cat([encoder(ids, attention_mask=mask if masked else None)[0] for ids, mask in parts])
-    if not finite.is_finite(read):
-        bad = next(text for text, one in zip(texts, read, strict=True) if not finite.is_finite(one))
-        raise ModelError(
-            f"the base's text encoder makes NaN or infinity of {bad!r} in {encoder.dtype}; "
-            f"set {reporter.stage}.precision to fp32"
-        )
-    return read

@@ -1,0 +1,124 @@
+"""Adapters mixed for a pass: weights for each sample, folded into the layers where all samples have the same."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from avignon.adapters.layers import doras, inner, lora_layers, outer
+from avignon.adapters.weights import block_factor
+from avignon.models.base import AdapterTargets
+
+
+class Mixer:
+    """Sets how much of every adapter is in each sample of a batch: ΔW = Σ wᵢ·ΔWᵢ, the sum of true deltas.
+
+    Where all samples have the same weights, ΔW is added to the layers' weights once, and the passes are as fast as the
+    base's own. Where they differ, each layer's low-rank products are scaled sample by sample (peft's `scaling` may be a
+    tensor); a DoRA's ΔWᵢ is no such product, so its samples must have the same weights. The two agree to rounding; all
+    weights 0 is the base itself, bit for bit.
+    """
+
+    def __init__(self, denoiser: Any, targets: AdapterTargets, blocks: Mapping[str, Mapping[str, float]]) -> None:
+        self._denoiser, self._targets = denoiser, targets
+        self._layers = [(name, module, module.get_base_layer()) for name, module in lora_layers(denoiser)]
+        self._own = [layer.weight.data for _, _, layer in self._layers]
+        self._scales = [dict(module.scaling) for _, module, _ in self._layers]
+        self._blocks = {inner(name): factors for name, factors in blocks.items()}
+        self._rows: Sequence[Mapping[str, float]] | None = None
+
+    def set(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Weights by adapter, for each sample of the next passes.
+
+        Raises:
+            ValueError: samples have different weights of a DoRA.
+        """
+        if rows == self._rows or not self._layers:
+            return
+        self._rows = list(rows)
+        self.restore()
+        rows = [{inner(name): weight for name, weight in row.items()} for row in rows]
+        names = list(dict.fromkeys(name for row in rows for name, weight in row.items() if weight))
+        same = all(row.get(name, 0.0) == rows[0].get(name, 0.0) for row in rows for name in names)
+        if same:
+            self._denoiser.disable_lora()
+            self._add(rows[0], names)
+        else:
+            self._denoiser.enable_lora()
+            self._scale(rows, names)
+
+    def restore(self) -> None:
+        """Give every layer its own weights back."""
+        for (_, _, layer), own in zip(self._layers, self._own, strict=True):
+            layer.weight.data = own
+
+    def _add(self, row: Mapping[str, float], names: Sequence[str]) -> None:
+        for (path, module, layer), own, scales in zip(self._layers, self._own, self._scales, strict=True):
+            weights = {name: row[name] * self._factor(name, path) for name in names if name in module.lora_A}
+            if weights:
+                changed = _changed(module, own.flatten(1).float(), scales, weights)
+                layer.weight.data = torch.empty_like(own).copy_(changed.view(own.shape))
+
+    def _scale(self, rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> None:
+        if unlike := doras(self._denoiser).intersection(map(outer, names)):
+            raise ValueError(f"samples of one batch have different weights of a DoRA: {', '.join(sorted(unlike))}")
+        for (path, module, layer), scales in zip(self._layers, self._scales, strict=True):
+            module.set_adapter(names)
+            for name in (name for name in names if name in module.lora_A):
+                scale = self._factor(name, path) * scales[name]
+                weights = torch.tensor([row.get(name, 0.0) * scale for row in rows])
+                module.scaling[name] = weights.view(self._targets.per_sample(path, layer)).to(layer.weight)
+
+    def _factor(self, name: str, path: str) -> float:
+        return block_factor(self._blocks.get(name, {}), path, self._targets.part_of(path))
+
+
+def _changed(module: Any, own: torch.Tensor, scales: Mapping[str, float], weights: Mapping[str, float]) -> torch.Tensor:
+    """W + Σ wᵢ·ΔWᵢ of a layer whose own weights are given as (out, in · kernel) in fp32.
+
+    The low-rank changes are one product of all their factors side by side, so that W is read and written once.
+    """
+    plain = [name for name in weights if name not in module.lora_magnitude_vector]
+    changed = _with_factors(module, own, {name: weights[name] * scales[name] for name in plain})
+    for name in (name for name in weights if name not in plain):
+        moved = _with_factors(module, own, {name: scales[name]})
+        magnitude = module.lora_magnitude_vector[name].weight.flatten()  # (out,)
+        length = torch.linalg.vector_norm(moved, dim=1)
+        changed = changed + weights[name] * ((magnitude / length)[:, None] * moved - own)
+    return changed
+
+
+def _with_factors(module: Any, own: torch.Tensor, scales: Mapping[str, float]) -> torch.Tensor:
+    """W + Σ sᵢ·Bᵢ·Aᵢ, as (out, in · kernel); a convolution's B is 1×1, so the product is the same."""
+    if not scales:
+        return own
+    ups = [module.lora_B[name].weight.flatten(1).float() * scale for name, scale in scales.items()]
+    downs = [module.lora_A[name].weight.flatten(1).float() for name in scales]
+    return torch.addmm(own, torch.cat(ups, 1), torch.cat(downs))
+
+
+@contextmanager
+def mixing(denoiser: Any, targets: AdapterTargets, block_weights: Mapping[str, Mapping[str, float]]) -> Iterator[Mixer]:
+    """A `Mixer` for some passes, after which the denoiser and its adapters are exactly as before, in training as well.
+
+    Args:
+        denoiser: with any number of adapters on.
+        targets: its layers.
+        block_weights: by adapter, factors on its weight in parts of the denoiser (see `weights.block_factor`).
+    """
+    layers = [module for _, module in lora_layers(denoiser)]
+    trained = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
+    state = [(m, dict(m.scaling), list(m.active_adapters), m.disable_adapters) for m in layers]
+    mixer = Mixer(denoiser, targets, block_weights)
+    try:
+        yield mixer
+    finally:
+        mixer.restore()
+        for module, scaling, active, off in state:
+            module.set_adapter(active)
+            module.enable_adapters(enabled=not off)
+            module.scaling.update(scaling)
+        denoiser.requires_grad_(False)
+        for parameter in trained:
+            parameter.requires_grad_(True)

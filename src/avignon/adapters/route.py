@@ -1,0 +1,83 @@
+"""Several adapters trained in one pass: each part of a batch goes through its own adapter alone."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+
+from avignon.adapters.layers import inner, lora_layers
+from avignon.core.errors import AvignonError
+
+
+@contextmanager
+def routed(denoiser: Any, names: Sequence[str]) -> Iterator[None]:
+    """Within the block each of `len(names)` equal parts of a batch goes through its own adapter alone, and these learn.
+
+    The adapters must be on the same layers. One name is peft's own forward pass with that adapter. One such block may
+    lie within another, for what concerns a single adapter.
+
+    Raises:
+        AvignonError: a layer does what this pass would not reproduce.
+    """
+    named, inside = lora_layers(denoiser), tuple(inner(name) for name in names)
+    if len(inside) > 1:
+        for path, module in named:
+            _check_reproduced(path, module, inside)
+    layers = [module for _, module in named]
+    before = [(module, list(module.active_adapters), vars(module).get("forward")) for module in layers]
+    for module in layers:
+        module.set_adapter(inside)  # Also lets exactly these adapters' factors have gradients.
+        _take(module, partial(_routed, module, inside) if len(inside) > 1 else None)
+    try:
+        yield
+    finally:
+        for module, active, forward in before:
+            module.set_adapter(active)
+            _take(module, forward)
+
+
+def _check_reproduced(path: str, module: Any, names: Sequence[str]) -> None:
+    """Refuse what peft's own forward pass does and this one does not: dropout, merged weights, other variants."""
+    dropouts = [module.lora_dropout[name] for name in names if name in module.lora_dropout]
+    found = {
+        "LoRA dropout": any(not isinstance(dropout, torch.nn.Identity) for dropout in dropouts),
+        "merged adapters": bool(module.merged_adapters),
+        "adapters on other layers": any(name not in module.lora_A for name in names),
+        "LoRA variants beside plain LoRA": 0 < sum(name in module.lora_variant for name in names) < len(names),
+        "another LoRA variant than DoRA": any(
+            name in module.lora_variant and name not in module.lora_magnitude_vector for name in names
+        ),
+    }
+    if faults := [what for what, is_there in found.items() if is_there]:
+        raise AvignonError(f"{path}: several adapters in one pass do not reproduce {', '.join(faults)}; "
+                           "set train.together = false")  # fmt: skip
+
+
+def _take(module: Any, forward: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
+    """Let a layer compute by `forward`; None is its class's own."""
+    vars(module).pop("forward", None)
+    if forward:
+        module.forward = forward
+
+
+def _routed(module: Any, names: tuple[str, ...], x: torch.Tensor) -> torch.Tensor:
+    """A layer of a batch in `len(names)` parts: the base's once for all, then each part's own adapter.
+
+    Samples never meet in a denoiser, so a part's loss reaches no adapter but its own.
+    """
+    base: torch.Tensor = module.base_layer(x)
+    parts = list(zip(names, x.chunk(len(names)), strict=True))
+    if module.lora_variant:  # One that is more than a sum, such as DoRA, is left to peft.
+        results = base.chunk(len(names))
+        return torch.cat([_variant(module, *part, result) for part, result in zip(parts, results, strict=True)])
+    # Scaled where it is small, between the factors.
+    return base + torch.cat([module.lora_B[n](module.lora_A[n](part) * module.scaling[n]) for n, part in parts])
+
+
+def _variant(module: Any, name: str, x: torch.Tensor, result: torch.Tensor) -> torch.Tensor:
+    """As peft's own forward pass does it for one adapter, whose factors may have a precision of their own."""
+    x = x.to(module.lora_A[name].weight.dtype)
+    changed: torch.Tensor = module.lora_variant[name].forward(module, active_adapter=name, x=x, result=result)
+    return changed.to(result.dtype)

@@ -1,0 +1,206 @@
+"""Measuring a series against the artists' own works: pictures → the parts of a report."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from avignon.adapters import weights as blend
+from avignon.core import imaging
+from avignon.core.records import Frame, Series
+from avignon.core.workspace import Workspace
+from avignon.evaluation import copies, style
+from avignon.evaluation.report import Course, FrameReport, Nearest, Overall, OverSeeds, SceneReport, SeedDifference
+from avignon.evaluation.style import Traits
+from avignon.recipe.schema import Recipe
+
+
+@dataclass(frozen=True)
+class StyleReference:
+    """What pictures are measured against."""
+
+    yardstick: style.Yardstick
+    works: Mapping[str, Sequence[Traits]]
+    """Of each artist's training images."""
+    originals: copies.Originals
+    ends: tuple[str, str]
+    """The artists at positions 0 and 1."""
+
+    @classmethod
+    def of(cls, recipe: Recipe, space: Workspace, aspects: Sequence[style.Aspect]) -> "StyleReference":
+        """The training images of a run, seen in these aspects."""
+        images: dict[str, Image.Image] = {}
+        traits: dict[str, list[Traits]] = {}
+        work_of: dict[str, str] = {}
+        for artist in recipe.artists:
+            files = [space.relative(file) for file in space.training_images(artist.slug)]
+            images |= {file: imaging.load(space.root / file) for file in files}
+            traits[artist.slug] = [style.traits(images[file], aspects) for file in files]
+            rows = space.read_metadata(artist.slug)
+            work_of |= {file: f"{artist.slug}/{row['object_id']}" for file, row in zip(files, rows, strict=True)}
+        on_path = [name for name in recipe.path_adapters if name in traits]
+        artists = on_path if len(on_path) > 1 else list(traits)
+        return cls(
+            style.yardstick(traits, aspects), traits, copies.Originals(images, work_of), (artists[0], artists[-1])
+        )
+
+    def position(self, distances: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+        """By aspect, where a picture of these distances lies between the two ends."""
+        return {by: self.yardstick.position(distances, self.ends, by) for by in self.yardstick.by}
+
+    def position_std(self) -> dict[str, dict[str, float]]:
+        """By artist and aspect, the standard deviation of the positions of the artist's own works."""
+        spreads = {}
+        for artist, works in self.works.items():
+            positions = [self.position(self.yardstick.to_artists(work)) for work in works]
+            spreads[artist] = {by: _round(np.std([one[by] for one in positions])) for by in self.yardstick.by}
+        return spreads
+
+    def course(self, traits: Sequence[Traits]) -> Course:
+        """Measure a series of traits, stop by stop."""
+        distances = [self.yardstick.to_artists(one) for one in traits]
+        places = [self.position(one) for one in distances]
+        steps = [self.yardstick.between(one, other) for one, other in pairwise(traits)]
+        position = {by: tuple(_round(one[by]) for one in places) for by in self.yardstick.by}
+        between = {by: tuple(_round(step[by]) for step in steps) for by in self.yardstick.by}
+        ratios = {by: blend.spread(own) for by, own in between.items()}
+        return Course(
+            distance={
+                artist: {by: tuple(_round(one[artist][by]) for one in distances) for by in self.yardstick.by}
+                for artist in distances[0]
+            },
+            position=position,
+            monotone={by: blend.is_monotone(places) for by, places in position.items()},
+            neighbour_distance=between,
+            step_ratio={by: _round(ratio) if np.isfinite(ratio) else None for by, ratio in ratios.items()},
+        )
+
+
+@dataclass(frozen=True)
+class MeasuredImage:
+    """A picture and its traits."""
+
+    image: Image.Image
+    traits: Traits
+
+
+@dataclass(frozen=True)
+class MeasuredImages:
+    """All pictures of a series, extras included, and what is measured on them."""
+
+    series: Series
+    reference: StyleReference
+    images: Mapping[tuple[str, str, int], MeasuredImage]
+    """By scene, stop and seed."""
+
+    @classmethod
+    def of(cls, series: Series, folder: Path, reference: StyleReference) -> "MeasuredImages":
+        """Look at every picture of a series in `folder`."""
+        images = {}
+        for file, frame in series.pictures:
+            image = imaging.load(folder / file)
+            traits = style.traits(image, reference.yardstick.aspects)
+            images[frame.scene, frame.stop, frame.seed] = MeasuredImage(image, traits)
+        return cls(series, reference, images)
+
+    def frame(self, file: str, frame: Frame) -> FrameReport:
+        """Measure one picture."""
+        own, base = (self.images[frame.scene, stop, frame.seed] for stop in (frame.stop, self.series.base_stop))
+        distances = self.reference.yardstick.to_artists(own.traits)
+        match = self.reference.originals.nearest(own.image)
+        return FrameReport(
+            file=file,
+            scene=frame.scene,
+            stop=frame.stop,
+            seed=frame.seed,
+            weights=frame.weights,
+            source=frame.source,
+            change_from_base=_round(style.change(own.image, base.image)),
+            composition_similarity=_round(copies.likeness(own.image, base.image)),
+            distance={artist: _rounded(distance) for artist, distance in distances.items()},
+            position=_rounded(self.reference.position(distances)),
+            nearest=Nearest(match.file, _round(match.score), match.is_copy),
+        )
+
+    def scene(self, scene: str) -> SceneReport:
+        """Measure one scene: as it hangs, and in the mean of its seeds."""
+        stops = [self.images[scene, frame.stop, frame.seed] for _, frame in self.series.of_scene(scene)]
+        seeds = dict.fromkeys(frame.seed for _, frame in self.series.pictures if frame.scene == scene)
+        rows = [[self.images[scene, stop, seed].traits for stop in self.series.stops] for seed in seeds]
+        return SceneReport(
+            scene=scene,
+            neighbour_change=tuple(_round(style.change(one.image, other.image)) for one, other in pairwise(stops)),
+            course=self.reference.course([stop.traits for stop in stops]),
+            seed_difference=self._seed_difference(scene),
+            over_seeds=OverSeeds(
+                seed_count=len(rows),
+                monotone_seed_count=sum(self.reference.course(row).monotone["combined"] for row in rows),
+                course=self.reference.course([style.mean(several) for several in zip(*rows, strict=True)]),
+            ),
+        )
+
+    def _seed_difference(self, scene: str) -> dict[str, dict[str, float]]:
+        """By stop, mean differences of two of a scene's pictures.
+
+        Unlike the distance from the pictures' own mean, a mean over pairs does not grow with the number of pictures.
+        """
+        differences = {}
+        for stop in dict.fromkeys(frame.stop for _, frame in self.series.extras):
+            several = [image for key, image in self.images.items() if key[:2] == (scene, stop)]
+            pairs = [
+                {
+                    **self.reference.yardstick.between(one.traits, other.traits),
+                    "composition": 1 - copies.likeness(one.image, other.image),
+                    "pixels": style.change(one.image, other.image),
+                }
+                for one, other in combinations(several, 2)
+            ]
+            differences[stop] = _rounded(_means(pairs))
+        return differences
+
+    def overall(self, scenes: Sequence[SceneReport]) -> Overall:
+        """Measure the means of all scenes, and how far apart scenes and seeds are at each stop."""
+        series, between = self.series, self.reference.yardstick.between
+        traits = {(f.scene, f.stop): self.images[f.scene, f.stop, f.seed].traits for _, f in series.frames}
+        at_stop = [[traits[scene, stop] for scene in series.scenes] for stop in series.stops]
+        means = [style.mean(several) for several in at_stop]
+        base = style.mean([traits[scene, series.base_stop] for scene in series.scenes])
+        over = [scene.over_seeds for scene in scenes]
+        return Overall(
+            course=self.reference.course(means),
+            monotone_scene_share=_round(np.mean([one.course.monotone["combined"] for one in over])),
+            monotone_row_share=_round(sum(o.monotone_seed_count for o in over) / sum(o.seed_count for o in over)),
+            scene_diversity=tuple(
+                _round(np.mean([between(one, mean)["combined"] for one in several]))
+                for several, mean in zip(at_stop, means, strict=True)
+            ),
+            base_distance={a: _rounded(d) for a, d in self.reference.yardstick.to_artists(base).items()},
+            seed_difference=_beside_base([scene.seed_difference for scene in scenes], series.base_stop),
+        )
+
+
+def _beside_base(scenes: Sequence[Mapping[str, Mapping[str, float]]], base_stop: str) -> dict[str, SeedDifference]:
+    """By stop, the mean of the scenes' seed differences, and its share of the base's."""
+    means = {stop: _means([scene[stop] for scene in scenes]) for stop in scenes[0]}
+    return {
+        stop: SeedDifference(
+            difference=_rounded(mean),
+            share_of_base={by: _round(mean[by] / own) if own else None for by, own in means[base_stop].items()},
+        )
+        for stop, mean in means.items()
+    }
+
+
+def _means(several: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {by: float(np.mean([one[by] for one in several])) for by in several[0]}
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: _round(value) for name, value in values.items()}
+
+
+def _round(value: float | np.floating) -> float:
+    return round(float(value), 3)

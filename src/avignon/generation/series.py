@@ -1,0 +1,130 @@
+"""The plan of a series: every frame of it, before a picture is made."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from avignon.adapters.weights import Mix, MixPath, evenly, explicit
+from avignon.core.files import sha256_of
+from avignon.core.records import Frame, Series, Source
+from avignon.recipe.schema import Recipe, Scene
+
+BASE = "base"
+
+SEED_STEP = 1000
+"""From a scene's seed to its further ones: as many as there can be scenes, so that those of two scenes do not meet."""
+
+PROBE_STEPS = 15
+"""Denoising steps of a picture that is only measured, at most: style is there long before the last detail."""
+
+
+class SeriesPlan:
+    """Frames of a recipe's scenes, made with one base and certain adapters."""
+
+    def __init__(self, recipe: Recipe, base: str, hashes: Mapping[str, str], precision: str) -> None:
+        """Plan with the base of this identity, adapters whose weights have these hashes, and a precision."""
+        self.recipe = recipe
+        self._base, self._hashes, self._precision = base, hashes, precision
+        self._sources = [_source(scene) for scene in recipe.generate.scenes]
+
+    def of_prompt(self, prompt: str, seed: int, **fields: Any) -> Frame:
+        """A picture of a prompt in the recipe's size and settings; by the base alone unless `fields` say otherwise."""
+        settings, edge = self.recipe.generate, self.recipe.base.resolution
+        common: dict[str, Any] = {
+            "scene": "",
+            "stop": "",
+            "negative_prompt": settings.negative_prompt,
+            "num_inference_steps": settings.num_inference_steps,
+            "guidance_scale": settings.guidance_scale,
+            "scheduler": settings.scheduler,
+            "width": edge,
+            "height": edge,
+            "weights": {},
+            "base": self._base,
+            "adapters": {},
+            "precision": self._precision,
+        }
+        return Frame(prompt=prompt, seed=seed, **{**common, **fields})
+
+    def frame(self, number: int, stop: str, mix: Mix, place: float = 0.0) -> Frame:
+        """A scene (from 1) with a mix of adapters, at a place from 0 to 1 of the way to its second seed."""
+        settings = self.recipe.generate
+        scene = settings.scenes[number - 1]
+        return self.of_prompt(
+            scene.prompt,
+            self.recipe.scene_seed(number),
+            scene=f"scene-{number}",
+            stop=stop,
+            weights=mix.weights,
+            adapters={name: self._hashes[name] for name in mix.weights},
+            weight_schedule=mix.weight_schedule,
+            block_weights={name: factors for name, factors in settings.block_weights.items() if name in mix.weights},
+            to_seed=scene.to_seed,
+            seed_place=place if scene.to_seed >= 0 else 0.0,
+            source=self._sources[number - 1],
+        )
+
+    def path(self, gains: Mapping[str, float], steps: int = 0) -> MixPath:
+        """The way through the recipe's voices, over so many denoising steps; by default all of the recipe's."""
+        settings = self.recipe.generate
+        return MixPath(
+            self.recipe.path_adapters,
+            settings.path,
+            steps or settings.num_inference_steps,
+            {name: settings.strength_of(name) for name in self.recipe.path_adapters},
+            gains,
+            settings.fade,
+            settings.weight_schedule,
+        )
+
+    def series(self, placing: Mapping[str, Any], base_parts: Mapping[str, str]) -> Series:
+        """Every frame, before a picture is made: for each scene the base alone, then the stops in order; the extras."""
+        scenes = range(1, len(self.recipe.generate.scenes) + 1)
+        frames = tuple(
+            (f"scene-{number}/{frame.stop}.png", frame) for number in scenes for frame in self._row(number, placing)
+        )
+        names = tuple(f"scene-{number}" for number in scenes)
+        stops = tuple(frame.stop for _, frame in frames if frame.scene == names[0])[1:]
+        return Series(self.recipe.name, names, stops, frames, BASE, placing, self._extras(frames), base_parts)
+
+    def _extras(self, frames: Iterable[tuple[str, Frame]]) -> tuple[tuple[str, Frame], ...]:
+        """Every frame with further seeds."""
+        numbers = range(1, self.recipe.generate.extra_seeds + 1)
+        again = [_reseeded(frame, number) for _, frame in frames for number in numbers]
+        return tuple((f"{frame.scene}/{frame.stop}-seed-{frame.seed}.png", frame) for frame in again)
+
+    def _row(self, number: int, placing: Mapping[str, Any]) -> list[Frame]:
+        """The frames of one scene. What changes during the denoising does so over the steps that are done."""
+        settings = self.recipe.generate
+        base = self.frame(number, BASE, Mix({}))
+        if settings.weights:
+            mixes = [explicit(weights, settings.weight_schedule, base.effective_steps) for weights in settings.weights]
+            places = evenly(len(mixes)) if len(mixes) > 1 else [0.0]
+        else:
+            way, places = self.path(placing["gains"], base.effective_steps), placing["places"]
+            mixes = [way.at(place) for place in places]
+        stops = enumerate(zip(mixes, places, strict=True), start=1)
+        return [base, *(self.frame(number, f"stop-{i}", mix, place) for i, (mix, place) in stops)]
+
+
+def _reseeded(frame: Frame, number: int) -> Frame:
+    """A frame with the scene's further seeds: both, or a scene that goes to a second seed would always end the same."""
+    seed, to_seed = ((one + number * SEED_STEP) % 2**63 if one >= 0 else one for one in (frame.seed, frame.to_seed))
+    return replace(frame, seed=seed, to_seed=to_seed)
+
+
+def _source(scene: Scene) -> Source | None:
+    """The picture that a scene begins from; its hash is in every frame, so that another picture is painted anew."""
+    image = Path(scene.image)
+    return Source(image.name, sha256_of(image), scene.image_strength) if scene.image else None
+
+
+def in_few_steps(frame: Frame) -> Frame:
+    """A probe of a frame. A schedule is read at the steps that are left; a source leaves few steps as it is."""
+    few = frame if frame.source else replace(frame, num_inference_steps=min(frame.num_inference_steps, PROBE_STEPS))
+    count = few.effective_steps
+    return replace(
+        few,
+        weight_schedule={n: [r[i * len(r) // count] for i in range(count)] for n, r in frame.weight_schedule.items()},
+    )

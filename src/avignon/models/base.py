@@ -1,0 +1,265 @@
+"""What a family of base models has to say for itself; everything else in avignon asks it here and nowhere else.
+
+A base model is a frozen denoiser, which works on latents and is told what to paint, with what turns texts into that and
+pictures into latents and back. `DiffusionBase` is the protocol: `models/README.md` has the checklist for a new family.
+Shapes: B samples, C channels, h × w latent pixels, H × W pixels.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+
+from avignon.core import imaging
+from avignon.core.events import Reporter
+from avignon.core.files import digest
+from avignon.models import hub
+from avignon.models.runtime import Attention
+
+
+class BaseSettings(Protocol):
+    """Which base is wanted and from where, as a recipe says it."""
+
+    @property
+    def model(self) -> str: ...  # noqa: D102 - as in recipe.schema.Base
+    @property
+    def mirrors(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def revision(self) -> str: ...  # noqa: D102
+    @property
+    def variant(self) -> str: ...  # noqa: D102
+    @property
+    def resolution(self) -> int: ...  # noqa: D102
+
+
+class SamplingSettings(Protocol):
+    """Which sampler is wanted and in how many steps, as a recipe says it."""
+
+    @property
+    def scheduler(self) -> str: ...  # noqa: D102 - as in recipe.schema.Generate
+    @property
+    def num_inference_steps(self) -> int: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What the denoiser is told beside the noisy latents: named tensors, batch first."""
+
+    tensors: Mapping[str, torch.Tensor]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tensors.values())))
+
+    def __getitem__(self, samples: Any) -> "Conditioning":
+        """Some samples, by a slice or by a tensor of their numbers, (B,)."""
+        return Conditioning({name: tensor[samples] for name, tensor in self.tensors.items()})
+
+    def split(self, size: int) -> Iterator["Conditioning"]:
+        """In parts of `size` samples."""
+        return (self[start : start + size] for start in range(0, len(self), size))
+
+    def to(self, *where: Any) -> "Conditioning":
+        """As `torch.Tensor.to`."""
+        return Conditioning({name: tensor.to(*where) for name, tensor in self.tensors.items()})
+
+    @staticmethod
+    def cat(parts: Sequence["Conditioning"]) -> "Conditioning":
+        """Several, one after the other."""
+        return Conditioning({name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors})
+
+
+@dataclass(frozen=True)
+class LatentMoments:
+    """Mean and standard deviation of what an image may be in latents, (B, C, h, w), in the denoiser's scale."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+
+@dataclass(frozen=True)
+class AdapterTargets:
+    """The layers of a family's denoiser that can be adapted, and what its parts are called."""
+
+    kinds: Mapping[str, tuple[str, ...]]
+    """Ends of the names of layers of each kind that a recipe's ranks know: attention, projection, convolution."""
+    blocks: str
+    """A regular expression for the names of blocks, which can have ranks and weights of their own."""
+    part_of: Callable[[str], str]
+    """The part of the denoiser that a layer lies in (`down`, `mid`, `up`), by the layer's name."""
+    per_sample: Callable[[str, Any], tuple[int, ...]]
+    """The shape in which one number per sample meets a layer's output, by the layer's name and module."""
+    prefix: str
+    """Before the names of layers in an adapter's file in diffusers' format."""
+
+
+class DiffusionBase(ABC):
+    """A loaded base model: frozen, and all that is particular to its family.
+
+    Attributes:
+        model: how the recipe calls it, or a directory's name.
+        folder: where its files lie.
+        variant: of the weights, `fp16` or empty.
+        resolution: pixels of a side that it paints in.
+        parts: SHA-256 of each part, as loaded: what other ones made is made again.
+        denoiser: the network that adapters are put on.
+    """
+
+    targets: ClassVar[AdapterTargets]
+    denoiser_part: ClassVar[str]
+    """The folder of the denoiser, and its name among `parts`."""
+    denoiser_files: ClassVar[str]
+    """How the names of the denoiser's files of weights begin."""
+
+    def __init__(self, model: str, folder: Path, variant: str, resolution: int, parts: Mapping[str, str]) -> None:
+        self.model, self.folder, self.variant, self.resolution, self.parts = model, folder, variant, resolution, parts
+        self.denoiser: Any
+
+    # Which base it is ------------------------------------------------------------------------------------------------
+
+    @property
+    def revision(self) -> str:
+        """The hub's commit, where there is one."""
+        return hub.commit_of(self.folder)
+
+    @property
+    def identity(self) -> str:
+        """One hash over all parts."""
+        return digest(dict(self.parts))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the denoiser's weights rounded to fp16: adapters fit every base that has this one."""
+        return hub.rounded(hub.weight_files(self.folder / self.denoiser_part, self.denoiser_files, self.variant))
+
+    @cached_property
+    def earlier_names(self) -> frozenset[str]:
+        """What avignon 0.1.0 may have called this base: it knew the hash of one file of the denoiser's."""
+        return hub.known_as(self.folder / self.denoiser_part, self.denoiser_files)
+
+    def fits(self, card: Mapping[str, Any]) -> bool:
+        """Whether an adapter with this base on its card can be put on."""
+        if card.get("parts", {}).get(self.denoiser_part) == self.parts[self.denoiser_part]:
+            return True
+        return card["fingerprint"] in self.earlier_names | {self.fingerprint}
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What an adapter's card says of its base."""
+        return {
+            "model": self.model,
+            "revision": self.revision,
+            "fingerprint": self.fingerprint,
+            "parts": dict(self.parts),
+            "resolution": self.resolution,
+        }
+
+    # Where it computes -----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def move_to(self, device: torch.device) -> None:
+        """Put all parts on a device, to paint there; what decodes latents computes in fp32."""
+
+    @abstractmethod
+    def offload(self) -> None:
+        """Take everything but the denoiser off the device; it comes back by itself where it is needed."""
+
+    @abstractmethod
+    def set_attention_backend(self, backend: Attention) -> None:
+        """Choose how the denoiser computes attention."""
+
+    def weight_bytes(self, dtype: torch.dtype) -> int:
+        """Bytes that the denoiser's own weights take in a precision, without adapters, gradients or activations."""
+        own = (parameter for name, parameter in self.denoiser.named_parameters() if ".lora_" not in name)
+        return int(sum(parameter.numel() for parameter in own) * dtype.itemsize)
+
+    # Texts -----------------------------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def max_tokens(self) -> int:
+        """How many tokens of a text are read, with the marks of start and end."""
+
+    @abstractmethod
+    def reads_whole(self, text: str) -> bool:
+        """Whether all of a text is read."""
+
+    @abstractmethod
+    def encode_prompts(self, texts: Sequence[str], device: torch.device, reporter: Reporter) -> Conditioning:
+        """What the denoiser is told of `texts`; one that is cut is named in a warning.
+
+        Raises:
+            ModelError: the encoder makes NaN or infinity of a text.
+        """
+
+    # Images ----------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
+        """(C, h, w) of a picture of so many pixels."""
+
+    @abstractmethod
+    def encode_images(self, pixels: torch.Tensor) -> LatentMoments:
+        """Latents of images (B, 3, H, W) in -1…1, in fp32, on the images' device."""
+
+    @abstractmethod
+    def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
+        """Images (B, 3, H, W) in -1…1 of latents (B, C, h, w) in the denoiser's scale, in fp32."""
+
+    # Noise -----------------------------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def num_train_timesteps(self) -> int:
+        """Noise levels that the base was trained on."""
+
+    @abstractmethod
+    def sample_timesteps(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """Timesteps to train on, (B,), drawn on the CPU."""
+
+    @abstractmethod
+    def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """Latents (B, C, h, w) at the noise level of their timesteps, (B,)."""
+
+    @abstractmethod
+    def training_target(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """What the denoiser should say of them, (B, C, h, w)."""
+
+    @abstractmethod
+    def loss_weights(self, timesteps: torch.Tensor, gamma: float) -> torch.Tensor:
+        """Weight of each sample's loss, (B,), by min-SNR-γ (Hang et al., arXiv:2303.09556)."""
+
+    @abstractmethod
+    def predict(self, noisy: torch.Tensor, timesteps: torch.Tensor, told: Conditioning) -> torch.Tensor:
+        """What the denoiser says of noisy latents (B, C, h, w); in fp32, whatever it computes in.
+
+        `timesteps` is (B,), or one for all.
+        """
+
+    @abstractmethod
+    def check_sampler(self, sampling: SamplingSettings) -> None:
+        """Refuse a sampler, or a number of its steps, that the base's noise levels do not allow.
+
+        Raises:
+            RecipeError: naming the field and what is allowed.
+        """
+
+    @abstractmethod
+    def sampler(self, name: str) -> Any:
+        """A new sampler over the base's own noise levels, with the interface of diffusers' schedulers."""
+
+
+def to_pixels(image: Image.Image) -> torch.Tensor:
+    """An image as (3, H, W) in -1…1."""
+    return torch.from_numpy(imaging.pixels(image)).float().permute(2, 0, 1) * 2 - 1
+
+
+def to_image(pixels: torch.Tensor) -> Image.Image:
+    """The inverse: (3, H, W), what lies beyond -1…1 cut off."""
+    shares = (pixels * 0.5 + 0.5).clamp(0, 1).permute(1, 2, 0).float().cpu().numpy()
+    return Image.fromarray((shares * 255).round().astype(np.uint8))

@@ -1,0 +1,195 @@
+"""A learned image encoder, picture → vector: a CLIP or a DINOv2 from a hub or a directory, in transformers' format.
+
+Which vector it is follows from `architectures` in config.json:
+
+- CLIP (Radford et al., arXiv:2103.00020): the image embedding, which CLIP compares with those of texts; of a vision
+  tower without projection, the class token after the last layer norm.
+- DINOv2 (Oquab et al., arXiv:2304.07193), with registers or without: the class token after the last layer norm.
+
+CSD (Somepalli et al., "Measuring Style Similarity in Diffusion Models", arXiv:2404.01292) is a CLIP ViT-L whose
+projection was retrained for style. Its authors' checkpoint, a pickle in a format of its own, is not read; converted to
+a `CLIPVisionModelWithProjection` whose projection is that style head, it loads like any other.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from huggingface_hub import snapshot_download
+from numpy.typing import NDArray
+from PIL import Image
+from transformers import CLIPVisionModel, CLIPVisionModelWithProjection, Dinov2Model, Dinov2WithRegistersModel
+from transformers.utils import logging as transformers_logging
+
+from avignon.core.errors import ModelError
+from avignon.core.events import Reporter
+from avignon.models import hub
+from avignon.models.runtime import best_device
+
+STEM = "model"
+"""How the names of the weights' files begin."""
+
+FILES = ("config.json", "preprocessor_config.json", f"{STEM}*.safetensors", f"{STEM}*.safetensors.index.json")
+"""The files of a repository that are downloaded."""
+
+
+class _VisionTower(CLIPVisionModelWithProjection):  # type: ignore[misc]  # transformers ships no types
+    """The image half of a whole CLIP, loaded without a warning about the text half, which is left out on purpose."""
+
+    _keys_to_ignore_on_load_unexpected = (r"text_model\.", "text_projection", "logit_scale")
+
+
+_ARCHITECTURES: Mapping[str, tuple[Any, str]] = {
+    "CLIPModel": (_VisionTower, "image_embeds"),
+    "CLIPVisionModelWithProjection": (CLIPVisionModelWithProjection, "image_embeds"),
+    "CLIPVisionModel": (CLIPVisionModel, "pooler_output"),
+    "Dinov2Model": (Dinov2Model, "pooler_output"),
+    "Dinov2WithRegistersModel": (Dinov2WithRegistersModel, "pooler_output"),
+}
+"""Supported architectures: the class that is loaded, and which of its outputs is the vector."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture is prepared for an encoder: transformers' preprocessor_config.json, without torchvision.
+
+    The same arithmetic as transformers' own processors for CLIP and BiT (which is DINOv2's), with Pillow and numpy.
+    """
+
+    size: int | tuple[int, int] | None
+    """The short side, or width and height, that a picture is resized to; None leaves it."""
+    resample: Image.Resampling
+    crop: tuple[int, int] | None
+    """Width and height of the middle that is kept; None keeps all."""
+    scale: float
+    """Factor on grey levels of 0–255."""
+    mean: NDArray[np.float32]
+    deviation: NDArray[np.float32]
+    """Of red, green and blue, after scaling."""
+
+    @classmethod
+    def read(cls, path: Path) -> "Preprocessing":
+        """Read a preprocessor_config.json.
+
+        Raises:
+            ModelError: the file is missing or damaged, or a value in it cannot be used.
+        """
+        fields = hub.described(path, "no encoder in transformers' format")
+        normal = fields.get("do_normalize", True)
+        try:
+            return cls(
+                size=_sides(fields["size"]) if fields.get("do_resize", True) else None,
+                resample=Image.Resampling(fields.get("resample", Image.Resampling.BICUBIC)),
+                crop=_both(_sides(fields["crop_size"])) if fields.get("do_center_crop", True) else None,
+                scale=float(fields.get("rescale_factor", 1 / 255)) if fields.get("do_rescale", True) else 1.0,
+                mean=_channels(fields["image_mean"] if normal else [0, 0, 0]),
+                deviation=_channels(fields["image_std"] if normal else [1, 1, 1]),
+            )
+        except (LookupError, TypeError, ValueError) as wrong:
+            raise ModelError(f"{path}: a value is missing or cannot be used: {hub.first_line(wrong)}") from None
+
+    def __call__(self, image: Image.Image) -> NDArray[np.float32]:
+        """The picture as the encoder sees it, shaped (3, H, W)."""
+        if self.size:
+            image = image.resize(self._resized(image.size), self.resample)
+        if self.crop:
+            left, upper = ((whole - kept) // 2 for whole, kept in zip(image.size, self.crop, strict=True))
+            image = image.crop((left, upper, left + self.crop[0], upper + self.crop[1]))
+        levels = np.asarray(image, np.float32) * np.float32(self.scale)  # (H, W, 3)
+        seen: NDArray[np.float32] = ((levels - self.mean) / self.deviation).transpose(2, 0, 1)
+        return seen
+
+    def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
+        if not isinstance(self.size, int):
+            return self.size or size
+        short = min(size)
+        return int(self.size * size[0] / short), int(self.size * size[1] / short)
+
+
+def _sides(size: Any) -> int | tuple[int, int]:
+    """A size as a short side, or as width and height; older files have a bare number for the first."""
+    if isinstance(size, int):
+        return size
+    return int(size["shortest_edge"]) if "shortest_edge" in size else (int(size["width"]), int(size["height"]))
+
+
+def _both(sides: int | tuple[int, int]) -> tuple[int, int]:
+    return (sides, sides) if isinstance(sides, int) else sides
+
+
+def _channels(values: Any) -> NDArray[np.float32]:
+    return np.asarray(values, np.float32).reshape(3)
+
+
+@dataclass(frozen=True)
+class ImageEncoder:
+    """A loaded encoder; called with a picture, it returns the picture's vector."""
+
+    model: str
+    revision: str
+    """The hub's commit, where there is one."""
+    fingerprint: str
+    """SHA-256 of the weights file."""
+    preprocessing: Preprocessing
+    network: Any
+    """In evaluation mode and float32."""
+    output: str
+    """Which of its outputs is the vector."""
+
+    @torch.no_grad()
+    def __call__(self, image: Image.Image) -> NDArray[np.float64]:
+        """The vector of one RGB picture, scaled to length 1; one at a time, so that any machine's memory holds it."""
+        seen = torch.from_numpy(self.preprocessing(image))[None].to(self.network.device)  # (1, 3, H, W)
+        vector = self.network(pixel_values=seen)[self.output][0].cpu().double().numpy()
+        unit: NDArray[np.float64] = vector / np.linalg.norm(vector)
+        return unit
+
+
+def load(wanted: hub.Wanted, reporter: Reporter) -> ImageEncoder:
+    """Find, check and load an encoder; no code of a repository is run.
+
+    Raises:
+        ModelError: it is unavailable, incomplete, damaged, pickled, or of an architecture that is not supported.
+    """
+    transformers_logging.disable_progress_bar()
+
+    def fetch(model: str, access: hub.Access) -> str:
+        return snapshot_download(
+            model,
+            revision=wanted.revision,
+            allow_patterns=list(FILES),
+            local_files_only=bool(access.offline),
+            token=access.token,
+        )
+
+    model, folder = hub.find(wanted, fetch, reporter)
+    encoder = _read(model, folder)
+    try:  # What does not fit together is an error now, before any measuring.
+        vector = encoder(Image.radial_gradient("L").convert("RGB"))
+    except Exception as failed:
+        raise ModelError(
+            f"{folder}: preprocessor_config.json does not fit the model: {hub.first_line(failed)}"
+        ) from failed
+    if not np.isfinite(vector).all():
+        raise ModelError(f"{folder}: damaged: the encoder's vector of a picture is not finite")
+    return encoder
+
+
+def _read(model: str, folder: Path) -> ImageEncoder:
+    config = hub.described(folder / "config.json", "no encoder in transformers' format")
+    named = str((config.get("architectures") or ["nothing"])[0])
+    if named not in _ARCHITECTURES:
+        raise ModelError(
+            f"{folder / 'config.json'}: architectures names {named}; supported are {', '.join(_ARCHITECTURES)}"
+        )
+    preprocessing = Preprocessing.read(folder / "preprocessor_config.json")
+    hub.check_weights(folder, STEM)
+    kind, output = _ARCHITECTURES[named]
+    # The vision tower's own settings in a whole CLIP do not say how wide its projection is.
+    width = {"projection_dim": config["projection_dim"]} if named == "CLIPModel" and "projection_dim" in config else {}
+    network = hub.read(kind, folder, dtype=torch.float32, **width)
+    network.requires_grad_(False).eval().to(best_device())
+    return ImageEncoder(model, hub.commit_of(folder), hub.fingerprint(folder, STEM), preprocessing, network, output)

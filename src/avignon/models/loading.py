@@ -1,0 +1,85 @@
+"""The one way to a loaded base: found, told apart by its small files, checked, and only then loaded."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import snapshot_download
+
+from avignon.core.errors import ModelError, RecipeError
+from avignon.core.events import Reporter
+from avignon.core.records import EMBEDDED
+from avignon.models import hub
+from avignon.models.registry import FAMILIES, Family, embedded_folder, local_folder
+
+if TYPE_CHECKING:  # Checking a base loads no torch.
+    import torch
+
+    from avignon.models.base import BaseSettings, DiffusionBase, SamplingSettings
+
+SMALL_FILES = ("model_index.json", "*/config.json", "scheduler/scheduler_config.json")
+"""Of a base in diffusers' format: what tells whether its gigabytes are worth fetching."""
+
+
+def family_in(folder: Path) -> Family:
+    """The family of a base in diffusers' format.
+
+    Raises:
+        ModelError: it is of none, or its model_index.json is missing or damaged.
+    """
+    index = folder / "model_index.json"
+    kind = hub.described(index, "no Stable Diffusion in diffusers' format").get("_class_name", "")
+    for family in FAMILIES.values():
+        if family.pipeline == kind:
+            return family
+    known = ", ".join(f"{family.pipeline} ({family.label})" for family in FAMILIES.values())
+    raise ModelError(f"{index}: _class_name is {kind!r}; only {known} is understood")
+
+
+def check_local(settings: "BaseSettings", sampling: "SamplingSettings") -> None:
+    """Refuse a base in a directory that cannot be used; one on a hub is looked at when it is there.
+
+    Raises:
+        ModelError: it is incomplete, or of a kind that is not understood.
+        RecipeError: there is no such directory, or the sampler cannot be used with it.
+    """
+    folder = local_folder(settings.model)
+    if folder and not folder.is_dir():
+        raise RecipeError(f"base.model: {folder}: no such directory")
+    if folder and settings.model != EMBEDDED:
+        files = family_in(folder).files
+        files.check(folder, settings.variant)
+        files.check_sampler(sampling, files.noise_schedule(folder))
+
+
+def load(
+    settings: "BaseSettings", sampling: "SamplingSettings", dtype: "torch.dtype", reporter: Reporter
+) -> "DiffusionBase":
+    """Find, check and load a base; every parameter is frozen.
+
+    Args:
+        settings: which one, from where.
+        sampling: the sampler that it is wanted for, checked before weights are loaded.
+        dtype: of all its parts.
+        reporter: hears of mirrors, of tokens that are refused, and of settings that do not fit.
+
+    Raises:
+        ModelError: it cannot be reached, is incomplete, holds only pickle files, NaN or infinity, or is of no family.
+        RecipeError: the recipe's resolution or sampler cannot be used with it.
+    """
+    if settings.model == EMBEDDED:
+        model, folder = EMBEDDED, embedded_folder()
+    else:
+        model, folder = hub.find(
+            hub.Wanted(settings.model, settings.mirrors, settings.revision, "base.model", "base.mirrors"),
+            lambda name, access: _fetched(name, settings, access),
+            reporter,
+        )
+    base: DiffusionBase = family_in(folder).loader.load(model, folder, settings, sampling, dtype, reporter)
+    return base
+
+
+def _fetched(model: str, settings: "BaseSettings", access: hub.Access) -> str:
+    """Bring a repository into the hub's cache; its small files come first, and say what it is."""
+    asked: Any = {"revision": settings.revision, "token": access.token, "local_files_only": bool(access.offline)}
+    folder = Path(snapshot_download(model, allow_patterns=list(SMALL_FILES), **asked))
+    return str(family_in(folder).loader.fetch(model, folder, settings, access))

@@ -1,0 +1,64 @@
+"""The families of base models, one row each: what recipes and the command line know of them before torch is loaded."""
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from avignon.core.records import EMBEDDED
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of base models."""
+
+    label: str
+    """For people."""
+    pipeline: str
+    """The class of diffusers' that its model_index.json names."""
+    denoiser: str
+    """The folder of the network that adapters are put on."""
+    samplers: tuple[str, ...]
+    """Names of its samplers, as recipes have them."""
+    blocks: str
+    """A regular expression for the parts of the denoiser that can have weights of their own."""
+    package: str
+    """It has `files` (what its small files say; without torch) and `model` (loading)."""
+
+    @property
+    def files(self) -> Any:
+        """The module that checks a base's files."""
+        return importlib.import_module(f"{self.package}.files")
+
+    @property
+    def loader(self) -> Any:
+        """The module that fetches and loads a base."""
+        return importlib.import_module(f"{self.package}.model")
+
+
+FAMILIES = {
+    "sd": Family(
+        label="Stable Diffusion 1.x and 2.x",
+        pipeline="StableDiffusionPipeline",
+        denoiser="unet",
+        samplers=("ddim", "pndm", "euler", "dpm++"),
+        blocks=r"down|mid|up|mid_block\..+|(down|up)_blocks\.\d+(\..+)?",
+        package="avignon.models.stable_diffusion",
+    ),
+}
+"""By the name that registries and cards have for them."""
+
+SAMPLERS = tuple(dict.fromkeys(sampler for family in FAMILIES.values() for sampler in family.samplers))
+"""Of all families."""
+
+
+def local_folder(model: str) -> Path | None:
+    """Where a base lies on this machine; None where that is a hub."""
+    if model == EMBEDDED:
+        return embedded_folder()
+    return Path(model) if Path(model).is_absolute() else None
+
+
+def embedded_folder() -> Path:
+    """Where the miniature lies inside the package."""
+    return Path(__file__).parents[1] / "demo" / "base"

@@ -1,0 +1,81 @@
+"""A training step fitted into memory: whole, adapter by adapter, with checkpointing, then in ever smaller passes."""
+
+import gc
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from avignon.core.events import Reporter
+from avignon.recipe.schema import Train
+from avignon.training.dataset import Batch
+
+OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError, RuntimeError)
+"""What may be raised where memory runs out: PyTorch has an error of its own for GPUs; on a CPU it says so in words."""
+
+
+@dataclass
+class OomFallback:
+    """What to do less of at once where memory runs out.
+
+    The cheapest comes first: passes apart cost what one pass for all had gained, checkpointing a third more time. It
+    gives the same bits. Other passes differ in rounding only; as memory runs out at the first step or never, a run
+    that steps down there ends as if it had begun there.
+    """
+
+    denoiser: Any
+    settings: Train
+    share: int
+    """Images of a step that are this process's, of each adapter."""
+    size: int = field(init=False)
+    """Images per pass, of each adapter."""
+    apart: bool = False
+    """Whether each adapter has passes of its own, as the only one has."""
+    warned: bool = False
+
+    def __post_init__(self) -> None:
+        self.size = min(self.settings.micro_batch or self.share, self.share)
+
+    def passes(self, batches: Sequence[Batch]) -> Iterator[tuple[list[int], tuple[Batch, ...]]]:
+        """The passes of one step: the numbers of the adapters that share a pass, and the part of each one's batch."""
+        every = range(len(batches))
+        for group in [[number] for number in every] if self.apart else [list(every)]:
+            for parts in zip(*(batches[number].parts(self.size) for number in group), strict=True):
+                yield group, parts
+
+    def can_step_down(self, failed: BaseException) -> bool:
+        """Whether memory ran out, and less can be done at once."""
+        ran_out = isinstance(failed, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(failed)
+        return ran_out and (self.size > 1 or not self.denoiser.is_gradient_checkpointing or not self.apart)
+
+    def step_down(self) -> str:
+        """Do less at once from now on; says what. To be called once the error and what its traceback holds are gone."""
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if not self.apart:
+            self.apart = True
+            return "out of memory: going on with one adapter per pass (train.together = false)"
+        if not self.denoiser.is_gradient_checkpointing:
+            self.denoiser.enable_gradient_checkpointing()
+            return "out of memory: going on with gradient checkpointing (train.gradient_checkpointing = true)"
+        self.size = next(k for k in range(self.size // 2, 0, -1) if self.share % k == 0)
+        return f"out of memory: going on with {self.size} images per pass (train.micro_batch = {self.size})"
+
+    def warn_if_full(self, reporter: Reporter) -> None:
+        """Warn once where a GPU's memory is so full that a driver would move it to the system's."""
+        if self.warned or not torch.cuda.is_available():
+            return
+        free, total = torch.cuda.mem_get_info()
+        if will_spill(free, total):
+            self.warned = True
+            reporter.warn(
+                f"GPU memory is full ({free / 2**20:.0f} MiB of {total / 2**20:.0f} are free): some drivers now use "
+                "the system's, many times slower; set train.gradient_checkpointing or a smaller train.micro_batch"
+            )
+
+
+def will_spill(free: int, total: int) -> bool:
+    """Whether so few bytes are free that the next allocation may go to system memory."""
+    return free < 0.02 * total

@@ -1,0 +1,97 @@
+"""What a training runs on, and a denoiser made ready for it."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from avignon.adapters import inject
+from avignon.core.errors import ModelError
+from avignon.models import finite
+from avignon.models.base import DiffusionBase
+from avignon.models.runtime import DTYPES, Attention, Precision, attention_for, move_to, precision_for
+from avignon.recipe.schema import Recipe
+from avignon.training.dataset import seed_of
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """What a training runs on, and what was chosen for it."""
+
+    device: torch.device
+    precision: Precision
+    attention: Attention
+    compiled: bool
+    why: tuple[str, ...]
+
+    @classmethod
+    def for_device(cls, recipe: Recipe, device: torch.device) -> "RuntimeConfig":
+        """The recipe's choices, with every `auto` decided for this device."""
+        settings = recipe.train
+        precision = precision_for(settings.precision, "train", device)
+        attention = attention_for(settings.attention, device, recipe.base.resolution)
+        # peft's DoRA cannot be traced: a block would fall into a graph for every piece of a layer.
+        compiled = settings.compile == "on" or (
+            settings.compile == "auto" and device.type == "cuda" and not settings.dora
+        )
+        automatic = [name for name in ("precision", "attention", "compile") if getattr(settings, name) == "auto"]
+        return cls(device, precision, attention, compiled, tuple(automatic))
+
+    def describe(self, processes: int) -> str:
+        """In one line: what was picked, and which of it by the program itself."""
+        parts = [str(self.device), self.precision, f"attention {self.attention}"]
+        parts += ["compiled blocks"] if self.compiled else []
+        parts += [f"{processes} processes"] if processes > 1 else []
+        return ", ".join(parts) + (f" (chosen for this machine: {', '.join(self.why)})" if self.why else "")
+
+
+def prepare_denoiser(
+    base: DiffusionBase, names: Sequence[str], recipe: Recipe, runtime: RuntimeConfig
+) -> list[list[torch.nn.Parameter]]:
+    """Put new adapters on the denoiser and make it ready to train; returns what each of them is to train.
+
+    Raises:
+        ModelError: its weights overflow in fp16.
+    """
+    settings, denoiser = recipe.train, base.denoiser
+    dtype = DTYPES[runtime.precision]
+    move_to(denoiser, runtime.device, dtype, memory_format=torch.channels_last)
+    if dtype == torch.float16 and (bad := finite.first_bad(denoiser.named_parameters())):
+        raise ModelError(f"base.model: the UNet's {bad} overflows in fp16; set train.precision to bf16 or fp32")
+    base.set_attention_backend(runtime.attention)
+    parameters = [
+        inject.add(
+            denoiser,
+            base.targets,
+            name,
+            settings.ranks,
+            settings.alpha,
+            seed_of(recipe.seed, name),
+            dora=settings.dora,
+        )
+        for name in names
+    ]
+    denoiser.train()
+    if settings.gradient_checkpointing:
+        denoiser.enable_gradient_checkpointing()
+    if runtime.compiled:
+        denoiser.compile_repeated_blocks()
+    return parameters
+
+
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Only algorithms that give the same bits each time; a GPU is slower with them, a CPU is so anyway.
+
+    https://docs.pytorch.org/docs/stable/notes/randomness.html
+    """
+    before = torch.are_deterministic_algorithms_enabled()
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

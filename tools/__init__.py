@@ -1,0 +1,1 @@
+"""Programs that made what ships in `src/avignon/demo`: the museum's tables and the miniature Stable Diffusion."""
