@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from avignon.core.errors import WorkspaceError
+
 EMBEDDED = "embedded"
 """The word in a recipe for the museum, and for the base, inside the package."""
 
@@ -232,7 +234,7 @@ class Frame:
 
     @property
     def effective_steps(self) -> int:
-        """Denoising steps that are done: the last of `num_inference_steps`, where the picture begins from a source."""
+        """Denoising steps that are done: where the picture begins from a source, the last of `num_inference_steps`."""
         return int(self.num_inference_steps * self.source.strength) if self.source else self.num_inference_steps
 
 
@@ -288,7 +290,7 @@ def found_from(fields: Mapping[str, Any]) -> Found:
 
 
 SCHEMA = 2
-"""Of frames and series in files: to be raised where a field gets another name or another meaning."""
+"""Of frames and series in files: raise it where a field gets another name or another meaning."""
 
 FORMER_NAMES = {
     "num_inference_steps": "steps",
@@ -296,37 +298,55 @@ FORMER_NAMES = {
     "weight_schedule": "schedule",
     "block_weights": "blocks",
 }
-"""Of a frame's fields, in schema 1, which files did not name. Hashes keep them, so that no identity has changed."""
+"""Names of a frame's fields in schema 1, whose files state no number. Hashes keep them, so that identities stay."""
 
 
 def frame_record(frame: Frame) -> dict[str, Any]:
-    """A frame as files have it, with the number of its schema."""
+    """A frame as files hold it, with its schema number."""
     return {"schema": SCHEMA, **plain(frame)}
 
 
 def frame_identity(frame: Frame) -> dict[str, Any]:
-    """A frame as hashes have it: its fields by the names that they had first."""
+    """A frame as hashes cover it: its fields under the names of schema 1."""
     return {FORMER_NAMES.get(name, name): value for name, value in plain(frame).items()}
 
 
 def frame_from(fields: Mapping[str, Any], schema: int = 1) -> Frame:
-    """The inverse of `frame_record`; `schema` is that of fields which do not name their own."""
+    """The inverse of `frame_record`; `schema` holds for fields that state none.
+
+    Raises:
+        WorkspaceError: a schema that this version does not know.
+    """
     given = dict(fields)
-    if given.pop("schema", schema) == 1:
+    if _known(given.pop("schema", schema), "frame") == 1:
         given = {name: given.pop(old) for name, old in FORMER_NAMES.items() if old in given} | given
     rows = {name: tuple(row) for name, row in given.pop("weight_schedule", {}).items()}
     source = given.pop("source", None)
     return Frame(**given, weight_schedule=rows, source=source and Source(**source))
 
 
+def _known(schema: Any, what: str) -> int:
+    """A schema number, if this version reads it."""
+    if schema not in (1, SCHEMA):
+        raise WorkspaceError(
+            f"this {what} has schema {schema!r}, but this version of avignon reads 1 to {SCHEMA}; use the version that "
+            "wrote it, or another --workspace"
+        )
+    return int(schema)
+
+
 def series_record(series: Series) -> dict[str, Any]:
-    """A series as its file has it, with the number of its schema."""
+    """A series as its file holds it, with its schema number."""
     return {"schema": SCHEMA, **plain(series)}
 
 
 def series_from(fields: Mapping[str, Any]) -> Series:
-    """The inverse of `series_record`."""
-    schema = fields.get("schema", 1)
+    """The inverse of `series_record`.
+
+    Raises:
+        WorkspaceError: a schema that this version does not know.
+    """
+    schema = _known(fields.get("schema", 1), "series")
     frames, extras = (
         tuple((file, frame_from(frame, schema)) for file, frame in fields[key]) for key in ("frames", "extras")
     )
