@@ -134,7 +134,7 @@ def test_two_processes_paint_as_one(tmp_path: Path, tiny_sd: Path) -> None:
 
 def test_killed_painter_ends_the_run_and_it_goes_on(tmp_path: Path, tiny_sd: Path) -> None:
     """SIGKILL of the second process ends the launch without an index; run again, the series is that of one process."""
-    recipe, start = trained(tmp_path, tiny_sd, steps=60, stops=8, batch=1)
+    recipe, start = trained(tmp_path, tiny_sd, num_inference_steps=60, stops=8, batch=1)
     alone, broken = tmp_path / "alone", tmp_path / "broken"
     for folder in (alone, broken):
         shutil.copytree(start, folder)
