@@ -342,7 +342,8 @@ def test_a_sampler_is_refused_before_anything_is_fetched(copy: Path, tmp_path: P
 
 def test_looking_at_a_base_needs_no_torch(copy: Path) -> None:
     """The check at a run's start reads small files alone."""
-    code = "import sys; from pathlib import Path; from avignon.models.stable_diffusion import files; files.check(Path(sys.argv[1]), ''); " \
+    code = "import sys; from pathlib import Path; from avignon.models.stable_diffusion import files; " \
+           "files.check(Path(sys.argv[1]), ''); " \
            "assert 'torch' not in sys.modules and 'diffusers' not in sys.modules"  # fmt: skip
     subprocess.run([sys.executable, "-c", code, str(copy)], check=True)
 

@@ -1,7 +1,7 @@
 """The training loop: adapters that learn together, each from its own batch, in one pass through the frozen denoiser.
 
-The denoiser computes on all samples at once, each layer's factors on their own adapter's alone (`adapters.route`), and
-the loss is the sum of the adapters' losses, so that gradients, steps and faults stay apart. One adapter alone is the same
+The denoiser computes on all samples at once, each layer's factors on their own adapter's alone (`adapters.route`). The
+loss is the sum of the adapters' losses, so that gradients, steps and faults stay apart. One adapter alone is the same
 loop with nothing to route.
 """
 

@@ -62,7 +62,7 @@ def _header(path: Path) -> dict[str, list[int]]:
 
 
 def layers_in(base: Path) -> dict[str, Sequence[int]]:
-    """Shapes of the weights of a base's denoiser, by layer, from all its files; none where a file is missing or damaged.
+    """Shapes of the weights of a base's denoiser, by layer, from all files; none where one is missing or damaged.
 
     What is wrong with a base is told where the base is checked.
     """
