@@ -173,7 +173,7 @@ def test_draws_follow_from_seed_and_step() -> None:
     again = dataset.sample_batch(data, settings, uniform(1000), seed=3, step=17)
     for name in ("index", "caption", "latents", "noise", "timesteps"):
         assert torch.equal(getattr(first, name), getattr(again, name))
-    assert torch.equal(first.told.tensors["text"], again.told.tensors["text"])
+    assert torch.equal(first.conditioning.tensors["text"], again.conditioning.tensors["text"])
     assert not torch.equal(first.noise, dataset.sample_batch(data, settings, uniform(1000), seed=4, step=17).noise)
     assert not torch.equal(first.noise, dataset.sample_batch(data, settings, uniform(1000), seed=3, step=18).noise)
 
@@ -184,7 +184,9 @@ def test_draws_pair_images_with_their_own_texts() -> None:
     views, captions = set(), set()
     for step in range(60):
         drawn = dataset.sample_batch(data, settings, uniform(1000), seed=0, step=step)
-        for image, latent, text in zip(drawn.index.tolist(), drawn.latents, drawn.told.tensors["text"], strict=True):
+        for image, latent, text in zip(
+            drawn.index.tolist(), drawn.latents, drawn.conditioning.tensors["text"], strict=True
+        ):
             shown, said = int(latent[0, 0, 0]), int(text[0, 0]) - 1
             assert shown // 2 == image
             assert said == -1 or said // 3 == image
@@ -213,7 +215,7 @@ def test_share_of_dropped_captions() -> None:
     for share in (0.0, 0.3):
         settings = Train(batch=16, caption_dropout=share)
         draws = [dataset.sample_batch(data, settings, uniform(1000), seed=0, step=step) for step in range(100)]
-        dropped = sum(int((drawn.told.tensors["text"][:, 0, 0] == 0).sum()) for drawn in draws) / 1600
+        dropped = sum(int((drawn.conditioning.tensors["text"][:, 0, 0] == 0).sum()) for drawn in draws) / 1600
         assert dropped == pytest.approx(share, abs=0.04)
         assert bool(dropped) is bool(share)
 

@@ -63,7 +63,7 @@ def test_prior_samples_are_added_to_the_batch() -> None:
     assert (drawn.latents[3:] >= 100).all()
     assert torch.equal(drawn.latents[3:, 0, 0, 0] - 100 + 4, drawn.index[3:].float())
     assert drawn.weight.tolist() == [1, 1, 1, 0.25, 0.25, 0.25]
-    assert (drawn.told.tensors["text"][3:] == 100).all()
+    assert (drawn.conditioning.tensors["text"][3:] == 100).all()
 
 
 def base_of(recipe: Recipe) -> StableDiffusion:

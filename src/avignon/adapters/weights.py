@@ -1,6 +1,6 @@
 """The weights of adapters: along a series, over denoising steps, in parts of the UNet. Pure arithmetic: no torch.
 
-A dialogue is a path: `place` 0 is the first voice alone, 1 the last, and the others lie between at equal distances.
+A dialogue is a path: `place` 0 is the first adapter alone, 1 the last, the others lie between at equal distances.
 """
 
 import math
@@ -27,12 +27,12 @@ class Mix:
 
 @dataclass(frozen=True)
 class MixPath:
-    """The way from voice to voice.
+    """The way from adapter to adapter.
 
     `linear` is (1-t, t) between two neighbours, t from 0 to 1. `arc` is (cos πt/2, sin πt/2): two unrelated changes of
     weights are nearly orthogonal, so their mixture at ½ + ½ keeps only 71 % of their norm; on the arc it keeps all of
-    it. `relay` does not mix but hands over during the denoising: the later voice begins, which settles the composition,
-    and the earlier one finishes; the hand-over moves from the first step to the last.
+    it. `relay` does not mix but hands over during the denoising: the later adapter begins and settles the composition,
+    the earlier one finishes; the hand-over moves from the first step to the last.
     """
 
     names: tuple[str, ...]
@@ -45,8 +45,8 @@ class MixPath:
     gains: Mapping[str, float] = field(default_factory=dict)
     """Factors that bring the adapters to equal effect where they are mixed; 1 where there is none.
 
-    They come in with the mixture, g^(4t(1-t)): whole in the middle, 1 at the voices themselves, where nothing competes
-    and a weight beyond what was trained costs the subject.
+    They come in with the mixture, g^(4t(1-t)): whole in the middle, 1 at the ends, where nothing competes and a
+    weight beyond what was trained costs the subject.
     """
     fade: float = 0.25
     """Share of the denoising over which a relay hands over."""
@@ -56,7 +56,7 @@ class MixPath:
     def at(self, place: float) -> Mix:
         """The mix at a place from 0 to 1."""
         way = self.names if len(self.names) > 1 else (BASE, *self.names)
-        position = _exact(place * (len(way) - 1))  # A stop that falls on a voice is that voice alone.
+        position = _exact(place * (len(way) - 1))  # A stop that falls on an adapter is it alone.
         before = min(int(position), len(way) - 2)
         t = position - before
         pair = self._pair(t)
@@ -117,7 +117,7 @@ def _between(points: Sequence[float], spot: float) -> float:
 
 
 def relay(t: float, progress: float, fade: float) -> float:
-    """Weight of the later voice where a share `progress` of the denoising is done.
+    """Weight of the later adapter where a share `progress` of the denoising is done.
 
     It begins, and hands over at about `progress` = t, over a share `fade` of the denoising; 0 at t = 0, 1 at t = 1.
     """

@@ -75,9 +75,9 @@ class ImageSampler:
         """
         first = frames[0]
         guided = first.guidance_scale > 1
-        told = self._told([frame.prompt for frame in frames])
+        conditioning = self._encode([frame.prompt for frame in frames])
         if guided:
-            told = Conditioning.cat([self._told([frame.negative_prompt for frame in frames]), told])
+            conditioning = Conditioning.cat([self._encode([frame.negative_prompt for frame in frames]), conditioning])
         scheduler = self._base.sampler(first.scheduler)
         scheduler.set_timesteps(first.num_inference_steps, device=self._device)
         x, timesteps = self._begin(frames, scheduler)
@@ -86,7 +86,9 @@ class ImageSampler:
                 step = min(number, first.effective_steps - 1)  # PNDM asks the denoiser once more than it has steps.
                 rows = [at_step(frame.weights, frame.weight_schedule, step) for frame in frames]
                 mixer.set(rows * 2 if guided else rows)
-                noise = self._base.predict(scheduler.scale_model_input(torch.cat([x, x]) if guided else x, t), t, told)
+                noise = self._base.predict(
+                    scheduler.scale_model_input(torch.cat([x, x]) if guided else x, t), t, conditioning
+                )
                 if guided:
                     without, with_text = noise.chunk(2)
                     noise = without + first.guidance_scale * (with_text - without)
@@ -129,7 +131,7 @@ class ImageSampler:
         Measured on the base's own pictures of `frames` (one `batch_key`), noised to `PROBED` of the way.
         """
         frames = [replace(frame, source=None) for frame in frames]
-        told = self._told([frame.prompt for frame in frames])
+        conditioning = self._encode([frame.prompt for frame in frames])
         clean, noise = self.denoise(frames), self._noise(frames)
         squares = dict.fromkeys(names, 0.0)
         with mixing(self._base.denoiser, self._base.targets, frames[0].block_weights) as mixer:
@@ -138,10 +140,10 @@ class ImageSampler:
                 t = torch.full((len(frames),), level, device=self._device)
                 noisy = self._base.add_noise(clean, noise, t)
                 mixer.set([{}] * len(frames))
-                predicted = self._base.predict(noisy, t, told)
+                predicted = self._base.predict(noisy, t, conditioning)
                 for name in names:
                     mixer.set([{name: 1.0}] * len(frames))
-                    squares[name] += float((self._base.predict(noisy, t, told) - predicted).square().mean())
+                    squares[name] += float((self._base.predict(noisy, t, conditioning) - predicted).square().mean())
                     if not math.isfinite(squares[name]):
                         raise self._spoiled(replace(frames[0], weights={name: 1.0}))
         return {name: (square / len(PROBED)) ** 0.5 for name, square in squares.items()}
@@ -159,8 +161,8 @@ class ImageSampler:
         other = _normal(shape, frame.to_seed, len(own))
         return [slerp(one, two, frame.seed_place) for one, two in zip(own, other, strict=True)]
 
-    def _told(self, prompts: Sequence[str]) -> Conditioning:
-        """What the denoiser is told of prompts; each is encoded once."""
+    def _encode(self, prompts: Sequence[str]) -> Conditioning:
+        """The conditioning of prompts, each of which is encoded once."""
         for prompt in prompts:
             if prompt not in self._prompts:
                 self._prompts[prompt] = self._base.encode_prompts([prompt], self._device, self._reporter)

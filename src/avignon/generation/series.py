@@ -66,7 +66,7 @@ class SeriesPlan:
         )
 
     def path(self, gains: Mapping[str, float], steps: int = 0) -> MixPath:
-        """The way through the recipe's voices, over so many denoising steps; by default all of the recipe's."""
+        """The path through the recipe's adapters, over so many denoising steps; by default all of the recipe's."""
         settings = self.recipe.generate
         return MixPath(
             self.recipe.path_adapters,

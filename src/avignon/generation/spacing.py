@@ -37,7 +37,7 @@ def unmeasured(recipe: Recipe) -> dict[str, Any]:
 
 
 def placing(plan: SeriesPlan, sampler: ImageSampler, finished: FinishedPictures, reporter: Reporter) -> dict[str, Any]:
-    """Gains of the voices and places of the stops; what was measured for the very same frames is read, not repeated."""
+    """Gains of the adapters and places of the stops; what was measured for the very same frames is read, not repeated."""
     recipe, space = plan.recipe, finished.space
     if recipe.generate.weights or not (recipe.generate.equalize_adapters or recipe.generate.spacing == "even"):
         return unmeasured(recipe)
@@ -73,7 +73,7 @@ def _measured(plan: SeriesPlan, sampler: ImageSampler, space: Workspace, reporte
         found["effects"] = sampler.effects(frames[:4], names)
         found["gains"] = equal_gains(found["effects"])
         if min(found["effects"].values()) <= 0:
-            reporter.warn("an adapter changes nothing: the voices cannot be brought to equal effect")
+            reporter.warn("an adapter changes nothing: the adapters cannot be brought to equal effect")
     if settings.spacing == "even":
         found |= _even(plan, sampler, space, reporter, found["gains"])
     return found

@@ -1,7 +1,7 @@
-"""What a family of base models has to say for itself; everything else in avignon asks it here and nowhere else.
+"""The protocol of a family of base models: all that is particular to a family, and nothing else.
 
-A base model is a frozen denoiser, which works on latents and is told what to paint, with what turns texts into that and
-pictures into latents and back. `DiffusionBase` is the protocol: `models/README.md` has the checklist for a new family.
+A base model is a frozen denoiser, which works on latents and a conditioning, with what turns texts into conditionings
+and images into latents and back. `models/README.md` has the checklist for a new family.
 Shapes: B samples, C channels, h × w latent pixels, H × W pixels.
 """
 
@@ -49,7 +49,7 @@ class SamplingSettings(Protocol):
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the denoiser is told beside the noisy latents: named tensors, batch first."""
+    """What the denoiser receives beside noisy latents and timesteps: named tensors, batch first."""
 
     tensors: Mapping[str, torch.Tensor]
 
@@ -191,7 +191,7 @@ class DiffusionBase(ABC):
 
     @abstractmethod
     def encode_prompts(self, texts: Sequence[str], device: torch.device, reporter: Reporter) -> Conditioning:
-        """What the denoiser is told of `texts`; one that is cut is named in a warning.
+        """The conditioning of `texts`; one that must be cut is named in a warning.
 
         Raises:
             ModelError: the encoder makes NaN or infinity of a text.
@@ -235,7 +235,7 @@ class DiffusionBase(ABC):
         """Weight of each sample's loss, (B,), by min-SNR-γ (Hang et al., arXiv:2303.09556)."""
 
     @abstractmethod
-    def predict(self, noisy: torch.Tensor, timesteps: torch.Tensor, told: Conditioning) -> torch.Tensor:
+    def predict(self, noisy: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """What the denoiser says of noisy latents (B, C, h, w); in fp32, whatever it computes in.
 
         `timesteps` is (B,), or one for all.

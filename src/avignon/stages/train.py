@@ -1,8 +1,8 @@
-"""train: prepared images → LoRA adapters on a frozen Stable Diffusion.
+"""train: prepared images → LoRA adapters on a frozen base model.
 
 Reads `dataset/`; writes `adapters/<name>/`: weights, card, model card, metrics. What does not change is computed once
-(`batches`); the loop then asks the device for nothing until it reports. `accelerate launch -m avignon train RECIPE`
-spreads each batch over several processes, of which the first one alone writes.
+(`training.dataset`); the loop then asks the device for nothing until it reports. `accelerate launch -m avignon train
+RECIPE` spreads each batch over several processes, of which the main one alone writes.
 """
 
 import shutil
@@ -34,8 +34,8 @@ def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
     """Train every adapter of the recipe that is not finished yet.
 
     Raises:
-        InputError: a base, precision, optimizer or attention backend that cannot be had here.
-        AvignonError: the loss or a gradient is no longer a number; the last good weights are kept.
+        InputError: a base, precision, optimizer or attention backend that is unavailable here.
+        AvignonError: the loss or a gradient is not finite any more; the last good weights are kept.
     """
     settings = recipe.train
     accelerator = Accelerator(mixed_precision="no", cpu=best_device().type == "cpu")
@@ -63,7 +63,7 @@ def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
 
 
 def _keep_others(space: Workspace, names: set[str], reporter: Reporter) -> None:
-    """Set aside the finished adapters of an earlier recipe that this one does not train; unfinished ones may go on."""
+    """Set aside finished adapters that this recipe does not train; unfinished ones may go on."""
     for folder in sorted(space.adapters.iterdir()):
         if folder.name not in names and finished(folder):
             place = space.set_aside(folder)
@@ -93,10 +93,10 @@ def _jobs(recipe: Recipe) -> list[tuple[str, tuple[Artist, ...]]]:
 
 
 def _groups(waiting: Sequence[TrainingJob], base: DiffusionBase, *, together: bool) -> list[list[TrainingJob]]:
-    """The jobs that learn in step: all new ones, and an interrupted one with those of its company that are not done.
+    """The jobs that train in step: all new ones, and an interrupted one with those of its cohort that are not done.
 
-    Company changes last digits, and so the bits; a job goes on in the one that its checkpoint names. One without a
-    checkpoint may be named as well: the run was killed while its company saved for the first time.
+    The cohort changes rounding, and so the bits; a job goes on in the one that its checkpoint names. One without a
+    checkpoint may be named as well: the run was killed while its cohort saved for the first time.
     """
     cohorts = distributed.broadcast_from_main(lambda: [_cohort(job, base) for job in waiting])
     if not together:
@@ -104,8 +104,8 @@ def _groups(waiting: Sequence[TrainingJob], base: DiffusionBase, *, together: bo
     keys = [job.checkpoints(base).key for job in waiting]
     groups: dict[frozenset[str], list[TrainingJob]] = {}
     for job, key, own in zip(waiting, keys, cohorts, strict=True):
-        accelerator = own or next((other for other in cohorts if key in other), own)
-        groups.setdefault(accelerator.intersection(keys), []).append(job)
+        cohort = own or next((other for other in cohorts if key in other), own)
+        groups.setdefault(cohort.intersection(keys), []).append(job)
     return list(groups.values())
 
 
@@ -118,7 +118,7 @@ def _cohort(job: TrainingJob, base: DiffusionBase) -> frozenset[str]:
 
 
 def _train(group: Sequence[TrainingJob], base: DiffusionBase) -> None:
-    """Learn in step; save, prove and write the cards of each as soon as it is over."""
+    """Train in step; save, verify and write the cards of each adapter as soon as it is over."""
     recipe, runtime, accelerator, reporter = group[0].recipe, group[0].runtime, group[0].accelerator, group[0].reporter
     names = [job.name for job in group]
     if len(group) > 1:
@@ -134,9 +134,9 @@ def _train(group: Sequence[TrainingJob], base: DiffusionBase) -> None:
         AdapterTrainer(job, base, own, factors, job.sampler(base), state)
         for job, own, factors, state in zip(group, sets, parameters, states, strict=True)
     ]
-    with ExitStack() as journals:
+    with ExitStack() as loggers:
         for trainer in trainers:
-            journals.enter_context(trainer.logger)
+            loggers.enter_context(trainer.logger)
         done = states[0]["step"] if states[0] else 0
         for trainer, metrics in MultiAdapterTrainer(base, trainers, recipe.train, accelerator, reporter).run(done):
             if accelerator.is_main_process:

@@ -66,15 +66,15 @@ class LatentDataset:
     mean: torch.Tensor
     """Of what each view may be in latents, (N, F, C, h, w), in the denoiser's scale."""
     std: torch.Tensor
-    told: Conditioning
+    conditioning: Conditioning
     """N · M captions, those of one image after those of another, then the empty prompt."""
     files: tuple[str, ...]
     captions: tuple[tuple[str, ...], ...]
 
-    def told_of(self, index: torch.Tensor, caption: torch.Tensor) -> Conditioning:
-        """What the denoiser is told of images, (B,), by the numbers of their captions, (B,); -1 is the empty prompt."""
+    def conditioning_of(self, index: torch.Tensor, caption: torch.Tensor) -> Conditioning:
+        """The conditioning of images, (B,), by the numbers of their captions, (B,); -1 is the empty prompt."""
         captions = len(self.captions[0])
-        return self.told[torch.where(caption < 0, len(self.files) * captions, index * captions + caption)]
+        return self.conditioning[torch.where(caption < 0, len(self.files) * captions, index * captions + caption)]
 
 
 def encode(
@@ -95,9 +95,9 @@ def encode(
         raise ModelError(f"the base's VAE makes NaN or infinity of the training image {bad}: choose another base")
     count = max(len(row["captions"]) for _, row in examples)
     captions = tuple(tuple(itertools.islice(itertools.cycle(row["captions"]), count)) for _, row in examples)
-    told = encode_texts(base, [caption for own in captions for caption in own], device, reporter)
+    conditioning = encode_texts(base, [caption for own in captions for caption in own], device, reporter)
     base.offload()
-    return LatentDataset(mean, std, told, tuple(path.name for path, _ in examples), captions)
+    return LatentDataset(mean, std, conditioning, tuple(path.name for path, _ in examples), captions)
 
 
 def encode_texts(base: DiffusionBase, texts: Sequence[str], device: torch.device, reporter: Reporter) -> Conditioning:
@@ -123,7 +123,7 @@ class Batch:
     """(B, C, h, w)"""
     noise: torch.Tensor
     timesteps: torch.Tensor
-    told: Conditioning
+    conditioning: Conditioning
     weight: torch.Tensor
     """Of each sample's loss, (B,)"""
 
@@ -135,9 +135,11 @@ class Batch:
     @staticmethod
     def cat(batches: Sequence["Batch"]) -> "Batch":
         """Several batches as one, in their order."""
-        told = Conditioning.cat([batch.told for batch in batches])
-        names = [field.name for field in fields(Batch) if field.name != "told"]
-        return Batch(**{n: torch.cat([getattr(batch, n) for batch in batches]) for n in names}, told=told)
+        conditioning = Conditioning.cat([batch.conditioning for batch in batches])
+        names = [field.name for field in fields(Batch) if field.name != "conditioning"]
+        return Batch(
+            **{n: torch.cat([getattr(batch, n) for batch in batches]) for n in names}, conditioning=conditioning
+        )
 
 
 def sample_batch(data: LatentDataset, settings: Train, timesteps: TimestepSampler, seed: int, step: int) -> Batch:
@@ -163,7 +165,7 @@ def sample_batch(data: LatentDataset, settings: Train, timesteps: TimestepSample
         latents=data.mean[at, v] + data.std[at, v] * spread,
         noise=noise,
         timesteps=times,
-        told=data.told_of(at, said),
+        conditioning=data.conditioning_of(at, said),
         weight=torch.ones(size, device=device),
     )
 
@@ -209,6 +211,6 @@ def validation_batch(data: LatentDataset, timesteps: int) -> Batch:
         latents=data.mean[index, 0],
         noise=noise.to(device),
         timesteps=times.to(device),
-        told=data.told_of(index.to(device), first.to(device)),
+        conditioning=data.conditioning_of(index.to(device), first.to(device)),
         weight=torch.ones(len(index), device=device),
     )

@@ -37,7 +37,7 @@ NOT_IDENTITY = {
     "together",
     "eval_every",
 }
-"""Settings that change how a training is carried out but not what it learns, except in the last digits."""
+"""Settings that change how a training is carried out but not what it learns, up to rounding."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class TrainingJob:
         ]
 
     def identity(self, base: DiffusionBase) -> dict[str, str]:
-        """All that the weights depend on, by names that a user knows.
+        """All that the weights depend on, under names that a user knows.
 
         Settings count where they differ from the defaults, so that one which is new, at its default, changes nothing.
         """
@@ -216,7 +216,7 @@ class TrainingJob:
         return parts
 
     def finish(self, base: DiffusionBase, share: dict[str, Any], metrics: dict[str, Any]) -> None:
-        """Save the adapter that is on the base, prove the file, write the cards; `card.json` comes last."""
+        """Save the adapter that is on the base, verify the file, write the cards; `card.json` comes last."""
         weights = self.folder / WEIGHTS_FILE
         files.save(base.denoiser, base.targets, self.name, weights)
         ledger = self.space.read_ledger()

@@ -1,4 +1,4 @@
-"""The journal of a training: a line for each step, for programs and for TensorBoard."""
+"""Metrics of a training: a line for each step, for programs and for TensorBoard."""
 
 import json
 import math
@@ -68,19 +68,19 @@ class MetricsLogger:
     def recent(self) -> float:
         """Mean loss of the last 50 steps: a single step's loss says little, because its timesteps are random.
 
-        NaN where no step is known, as of a resumed run that lost its journal.
+        NaN where no step is known, as of a resumed run that lost its metrics.
         """
         window = self._losses[-50:]
         return sum(window) / len(window) if window else math.nan
 
-    def write(self, step: Step, watched: dict[str, float]) -> float:
+    def write(self, step: Step, measured: dict[str, float]) -> float:
         """Note one step, and what was measured after it; returns its loss."""
         now = time.monotonic()
         self.seconds, self._clock = self.seconds + now - self._clock, now
         loss = float(step.loss)
         self._losses.append(loss)
-        self.last_validation |= watched
-        values = {"loss": loss, "learning_rate": step.rate, "gradient_norm": float(step.norm), **watched}
+        self.last_validation |= measured
+        values = {"loss": loss, "learning_rate": step.rate, "gradient_norm": float(step.norm), **measured}
         if self._writes:
             # In fp16 the norm of a step that was passed over is infinite, which JSON has no word for.
             known = {name: value if math.isfinite(value) else None for name, value in values.items()}

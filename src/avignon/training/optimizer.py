@@ -1,4 +1,4 @@
-"""From gradients to weights: one vector in full precision, guarded against all that is no number.
+"""From gradients to weights: one vector in full precision, guarded against all that is not finite.
 
 Nothing here waits for the device: whether a step may be taken is decided where the gradients are, and read later.
 """
@@ -114,7 +114,7 @@ class OptimizerStep:
     def apply(self, step: int, loss: torch.Tensor, rate: float) -> torch.Tensor:
         """Take step `step` (from 0) at this rate with the gathered gradients; returns their norm.
 
-        A loss or a gradient that is no number leaves weights and optimizer as they were, for good. In fp16 gradients
+        A loss or a gradient that is not finite leaves weights and optimizer as they were, for good. In fp16 gradients
         that overflow are the loss scale's to lower; only where it is down to 1 is that a fault.
         """
         gradient = self._factors.gather()

@@ -48,11 +48,11 @@ def paint_prior(
     if latents is None:
         latents = _painted(ImageSampler(base, recipe, device, reporter), frames, reporter)
         write_bytes(file, safetensors.torch.save({"latents": latents}, metadata={"job": job}))
-    told = encode_texts(base, [frame.prompt for frame in frames], device, reporter)
+    conditioning = encode_texts(base, [frame.prompt for frame in frames], device, reporter)
     base.offload()
     mean = latents.to(device)[:, None]  # (N, 1, C, h, w)
     files = tuple(f"prior-{i}" for i in range(1, count + 1))
-    return LatentDataset(mean, torch.zeros_like(mean), told, files, tuple((frame.prompt,) for frame in frames))
+    return LatentDataset(mean, torch.zeros_like(mean), conditioning, files, tuple((frame.prompt,) for frame in frames))
 
 
 def _kept(file: Path, job: str) -> torch.Tensor | None:

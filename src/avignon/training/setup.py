@@ -61,17 +61,9 @@ def prepare_denoiser(
     if dtype == torch.float16 and (bad := finite.first_bad(denoiser.named_parameters())):
         raise ModelError(f"base.model: the UNet's {bad} overflows in fp16; set train.precision to bf16 or fp32")
     base.set_attention_backend(runtime.attention)
+    ranks, alpha, dora = settings.ranks, settings.alpha, settings.dora
     parameters = [
-        inject.add(
-            denoiser,
-            base.targets,
-            name,
-            settings.ranks,
-            settings.alpha,
-            seed_of(recipe.seed, name),
-            dora=settings.dora,
-        )
-        for name in names
+        inject.add(denoiser, base.targets, name, ranks, alpha, seed_of(recipe.seed, name), dora=dora) for name in names
     ]
     denoiser.train()
     if settings.gradient_checkpointing:

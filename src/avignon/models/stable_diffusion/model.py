@@ -202,8 +202,8 @@ class StableDiffusion(DiffusionBase):
             return (gamma / snr).clamp(max=1.0)
         return snr.clamp(max=gamma) / (snr + 1 if kind == "v_prediction" else 1)
 
-    def predict(self, noisy: torch.Tensor, timesteps: torch.Tensor, told: Conditioning) -> torch.Tensor:  # noqa: D102
-        unet, text = self.denoiser, told.tensors["text"]
+    def predict(self, noisy: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:  # noqa: D102
+        unet, text = self.denoiser, conditioning.tensors["text"]
         predicted: torch.Tensor = unet(noisy.to(unet.dtype), timesteps, text.to(unet.dtype), return_dict=False)[0]
         return predicted.float()
 
