@@ -37,7 +37,7 @@ def unmeasured(recipe: Recipe) -> dict[str, Any]:
 
 
 def placing(plan: SeriesPlan, sampler: ImageSampler, finished: FinishedPictures, reporter: Reporter) -> dict[str, Any]:
-    """Gains of the adapters and places of the stops; what was measured for the very same frames is read, not repeated."""
+    """Gains of the adapters and places of the stops; what was measured for the very same frames is read again."""
     recipe, space = plan.recipe, finished.space
     if recipe.generate.weights or not (recipe.generate.equalize_adapters or recipe.generate.spacing == "even"):
         return unmeasured(recipe)
