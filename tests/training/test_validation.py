@@ -27,7 +27,7 @@ from avignon.training.objective import denoising_losses
 from avignon.training.setup import RuntimeConfig
 from tests.support.bases import load_base, uniform
 from tests.support.runs import carried, small_recipe, write_recipe
-from tests.support.trainings import HOMER, SILENT, card, metrics, prepared, run, same, weights
+from tests.support.trainings import HOMER, PICASSO, SILENT, card, metrics, prepared, run, same, weights
 
 SAMPLES = "adapters/winslow-homer/samples"
 
@@ -232,6 +232,23 @@ class Judged:
         """No pictures, but a judgement."""
         score = self.scores[step - 1]
         return [], {"style_gained": score, "copies": 0.0, "sample_score": score}
+
+
+def test_samples_are_frames_of_the_series(tmp_path: Path, tiny_sd: Path) -> None:
+    """Samples honour block weights, a scene's image and its second seed, at the place of their adapter on the path."""
+    ImageDraw.Draw(photo := Image.new("RGB", (80, 60), "white")).rectangle((10, 10, 40, 50), fill="black")
+    photo.save(tmp_path / "boat.png")
+    scenes = [{"prompt": "a boat", "to_seed": 9}, {"prompt": "a bull", "image": str(tmp_path / "boat.png")}]
+    generate = {"block_weights": {PICASSO: {"up": 0.5}}, "scenes": scenes}
+    recipe = small_recipe(tmp_path, tiny_sd, train={"steps": 1, "sample_every": 1}, generate=generate)
+    space, _ = carried(recipe, tmp_path / "runs", "train")
+    for name, place, blocks in ((HOMER, 0.0, {}), (PICASSO, 1.0, {PICASSO: {"up": 0.5}})):
+        turned, begun = (
+            png.png_fields(space.adapter(name) / "samples" / "step-1" / f"scene-{number}.png") for number in (1, 2)
+        )
+        assert (turned["to_seed"], turned["seed_place"], turned["source"]) == (9, place, None)
+        assert (begun["to_seed"], begun["source"]["file"]) == (-1, "boat.png")
+        assert turned["block_weights"] == begun["block_weights"] == blocks
 
 
 def judged(monkeypatch: pytest.MonkeyPatch, *scores: float) -> None:
