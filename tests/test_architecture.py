@@ -39,6 +39,7 @@ CHECKS: Mapping[str, Check] = {
     "depth 11": too_deep,
     "90 dependencies": too_many_dependencies,
     "no class of diffusers": foreign_imports,
+    "no word of Stable Diffusion": foreign_words,
     "stages apart": imports_between_stages,
     "private names": private_uses,
 }

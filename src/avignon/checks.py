@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from avignon.adapters.formats import diffusers
+from avignon.adapters import headers
+from avignon.adapters.formats import registry as formats
 from avignon.core import imaging, prompts
 from avignon.core.events import Reporter
 from avignon.curation import decisions
@@ -21,13 +22,12 @@ def check_files(recipe: Recipe) -> None:
         if scene.image:
             imaging.size_of(Path(scene.image))
     base = recipe.base.folder
-    layers = diffusers.layers_in(base) if base and recipe.generate.adapters else {}
+    layers = headers.layers_in(base) if base and recipe.generate.adapters else {}
     for folder in recipe.generate.adapters.values():
-        path = Path(folder) / diffusers.WEIGHTS_FILE
-        if layers:
-            diffusers.check_fit(path, layers)
-        else:  # Whether it fits a base that is yet to be fetched, `train` tells before it trains.
-            diffusers.factors(path)
+        module, path = formats.find(Path(folder))
+        factors = module.factors(path)
+        if layers:  # Whether it fits a base that is yet to be fetched, `train` tells before it trains.
+            headers.check_fit(path, factors, layers)
     encoder = Path(recipe.evaluate.encoder)
     if encoder.is_absolute():
         from avignon.models import hub  # Here, because the hub's client takes long to load.

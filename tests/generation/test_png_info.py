@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from avignon.adapters.formats import diffusers as lora_files
+from avignon.adapters import headers
 from avignon.core.records import Frame, Source
 from avignon.generation import png_info as infotext
 from tests.support import readers
@@ -158,7 +158,7 @@ def test_content_hash_is_that_of_the_tensors(tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}.safetensors" for number in range(3)]
     for path, (value, metadata) in zip(paths, ((1.5, {"a": "b"}), (1.5, None), (2.5, None)), strict=True):
         save_file({"x": np.full((3,), value, np.float32)}, path, metadata)
-    one, two, three = map(lora_files.content_hash, paths)
+    one, two, three = map(headers.content_hash, paths)
     assert one == two == hashlib.sha256(np.full((3,), 1.5, np.float32).tobytes()).hexdigest()
     assert one != three
 

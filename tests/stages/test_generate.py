@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from avignon.adapters.formats import diffusers as lora_files
+from avignon.adapters import headers
 from avignon.adapters.formats import diffusers as lora_format
 from avignon.core import distributed, imaging, png
 from avignon.core.errors import AdapterError, WorkspaceError
@@ -160,7 +160,7 @@ def test_pictures_carry_their_frame(make: Maker) -> None:
         assert f"Steps: 2, Sampler: DDIM, CFG scale: 7.5, Seed: {frame.seed}, Size: 64x64" in lines[2]
         on = [name for name, weight in frame.weights.items() if weight]
         weights = {name: make.space.adapter(name) / lora_format.WEIGHTS_FILE for name in on}
-        known = {f"lora:{name}": lora_files.content_hash(path)[:12] for name, path in weights.items()}
+        known = {f"lora:{name}": headers.content_hash(path)[:12] for name, path in weights.items()}
         assert readers.civitai(texts["parameters"]).values["hashes"] == known
         assert all(sha256_of(path)[:10] in lines[2] for path in weights.values())
         assert "digitalsourcetype/trainedAlgorithmicMedia" in texts["XML:com.adobe.xmp"]

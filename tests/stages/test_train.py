@@ -600,8 +600,8 @@ def test_loss_scale_underflow_is_told_apart() -> None:
         step_with(factors, updates, step, math.inf)
     fault = updates.first_fault()
     assert fault == Fault(16, SCALE, 1.0)
-    assert "overflow fp16 even at a loss scale of 1" in trainer._reason(fault, 1.0)
-    assert "bf16 or fp32" in trainer._advice(fault)
+    assert "overflow fp16 even at a loss scale of 1" in trainer.REASONS[fault.reason]
+    assert "bf16 or fp32" in trainer.ADVICE[fault.reason]
     assert torch.equal(factors.master, torch.ones(10))
     factors, updates = some_updates()
     step_with(factors, updates, 0, 0.5, math.nan)

@@ -5,21 +5,24 @@ which is why `save` reloads what it wrote and compares each tensor.
 """
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from peft.utils import get_peft_model_state_dict
 
+from avignon.adapters import headers
 from avignon.adapters.formats import diffusers
-from avignon.adapters.formats.diffusers import WEIGHTS_FILE
+from avignon.adapters.formats import registry as formats
 from avignon.adapters.inject import several_wanted
 from avignon.adapters.layers import dora_magnitudes, inner
 from avignon.core.errors import AdapterError, AvignonError
 from avignon.core.files import json_value, replacing
 from avignon.models import finite
 from avignon.models.base import AdapterTargets, DiffusionBase
+
+Tensors = Mapping[str, torch.Tensor]
 
 
 def save(denoiser: Any, targets: AdapterTargets, name: str, path: Path) -> None:
@@ -52,7 +55,7 @@ def verify_roundtrip(
         with torch.device("meta"):
             fresh = type(denoiser).from_config(denoiser.config)
         fresh.to_empty(device="cpu")  # Only the adapter's own tensors are ever written: the rest takes no memory.
-        _put_on(fresh, targets, name, path)
+        _put_on(fresh, targets, name, *diffusers.read(path))
         back = weights_of(fresh, name)
     except Exception as failed:
         raise AvignonError(f"{path}: what was written did not come back: {failed}".splitlines()[0]) from failed
@@ -80,10 +83,11 @@ def check(base: DiffusionBase, folder: Path) -> None:
         AdapterError: it is missing, damaged, or made for another base.
     """
     _check_card(base, folder)
-    modules = base.denoiser.named_modules()
-    layers = {name.removesuffix(".base_layer"): m.weight.shape for name, m in modules if hasattr(m, "weight")}
-    diffusers.check_fit(folder / WEIGHTS_FILE, layers)
-    if bad := finite.first_bad_in([folder / WEIGHTS_FILE]):
+    module, path = formats.find(folder)
+    weights = ((name, getattr(layer, "weight", None)) for name, layer in base.denoiser.named_modules())
+    layers = {name.removesuffix(".base_layer"): weight.shape for name, weight in weights if weight is not None}
+    headers.check_fit(path, module.factors(path), layers)
+    if bad := finite.first_bad_in([path]):
         raise AdapterError(bad)
 
 
@@ -110,11 +114,12 @@ def load(base: DiffusionBase, name: str, folder: Path) -> None:
     Raises:
         AdapterError: it is missing, damaged, or made for another base.
     """
-    path = folder / WEIGHTS_FILE
     check(base, folder)
+    module, path = formats.find(folder)
     try:
-        _put_on(base.denoiser, base.targets, name, path)
-        restore_fp32_magnitudes(base.denoiser, base.targets, name, path)
+        tensors, config = module.read(path)
+        _put_on(base.denoiser, base.targets, name, tensors, config)
+        restore_fp32_magnitudes(base.denoiser, base.targets, name, tensors)
     except Exception as failed:
         raise AdapterError(f"{path}: damaged: {failed}".splitlines()[0]) from failed
     for layer, scale in scales_of(base.denoiser, name).items():
@@ -122,27 +127,27 @@ def load(base: DiffusionBase, name: str, folder: Path) -> None:
             raise AdapterError(f"{path}: damaged: the scale (alpha / rank) of {layer} is {scale}")
 
 
-def _put_on(denoiser: Any, targets: AdapterTargets, name: str, path: Path) -> None:
-    state, config = diffusers.read(path)
+def _put_on(denoiser: Any, targets: AdapterTargets, name: str, tensors: Tensors, config: Any) -> None:
+    """Put on what a format has read: tensors by diffusers' names, and peft's configuration."""
     with several_wanted():
         denoiser.load_lora_adapter(
-            state, prefix=targets.prefix, metadata=config, adapter_name=inner(name), low_cpu_mem_usage=True
+            dict(tensors), prefix=targets.prefix, metadata=config, adapter_name=inner(name), low_cpu_mem_usage=True
         )
 
 
-def restore_fp32_magnitudes(denoiser: Any, targets: AdapterTargets, name: str, path: Path) -> None:
+def restore_fp32_magnitudes(denoiser: Any, targets: AdapterTargets, name: str, tensors: Tensors) -> None:
     """Give a DoRA's magnitudes the file's precision back, whatever the denoiser's is: each scales all of a weight.
 
     Raises:
         ValueError: the file has magnitudes for more or fewer layers than peft made of it.
     """
     ending, loaded = ".lora_magnitude_vector", dora_magnitudes(denoiser, name)
-    tensors = {
+    saved = {
         key.removeprefix(f"{targets.prefix}.").removesuffix(ending): tensor
-        for key, tensor in safetensors.torch.load_file(path).items()
+        for key, tensor in tensors.items()
         if key.endswith(ending)
     }
-    if unlike := tensors.keys() ^ loaded.keys():
+    if unlike := saved.keys() ^ loaded.keys():
         raise ValueError(f"tensors and metadata do not agree whether {min(unlike)} has a DoRA's magnitude")
     for layer, magnitude in loaded.items():
-        magnitude.data = tensors[layer].to(magnitude.device, torch.float32)
+        magnitude.data = saved[layer].to(magnitude.device, torch.float32)

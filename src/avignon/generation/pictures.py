@@ -44,15 +44,11 @@ class FinishedPictures:
     def tell_changes(self, series: Series, missing: int, reporter: Reporter) -> None:
         """Say which parts of the base made the pictures of the last run other than those asked for now."""
         known = read_json(self.space.series_index) if self.space.series_index.exists() else {}
-        changed = [
-            part
-            for part, hashed in series.base_parts.items()
-            if known.get("base_parts", {}).get(part, hashed) != hashed
-        ]
+        parts = known.get("base_parts", {})
+        changed = [part for part, hashed in series.base_parts.items() if parts.get(part, hashed) != hashed]
         if changed and missing:
-            reporter.note(
-                f"the base has a different {', '.join(changed)} than in the last run: {missing} pictures to make"
-            )
+            names = ", ".join(changed)
+            reporter.note(f"the base has a different {names} than in the last run: {missing} pictures to make")
 
 
 def _holds(fields: Mapping[str, Any], frame: Frame) -> bool:

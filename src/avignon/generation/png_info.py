@@ -28,7 +28,7 @@ def text(frame: Frame, model: str = "", contents: Mapping[str, str] | None = Non
     Args:
         frame: what the picture shows. Its base and adapters are told by SHA-256.
         model: the base's name.
-        contents: by adapter, `lora_files.content_hash` of its file; only adapters in it are told by hash.
+        contents: by adapter, `headers.content_hash` of its file; only adapters in it are told by hash.
     """
     values = {
         "Steps": frame.num_inference_steps,

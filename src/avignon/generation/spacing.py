@@ -42,7 +42,11 @@ def placing(plan: SeriesPlan, sampler: ImageSampler, finished: FinishedPictures,
     if recipe.generate.weights or not (recipe.generate.equalize_adapters or recipe.generate.spacing == "even"):
         return unmeasured(recipe)
     probes = _probes(plan, plan.path({}))
-    works = [_hashes(space, artist.slug) for artist in recipe.artists] if recipe.generate.spacing == "even" else []
+    works = (
+        [[row["sha256"] for row in space.read_metadata(artist.slug)] for artist in recipe.artists]
+        if recipe.generate.spacing == "even"
+        else []
+    )
     job = digest([SCHEMA, recipe.generate.chosen(exclude={"extra_seeds"}), *map(_described, probes), works])
     if space.placing.exists():
         known = read_json(space.placing, "job", "placing")
@@ -84,7 +88,8 @@ def _even(
 ) -> dict[str, Any]:
     """Stops between which the measured way in style is equally long."""
     recipe = plan.recipe
-    measure = style.yardstick({artist.slug: _works(space, artist.slug) for artist in recipe.artists})
+    works = {artist.slug: space.training_images(artist.slug) for artist in recipe.artists}
+    measure = style.yardstick({name: [style.traits(imaging.load(file)) for file in own] for name, own in works.items()})
     frames = _probes(plan, plan.path(gains))
     each = len(frames) // PROBES
     reporter.note(f"measuring the path: {PROBES} places, {each} scenes each")
@@ -92,11 +97,8 @@ def _even(
     means = [style.mean(seen[i : i + each]) for i in range(0, len(seen), each)]
     distances = [measure.between(one, other)["combined"] for one, other in pairwise(means)]
     places = evenly(PROBES)
-    return {
-        "places": even_places(places, distances, recipe.generate.stops),
-        "probes": places,
-        "distances": distances,
-    }
+    placed = even_places(places, distances, recipe.generate.stops)
+    return {"places": placed, "probes": places, "distances": distances}
 
 
 def _probes(plan: SeriesPlan, path: MixPath) -> list[Frame]:
@@ -107,12 +109,3 @@ def _at(plan: SeriesPlan, mix: Mix, place: float = 0.0) -> list[Frame]:
     """Some scenes with one mix, in fewer steps."""
     scenes = range(1, min(len(plan.recipe.generate.scenes), PROBE_SCENES) + 1)
     return [in_few_steps(plan.frame(number, "probe", mix, place)) for number in scenes]
-
-
-def _hashes(space: Workspace, artist: str) -> list[str]:
-    return [row["sha256"] for row in space.read_metadata(artist)]
-
-
-def _works(space: Workspace, artist: str) -> Sequence[style.Traits]:
-    """Traits of an artist's training images."""
-    return [style.traits(imaging.load(file)) for file in space.training_images(artist)]

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from avignon.adapters import cards, files
-from avignon.adapters.formats import diffusers
+from avignon.adapters import cards, files, headers
+from avignon.adapters.formats import registry as formats
 from avignon.core import distributed, imaging, png
 from avignon.core.errors import WorkspaceError
 from avignon.core.events import Reporter
@@ -45,8 +45,8 @@ def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
     folders |= {name: Path(folder) for name, folder in recipe.generate.adapters.items()}
     for name, folder in folders.items():
         files.load(base, name, folder)
-    weights = {name: folder / diffusers.WEIGHTS_FILE for name, folder in folders.items()}
-    contents = {name: diffusers.content_hash(path) for name, path in weights.items()}
+    weights = {name: formats.find(folder)[1] for name, folder in folders.items()}
+    contents = {name: headers.content_hash(path) for name, path in weights.items()}
     sampler, finished = ImageSampler(base, recipe, device, reporter), FinishedPictures(space, base)
     plan = SeriesPlan(recipe, base.identity, {name: sha256_of(path) for name, path in weights.items()}, precision)
     placed = distributed.broadcast_from_main(lambda: placing(plan, sampler, finished, reporter))

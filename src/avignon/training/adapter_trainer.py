@@ -20,8 +20,18 @@ from avignon.training.dataset import Batch, sample_batch, sample_batch_with_prio
 from avignon.training.job import TrainingJob, TrainingSets
 from avignon.training.metrics import MetricsLogger, Step
 from avignon.training.objective import denoising_losses
-from avignon.training.optimizer import GRADIENT, LOSS, Fault, FlatParameters, OptimizerStep
+from avignon.training.optimizer import GRADIENT, LOSS, SCALE, Fault, FlatParameters, OptimizerStep
 from avignon.training.validation import BestCheckpoint, ValidationSampler
+
+SOFTWARE = f"torch {torch.__version__}"
+
+REASONS = {
+    LOSS: "the loss is {loss}",
+    GRADIENT: "a gradient is not a finite number",
+    SCALE: "gradients overflow fp16 even at a loss scale of 1",
+}
+_HIGHER = "set train.precision to bf16 or fp32, and run again"
+ADVICE = dict.fromkeys((LOSS, GRADIENT), f"lower train.learning_rate, or {_HIGHER}") | {SCALE: _HIGHER}
 
 
 class AdapterTrainer:
@@ -65,17 +75,15 @@ class AdapterTrainer:
 
     def _restore(self, state: dict[str, Any]) -> None:
         """Go on from what a checkpoint holds."""
-        if state["software"] != _software():
-            self._reporter.warn(
-                f"{self.name}: going on from {state['software']} with {_software()}: the end may differ"
-            )
+        if state["software"] != SOFTWARE:
+            self._reporter.warn(f"{self.name}: going on from {state['software']} with {SOFTWARE}: the end may differ")
         self.optimizer.load_state_dict(state["updates"])
         self._best.load_state_dict(state["choice"])
         self._reporter.note(f"{self.name}: going on at step {state['step']} of {self._settings.steps}")
 
     def state(self) -> dict[str, Any]:
         """All that is needed to go on, but for the step."""
-        return {"updates": self.optimizer.state_dict(), "choice": self._best.state_dict(), "software": _software()}
+        return {"updates": self.optimizer.state_dict(), "choice": self._best.state_dict(), "software": SOFTWARE}
 
     def is_over(self, done: int) -> bool:
         """Whether it has learned all that it will."""
@@ -118,23 +126,18 @@ class AdapterTrainer:
 
     def result(self, done: int, size: int) -> dict[str, Any]:
         """Leave the weights to keep in the adapter's own parameters; returns what to say of them."""
-        weights, of_step, measured = self._kept(done, size)
+        best, weights, kept, measured = self._best, self.optimizer.result, done, self.logger.last_validation
+        if self._settings.keep == "best" and best.weights is not None:
+            with self.parameters.swapped(best.weights):
+                weights, kept, measured = best.weights, best.step, {**best.found, **self._validate(size)}
         self.parameters.release(weights)
         return {
             "steps": done,
-            "kept_step": of_step,
+            "kept_step": kept,
             "final_loss": None if math.isnan(self.logger.recent) else self.logger.recent,
             "seconds": round(self.logger.seconds, 1),
             **measured,
         }
-
-    def _kept(self, done: int, size: int) -> tuple[torch.Tensor, int, dict[str, float]]:
-        """The weights to save, the step they are of, and what was measured on them."""
-        best = self._best
-        if self._settings.keep == "last" or best.weights is None:
-            return self.optimizer.result, done, self.logger.last_validation
-        with self.parameters.swapped(best.weights):
-            return best.weights, best.step, {**best.found, **self._validate(size)}
 
     @torch.no_grad()
     def _validate(self, size: int) -> dict[str, float]:
@@ -173,37 +176,18 @@ class AdapterTrainer:
 
     def explain(self, fault: Fault, loss: float) -> str:
         """What went wrong at which step, on which images, and what can be done, in one line."""
-        drawn = self.sample_batch(fault.step)
-        shown = [data for data in (self._sets.train, self._sets.prior) if data]
-        files = [file for data in shown for file in data.files]
-        texts = [captions for data in shown for captions in data.captions]
-        images = [files[i] for i in drawn.index.tolist()]
-        captions = [
-            texts[i][c] if c >= 0 else "" for i, c in zip(drawn.index.tolist(), drawn.caption.tolist(), strict=True)
-        ]
+        batch = self.sample_batch(fault.step)
+        sets = [data for data in (self._sets.train, self._sets.prior) if data]
+        files = [file for data in sets for file in data.files]
+        texts = [captions for data in sets for captions in data.captions]
+        drawn = list(zip(batch.index.tolist(), batch.caption.tolist(), strict=True))
+        images, captions = [files[i] for i, _ in drawn], [texts[i][c] if c >= 0 else "" for i, c in drawn]
+        reason = REASONS[fault.reason].format(loss=loss)
         return (
-            f"{self.name}: at step {fault.step + 1} {_reason(fault, loss)} (images {', '.join(images)}; captions "
-            f"{'; '.join(map(repr, captions))}; timesteps {drawn.timesteps.tolist()}); the weights of step "
-            f"{fault.step} are kept in {self.job.folder / 'checkpoints'}; {_advice(fault)}"
+            f"{self.name}: at step {fault.step + 1} {reason} (images "
+            f"{', '.join(images)}; captions {'; '.join(map(repr, captions))}; timesteps {batch.timesteps.tolist()}); "
+            f"the weights of step {fault.step} are kept in {self.job.folder / 'checkpoints'}; {ADVICE[fault.reason]}"
         )
-
-
-def _reason(fault: Fault, loss: float) -> str:
-    if fault.reason == LOSS:
-        return f"the loss is {loss}"
-    if fault.reason == GRADIENT:
-        return "a gradient is not a finite number"
-    return "gradients overflow fp16 even at a loss scale of 1"
-
-
-def _advice(fault: Fault) -> str:
-    if fault.reason in (LOSS, GRADIENT):
-        return "lower train.learning_rate, or set train.precision to bf16 or fp32, and run again"
-    return "set train.precision to bf16 or fp32, and run again"
-
-
-def _software() -> str:
-    return f"torch {torch.__version__}"
 
 
 def learning_rate(settings: Train, step: int) -> float:

@@ -179,16 +179,12 @@ class TrainingJob:
         """What paints on the way, where that is wanted and this is the process that paints."""
         if not self.recipe.train.sample_every or not self.accelerator.is_main_process:
             return None
-        works = {
-            artist.slug: self.space.training_images(artist.slug)
-            for artist in self.recipe.artists
-            if artist not in self.artists
-        }
-        kept, _ = self._split()
-        for artist in self.artists:
-            works[artist.slug] = [path for path, _ in kept if path.parent.name == artist.slug]
-        judge = ValidationMetric.over(works, [artist.slug for artist in self.artists])
-        return ValidationSampler(self.name, base, self.recipe, judge, self.runtime.device, self.reporter)
+        own, kept = [artist.slug for artist in self.artists], [path for path, _ in self._split()[0]]
+        others = [artist.slug for artist in self.recipe.artists if artist not in self.artists]
+        works = {name: self.space.training_images(name) for name in others}
+        works |= {name: [path for path in kept if path.parent.name == name] for name in own}
+        metric = ValidationMetric.over(works, own)
+        return ValidationSampler(self.name, base, self.recipe, metric, self.runtime.device, self.reporter)
 
     def keep_samples(self, pictures: list[tuple[Frame, Image.Image]]) -> None:
         """Write pictures that were painted on the way, each with its frame and its rights."""

@@ -97,7 +97,9 @@ class MultiAdapterTrainer:
                     losses.clear()
                 if not losses:  # Outside the handler, whose traceback holds tensors, as these names do.
                     errors = means = scaled = None  # type: ignore[assignment]
-                    self._start_over(memory.step_down())
+                    self._reporter.warn(f"{', '.join(trainer.name for trainer in trainers)}: {memory.step_down()}")
+                    for trainer in trainers:
+                        trainer.parameters.zero_grad()
                     continue
                 # Step: sum over processes, clip, guard, optimize. Nothing up to here has waited for the device.
                 self._pending.append([t.update(step, loss) for t, loss in zip(trainers, losses, strict=True)])
@@ -120,11 +122,6 @@ class MultiAdapterTrainer:
         if len(group) == len(self._trainers):
             return nullcontext()
         return routed(self._base.denoiser, [self._trainers[i].name for i in group])
-
-    def _start_over(self, line: str) -> None:
-        self._reporter.warn(f"{', '.join(trainer.name for trainer in self._trainers)}: {line}")
-        for trainer in self._trainers:
-            trainer.parameters.zero_grad()
 
     def _save(self, step: int) -> None:
         """All have written this step before the first lets an older one go: one step is always common to all."""

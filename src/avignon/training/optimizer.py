@@ -117,54 +117,37 @@ class OptimizerStep:
         A loss or a gradient that is not finite leaves weights and optimizer as they were, for good. In fp16 gradients
         that overflow are the loss scale's to lower; only where it is down to 1 is that a fault.
         """
-        gradient = self._factors.gather()
+        settings, gradient = self._settings, self._factors.gather()
         gradient.div_(self.scale)
         norm: torch.Tensor = torch.linalg.vector_norm(gradient)
         overflow = ~norm.isfinite()
-        self._judge(step, loss, overflow)
-        skip = overflow | (self.fault[0] != SOUND)
-        gradient.mul_((self._settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
-        self._step(skip, rate)
-        self._rescale(overflow)
-        self._averaged(step, skip)
-        self._factors.spread()
-        self._factors.zero_grad()
-        return norm
-
-    def _judge(self, step: int, loss: torch.Tensor, overflow: torch.Tensor) -> None:
-        of_gradient = (
-            torch.where(self.scale <= 1, SCALE, SOUND)
-            if self._scaled
-            else torch.full_like(overflow, GRADIENT, dtype=torch.int64)
-        )
+        # Guard: the first fault is kept, and no step is taken from then on.
+        of_gradient = torch.where(self.scale <= 1, SCALE, SOUND) if self._scaled else overflow * GRADIENT
         reason = torch.where(loss.isfinite(), torch.where(overflow, of_gradient, SOUND), LOSS)
-        now = torch.stack([reason, torch.full_like(reason, step)])
-        self.fault = torch.where(self.fault[0] == SOUND, now, self.fault)
-
-    def _step(self, skip: torch.Tensor, rate: float) -> None:
+        self.fault = torch.where(
+            self.fault[0] == SOUND, torch.stack([reason, torch.full_like(reason, step)]), self.fault
+        )
+        skip = overflow | (self.fault[0] != SOUND)
+        # Clip, and step.
+        gradient.mul_((settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         if isinstance(self.optimizer, torch.optim.AdamW):
             self.optimizer.found_inf = skip.float()  # type: ignore[attr-defined]  # what a GradScaler sets: no step
             self.optimizer.step()
-        elif not bool(skip):  # the others ask the host
+        elif not bool(skip):  # The others ask the host.
             self.optimizer.step()
-
-    def _rescale(self, overflow: torch.Tensor) -> None:
-        if not self._scaled:
-            return
-        self.clean = torch.where(overflow, 0.0, self.clean + 1)
-        grown = self.clean >= GROWTH_INTERVAL
-        self.scale = torch.where(
-            overflow, (self.scale / 2).clamp(min=1.0), torch.where(grown, self.scale * 2, self.scale)
-        )
-        self.clean = torch.where(grown, 0.0, self.clean)
-
-    def _averaged(self, step: int, skip: torch.Tensor) -> None:
-        """Exponential moving average of the weights; early on it forgets faster."""
-        if self.average is not None:
-            keep = min(self._settings.ema, (1 + step) / (10 + step))
+        if self._scaled:
+            clean = torch.where(overflow, 0.0, self.clean + 1)
+            grown = torch.where(clean >= GROWTH_INTERVAL, self.scale * 2, self.scale)
+            self.scale = torch.where(overflow, (self.scale / 2).clamp(min=1.0), grown)
+            self.clean = torch.where(clean >= GROWTH_INTERVAL, 0.0, clean)
+        if self.average is not None:  # Early on it forgets faster.
+            keep = min(settings.ema, (1 + step) / (10 + step))
             self.average.lerp_(self._factors.master.data, torch.where(skip, 0.0, 1 - keep))
+        self._factors.spread()
+        self._factors.zero_grad()
+        return norm
 
     def first_fault(self) -> Fault | None:
         """Whether a step failed, and why. This waits for the device."""

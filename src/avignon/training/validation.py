@@ -84,16 +84,13 @@ class ValidationSampler:
         """Frames and pictures of the adapter as it is now, whose weights are also given; what is measured on them."""
         sha256 = hashlib.sha256(weights.detach().cpu().numpy().tobytes()).hexdigest()
         frames = [replace(one, stop=f"step-{step}", adapters={self._name: sha256}) for one in self._frames]
+        bare = [replace(one, weights={}, adapters={}, block_weights={}) for one in self._frames]
         # Blocks compiled for training would be compiled again for passes without gradients.
         with torch.compiler.set_stance("force_eager"):
-            self._before = self._before or self._sampler.paint([_without_adapters(one) for one in self._frames])
+            self._before = self._before or self._sampler.paint(bare)
             images = self._sampler.paint(frames)
         self._base.offload()
         return list(zip(frames, images, strict=True)), self._metric(images, self._before)
-
-
-def _without_adapters(frame: Frame) -> Frame:
-    return replace(frame, weights={}, adapters={}, block_weights={})
 
 
 def _place_of(name: str, path: Sequence[str]) -> float:
