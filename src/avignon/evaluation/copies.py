@@ -7,12 +7,13 @@ best work stands out from the others, in standard deviations of their own best m
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+
+from avignon.evaluation.report import Nearest
 
 Floats = NDArray[np.floating]
 
@@ -37,20 +38,6 @@ THRESHOLD = 5.5
 """Score from which a picture is called a copy; calibrated on planted copies by benchmarks/copies.py."""
 
 
-@dataclass(frozen=True)
-class Match:
-    """The training image that a picture is nearest to."""
-
-    file: str
-    score: float
-    """How far it stands out from the other works, in standard deviations."""
-
-    @property
-    def is_copy(self) -> bool:
-        """Whether it should be looked at as a copy."""
-        return self.score >= THRESHOLD
-
-
 class Originals:
     """Training images, described once, against which pictures are held."""
 
@@ -62,7 +49,7 @@ class Originals:
         names = [works[file] if works else file for file in self._files]
         self._work = np.unique(names, return_inverse=True)[1]  # (views,): which work each belongs to
 
-    def nearest(self, picture: Image.Image) -> Match:
+    def nearest(self, picture: Image.Image) -> Nearest:
         """The nearest training image; the picture's own crops are tried, too, for a copy that shows more than it."""
         seen = np.stack([describe(view) for view in _crops(picture)])
         scores = (self._rows @ seen.T).max(1)  # (views,)
@@ -70,7 +57,8 @@ class Originals:
         others = np.full(self._work.max() + 1, -1.0)
         np.maximum.at(others, self._work, scores)
         others = np.delete(others, self._work[best])
-        return Match(self._files[best], _outstanding(float(scores[best]), others))
+        score = _outstanding(float(scores[best]), others)
+        return Nearest(self._files[best], score, score >= THRESHOLD)
 
 
 def _outstanding(best: float, others: Floats) -> float:

@@ -1,7 +1,7 @@
 """Measuring a series against the artists' own works: pictures → the parts of a report."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from avignon.core import imaging
 from avignon.core.records import Frame, Series
 from avignon.core.workspace import Workspace
 from avignon.evaluation import copies, style
-from avignon.evaluation.report import Course, FrameReport, Nearest, Overall, OverSeeds, SceneReport, SeedDifference
+from avignon.evaluation.report import Course, FrameReport, Overall, OverSeeds, SceneReport, SeedDifference
 from avignon.evaluation.style import Traits
 from avignon.recipe.schema import Recipe
 
@@ -108,7 +108,7 @@ class MeasuredImages:
         """Measure one picture."""
         own, base = (self.images[frame.scene, stop, frame.seed] for stop in (frame.stop, self.series.base_stop))
         distance = self.reference.yardstick.to_artists(own.traits)
-        match = self.reference.originals.nearest(own.image)
+        nearest = self.reference.originals.nearest(own.image)
         return FrameReport(
             file=file,
             scene=frame.scene,
@@ -120,7 +120,7 @@ class MeasuredImages:
             composition_similarity=_round(copies.likeness(own.image, base.image)),
             distance={artist: _rounded(one) for artist, one in distance.items()},
             position=_rounded(self.reference.position(distance)),
-            nearest=Nearest(match.file, _round(match.score), match.is_copy),
+            nearest=replace(nearest, score=_round(nearest.score)),
         )
 
     def scene(self, scene: str) -> SceneReport:

@@ -11,14 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
-from huggingface_hub import HfApi, get_token
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import HfApi, errors, get_token
 
 from avignon.core.errors import ModelError
 from avignon.core.events import Reporter
@@ -93,7 +86,7 @@ def _fetched(model: str, wanted: Wanted, fetch: Fetch, reporter: Reporter) -> Pa
         folder = Path(fetch(model, access))
     except ModelError:
         raise
-    except GatedRepoError:
+    except errors.GatedRepoError:
         raise ModelError(
             f"{where}: its owner asks for a login: accept the terms on {hub}/{model}, `hf auth login`"
         ) from None
@@ -117,20 +110,18 @@ def _access(model: str, wanted: Wanted, where: str, hub: str, token: bool | None
     """
     try:
         HfApi().model_info(model, revision=wanted.revision, timeout=TIMEOUT, token=token)
-    except GatedRepoError:
+    except errors.GatedRepoError:
         return Access(token=token)
-    except RevisionNotFoundError:
+    except errors.RevisionNotFoundError:
         raise ModelError(f"{where}: no such revision on {hub}") from None
-    except HFValidationError:
+    except errors.HFValidationError:
         raise ModelError(f"{where}: neither owner/name on a hub nor a path that begins with ./, / or ~") from None
     except Exception as failed:  # noqa: BLE001 - the client raises many kinds, and those of its own libraries
-        if isinstance(failed, HfHubHTTPError):
-            is_refusal = failed.response.status_code in (401, 403)
-        else:  # A token with a letter that cannot be sent.
-            is_refusal = isinstance(failed, UnicodeError)
+        status = failed.response.status_code if isinstance(failed, errors.HfHubHTTPError) else 0
+        is_refusal = status in (401, 403) or isinstance(failed, UnicodeError)  # A letter in a token that HTTP lacks.
         if is_refusal and token is None and get_token():
             return _access(model, wanted, where, hub, token=False)
-        if isinstance(failed, RepositoryNotFoundError):
+        if isinstance(failed, errors.RepositoryNotFoundError):
             refused = ", or not to be seen without the token, which is refused" if token is False else ""
             return Access(f"not on {hub}{refused}", token, gone=True)
         return Access(first_line(failed))

@@ -90,11 +90,10 @@ class Preprocessing:
 
     def __call__(self, image: Image.Image) -> NDArray[np.float32]:
         """The picture as the encoder sees it, shaped (3, H, W)."""
-        size, short = self.size, min(image.size)
-        if isinstance(size, int):
-            size = (size * image.width // short, size * image.height // short)
-        if size:
-            image = image.resize(size, self.resample)
+        if self.size:
+            short = min(image.size)
+            sides = [side * self.size // short for side in image.size] if isinstance(self.size, int) else self.size
+            image = image.resize(sides, self.resample)
         if self.crop is not None:
             width, height = (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
             left, upper = (image.width - width) // 2, (image.height - height) // 2
@@ -159,21 +158,19 @@ def load(model: str, mirrors: tuple[str, ...], revision: str, reporter: Reporter
     try:  # What does not fit together is an error now, before any measuring.
         vector = encoder(Image.radial_gradient("L").convert("RGB"))
     except Exception as failed:
-        raise ModelError(
-            f"{folder}: preprocessor_config.json does not fit the model: {hub.first_line(failed)}"
-        ) from failed
+        why = hub.first_line(failed)
+        raise ModelError(f"{folder}: preprocessor_config.json does not fit the model: {why}") from failed
     if not np.isfinite(vector).all():
         raise ModelError(f"{folder}: damaged: the encoder's vector of a picture is not finite")
     return encoder
 
 
 def _read(model: str, folder: Path) -> ImageEncoder:
-    config = hub.described(folder / "config.json", "no encoder in transformers' format")
+    path = folder / "config.json"
+    config = hub.described(path, "no encoder in transformers' format")
     named = str((config.get("architectures") or ["nothing"])[0])
     if named not in _ARCHITECTURES:
-        raise ModelError(
-            f"{folder / 'config.json'}: architectures names {named}; supported are {', '.join(_ARCHITECTURES)}"
-        )
+        raise ModelError(f"{path}: architectures names {named}; supported are {', '.join(_ARCHITECTURES)}")
     preprocessing = Preprocessing.read(folder / "preprocessor_config.json")
     hub.check_weights(folder, STEM)
     kind, output = _ARCHITECTURES[named]
