@@ -1,7 +1,7 @@
 """Measuring a series against the artists' own works: pictures → the parts of a report."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -19,20 +19,10 @@ from avignon.evaluation.style import Traits
 from avignon.recipe.schema import Recipe
 
 
-@dataclass(frozen=True)
 class StyleReference:
-    """What pictures are measured against."""
+    """What pictures are measured against: the training images of a run."""
 
-    yardstick: style.Yardstick
-    works: Mapping[str, Sequence[Traits]]
-    """Of each artist's training images."""
-    originals: copies.Originals
-    ends: tuple[str, str]
-    """The artists at positions 0 and 1."""
-
-    @classmethod
-    def of(cls, recipe: Recipe, space: Workspace, aspects: Sequence[style.Aspect]) -> "StyleReference":
-        """The training images of a run, seen in these aspects."""
+    def __init__(self, recipe: Recipe, space: Workspace, aspects: Sequence[style.Aspect]) -> None:
         images: dict[str, Image.Image] = {}
         traits: dict[str, list[Traits]] = {}
         work_of: dict[str, str] = {}
@@ -44,9 +34,10 @@ class StyleReference:
             work_of |= {file: f"{artist.slug}/{row['object_id']}" for file, row in zip(files, rows, strict=True)}
         on_path = [name for name in recipe.path_adapters if name in traits]
         artists = on_path if len(on_path) > 1 else list(traits)
-        return cls(
-            style.yardstick(traits, aspects), traits, copies.Originals(images, work_of), (artists[0], artists[-1])
-        )
+        self.ends = artists[0], artists[-1]  # The artists at positions 0 and 1.
+        self.works = traits
+        self.yardstick = style.yardstick(traits, aspects)
+        self.originals = copies.Originals(images, work_of)
 
     def position(self, distances: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
         """By aspect, where a picture of these distances lies between the two ends."""
@@ -85,24 +76,16 @@ class MeasuredImage(NamedTuple):
     traits: Traits
 
 
-@dataclass(frozen=True)
 class MeasuredImages:
-    """All pictures of a series, extras included, and what is measured on them."""
+    """All pictures of a series in a folder, extras included, and what is measured on them."""
 
-    series: Series
-    reference: StyleReference
-    images: Mapping[tuple[str, str, int], MeasuredImage]
-    """By scene, stop and seed."""
-
-    @classmethod
-    def of(cls, series: Series, folder: Path, reference: StyleReference) -> "MeasuredImages":
-        """Look at every picture of a series in `folder`."""
-        images = {}
+    def __init__(self, series: Series, folder: Path, reference: StyleReference) -> None:
+        self.series, self.reference = series, reference
+        self.images: dict[tuple[str, str, int], MeasuredImage] = {}  # By scene, stop and seed.
         for file, frame in series.pictures:
             image = imaging.load(folder / file)
             measured = MeasuredImage(image, style.traits(image, reference.yardstick.aspects))
-            images[frame.scene, frame.stop, frame.seed] = measured
-        return cls(series, reference, images)
+            self.images[frame.scene, frame.stop, frame.seed] = measured
 
     def frame(self, file: str, frame: Frame) -> FrameReport:
         """Measure one picture."""

@@ -114,15 +114,13 @@ def _log_gabor(shape: tuple[int, ...]) -> Floats:
     y, x = np.fft.fftfreq(shape[0])[:, None], np.fft.fftfreq(shape[1])[None]
     radius = np.hypot(x, y)
     radius[0, 0] = 1.0
-    angle = np.arctan2(y, x)
-    filters = np.empty((SCALES, ORIENTATIONS, *shape))
-    for s in range(SCALES):
-        radial = np.exp(-(np.log(radius * 3 * 2**s) ** 2) / (2 * np.log(0.65) ** 2))
-        radial[0, 0] = 0.0
-        for o in range(ORIENTATIONS):
-            away = angle - np.pi * o / ORIENTATIONS
-            away = np.abs(np.arctan2(np.sin(away), np.cos(away)))  # One half of the plane: the response is analytic.
-            filters[s, o] = radial * np.exp(-(away**2) / (2 * (np.pi / ORIENTATIONS / 1.5) ** 2))
+    scale = np.arange(SCALES)[:, None, None, None]
+    orientation = np.arange(ORIENTATIONS)[:, None, None]
+    radial = np.exp(-(np.log(radius * 3 * 2**scale) ** 2) / (2 * np.log(0.65) ** 2))
+    radial[..., 0, 0] = 0.0
+    away = np.arctan2(y, x) - np.pi * orientation / ORIENTATIONS
+    away = np.abs(np.arctan2(np.sin(away), np.cos(away)))  # One half of the plane: the response is analytic.
+    filters: Floats = radial * np.exp(-(away**2) / (2 * (np.pi / ORIENTATIONS / 1.5) ** 2))
     return filters
 
 
@@ -135,12 +133,11 @@ def _correlation(one: Floats, other: Floats) -> float:
 
 
 def geometry(image: Image.Image) -> Floats:
-    """What edges tell: how much is edge, how straight, how long, which way, how sharp, and how large the areas between.
+    """What edges tell. It is blind to colour and to texture fainter than an edge.
 
     The entries: share of edge pixels; share of them on straight lines; mean length of a line (log, against the short
     side); shares of level, upright and slanting edges; sharpness (log ratio of the gradient at 1 and 2 pixels); facet
-    size (log of the mean distance to the nearest edge, against the short side). It is blind to colour and to texture
-    fainter than an edge.
+    size (log of the mean distance to the nearest edge, against the short side).
     Straight lines are regions of edge pixels of one direction: Burns, Hanson & Riseman, "Extracting straight lines",
     IEEE PAMI 8 (1986), in both of its partitions of directions.
     """

@@ -24,8 +24,8 @@ def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
         aspects += (style.learned(encoder),)
         notes.append(report.ENCODER_NOTE.format(model=encoder.model))
         card = report.EncoderCard(encoder.model, encoder.revision, encoder.fingerprint, encoder.output)
-    reference = StyleReference.of(recipe, space, aspects)
-    images = MeasuredImages.of(series, space.series, reference)
+    reference = StyleReference(recipe, space, aspects)
+    images = MeasuredImages(series, space.series, reference)
     frames = []
     for file, frame in series.pictures:
         frames.append(images.frame(file, frame))
