@@ -43,7 +43,12 @@ class Originals:
 
     def __init__(self, images: Mapping[str, Image.Image], works: Mapping[str, str] | None = None) -> None:
         """Describe `images` by file; `works` names the work of each, where several were cut from one."""
-        views = [(file, describe(view)) for file, image in images.items() for view in _views(image)]
+        views = [
+            (file, describe(view))
+            for file, image in images.items()
+            for crop in _crops(image)
+            for view in (crop, ImageOps.mirror(crop))
+        ]
         self._files = [file for file, _ in views]
         self._rows = np.stack([row for _, row in views])
         names = [works[file] if works else file for file in self._files]
@@ -89,14 +94,8 @@ def describe(image: Image.Image) -> Floats:
     return unit
 
 
-def _views(image: Image.Image) -> Iterator[Image.Image]:
-    """The image and its crops, each as it is and mirrored."""
-    for crop in _crops(image):
-        yield crop
-        yield ImageOps.mirror(crop)
-
-
 def _crops(image: Image.Image) -> Iterator[Image.Image]:
+    """The image, and its crops."""
     for share in CROPS:
         width, height = share * image.width, share * image.height
         places = [0.0] if share == 1 else [i / (PLACES - 1) for i in range(PLACES)]

@@ -18,7 +18,7 @@ from avignon.core.workspace import Workspace
 from avignon.evaluation import report as reports
 from avignon.evaluation.report import Course, Report
 from avignon.exhibition import view
-from avignon.exhibition.view import AdapterShare, MixedAdapter, Picture, Row, Stop, WallLabel
+from avignon.exhibition.view import AdapterShare, ArtistWall, MixedAdapter, Picture, Row, Stop, WallLabel
 from avignon.museums.registry import museum_name
 from avignon.recipe.schema import Artist, Recipe
 
@@ -56,7 +56,14 @@ def build(recipe: Recipe, space: Workspace, reporter: Reporter, films: Sequence[
         reporter.progress(next(done), total, text)
 
     cards = {name: read_json(space.adapter(name) / "card.json") for name in recipe.adapter_names}
-    labels = _labels(recipe, space, rows, step)
+    learned = {
+        (artist.name, space.relative(file)): fields
+        for artist in recipe.artists
+        for file, fields in zip(space.training_images(artist.slug), space.read_metadata(artist.slug), strict=True)
+    }
+    labels = _labels(space, rows, learned, step)
+    works = {(label.row["artist"], label.row["object_id"]): label for label in labels}
+    originals = {file: works[artist, fields["object_id"]] for (artist, file), fields in learned.items()}
     adapters = _adapters(recipe, series, cards, labels)
     stops = _stops(series, adapters)
     return view.Page(
@@ -67,7 +74,7 @@ def build(recipe: Recipe, space: Workspace, reporter: Reporter, films: Sequence[
         walls=tuple(_wall(artist, tone, labels, cards) for tone, artist in enumerate(recipe.artists)),
         artist_names={artist.slug: artist.name for artist in recipe.artists},
         stops=stops,
-        scenes=_scenes(space, series, report, stops, adapters, _originals(recipe, space, labels), step),
+        scenes=_scenes(space, series, report, stops, adapters, originals, step),
         report=report,
         curves=_curves(report.overall.course, _span(report)),
         adapters=adapters,
@@ -78,13 +85,15 @@ def build(recipe: Recipe, space: Workspace, reporter: Reporter, films: Sequence[
 # The works ------------------------------------------------------------------------------------------------------------
 
 
-def _labels(recipe: Recipe, space: Workspace, rows: Sequence[Row], step: Step) -> list[WallLabel]:
+def _labels(
+    space: Workspace, rows: Sequence[Row], learned: Mapping[tuple[str, str], Mapping[str, Any]], step: Step
+) -> list[WallLabel]:
+    """Of every row of the ledger; `learned` has what is known of each training image, by artist and file."""
     examples: defaultdict[tuple[str, str], list[view.TrainingExample]] = defaultdict(list)
-    for artist in recipe.artists:
-        for fields in space.read_metadata(artist.slug):
-            left, upper, right, lower = fields["box"]
-            example = view.TrainingExample((left, upper, right, lower), tuple(fields["captions"]))
-            examples[artist.name, fields["object_id"]].append(example)
+    for (artist, _), fields in learned.items():
+        left, upper, right, lower = fields["box"]
+        example = view.TrainingExample((left, upper, right, lower), tuple(fields["captions"]))
+        examples[artist, fields["object_id"]].append(example)
     labels: list[WallLabel] = []
     for row in rows:
         label = WallLabel(
@@ -116,12 +125,10 @@ def _work_picture(space: Workspace, row: Row) -> Picture | None:
         return None
 
 
-def _wall(
-    artist: Artist, tone: int, labels: list[WallLabel], cards: Mapping[str, Mapping[str, Any]]
-) -> view.ArtistWall:
+def _wall(artist: Artist, tone: int, labels: list[WallLabel], cards: Mapping[str, Mapping[str, Any]]) -> ArtistWall:
     own = [label for label in labels if label.row["artist"] == artist.name]
     rights = [card["rights"] for card in cards.values()]
-    return view.ArtistWall(
+    return ArtistWall(
         name=artist.name,
         slug=artist.slug,
         tone=tone % TONES,
@@ -129,16 +136,6 @@ def _wall(
         not_hung=tuple(label for label in own if label.row["decision"] != Verdict.KEPT),
         acknowledgement=next((each["statement"] for each in rights if artist.name in each["acknowledged"]), ""),
     )
-
-
-def _originals(recipe: Recipe, space: Workspace, labels: list[WallLabel]) -> dict[str, WallLabel]:
-    """By the path of every training image in the run, the work it was cut from."""
-    works = {(label.row["artist"], label.row["object_id"]): label for label in labels}
-    return {
-        space.relative(file): works[artist.name, row["object_id"]]
-        for artist in recipe.artists
-        for file, row in zip(space.training_images(artist.slug), space.read_metadata(artist.slug), strict=True)
-    }
 
 
 # The adapters ---------------------------------------------------------------------------------------------------------

@@ -23,11 +23,6 @@ from avignon.museums.by_hand import ImageSource, in_folder
 from avignon.museums.protocol import ArtistQuery, FetchSettings
 from avignon.recipe.schema import Artist, Recipe
 
-_HOW_BY_HAND = (
-    "All works are listed in {list}. Run again later; or save the images in a browser into one folder for each artist, "
-    'each named by its object id, and name that folder in the recipe under the artist, as originals = "by-hand"'
-)
-
 
 def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
     """Find every work of every artist, and fetch the images of the best candidates.
@@ -61,7 +56,11 @@ def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
                 rest = earlier.keys() - {_key(f) for f in found}
                 write_text(space.found, _lines([*found, *(f for key, f in earlier.items() if key in rest)]))
     if turned_away:
-        raise TurnedAway(f"{'; '.join(turned_away)}. {_HOW_BY_HAND.format(list=space.found)}")
+        raise TurnedAway(
+            f"{'; '.join(turned_away)}. All works are listed in {space.found}. Run again later; or save the images in "
+            "a browser into one folder for each artist, each named by its object id, and name that folder in the "
+            'recipe under the artist, as originals = "by-hand"'
+        )
     write_text(space.found, _lines(found))
     space.sweep(space.works, {space.found, space.ledger, *(space.root / f.original.file for f in found if f.original)})
 

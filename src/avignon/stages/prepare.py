@@ -46,9 +46,9 @@ def _examples(artist: Artist, row: Row, recipe: Recipe, space: Workspace) -> lis
         content = png.png_bytes(image)
         name = f"{stem(row['object_id'])}-{place}.png"
         write_bytes(space.metadata(artist.slug).with_name(name), content)
-        identity = (row["object_id"], row["accession"], row["title"], row["museum"])
+        work = (row["object_id"], row["accession"], row["title"], row["museum"])
         rights = brief(row["rights"], row.get("condition", ""))
-        examples.append(Example(name, captions, hashlib.sha256(content).hexdigest(), *identity, box, rights))
+        examples.append(Example(name, captions, hashlib.sha256(content).hexdigest(), *work, box, rights))
     return examples
 
 
