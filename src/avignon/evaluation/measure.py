@@ -39,22 +39,18 @@ class StyleReference:
         self.yardstick = style.yardstick(traits, aspects)
         self.originals = copies.Originals(images, work_of)
 
-    def position(self, distances: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-        """By aspect, where a picture of these distances lies between the two ends."""
-        return {by: self.yardstick.position(distances, self.ends, by) for by in self.yardstick.by}
-
     def position_std(self) -> dict[str, dict[str, float]]:
         """By artist and aspect, the standard deviation of the positions of the artist's own works."""
-        places = {
-            artist: [self.position(self.yardstick.to_artists(work)) for work in works]
-            for artist, works in self.works.items()
-        }
-        return {a: {by: _round(np.std([p[by] for p in own])) for by in self.yardstick.by} for a, own in places.items()}
+        spreads = {}
+        for artist, works in self.works.items():
+            places = [self.yardstick.position(self.yardstick.to_artists(work), self.ends) for work in works]
+            spreads[artist] = {by: _round(np.std([place[by] for place in places])) for by in self.yardstick.by}
+        return spreads
 
     def course(self, traits: Sequence[Traits]) -> Course:
         """Measure a series of traits, stop by stop."""
         distances = [self.yardstick.to_artists(one) for one in traits]
-        position = self._by_aspect([self.position(one) for one in distances])
+        position = self._by_aspect([self.yardstick.position(one, self.ends) for one in distances])
         between = self._by_aspect([self.yardstick.between(one, other) for one, other in pairwise(traits)])
         ratios = {by: blend.spread(own) for by, own in between.items()}
         return Course(
@@ -102,7 +98,7 @@ class MeasuredImages:
             change_from_base=_round(style.change(own.image, base.image)),
             composition_similarity=_round(copies.likeness(own.image, base.image)),
             distance={artist: _rounded(one) for artist, one in distance.items()},
-            position=_rounded(self.reference.position(distance)),
+            position=_rounded(self.reference.yardstick.position(distance, self.reference.ends)),
             nearest=replace(nearest, score=_round(nearest.score)),
         )
 

@@ -282,19 +282,17 @@ class Yardstick:
         """Distance from every artist's manner."""
         return {artist: self.between(one, manner) for artist, manner in self.manners.items()}
 
-    def position(
-        self, distances: Mapping[str, Mapping[str, float]], ends: tuple[str, str], by: str = "combined"
-    ) -> float:
-        """Where a picture of these distances lies: 0 at the first artist's manner, 1 at the last one's.
+    def position(self, distances: Mapping[str, Mapping[str, float]], ends: tuple[str, str]) -> dict[str, float]:
+        """Where a picture of these distances lies, by aspect: 0 at the first artist's manner, 1 at the last one's.
 
         The scalar projection on the line through both, from the three distances alone: 1/2 + (a² - b²) / 2d². It is
         also the evidence for the last artist against the first, were their works spread alike around their manners:
         Fisher's linear discriminant (Annals of Eugenics 7, 1936). Of colour and of a learned encoder, whose distances
         are not Euclidean, it is an approximation.
         """
-        first, last = ends
-        apart = self.between(self.manners[first], self.manners[last])[by]
-        return 0.5 + (distances[first][by] ** 2 - distances[last][by] ** 2) / (2 * apart**2) if apart else 0.5
+        a, b = (distances[end] for end in ends)
+        d = self.between(*(self.manners[end] for end in ends))
+        return {by: 0.5 + (a[by] ** 2 - b[by] ** 2) / (2 * d[by] ** 2) if d[by] else 0.5 for by in d}
 
     def nearest(self, one: Traits, by: str = "combined") -> str:
         """The artist whose manner is nearest."""
