@@ -62,7 +62,7 @@ def measure(studio: Studio, pictures: Sequence[Sequence[Sequence[Image.Image]]])
     seen = [[style.mean([style.traits(image) for image in scene]) for scene in stop] for stop in pictures]
 
     def way(one: style.Traits) -> float:
-        return studio.ruler.position(studio.ruler.to_artists(one), (first, last))
+        return studio.ruler.position(studio.ruler.to_artists(one), (first, last))["combined"]
 
     ways = np.array([[way(scene) for scene in stop] for stop in seen])  # (stops, scenes)
     monotone = float(np.mean([blend.is_monotone(scene) for scene in ways.T.tolist()]))

@@ -24,9 +24,7 @@ from avignon.core.events import Reporter
 from avignon.demo import world
 from avignon.demo.painters import PAINTERS
 from avignon.evaluation import style
-from avignon.evaluation.encoder import load
-from avignon.models.image_encoder import ImageEncoder
-from avignon.recipe.schema import Evaluate
+from avignon.models.image_encoder import ImageEncoder, load
 
 SIZE = 192
 SHOWN = dict(zip(PAINTERS, (14, 17), strict=True))
@@ -146,8 +144,8 @@ def main() -> None:
 def encoder(model: str, revision: str) -> ImageEncoder:
     """The encoder of a directory, or else of a hub."""
     folder = Path(model).expanduser().resolve()
-    settings = Evaluate(encoder=str(folder) if folder.is_dir() else model, encoder_revision=revision)
-    return load(settings, Reporter("evaluate", lambda event: print(event.text)))
+    found = str(folder) if folder.is_dir() else model
+    return load(found, (), revision, Reporter("evaluate", lambda event: print(event.text)))
 
 
 if __name__ == "__main__":

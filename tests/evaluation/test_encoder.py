@@ -22,9 +22,9 @@ from avignon.core.errors import ModelError, RecipeError
 from avignon.core.events import Event, Reporter
 from avignon.core.files import sha256_of
 from avignon.core.records import plain
-from avignon.evaluation import encoder, style
 from avignon.evaluation import report as reports
-from avignon.models import hub
+from avignon.evaluation import style
+from avignon.models import hub, image_encoder
 from avignon.models.image_encoder import ImageEncoder, Preprocessing
 from avignon.recipe.load import load_recipe
 from avignon.recipe.schema import Evaluate
@@ -64,17 +64,14 @@ def test_refused_token(local: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None
     local.tokens = frozenset()
     monkeypatch.setenv("HF_TOKEN", "hf_old")
     heard: list[Event] = []
-    own = encoder.load(Evaluate(encoder=REPO), Reporter("evaluate", heard.append))
+    own = image_encoder.load(REPO, (), "main", Reporter("evaluate", heard.append))
     assert own.revision == local.commit(REPO)
     assert ["refuses the token" in event.text for event in heard] == [True]
 
 
-def loaded(model: Path | str, **settings: Any) -> ImageEncoder:
+def loaded(model: Path | str, mirrors: tuple[str, ...] = (), revision: str = "main") -> ImageEncoder:
     """The encoder that a recipe names so."""
-    return encoder.load(
-        Evaluate(encoder=str(model), **{f"encoder_{name}": value for name, value in settings.items()}),
-        Reporter("evaluate", lambda _: None),
-    )
+    return image_encoder.load(str(model), mirrors, revision, Reporter("evaluate", lambda _: None))
 
 
 def refused(model: Path | str, **settings: Any) -> str:

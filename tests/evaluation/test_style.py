@@ -151,15 +151,16 @@ def test_position_counts_only_what_lies_on_the_line(ruler: style.Yardstick) -> N
     one, other = ruler.manners
     ends, first, last = (one, other), ruler.manners[one], ruler.manners[other]
     for manner, place in ((first, 0.0), (last, 1.0)):
-        positions = [ruler.position(ruler.to_artists(manner), ends, by) for by in ruler.by]
-        np.testing.assert_allclose(positions, place, atol=1e-9)
+        positions = ruler.position(ruler.to_artists(manner), ends)
+        assert tuple(positions) == ruler.by
+        np.testing.assert_allclose(list(positions.values()), place, atol=1e-9)
     along = (last["brushwork"] - first["brushwork"]) / ruler.spreads["brushwork"]
     off = np.random.default_rng(0).normal(size=along.shape)
     off -= along * (off @ along) / (along @ along)
     for far in (0.0, 3.0):
         there = first["brushwork"] + (along / 3 + far * off) * ruler.spreads["brushwork"]
         picture = {**first, "brushwork": there}
-        assert ruler.position(ruler.to_artists(picture), ends, "brushwork") == pytest.approx(1 / 3)
+        assert ruler.position(ruler.to_artists(picture), ends)["brushwork"] == pytest.approx(1 / 3)
 
 
 def test_one_work_each_is_enough_to_measure() -> None:

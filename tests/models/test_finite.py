@@ -120,13 +120,12 @@ def test_a_base_that_overflows(copy: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", BAD.values(), ids=BAD.keys())
 def test_bad_number_in_an_encoder(tmp_path: Path, value: float) -> None:
     """An encoder is read with the same care."""
-    from avignon.evaluation import encoder
-    from avignon.recipe.schema import Evaluate
+    from avignon.models import image_encoder
 
     folder = make_encoder(tmp_path / "dino", "Dinov2Model")
     name = spoiled(folder / "model.safetensors", value)
     with pytest.raises(ModelError, match=rf"model\.safetensors: damaged: NaN or infinity in the tensor {name}"):
-        encoder.load(Evaluate(encoder=str(folder)), SILENT)
+        image_encoder.load(str(folder), (), "main", SILENT)
 
 
 def saved(recipe: Recipe, folder: Path, *, dora: bool = False) -> Path:

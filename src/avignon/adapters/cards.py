@@ -89,38 +89,36 @@ def rights_of(artists: Sequence[Artist], works: Sequence[Row]) -> dict[str, Any]
 
 
 def _statement(works: int, closed: int, acknowledged: Sequence[str], conditions: Mapping[str, int]) -> str:
-    if not closed and not conditions:
-        return f"All {works} training images are open: released by their museum, or in the public domain."
-    if not closed:
-        return f"All {works} training images are open, some with a condition. {_asked(works, conditions)}"
-    said = (
-        f"{closed} of {works} training images are not known to be free to use. Whoever made this adapter "
-        f"stated that they may use those of {' and '.join(acknowledged)}; that does not pass to you. "
-        "Ask before you share it."
-    )
-    return f"{said} {_asked(works, conditions)}" if conditions else said
-
-
-def _asked(works: int, conditions: Mapping[str, int]) -> str:
-    """What licences ask, in a sentence. An adapter and its pictures name no makers; the card's table does."""
+    if closed:
+        said = (
+            f"{closed} of {works} training images are not known to be free to use. Whoever made this adapter "
+            f"stated that they may use those of {' and '.join(acknowledged)}; that does not pass to you. "
+            "Ask before you share it."
+        )
+    elif conditions:
+        said = f"All {works} training images are open, some with a condition."
+    else:
+        said = f"All {works} training images are open: released by their museum, or in the public domain."
+    if not conditions:
+        return said
     listed = "; ".join(f"{condition}: {count}" for condition, count in conditions.items())
+    # An adapter and its pictures name no makers; the card's table does.
     return (
-        f"{sum(conditions.values())} of {works} training images have a condition ({listed}). Meet it where you share "
-        "this adapter or what it makes; the adapter's card names the works and their makers."
+        f"{said} {sum(conditions.values())} of {works} training images have a condition ({listed}). Meet it where you "
+        "share this adapter or what it makes; the adapter's card names the works and their makers."
     )
 
 
 def notice(folders: Iterable[Path]) -> str:
     """What a picture must say of its adapters, by their folders; empty where all works are open without a condition."""
-    return " ".join(dict.fromkeys(filter(None, map(_notice_of, folders))))
-
-
-def _notice_of(folder: Path) -> str:
-    path, unknown = folder / "card.json", f"It is not known what the adapter {folder.name} learned from."
-    try:
-        return notice_from(read_json(path)["rights"]) if path.exists() else unknown
-    except (KeyError, TypeError):  # Another program's card, which says nothing of rights.
-        return unknown
+    notices = []
+    for folder in folders:
+        path = folder / "card.json"
+        try:
+            notices.append(notice_from((read_json(path) if path.exists() else {})["rights"]))
+        except (KeyError, TypeError):  # No card, or another program's, which says nothing of rights.
+            notices.append(f"It is not known what the adapter {folder.name} learned from.")
+    return " ".join(dict.fromkeys(filter(None, notices)))
 
 
 def notice_from(rights: Mapping[str, Any]) -> str:
@@ -131,9 +129,8 @@ def notice_from(rights: Mapping[str, Any]) -> str:
 
 def environment(device: str, precision: str) -> dict[str, str]:
     """The versions and the machine that a result depends on."""
-    libraries = {
-        name: version(name) for name in ("avignon", "torch", "diffusers", "peft", "transformers", "accelerate")
-    }
+    names = ("avignon", "torch", "diffusers", "peft", "transformers", "accelerate")
+    libraries = {name: version(name) for name in names}
     return {**libraries, "python": platform.python_version(), "device": device, "precision": precision}
 
 
@@ -157,13 +154,13 @@ def model_card(card: Card, ledger: Sequence[Row]) -> str:
 
 
 def _line(row: Row) -> str:
+    condition = row.get("condition", "")
+    source = row["page"] or museum_name(row["museum"])
     cells = (
         row["accession"] or row["object_id"],
         strip_markup(row["title"]),
         row["year"],
-        brief(row["rights"], row.get("condition", "")),
-        ", ".join(
-            filter(None, (row["page"] or museum_name(row["museum"]), row["credit"] if row.get("condition") else ""))
-        ),
+        brief(row["rights"], condition),
+        ", ".join(filter(None, (source, row["credit"] if condition else ""))),
     )
     return "| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |"

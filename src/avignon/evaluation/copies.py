@@ -6,12 +6,14 @@ crops. Works of one composition, a horizon and a boat, are all alike to some deg
 best work stands out from the others, in standard deviations of their own best matches.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+
+from avignon.evaluation.report import Nearest
 
 Floats = NDArray[np.floating]
 
@@ -36,31 +38,23 @@ THRESHOLD = 5.5
 """Score from which a picture is called a copy; calibrated on planted copies by benchmarks/copies.py."""
 
 
-@dataclass(frozen=True)
-class Match:
-    """The training image that a picture is nearest to."""
-
-    file: str
-    score: float
-    """How far it stands out from the other works, in standard deviations."""
-
-    @property
-    def is_copy(self) -> bool:
-        """Whether it should be looked at as a copy."""
-        return self.score >= THRESHOLD
-
-
 class Originals:
     """Training images, described once, against which pictures are held."""
 
     def __init__(self, images: Mapping[str, Image.Image], works: Mapping[str, str] | None = None) -> None:
         """Describe `images` by file; `works` names the work of each, where several were cut from one."""
-        self._files = [file for file, image in images.items() for _ in range(_COUNT)]
-        self._rows = np.stack([describe(view) for image in images.values() for view in _views(image)])
+        views = [
+            (file, describe(view))
+            for file, image in images.items()
+            for crop in _crops(image)
+            for view in (crop, ImageOps.mirror(crop))
+        ]
+        self._files = [file for file, _ in views]
+        self._rows = np.stack([row for _, row in views])
         names = [works[file] if works else file for file in self._files]
         self._work = np.unique(names, return_inverse=True)[1]  # (views,): which work each belongs to
 
-    def nearest(self, picture: Image.Image) -> Match:
+    def nearest(self, picture: Image.Image) -> Nearest:
         """The nearest training image; the picture's own crops are tried, too, for a copy that shows more than it."""
         seen = np.stack([describe(view) for view in _crops(picture)])
         scores = (self._rows @ seen.T).max(1)  # (views,)
@@ -68,13 +62,13 @@ class Originals:
         others = np.full(self._work.max() + 1, -1.0)
         np.maximum.at(others, self._work, scores)
         others = np.delete(others, self._work[best])
-        return Match(self._files[best], _outstanding(float(scores[best]), others))
+        score = _outstanding(float(scores[best]), others)
+        return Nearest(self._files[best], score, score >= THRESHOLD)
 
 
 def _outstanding(best: float, others: Floats) -> float:
     """Deviations of `best` from the mean of the others; their deviation is drawn towards what is expected."""
-    if not len(others):
-        others = np.zeros(1)
+    others = others if len(others) else np.zeros(1)
     squares = float(((others - others.mean()) ** 2).sum()) + PRIOR * EXPECTED_DEVIATION**2
     return float((best - others.mean()) / (squares / (len(others) - 1 + PRIOR)) ** 0.5)
 
@@ -100,27 +94,14 @@ def describe(image: Image.Image) -> Floats:
     return unit
 
 
-def _views(image: Image.Image) -> Iterator[Image.Image]:
-    """The image and its crops, each as it is and mirrored."""
-    for crop in _crops(image):
-        yield crop
-        yield ImageOps.mirror(crop)
-
-
 def _crops(image: Image.Image) -> Iterator[Image.Image]:
+    """The image, and its crops."""
     for share in CROPS:
         width, height = share * image.width, share * image.height
-        for x, y in _corners(image.width - width, image.height - height, 1 if share == 1 else PLACES):
+        places = [0.0] if share == 1 else [i / (PLACES - 1) for i in range(PLACES)]
+        for down, right in product(places, places):
+            x, y = right * (image.width - width), down * (image.height - height)
             yield image.crop((round(x), round(y), round(x + width), round(y + height)))
-
-
-_COUNT = 2 * sum(1 if share == 1 else PLACES**2 for share in CROPS)
-"""Views of a training image."""
-
-
-def _corners(right: float, down: float, places: int) -> Sequence[tuple[float, float]]:
-    steps = [0.0] if places == 1 else [i / (places - 1) for i in range(places)]
-    return [(right * x, down * y) for y in steps for x in steps]
 
 
 def likeness(one: Image.Image, other: Image.Image) -> float:

@@ -1,9 +1,10 @@
 """Measuring a series against the artists' own works: pictures → the parts of a report."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -13,25 +14,15 @@ from avignon.core import imaging
 from avignon.core.records import Frame, Series
 from avignon.core.workspace import Workspace
 from avignon.evaluation import copies, style
-from avignon.evaluation.report import Course, FrameReport, Nearest, Overall, OverSeeds, SceneReport, SeedDifference
+from avignon.evaluation.report import Course, FrameReport, Overall, OverSeeds, SceneReport, SeedDifference
 from avignon.evaluation.style import Traits
 from avignon.recipe.schema import Recipe
 
 
-@dataclass(frozen=True)
 class StyleReference:
-    """What pictures are measured against."""
+    """What pictures are measured against: the training images of a run."""
 
-    yardstick: style.Yardstick
-    works: Mapping[str, Sequence[Traits]]
-    """Of each artist's training images."""
-    originals: copies.Originals
-    ends: tuple[str, str]
-    """The artists at positions 0 and 1."""
-
-    @classmethod
-    def of(cls, recipe: Recipe, space: Workspace, aspects: Sequence[style.Aspect]) -> "StyleReference":
-        """The training images of a run, seen in these aspects."""
+    def __init__(self, recipe: Recipe, space: Workspace, aspects: Sequence[style.Aspect]) -> None:
         images: dict[str, Image.Image] = {}
         traits: dict[str, list[Traits]] = {}
         work_of: dict[str, str] = {}
@@ -43,74 +34,60 @@ class StyleReference:
             work_of |= {file: f"{artist.slug}/{row['object_id']}" for file, row in zip(files, rows, strict=True)}
         on_path = [name for name in recipe.path_adapters if name in traits]
         artists = on_path if len(on_path) > 1 else list(traits)
-        return cls(
-            style.yardstick(traits, aspects), traits, copies.Originals(images, work_of), (artists[0], artists[-1])
-        )
-
-    def position(self, distances: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-        """By aspect, where a picture of these distances lies between the two ends."""
-        return {by: self.yardstick.position(distances, self.ends, by) for by in self.yardstick.by}
+        self.ends = artists[0], artists[-1]  # The artists at positions 0 and 1.
+        self.works = traits
+        self.yardstick = style.yardstick(traits, aspects)
+        self.originals = copies.Originals(images, work_of)
 
     def position_std(self) -> dict[str, dict[str, float]]:
         """By artist and aspect, the standard deviation of the positions of the artist's own works."""
         spreads = {}
         for artist, works in self.works.items():
-            positions = [self.position(self.yardstick.to_artists(work)) for work in works]
-            spreads[artist] = {by: _round(np.std([one[by] for one in positions])) for by in self.yardstick.by}
+            places = [self.yardstick.position(self.yardstick.to_artists(work), self.ends) for work in works]
+            spreads[artist] = {by: _round(np.std([place[by] for place in places])) for by in self.yardstick.by}
         return spreads
 
     def course(self, traits: Sequence[Traits]) -> Course:
         """Measure a series of traits, stop by stop."""
         distances = [self.yardstick.to_artists(one) for one in traits]
-        places = [self.position(one) for one in distances]
-        steps = [self.yardstick.between(one, other) for one, other in pairwise(traits)]
-        position = {by: tuple(_round(one[by]) for one in places) for by in self.yardstick.by}
-        between = {by: tuple(_round(step[by]) for step in steps) for by in self.yardstick.by}
+        position = self._by_aspect([self.yardstick.position(one, self.ends) for one in distances])
+        between = self._by_aspect([self.yardstick.between(one, other) for one, other in pairwise(traits)])
         ratios = {by: blend.spread(own) for by, own in between.items()}
         return Course(
-            distance={
-                artist: {by: tuple(_round(one[artist][by]) for one in distances) for by in self.yardstick.by}
-                for artist in distances[0]
-            },
+            distance={artist: self._by_aspect([one[artist] for one in distances]) for artist in self.works},
             position=position,
             monotone={by: blend.is_monotone(places) for by, places in position.items()},
             neighbour_distance=between,
             step_ratio={by: _round(ratio) if np.isfinite(ratio) else None for by, ratio in ratios.items()},
         )
 
+    def _by_aspect(self, stops: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, ...]]:
+        return {by: tuple(_round(stop[by]) for stop in stops) for by in self.yardstick.by}
 
-@dataclass(frozen=True)
-class MeasuredImage:
+
+class MeasuredImage(NamedTuple):
     """A picture and its traits."""
 
     image: Image.Image
     traits: Traits
 
 
-@dataclass(frozen=True)
 class MeasuredImages:
-    """All pictures of a series, extras included, and what is measured on them."""
+    """All pictures of a series in a folder, extras included, and what is measured on them."""
 
-    series: Series
-    reference: StyleReference
-    images: Mapping[tuple[str, str, int], MeasuredImage]
-    """By scene, stop and seed."""
-
-    @classmethod
-    def of(cls, series: Series, folder: Path, reference: StyleReference) -> "MeasuredImages":
-        """Look at every picture of a series in `folder`."""
-        images = {}
+    def __init__(self, series: Series, folder: Path, reference: StyleReference) -> None:
+        self.series, self.reference = series, reference
+        self.images: dict[tuple[str, str, int], MeasuredImage] = {}  # By scene, stop and seed.
         for file, frame in series.pictures:
             image = imaging.load(folder / file)
-            traits = style.traits(image, reference.yardstick.aspects)
-            images[frame.scene, frame.stop, frame.seed] = MeasuredImage(image, traits)
-        return cls(series, reference, images)
+            measured = MeasuredImage(image, style.traits(image, reference.yardstick.aspects))
+            self.images[frame.scene, frame.stop, frame.seed] = measured
 
     def frame(self, file: str, frame: Frame) -> FrameReport:
         """Measure one picture."""
         own, base = (self.images[frame.scene, stop, frame.seed] for stop in (frame.stop, self.series.base_stop))
-        distances = self.reference.yardstick.to_artists(own.traits)
-        match = self.reference.originals.nearest(own.image)
+        distance = self.reference.yardstick.to_artists(own.traits)
+        nearest = self.reference.originals.nearest(own.image)
         return FrameReport(
             file=file,
             scene=frame.scene,
@@ -120,9 +97,9 @@ class MeasuredImages:
             source=frame.source,
             change_from_base=_round(style.change(own.image, base.image)),
             composition_similarity=_round(copies.likeness(own.image, base.image)),
-            distance={artist: _rounded(distance) for artist, distance in distances.items()},
-            position=_rounded(self.reference.position(distances)),
-            nearest=Nearest(match.file, _round(match.score), match.is_copy),
+            distance={artist: _rounded(one) for artist, one in distance.items()},
+            position=_rounded(self.reference.yardstick.position(distance, self.reference.ends)),
+            nearest=replace(nearest, score=_round(nearest.score)),
         )
 
     def scene(self, scene: str) -> SceneReport:
@@ -143,10 +120,7 @@ class MeasuredImages:
         )
 
     def _seed_difference(self, scene: str) -> dict[str, dict[str, float]]:
-        """By stop, mean differences of two of a scene's pictures.
-
-        Unlike the distance from the pictures' own mean, a mean over pairs does not grow with the number of pictures.
-        """
+        """By stop, mean differences of two of a scene's pictures; the number of pictures has no part in them."""
         differences = {}
         for stop in dict.fromkeys(frame.stop for _, frame in self.series.extras):
             several = [image for key, image in self.images.items() if key[:2] == (scene, stop)]
@@ -163,7 +137,7 @@ class MeasuredImages:
 
     def overall(self, scenes: Sequence[SceneReport]) -> Overall:
         """Measure the means of all scenes, and how far apart scenes and seeds are at each stop."""
-        series, between = self.series, self.reference.yardstick.between
+        series, ruler = self.series, self.reference.yardstick
         traits = {(f.scene, f.stop): self.images[f.scene, f.stop, f.seed].traits for _, f in series.frames}
         at_stop = [[traits[scene, stop] for scene in series.scenes] for stop in series.stops]
         means = [style.mean(several) for several in at_stop]
@@ -174,10 +148,10 @@ class MeasuredImages:
             monotone_scene_share=_round(np.mean([one.course.monotone["combined"] for one in over])),
             monotone_row_share=_round(sum(o.monotone_seed_count for o in over) / sum(o.seed_count for o in over)),
             scene_diversity=tuple(
-                _round(np.mean([between(one, mean)["combined"] for one in several]))
+                _round(np.mean([ruler.between(one, mean)["combined"] for one in several]))
                 for several, mean in zip(at_stop, means, strict=True)
             ),
-            base_distance={a: _rounded(d) for a, d in self.reference.yardstick.to_artists(base).items()},
+            base_distance={artist: _rounded(distance) for artist, distance in ruler.to_artists(base).items()},
             seed_difference=_beside_base([scene.seed_difference for scene in scenes], series.base_stop),
         )
 
@@ -185,13 +159,11 @@ class MeasuredImages:
 def _beside_base(scenes: Sequence[Mapping[str, Mapping[str, float]]], base_stop: str) -> dict[str, SeedDifference]:
     """By stop, the mean of the scenes' seed differences, and its share of the base's."""
     means = {stop: _means([scene[stop] for scene in scenes]) for stop in scenes[0]}
-    return {
-        stop: SeedDifference(
-            difference=_rounded(mean),
-            share_of_base={by: _round(mean[by] / own) if own else None for by, own in means[base_stop].items()},
-        )
+    shares = {
+        stop: {by: _round(mean[by] / own) if own else None for by, own in means[base_stop].items()}
         for stop, mean in means.items()
     }
+    return {stop: SeedDifference(_rounded(mean), shares[stop]) for stop, mean in means.items()}
 
 
 def _means(several: Sequence[Mapping[str, float]]) -> dict[str, float]:

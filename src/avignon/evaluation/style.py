@@ -1,12 +1,8 @@
 """Measures of pictures: how near one comes to an artist in colour, brushwork and geometry. No download, no training.
 
-Each aspect turns a picture into a vector (its source stands at its function) and says what it does not see. An artist's
-`Manner` is what these vectors have in common over his works; a picture's distance from it is in units of how far the
-artists' own works lie from it, so that 1 is where an artist's own work typically is, and the aspects can be joined.
-
-A learned encoder (`learned`) is one more aspect where there is one; it has no part in the combined score.
-
-All sizes are in pixels: compare only pictures of one size.
+Each aspect turns a picture into a vector. An artist's manner is the mean of these vectors over his works. A picture's
+distance from it is in units of how far the artists' own works lie from it, so that 1 is where an artist's own work
+typically is, and the aspects can be joined. All sizes are in pixels: compare only pictures of one size.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,9 +23,11 @@ _SRGB_TO_XYZ = np.array(
 )
 _D65 = np.array([0.95047, 1.0, 1.08883])
 
-DIRECTIONS = 32
-QUANTILES = 64
+_DIRECTIONS: Floats = np.random.default_rng(0).normal(size=(32, 3))
+_DIRECTIONS /= np.linalg.norm(_DIRECTIONS, axis=1, keepdims=True)
+"""Unit vectors in L*a*b*."""
 
+QUANTILES = 64
 SCALES = 4
 ORIENTATIONS = 4
 
@@ -71,14 +69,8 @@ def lightness(image: Image.Image) -> Floats:
 def palette(image: Image.Image) -> Floats:
     """Quantiles of a picture's colours along fixed directions of L*a*b*, shaped (directions, quantiles)."""
     small = image.convert("RGB").resize((64, 64), Image.Resampling.BOX)
-    projected = lab(small) @ _directions().T  # (pixels, directions)
+    projected = lab(small) @ _DIRECTIONS.T  # (pixels, directions)
     return np.quantile(projected, (np.arange(QUANTILES) + 0.5) / QUANTILES, axis=0).T
-
-
-def _directions() -> Floats:
-    vectors = np.random.default_rng(0).normal(size=(DIRECTIONS, 3))
-    unit: Floats = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return unit
 
 
 def colour_distance(one: Floats, other: Floats) -> float:
@@ -112,7 +104,7 @@ def brushwork(image: Image.Image) -> Floats:
             0.5 * np.log(scale / (light.var() + 1e-2)),
             0.5 * np.log(energy / scale[:, None]).ravel(),
             0.5 * np.log(peaks + 1e-6).mean(1),
-            np.asarray(joint),
+            joint,
         ]
     )
 
@@ -122,15 +114,13 @@ def _log_gabor(shape: tuple[int, ...]) -> Floats:
     y, x = np.fft.fftfreq(shape[0])[:, None], np.fft.fftfreq(shape[1])[None]
     radius = np.hypot(x, y)
     radius[0, 0] = 1.0
-    angle = np.arctan2(y, x)
-    filters = np.empty((SCALES, ORIENTATIONS, *shape))
-    for s in range(SCALES):
-        radial = np.exp(-(np.log(radius * 3 * 2**s) ** 2) / (2 * np.log(0.65) ** 2))
-        radial[0, 0] = 0.0
-        for o in range(ORIENTATIONS):
-            away = angle - np.pi * o / ORIENTATIONS
-            away = np.abs(np.arctan2(np.sin(away), np.cos(away)))  # One half of the plane: the response is analytic.
-            filters[s, o] = radial * np.exp(-(away**2) / (2 * (np.pi / ORIENTATIONS / 1.5) ** 2))
+    scale = np.arange(SCALES)[:, None, None, None]
+    orientation = np.arange(ORIENTATIONS)[:, None, None]
+    radial = np.exp(-(np.log(radius * 3 * 2**scale) ** 2) / (2 * np.log(0.65) ** 2))
+    radial[..., 0, 0] = 0.0
+    away = np.arctan2(y, x) - np.pi * orientation / ORIENTATIONS
+    away = np.abs(np.arctan2(np.sin(away), np.cos(away)))  # One half of the plane: the response is analytic.
+    filters: Floats = radial * np.exp(-(away**2) / (2 * (np.pi / ORIENTATIONS / 1.5) ** 2))
     return filters
 
 
@@ -143,12 +133,11 @@ def _correlation(one: Floats, other: Floats) -> float:
 
 
 def geometry(image: Image.Image) -> Floats:
-    """What edges tell: how much is edge, how straight, how long, which way, how sharp, and how large the areas between.
+    """What edges tell. It is blind to colour and to texture fainter than an edge.
 
     The entries: share of edge pixels; share of them on straight lines; mean length of a line (log, against the short
     side); shares of level, upright and slanting edges; sharpness (log ratio of the gradient at 1 and 2 pixels); facet
-    size (log of the mean distance to the nearest edge, against the short side). It is blind to colour and to texture
-    fainter than an edge.
+    size (log of the mean distance to the nearest edge, against the short side).
     Straight lines are regions of edge pixels of one direction: Burns, Hanson & Riseman, "Extracting straight lines",
     IEEE PAMI 8 (1986), in both of its partitions of directions.
     """
@@ -160,29 +149,20 @@ def geometry(image: Image.Image) -> Floats:
         return np.array([0.0, 0.0, -3.0, 1 / 3, 1 / 3, 1 / 3, 0.0, -1.0])
     side = min(light.shape)
     direction = np.arctan2(dy, dx)
-    straight, length = _lines(direction, edges)
+    lengths = np.maximum(*(_line_lengths(direction + offset, edges) for offset in (0.0, np.pi / 8)))[edges]
+    lines = lengths[lengths >= LEAST_LINE]
     coarse = ndimage.gaussian_gradient_magnitude(light, 2.0)
     facet = ndimage.distance_transform_edt(~edges)[~edges] if not edges.all() else np.ones(1)
     return np.array(
         [
             edges.mean(),
-            straight,
-            np.log(max(length, 1.0) / side),
-            *_directions_of(direction[edges], slope[edges]),
+            len(lines) / len(lengths),
+            np.log((lines.mean() if len(lines) else 1.0) / side),
+            *_shares_by_direction(direction[edges], slope[edges]),
             np.log(slope[edges].mean() / coarse[edges].mean()),
             np.log(facet.mean() / side),
         ]
     )
-
-
-def _lines(direction: Floats, edges: NDArray[np.bool_]) -> tuple[float, float]:
-    """Share of edge pixels on straight lines, and the mean length of a line in pixels (weighted by its pixels)."""
-    best = np.zeros(edges.shape)
-    for offset in (0.0, np.pi / 8):
-        best = np.maximum(best, _line_lengths(direction + offset, edges))
-    on = best[edges]
-    long = on[on >= LEAST_LINE]
-    return len(long) / len(on), float(long.mean()) if len(long) else 1.0
 
 
 def _line_lengths(direction: Floats, edges: NDArray[np.bool_]) -> Floats:
@@ -192,25 +172,22 @@ def _line_lengths(direction: Floats, edges: NDArray[np.bool_]) -> Floats:
     y, x = np.indices(edges.shape)
     for part in range(8):
         labels, count = ndimage.label(edges & (eighth == part), np.ones((3, 3)))
-        if not count:
-            continue
         area = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-        moments = [
+        mx, my, mxx, myy, mxy = (
             np.bincount(labels.ravel(), value.ravel(), count + 1)[1:] / area for value in (x, y, x * x, y * y, x * y)
-        ]
-        mx, my, mxx, myy, mxy = moments
+        )
         a, b, c = mxx - mx**2, mxy - mx * my, myy - my**2
         long = np.sqrt(np.maximum(12 * ((a + c) / 2 + np.hypot((a - c) / 2, b)), 0))  # Of a bar of this variance.
-        lengths = np.where(labels > 0, np.concatenate([[0.0], long])[labels], lengths)
+        lengths += np.concatenate([[0.0], long])[labels]
     return lengths
 
 
-def _directions_of(direction: Floats, slope: Floats) -> tuple[float, float, float]:
+def _shares_by_direction(direction: Floats, slope: Floats) -> list[float]:
     """Shares of edges that run level, upright and slanting, within 22.5° of the axes, weighted by their slope."""
     steep = np.abs(np.cos(direction))  # The gradient points across the edge.
-    upright, level = steep > np.cos(np.pi / 8), steep < np.sin(np.pi / 8)
+    level, upright = steep < np.sin(np.pi / 8), steep > np.cos(np.pi / 8)
     shares = [float(slope[chosen].sum() / slope.sum()) for chosen in (level, upright)]
-    return shares[0], shares[1], 1 - sum(shares)
+    return [*shares, 1 - sum(shares)]
 
 
 # Together -------------------------------------------------------------------------------------------------------------
@@ -246,6 +223,10 @@ class Aspect:
     """Standard deviation of each trait within one artist's works, likewise; None where traits have one unit already."""
     is_combined: bool = True
     """Whether it has part in the combined score."""
+
+    def apart(self, one: Traits, other: Traits, spread: Floats | float) -> float:
+        """Distance of two pictures' traits, before it is divided by its unit."""
+        return self.distance(one[self.name] / spread, other[self.name] / spread)
 
 
 ASPECTS = (
@@ -290,7 +271,10 @@ class Yardstick:
 
     def between(self, one: Traits, other: Traits) -> dict[str, float]:
         """Distance by each aspect, and `combined`: the root mean square of those that have part in it."""
-        distances = {aspect.name: self._raw(aspect, one, other) / self.units[aspect.name] for aspect in self.aspects}
+        distances = {
+            aspect.name: aspect.apart(one, other, self.spreads[aspect.name]) / self.units[aspect.name]
+            for aspect in self.aspects
+        }
         joined = [distances[aspect.name] for aspect in self.aspects if aspect.is_combined]
         return {**distances, "combined": float(np.sqrt(np.mean(np.square(joined))))}
 
@@ -298,36 +282,30 @@ class Yardstick:
         """Distance from every artist's manner."""
         return {artist: self.between(one, manner) for artist, manner in self.manners.items()}
 
-    def position(
-        self, distances: Mapping[str, Mapping[str, float]], ends: tuple[str, str], by: str = "combined"
-    ) -> float:
-        """Where a picture of these distances lies: 0 at the first artist's manner, 1 at the last one's.
+    def position(self, distances: Mapping[str, Mapping[str, float]], ends: tuple[str, str]) -> dict[str, float]:
+        """Where a picture of these distances lies, by aspect: 0 at the first artist's manner, 1 at the last one's.
 
         The scalar projection on the line through both, from the three distances alone: 1/2 + (a² - b²) / 2d². It is
         also the evidence for the last artist against the first, were their works spread alike around their manners:
         Fisher's linear discriminant (Annals of Eugenics 7, 1936). Of colour and of a learned encoder, whose distances
         are not Euclidean, it is an approximation.
         """
-        first, last = ends
-        apart = self.between(self.manners[first], self.manners[last])[by]
-        return 0.5 + (distances[first][by] ** 2 - distances[last][by] ** 2) / (2 * apart**2) if apart else 0.5
+        a, b = (distances[end] for end in ends)
+        d = self.between(*(self.manners[end] for end in ends))
+        return {by: 0.5 + (a[by] ** 2 - b[by] ** 2) / (2 * d[by] ** 2) if d[by] else 0.5 for by in d}
 
     def nearest(self, one: Traits, by: str = "combined") -> str:
         """The artist whose manner is nearest."""
         distances = self.to_artists(one)
         return min(distances, key=lambda artist: distances[artist][by])
 
-    def _raw(self, aspect: Aspect, one: Traits, other: Traits) -> float:
-        spread = self.spreads[aspect.name]
-        return aspect.distance(one[aspect.name] / spread, other[aspect.name] / spread)
-
 
 def yardstick(works: Mapping[str, Sequence[Traits]], aspects: Sequence[Aspect] = ASPECTS) -> Yardstick:
     """The measure that follows from the artists' own works; of few works it is drawn towards what is expected."""
-    spreads = {aspect.name: _spread(aspect, works) for aspect in aspects}
     manners = {artist: mean(own) for artist, own in works.items()}
-    plain = Yardstick(aspects, manners, spreads, {aspect.name: 1.0 for aspect in aspects})
-    return Yardstick(aspects, manners, spreads, {aspect.name: _unit(aspect, works, plain) for aspect in aspects})
+    spreads = {aspect.name: _spread(aspect, works) for aspect in aspects}
+    units = {aspect.name: _unit(aspect, works, spreads[aspect.name]) for aspect in aspects}
+    return Yardstick(aspects, manners, spreads, units)
 
 
 def _spread(aspect: Aspect, works: Mapping[str, Sequence[Traits]]) -> Floats | float:
@@ -340,21 +318,13 @@ def _spread(aspect: Aspect, works: Mapping[str, Sequence[Traits]]) -> Floats | f
     return spread
 
 
-def _unit(aspect: Aspect, works: Mapping[str, Sequence[Traits]], plain: Yardstick) -> float:
+def _unit(aspect: Aspect, works: Mapping[str, Sequence[Traits]], spread: Floats | float) -> float:
     """The mean distance of a work from the mean of the artist's others."""
-    apart = [
-        plain._raw(aspect, one, mean([*own[:i], *own[i + 1 :]]))
-        for own in works.values()
-        if len(own) > 1
-        for i, one in enumerate(own)
-    ]
-    if aspect.expected is None:
-        return float(np.mean(apart or _from_all(aspect, works, plain))) or 1.0  # Works that are all alike have no unit.
-    return (sum(apart) + PRIOR * aspect.expected) / (len(apart) + PRIOR)
-
-
-def _from_all(aspect: Aspect, works: Mapping[str, Sequence[Traits]], plain: Yardstick) -> list[float]:
-    """Distance of every work from the mean of all, whoever painted them."""
-    every = [one for own in works.values() for one in own]
-    middle = mean(every)
-    return [plain._raw(aspect, one, middle) for one in every]
+    several = [own for own in works.values() if len(own) > 1]
+    apart = [aspect.apart(one, mean([*own[:i], *own[i + 1 :]]), spread) for own in several for i, one in enumerate(own)]
+    if aspect.expected is not None:
+        return (sum(apart) + PRIOR * aspect.expected) / (len(apart) + PRIOR)
+    if not apart:  # Each artist has one work: distances from the mean of all stand in.
+        every = [one for own in works.values() for one in own]
+        apart = [aspect.apart(one, mean(every), spread) for one in every]
+    return float(np.mean(apart)) or 1.0  # Works that are all alike have no unit.

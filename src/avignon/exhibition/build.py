@@ -1,5 +1,6 @@
 """From the run's folders to what the page shows."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
@@ -16,21 +17,8 @@ from avignon.core.text import strip_markup
 from avignon.core.workspace import Workspace
 from avignon.evaluation import report as reports
 from avignon.evaluation.report import Course, Report
-from avignon.exhibition.view import (
-    AdapterShare,
-    ArtistWall,
-    Cell,
-    Curves,
-    MixedAdapter,
-    Original,
-    Page,
-    Picture,
-    Row,
-    SceneRow,
-    Stop,
-    TrainingExample,
-    WallLabel,
-)
+from avignon.exhibition import view
+from avignon.exhibition.view import AdapterShare, ArtistWall, MixedAdapter, Picture, Row, Stop, WallLabel
 from avignon.museums.registry import museum_name
 from avignon.recipe.schema import Artist, Recipe
 
@@ -44,7 +32,7 @@ STORE_EDGE = 128
 """The same for a work that was considered and not hung."""
 
 GRID_EDGE = 320
-"""The same for a picture in the grid; its large copy follows `_large_edge`."""
+"""The same for a picture in the grid."""
 
 TONES = 6
 """Colours by which the style sheet tells adapters apart; a seventh adapter begins again."""
@@ -53,14 +41,8 @@ Step = Callable[[str], None]
 """Reports one more picture on the page, by its name."""
 
 
-def build(recipe: Recipe, space: Workspace, reporter: Reporter, films: Sequence[Path]) -> Page:
-    """Everything the page shows.
-
-    Args:
-        recipe: of the run.
-        space: its folders, finished up to the report.
-        reporter: receives one step of progress for each work and each picture.
-        films: the series as files for others.
+def build(recipe: Recipe, space: Workspace, reporter: Reporter, films: Sequence[Path]) -> view.Page:
+    """Everything the page shows of a run that is finished up to the report; `films` are the series as files.
 
     Raises:
         ImageError: a picture of the series, or a work that was trained on, cannot be read.
@@ -74,10 +56,17 @@ def build(recipe: Recipe, space: Workspace, reporter: Reporter, films: Sequence[
         reporter.progress(next(done), total, text)
 
     cards = {name: read_json(space.adapter(name) / "card.json") for name in recipe.adapter_names}
-    labels = _labels(recipe, space, rows, step)
+    learned = {
+        (artist.name, space.relative(file)): fields
+        for artist in recipe.artists
+        for file, fields in zip(space.training_images(artist.slug), space.read_metadata(artist.slug), strict=True)
+    }
+    labels = _labels(space, rows, learned, step)
+    works = {(label.row["artist"], label.row["object_id"]): label for label in labels}
+    originals = {file: works[artist, fields["object_id"]] for (artist, file), fields in learned.items()}
     adapters = _adapters(recipe, series, cards, labels)
     stops = _stops(series, adapters)
-    return Page(
+    return view.Page(
         title=recipe.exhibit.title,
         introduction=tuple(text for text in recipe.exhibit.introduction.split("\n\n") if text.strip()),
         name=recipe.name,
@@ -85,7 +74,7 @@ def build(recipe: Recipe, space: Workspace, reporter: Reporter, films: Sequence[
         walls=tuple(_wall(artist, tone, labels, cards) for tone, artist in enumerate(recipe.artists)),
         artist_names={artist.slug: artist.name for artist in recipe.artists},
         stops=stops,
-        scenes=_scenes(space, series, report, stops, adapters, _originals(recipe, space, labels), step),
+        scenes=_scenes(space, series, report, stops, adapters, originals, step),
         report=report,
         curves=_curves(report.overall.course, _span(report)),
         adapters=adapters,
@@ -96,24 +85,26 @@ def build(recipe: Recipe, space: Workspace, reporter: Reporter, films: Sequence[
 # The works ------------------------------------------------------------------------------------------------------------
 
 
-def _labels(recipe: Recipe, space: Workspace, rows: Sequence[Row], step: Step) -> list[WallLabel]:
-    examples: dict[tuple[str, str], list[TrainingExample]] = {}
-    for artist in recipe.artists:
-        for fields in space.read_metadata(artist.slug):
-            left, upper, right, lower = fields["box"]
-            example = TrainingExample((left, upper, right, lower), tuple(fields["captions"]))
-            examples.setdefault((artist.name, fields["object_id"]), []).append(example)
-    labels = []
-    for number, row in enumerate(rows, start=1):
+def _labels(
+    space: Workspace, rows: Sequence[Row], learned: Mapping[tuple[str, str], Mapping[str, Any]], step: Step
+) -> list[WallLabel]:
+    """Of every row of the ledger; `learned` has what is known of each training image, by artist and file."""
+    examples: defaultdict[tuple[str, str], list[view.TrainingExample]] = defaultdict(list)
+    for (artist, _), fields in learned.items():
+        left, upper, right, lower = fields["box"]
+        example = view.TrainingExample((left, upper, right, lower), tuple(fields["captions"]))
+        examples[artist, fields["object_id"]].append(example)
+    labels: list[WallLabel] = []
+    for row in rows:
         label = WallLabel(
-            id=f"work-{number}",
+            id=f"work-{len(labels) + 1}",
             row=row,
             title=strip_markup(row["title"]),
             museum=museum_name(row["museum"]),
             # A table may hold anything; only addresses that a browser opens as a page become links.
             page=row["page"] if urlsplit(row["page"]).scheme in ("http", "https") else "",
             picture=_work_picture(space, row),
-            examples=tuple(examples.get((row["artist"], row["object_id"]), ())),
+            examples=tuple(examples[row["artist"], row["object_id"]]),
         )
         labels.append(label)
         step(row["title"])
@@ -137,25 +128,14 @@ def _work_picture(space: Workspace, row: Row) -> Picture | None:
 def _wall(artist: Artist, tone: int, labels: list[WallLabel], cards: Mapping[str, Mapping[str, Any]]) -> ArtistWall:
     own = [label for label in labels if label.row["artist"] == artist.name]
     rights = [card["rights"] for card in cards.values()]
-    statements = [each["statement"] for each in rights if artist.name in each["acknowledged"]]
     return ArtistWall(
         name=artist.name,
         slug=artist.slug,
         tone=tone % TONES,
         hung=tuple(label for label in own if label.row["decision"] == Verdict.KEPT),
         not_hung=tuple(label for label in own if label.row["decision"] != Verdict.KEPT),
-        acknowledgement=statements[0] if statements else "",
+        acknowledgement=next((each["statement"] for each in rights if artist.name in each["acknowledged"]), ""),
     )
-
-
-def _originals(recipe: Recipe, space: Workspace, labels: list[WallLabel]) -> dict[str, tuple[Path, WallLabel]]:
-    """Every training image by its path in the run: the file, and the work it was cut from."""
-    works = {(label.row["artist"], label.row["object_id"]): label for label in labels}
-    return {
-        space.relative(file): (file, works[artist.name, row["object_id"]])
-        for artist in recipe.artists
-        for file, row in zip(space.training_images(artist.slug), space.read_metadata(artist.slug), strict=True)
-    }
 
 
 # The adapters ---------------------------------------------------------------------------------------------------------
@@ -191,14 +171,13 @@ def _shares(weights: Mapping[str, float], adapters: Iterable[MixedAdapter]) -> t
 
 def _stops(series: Series, adapters: tuple[MixedAdapter, ...]) -> tuple[Stop, ...]:
     """The columns, the base alone first."""
-    weights = {frame.stop: frame.weights for _, frame in series.frames}
-    ids = [series.base_stop, *(stop for stop in series.stops if stop != series.base_stop)]
+    shares = {frame.stop: _shares(frame.weights, adapters) for _, frame in series.frames}
     stops = []
-    for number, stop in enumerate(ids):
-        if stop in weights:
-            shares = _shares(weights[stop], adapters)
-            active = [share.adapter.title for share in shares if share.weight]
-            stops.append(Stop(stop, number, active[0] if len(active) == 1 < len(shares) else "", shares))
+    for number, stop in enumerate(dict.fromkeys([series.base_stop, *series.stops])):
+        if stop in shares:
+            active = [share.adapter.title for share in shares[stop] if share.weight]
+            title = active[0] if len(active) == 1 < len(shares[stop]) else ""
+            stops.append(Stop(stop, number, title, shares[stop]))
     return tuple(stops)
 
 
@@ -208,13 +187,15 @@ def _scenes(
     report: Report,
     stops: tuple[Stop, ...],
     adapters: tuple[MixedAdapter, ...],
-    originals: Mapping[str, tuple[Path, WallLabel]],
+    originals: Mapping[str, WallLabel],
     step: Step,
-) -> tuple[SceneRow, ...]:
+) -> tuple[view.SceneRow, ...]:
     """The rows of the grid."""
     frames = {(frame.scene, frame.stop): (file, frame) for file, frame in series.frames}
     measured = {frame.file: frame for frame in report.frames}
-    span, edge = _span(report), _large_edge(len(series.frames))
+    span, pictures = _span(report), len(series.frames)
+    # A long series is shown smaller, so that a browser can still hold the page.
+    edge = 1024 if pictures <= 150 else 512 if pictures <= 600 else 256
 
     def anchor(scene: int, stop: int) -> str:
         """Of a place in the grid; empty beyond its edge."""
@@ -227,7 +208,9 @@ def _scenes(
         for x, stop in enumerate(stops):
             file, frame = frames[scene.scene, stop.id]
             small, large = _pictures(space.series / file, GRID_EDGE, edge)
-            cell = Cell(
+            nearest = measured[file].nearest.file
+            work = originals.get(nearest)
+            cell = view.Cell(
                 id=anchor(y, x),
                 stop=stop,
                 scene=y + 1,
@@ -236,7 +219,7 @@ def _scenes(
                 small=small,
                 large=large,
                 shares=_shares(frame.weights, adapters),
-                original=_original(measured[file].nearest.file, originals),
+                original=view.Original(_pictures(space.root / nearest, STORE_EDGE)[0], work) if work else None,
                 before=anchor(y, x - 1),
                 after=anchor(y, x + 1),
                 above=anchor(y - 1, x),
@@ -245,15 +228,8 @@ def _scenes(
             cells.append(cell)
             step(file)
         curves = _curves(scene.course, span)
-        rows.append(SceneRow(y + 1, cells[0].frame.prompt, tuple(cells), scene.neighbour_change, curves))
+        rows.append(view.SceneRow(y + 1, cells[0].frame.prompt, tuple(cells), scene.neighbour_change, curves))
     return tuple(rows)
-
-
-def _original(file: str, originals: Mapping[str, tuple[Path, WallLabel]]) -> Original | None:
-    if file not in originals:
-        return None
-    path, work = originals[file]
-    return Original(_pictures(path, STORE_EDGE)[0], work)
 
 
 def _span(report: Report) -> tuple[float, float]:
@@ -267,7 +243,7 @@ def _span(report: Report) -> tuple[float, float]:
     return max(min([*values, 0.45]), -0.5), min(max([*values, 0.55]), 1.5)
 
 
-def _curves(course: Course, span: tuple[float, float]) -> Curves | None:
+def _curves(course: Course, span: tuple[float, float]) -> view.Curves | None:
     """A report's course as curves; a single stop has none."""
     low, high = span
 
@@ -278,12 +254,7 @@ def _curves(course: Course, span: tuple[float, float]) -> Curves | None:
         (by, " ".join(f"{i + 0.5:g},{height(value):.3f}" for i, value in enumerate(position)))
         for by, position in course.position.items()
     )
-    return Curves(course, lines, height(0.5)) if len(course.position["combined"]) > 1 else None
-
-
-def _large_edge(frames: int) -> int:
-    """Longest side of the large copies: a long series is shown smaller, so that a browser can still hold the page."""
-    return 1024 if frames <= 150 else 512 if frames <= 600 else 256
+    return view.Curves(course, lines, height(0.5)) if len(course.position["combined"]) > 1 else None
 
 
 def _pictures(path: Path, *edges: int) -> tuple[Picture, ...]:

@@ -52,8 +52,7 @@ def sheet(rows: Sequence[Sequence[Image.Image]], words: Words) -> bytes:
     """A PNG of pictures in rows, all of one size; a single row is a strip."""
     across, down = len(rows[0]), len(rows)
     width, height = rows[0][0].size
-    room = (LONGEST - across * GAP) / (across * width), (LONGEST - down * GAP) / (down * height)
-    shrink = min(1.0, *room)
+    shrink = min(1.0, (LONGEST - across * GAP) / (across * width), (LONGEST - down * GAP) / (down * height))
     width, height = max(int(width * shrink), 1), max(int(height * shrink), 1)
     paper = Image.new("RGB", (across * (width + GAP) - GAP, down * (height + GAP) - GAP), "white")
     for y, row in enumerate(rows):
@@ -107,12 +106,9 @@ def mp4(pictures: Sequence[Image.Image], pace: float, words: Words) -> bytes:
             for _ in range(max(round(pace * RATE), 1)):
                 film.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")))
         film.mux(stream.encode(None))
-    return buffer.getvalue() + _box(_xmp(words).encode())
-
-
-def _box(content: bytes) -> bytes:
-    """A box of XMP, which may follow the others of an MP4 (ISO/IEC 14496-12, 4.2)."""
-    return struct.pack(">I4s", 24 + len(content), b"uuid") + XMP_BOX.bytes + content
+    # A box of XMP may follow the others (ISO/IEC 14496-12, 4.2).
+    content = XMP_BOX.bytes + _xmp(words).encode()
+    return buffer.getvalue() + struct.pack(">I4s", 8 + len(content), b"uuid") + content
 
 
 def _xmp(words: Words) -> str:
@@ -149,7 +145,6 @@ def write(recipe: Recipe, space: Workspace) -> list[Path]:
 
 
 def _pictures(space: Workspace, series: Series, scene: str) -> list[Image.Image]:
-    """The pictures of a scene, stop by stop."""
     return [imaging.load(space.series / file) for file, _ in series.of_scene(scene)]
 
 

@@ -24,11 +24,7 @@ def text(frame: Frame, model: str = "", contents: Mapping[str, str] | None = Non
     """The frame in words.
 
     There is no `Model hash`: it would be that of a checkpoint in one file, which a base in diffusers' format is not.
-
-    Args:
-        frame: what the picture shows. Its base and adapters are told by SHA-256.
-        model: the base's name.
-        contents: by adapter, `headers.content_hash` of its file; only adapters in it are told by hash.
+    `contents` has each adapter's `headers.content_hash`; only adapters in it are told by hash.
     """
     values = {
         "Steps": frame.num_inference_steps,
@@ -56,16 +52,13 @@ def _adapters(frame: Frame, contents: Mapping[str, str]) -> dict[str, str]:
     `Lora hashes` has Automatic1111's, the first 12 digits of the SHA-256 of all that follows the file's header (AutoV3
     on Civitai). `Hashes` has those of Civitai's own extension, the first 10 of the whole file's (AutoV2), as bare JSON.
     """
-    names = _labels(frame.weights)
-    on = [
-        name for name, weight in frame.weights.items() if name in contents and (weight or name in frame.weight_schedule)
-    ]
-    weights = ", ".join(f"{names[name]}: {weight:g}" for name, weight in frame.weights.items())
-    short = ", ".join(f"{names[name]}: {contents[name][:12]}" for name in on)
-    files = {f"lora:{names[name]}": frame.adapters[name][:10] for name in on}
+    labels = _labels(frame.weights)
+    is_on = {name: weight or name in frame.weight_schedule for name, weight in frame.weights.items()}
+    known = {name: label for name, label in labels.items() if name in contents and is_on[name]}
+    files = {f"lora:{label}": frame.adapters[name][:10] for name, label in known.items()}
     return {
-        "Lora weights": quoted(weights),
-        "Lora hashes": quoted(short),
+        "Lora weights": quoted(", ".join(f"{labels[name]}: {weight:g}" for name, weight in frame.weights.items())),
+        "Lora hashes": quoted(", ".join(f"{label}: {contents[name][:12]}" for name, label in known.items())),
         "Hashes": json.dumps(files, ensure_ascii=False) if files else "",
     }
 

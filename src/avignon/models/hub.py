@@ -1,7 +1,4 @@
-"""Models from where the recipe says: a hub, one of its mirrors, or a directory. Only safetensors are read.
-
-What is missing, incomplete or pickled is a clear line, before gigabytes are loaded.
-"""
+"""Models from where the recipe says: a hub, one of its mirrors, or a directory. Only safetensors are read."""
 
 import hashlib
 import json
@@ -14,14 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
-from huggingface_hub import HfApi, get_token
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import HfApi, errors, get_token
 
 from avignon.core.errors import ModelError
 from avignon.core.events import Reporter
@@ -67,13 +57,8 @@ Fetch = Callable[[str, Access], str]
 def find(wanted: Wanted, fetch: Fetch, reporter: Reporter) -> tuple[str, Path]:
     """The model's name and its folder; a folder on this machine is named without the way to it.
 
-    Args:
-        wanted: what the recipe asks for.
-        fetch: brings a repository into the hub's cache.
-        reporter: hears of every repository that cannot be had, and of a token that is refused.
-
     Raises:
-        ModelError: neither the model nor a mirror can be had.
+        ModelError: neither the model nor a mirror is available.
     """
     if Path(wanted.model).is_absolute():
         return Path(wanted.model).name, Path(wanted.model)
@@ -101,18 +86,18 @@ def _fetched(model: str, wanted: Wanted, fetch: Fetch, reporter: Reporter) -> Pa
         folder = Path(fetch(model, access))
     except ModelError:
         raise
-    except GatedRepoError:
+    except errors.GatedRepoError:
         raise ModelError(
             f"{where}: its owner asks for a login: accept the terms on {hub}/{model}, `hf auth login`"
         ) from None
     except Exception as failed:
+        why = (
+            f"could not be had from {hub} ({access.offline or first_line(failed)}); check the network, set HF_ENDPOINT "
+            f"to a mirror, or name a local directory in {wanted.field}"
+        )
         if access.gone:
-            raise ModelError(f"{where}: {access.offline}; name a mirror in {wanted.mirrors_field}, or a local "
-                             "directory") from None  # fmt: skip
-        raise ModelError(
-            f"{where}: could not be had from {hub} ({access.offline or first_line(failed)}); check the network, "
-            f"set HF_ENDPOINT to a mirror, or name a local directory in {wanted.field}"
-        ) from failed
+            why = f"{access.offline}; name a mirror in {wanted.mirrors_field}, or a local directory"
+        raise ModelError(f"{where}: {why}") from failed
     if access.gone:
         reporter.warn(f"{where}: {access.offline}; going on with the copy in the cache")
     return folder
@@ -125,27 +110,22 @@ def _access(model: str, wanted: Wanted, where: str, hub: str, token: bool | None
     """
     try:
         HfApi().model_info(model, revision=wanted.revision, timeout=TIMEOUT, token=token)
-    except GatedRepoError:
+    except errors.GatedRepoError:
         return Access(token=token)
-    except RevisionNotFoundError:
+    except errors.RevisionNotFoundError:
         raise ModelError(f"{where}: no such revision on {hub}") from None
-    except HFValidationError:
+    except errors.HFValidationError:
         raise ModelError(f"{where}: neither owner/name on a hub nor a path that begins with ./, / or ~") from None
     except Exception as failed:  # noqa: BLE001 - the client raises many kinds, and those of its own libraries
-        if token is None and get_token() and _is_refusal(failed):
+        status = failed.response.status_code if isinstance(failed, errors.HfHubHTTPError) else 0
+        is_refusal = status in (401, 403) or isinstance(failed, UnicodeError)  # A letter in a token that HTTP lacks.
+        if is_refusal and token is None and get_token():
             return _access(model, wanted, where, hub, token=False)
-        if isinstance(failed, RepositoryNotFoundError):
+        if isinstance(failed, errors.RepositoryNotFoundError):
             refused = ", or not to be seen without the token, which is refused" if token is False else ""
             return Access(f"not on {hub}{refused}", token, gone=True)
         return Access(first_line(failed))
     return Access(token=token)
-
-
-def _is_refusal(failed: Exception) -> bool:
-    """Whether a request failed by its token: answered 401 or 403, or not even sent for a letter that cannot be."""
-    if isinstance(failed, HfHubHTTPError):
-        return failed.response.status_code in (401, 403)
-    return isinstance(failed, UnicodeError)
 
 
 def first_line(failed: Exception) -> str:
@@ -182,10 +162,7 @@ def fingerprint(folder: Path, stem: str, variant: str = "") -> str:
 def part(folder: Path, stem: str = "", variant: str = "") -> str:
     """SHA-256 over all that is loaded of one part of a model: what its JSON files and its vocabulary say, its weights.
 
-    Args:
-        folder: the part's.
-        stem: of its weights' files; empty where it has none.
-        variant: of the weights.
+    `stem` is that of its weights' files; empty where it has none.
     """
     files = [folder / "config.json"] if stem else sorted({*folder.glob("*.json"), *folder.glob("*.txt")})
     words = {file.name: _meaning(file) for file in files}
@@ -245,11 +222,8 @@ def described(path: Path, otherwise: str) -> dict[str, Any]:
 def check_weights(folder: Path, stem: str, variant: str = "", field: str = "") -> None:
     """Name what a folder of weights lacks before a library fails in the middle of it.
 
-    Args:
-        folder: with a config.json.
-        stem: how the names of files of weights begin.
-        variant: the one wanted of several, as `fp16`.
-        field: of the recipe, in which a variant is chosen.
+    `stem` begins the names of the files, `variant` is the one wanted of several, such as `fp16`, `field` the recipe's
+    in which it is chosen.
     """
     if not (folder / "config.json").exists():
         raise ModelError(f"incomplete: {folder / 'config.json'} is missing")
@@ -263,18 +237,17 @@ def check_names(names: Collection[str], folder: Path, stem: str, variant: str = 
     there = {match[1] or "": match[0] for match in matches if match}
     if variant in there:
         return
-    wanted = f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors"
-    if there:
-        choice = "fp16" if "fp16" in there else ""
-        advice = f"; set {field} = {choice!r}".replace("'", '"') if field and choice in there else ""
-        raise ModelError(f"incomplete: {folder / wanted} is missing, there is {', '.join(there.values())}{advice}")
     pickled = [name for name in sorted(names) if name.endswith((".bin", ".ckpt", ".pt", ".pth"))]
-    if pickled:
+    if pickled and not there:
         raise ModelError(
             f"{folder}: holds only pickle files ({', '.join(pickled)}), which can run code when they are loaded; "
             "convert them to safetensors"
         )
-    raise ModelError(f"incomplete: {folder / wanted} is missing")
+    found = f", there is {', '.join(there.values())}" if there else ""
+    choice = "fp16" if "fp16" in there else ""
+    advice = f'; set {field} = "{choice}"' if field and choice in there else ""
+    wanted = folder / (f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors")
+    raise ModelError(f"incomplete: {wanted} is missing{found}{advice}")
 
 
 def read(kind: Any, folder: Path, **how: Any) -> Any:
@@ -287,9 +260,8 @@ def read(kind: Any, folder: Path, **how: Any) -> Any:
             folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **how
         )
     except Exception as failed:
-        raise ModelError(
-            f"{folder}: damaged, or not of the shape that config.json says: {first_line(failed)}"
-        ) from failed
+        why = first_line(failed)
+        raise ModelError(f"{folder}: damaged, or not of the shape that config.json says: {why}") from failed
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(f"{folder}: incomplete: {len(missing)} tensors are missing, the first is {missing[0]}")

@@ -1,14 +1,11 @@
 """A learned image encoder, picture → vector: a CLIP or a DINOv2 from a hub or a directory, in transformers' format.
 
-Which vector it is follows from `architectures` in config.json:
-
-- CLIP (Radford et al., arXiv:2103.00020): the image embedding, which CLIP compares with those of texts; of a vision
-  tower without projection, the class token after the last layer norm.
-- DINOv2 (Oquab et al., arXiv:2304.07193), with registers or without: the class token after the last layer norm.
+Of a CLIP (Radford et al., arXiv:2103.00020) the vector is the image embedding, which is compared with those of texts;
+of a CLIP without projection and a DINOv2 (Oquab et al., arXiv:2304.07193), the class token after the last layer norm.
 
 CSD (Somepalli et al., "Measuring Style Similarity in Diffusion Models", arXiv:2404.01292) is a CLIP ViT-L whose
-projection was retrained for style. Its authors' checkpoint, a pickle in a format of its own, is not read; converted to
-a `CLIPVisionModelWithProjection` whose projection is that style head, it loads like any other.
+projection was retrained for style. Its authors' checkpoint is a pickle and is not read; converted to a
+`CLIPVisionModelWithProjection` whose projection is that style head, it loads like any other.
 """
 
 from collections.abc import Mapping
@@ -32,7 +29,7 @@ from avignon.models.runtime import best_device
 STEM = "model"
 """How the names of the weights' files begin."""
 
-FILES = ("config.json", "preprocessor_config.json", f"{STEM}*.safetensors", f"{STEM}*.safetensors.index.json")
+FILES = ["config.json", "preprocessor_config.json", f"{STEM}*.safetensors", f"{STEM}*.safetensors.index.json"]
 """The files of a repository that are downloaded."""
 
 
@@ -62,8 +59,8 @@ class Preprocessing:
     size: int | tuple[int, int] | None
     """The short side, or width and height, that a picture is resized to; None leaves it."""
     resample: Image.Resampling
-    crop: tuple[int, int] | None
-    """Width and height of the middle that is kept; None keeps all."""
+    crop: int | tuple[int, int] | None
+    """The side, or width and height, of the middle that is kept; None keeps all."""
     scale: float
     """Factor on grey levels of 0–255."""
     mean: NDArray[np.float32]
@@ -83,7 +80,7 @@ class Preprocessing:
             return cls(
                 size=_sides(fields["size"]) if fields.get("do_resize", True) else None,
                 resample=Image.Resampling(fields.get("resample", Image.Resampling.BICUBIC)),
-                crop=_both(_sides(fields["crop_size"])) if fields.get("do_center_crop", True) else None,
+                crop=_sides(fields["crop_size"]) if fields.get("do_center_crop", True) else None,
                 scale=float(fields.get("rescale_factor", 1 / 255)) if fields.get("do_rescale", True) else 1.0,
                 mean=_channels(fields["image_mean"] if normal else [0, 0, 0]),
                 deviation=_channels(fields["image_std"] if normal else [1, 1, 1]),
@@ -94,19 +91,16 @@ class Preprocessing:
     def __call__(self, image: Image.Image) -> NDArray[np.float32]:
         """The picture as the encoder sees it, shaped (3, H, W)."""
         if self.size:
-            image = image.resize(self._resized(image.size), self.resample)
-        if self.crop:
-            left, upper = ((whole - kept) // 2 for whole, kept in zip(image.size, self.crop, strict=True))
-            image = image.crop((left, upper, left + self.crop[0], upper + self.crop[1]))
+            short = min(image.size)
+            sides = [side * self.size // short for side in image.size] if isinstance(self.size, int) else self.size
+            image = image.resize(sides, self.resample)
+        if self.crop is not None:
+            width, height = (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
+            left, upper = (image.width - width) // 2, (image.height - height) // 2
+            image = image.crop((left, upper, left + width, upper + height))
         levels = np.asarray(image, np.float32) * np.float32(self.scale)  # (H, W, 3)
         seen: NDArray[np.float32] = ((levels - self.mean) / self.deviation).transpose(2, 0, 1)
         return seen
-
-    def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
-        if not isinstance(self.size, int):
-            return self.size or size
-        short = min(size)
-        return int(self.size * size[0] / short), int(self.size * size[1] / short)
 
 
 def _sides(size: Any) -> int | tuple[int, int]:
@@ -114,10 +108,6 @@ def _sides(size: Any) -> int | tuple[int, int]:
     if isinstance(size, int):
         return size
     return int(size["shortest_edge"]) if "shortest_edge" in size else (int(size["width"]), int(size["height"]))
-
-
-def _both(sides: int | tuple[int, int]) -> tuple[int, int]:
-    return (sides, sides) if isinstance(sides, int) else sides
 
 
 def _channels(values: Any) -> NDArray[np.float32]:
@@ -148,43 +138,39 @@ class ImageEncoder:
         return unit
 
 
-def load(wanted: hub.Wanted, reporter: Reporter) -> ImageEncoder:
-    """Find, check and load an encoder; no code of a repository is run.
+def load(model: str, mirrors: tuple[str, ...], revision: str, reporter: Reporter) -> ImageEncoder:
+    """Find, check and load the encoder that a recipe names; no code of a repository is run.
 
     Raises:
         ModelError: it is unavailable, incomplete, damaged, pickled, or of an architecture that is not supported.
     """
     transformers_logging.disable_progress_bar()
 
-    def fetch(model: str, access: hub.Access) -> str:
+    def fetch(name: str, access: hub.Access) -> str:
+        offline = bool(access.offline)
         return snapshot_download(
-            model,
-            revision=wanted.revision,
-            allow_patterns=list(FILES),
-            local_files_only=bool(access.offline),
-            token=access.token,
+            name, revision=revision, allow_patterns=FILES, local_files_only=offline, token=access.token
         )
 
+    wanted = hub.Wanted(model, mirrors, revision, "evaluate.encoder", "evaluate.encoder_mirrors")
     model, folder = hub.find(wanted, fetch, reporter)
     encoder = _read(model, folder)
     try:  # What does not fit together is an error now, before any measuring.
         vector = encoder(Image.radial_gradient("L").convert("RGB"))
     except Exception as failed:
-        raise ModelError(
-            f"{folder}: preprocessor_config.json does not fit the model: {hub.first_line(failed)}"
-        ) from failed
+        why = hub.first_line(failed)
+        raise ModelError(f"{folder}: preprocessor_config.json does not fit the model: {why}") from failed
     if not np.isfinite(vector).all():
         raise ModelError(f"{folder}: damaged: the encoder's vector of a picture is not finite")
     return encoder
 
 
 def _read(model: str, folder: Path) -> ImageEncoder:
-    config = hub.described(folder / "config.json", "no encoder in transformers' format")
+    path = folder / "config.json"
+    config = hub.described(path, "no encoder in transformers' format")
     named = str((config.get("architectures") or ["nothing"])[0])
     if named not in _ARCHITECTURES:
-        raise ModelError(
-            f"{folder / 'config.json'}: architectures names {named}; supported are {', '.join(_ARCHITECTURES)}"
-        )
+        raise ModelError(f"{path}: architectures names {named}; supported are {', '.join(_ARCHITECTURES)}")
     preprocessing = Preprocessing.read(folder / "preprocessor_config.json")
     hub.check_weights(folder, STEM)
     kind, output = _ARCHITECTURES[named]

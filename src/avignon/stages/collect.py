@@ -23,11 +23,6 @@ from avignon.museums.by_hand import ImageSource, in_folder
 from avignon.museums.protocol import ArtistQuery, FetchSettings
 from avignon.recipe.schema import Artist, Recipe
 
-_HOW_BY_HAND = (
-    "All works are listed in {list}. Run again later; or save the images in a browser into one folder for each artist, "
-    'each named by its object id, and name that folder in the recipe under the artist, as originals = "by-hand"'
-)
-
 
 def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
     """Find every work of every artist, and fetch the images of the best candidates.
@@ -61,7 +56,11 @@ def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
                 rest = earlier.keys() - {_key(f) for f in found}
                 write_text(space.found, _lines([*found, *(f for key, f in earlier.items() if key in rest)]))
     if turned_away:
-        raise TurnedAway(f"{'; '.join(turned_away)}. {_HOW_BY_HAND.format(list=space.found)}")
+        raise TurnedAway(
+            f"{'; '.join(turned_away)}. All works are listed in {space.found}. Run again later; or save the images in "
+            "a browser into one folder for each artist, each named by its object id, and name that folder in the "
+            'recipe under the artist, as originals = "by-hand"'
+        )
     write_text(space.found, _lines(found))
     space.sweep(space.works, {space.found, space.ledger, *(space.root / f.original.file for f in found if f.original)})
 
@@ -78,11 +77,10 @@ def _candidates(
     artist: Artist, found: list[Found], source: ImageSource, reserve: int, reporter: Reporter
 ) -> list[Found]:
     """The works behind the rights gate, candidates first; decisions and images that match no work are warned of."""
-    decided = decisions.read(artist.decisions)
+    decided, by_hand = decisions.read(artist.decisions), source.by_hand
     found = gate.apply_rights(artist, found)
     if strangers := sorted(decided.keys() - {f.work.object_id for f in found}):
         reporter.warn(f"{artist.decisions}: no work of {artist.name} has object_id {', '.join(strangers)}")
-    by_hand = source.by_hand
     found = gate.choose_candidates(artist, found, decided, reserve, lambda work: by_hand.of(work) is not None)
     for name, reason in by_hand.unused(found, artist.name).items():
         reporter.warn(f"{by_hand.folder}: {name} is not used: {reason}")
@@ -106,24 +104,28 @@ def _fetched(
     lost: list[Found] = []
     for done, candidate in enumerate(candidates, start=1):
         known = earlier.get(_key(candidate))
-        original = known.original if known else None
-        if original and original.source == source.name(candidate.work) and _is_whole(original, space):
-            each = replace(candidate, original=original)
+        if known and _is_as_it_was(known.original, source.name(candidate.work), space):
+            each = replace(candidate, original=known.original)
         else:
             each = _received(artist, candidate, source, space)
         yield each
         reporter.progress(done, len(candidates), f"{artist.name}: {candidate.work.title}")
         if each.decision:
             lost.append(each)
-            if not source.refused:
-                _check_losses(artist, lost, len(candidates))
+            if not source.refused and len(candidates) - len(lost) < artist.works <= len(candidates):
+                raise FetchError(
+                    f"{artist.name}: {_too_few(artist, lost, len(candidates))}; what came is kept: run again, raise "
+                    "collect.reserve, or lower works"
+                )
     yield from (f for f in works if f.decision is not None)
     if source.refused:
         _check_refusals(artist, lost, len(candidates), reporter)
-    _check_losses(artist, lost, len(candidates))
 
 
-def _is_whole(original: Original, space: Workspace) -> bool:
+def _is_as_it_was(original: Original | None, source: str, space: Workspace) -> bool:
+    """Whether what an earlier run received is what would be asked for now, and whole."""
+    if original is None or original.source != source:
+        return False
     path = space.root / original.file
     return path.is_file() and sha256_of(path) == original.sha256
 
@@ -144,28 +146,22 @@ def _received(artist: Artist, found: Found, source: ImageSource, space: Workspac
     return replace(found, original=original)
 
 
-def _check_losses(artist: Artist, lost: list[Found], candidates: int) -> None:
-    if candidates - len(lost) < artist.works <= candidates:
-        raise FetchError(
-            f"{artist.name}: {artist.works} works are wanted, but of {candidates} images {len(lost)} are unavailable "
-            f"(first: {_reason(lost[0])}); what came is kept: run again, raise collect.reserve, or lower works"
-        )
-
-
 def _check_refusals(artist: Artist, lost: list[Found], candidates: int, reporter: Reporter) -> None:
     """What a server that turns programs away leaves: a warning where enough came, else what to save by hand."""
     turns_away = f"{artist.name}: {registry.museum_name(lost[0].work.museum)} turns programs away at the moment"
     if candidates - len(lost) >= artist.works:
-        reporter.warn(f"{turns_away}; {len(lost)} of {candidates} images were not fetched (first: {_reason(lost[0])})")
+        reporter.warn(f"{turns_away}; {len(lost)} of {candidates} images were not fetched {_first(lost)}")
         return
     wanted = [f"{stem(f.work.object_id)}.jpg from {f.work.page or f.work.image_url}" for f in lost]
     more = f", and {len(wanted) - 3} more" if len(wanted) > 3 else ""
-    raise TurnedAway(
-        f"{turns_away}: {artist.works} works are wanted, but of {candidates} images {len(lost)} are unavailable "
-        f"(first: {_reason(lost[0])}); to be saved: {', '.join(wanted[:3])}{more}"
-    )
+    raise TurnedAway(f"{turns_away}: {_too_few(artist, lost, candidates)}; to be saved: {', '.join(wanted[:3])}{more}")
 
 
-def _reason(lost: Found) -> str:
-    """A work and why its image is not there."""
-    return f"{strip_markup(lost.work.title)!r}: {lost.decision.reason if lost.decision else ''}"
+def _too_few(artist: Artist, lost: list[Found], candidates: int) -> str:
+    return f"{artist.works} works are wanted, but of {candidates} images {len(lost)} are unavailable {_first(lost)}"
+
+
+def _first(lost: list[Found]) -> str:
+    """The first of the works without an image, and why."""
+    reason = lost[0].decision.reason if lost[0].decision else ""
+    return f"(first: {strip_markup(lost[0].work.title)!r}: {reason})"

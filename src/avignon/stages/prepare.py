@@ -46,18 +46,17 @@ def _examples(artist: Artist, row: Row, recipe: Recipe, space: Workspace) -> lis
         content = png.png_bytes(image)
         name = f"{stem(row['object_id'])}-{place}.png"
         write_bytes(space.metadata(artist.slug).with_name(name), content)
-        digest = hashlib.sha256(content).hexdigest()
-        identity = (row["object_id"], row["accession"], row["title"], row["museum"])
+        work = (row["object_id"], row["accession"], row["title"], row["museum"])
         rights = brief(row["rights"], row.get("condition", ""))
-        examples.append(Example(name, captions, digest, *identity, box, rights))
+        examples.append(Example(name, captions, hashlib.sha256(content).hexdigest(), *work, box, rights))
     return examples
 
 
 def captions_of(row: Row, trigger: str, count: int) -> tuple[str, ...]:
     """Up to `count` captions from the museum's own title, medium and terms; each holds the trigger phrase.
 
-    Long texts are shortened, so that each caption says several things. Before training, `training.dataset` shortens
-    further what does not fit into the text encoder of the base, and keeps the trigger whole.
+    Long texts are shortened, so that each caption says several things; `training.dataset` shortens further what does
+    not fit into the base's text encoder.
     """
     title = _short(strip_markup(row["title"]), 120) or "untitled"
     medium = _short(strip_markup(row["medium"]).lower(), 60)
@@ -69,9 +68,9 @@ def captions_of(row: Row, trigger: str, count: int) -> tuple[str, ...]:
         f"{trigger}: {title}, {medium}" if medium else f"{trigger}: {title}",
         f"{title}, {terms}, {trigger}" if terms else f"{title}, a {kind}, {trigger}",
         f"{kind} {trigger}, {title}",
-        f"{title}, {medium}, {trigger}" if medium else f"{title}, {kind}, {trigger}",
-        f"{trigger}, {terms}" if terms else f"{trigger}, {kind}",
-        f"{trigger}",
+        f"{title}, {medium or kind}, {trigger}",
+        f"{trigger}, {terms or kind}",
+        trigger,
     ]
     return tuple(dict.fromkeys(candidates))[:count]
 
