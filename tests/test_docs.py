@@ -113,6 +113,17 @@ def test_architecture_draws_the_contract() -> None:
     assert [names[: len(layer)] for names, layer in zip(drawn, layers, strict=True)] == layers
 
 
+def test_promises_of_a_training_name_tests_that_exist() -> None:
+    """Each test, or file of tests, that docs/TRAINING.md names is there."""
+    text = (ROOT / "docs" / "TRAINING.md").read_text(encoding="utf-8")
+    files = re.findall(r"`(tests/[\w/]+\.py)`", text)
+    assert [file for file in files if not (ROOT / file).is_file()] == []
+    tests = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests").rglob("test_*.py")))
+    named = re.findall(r"`(test_\w+)`", text)
+    assert len(named) >= 15
+    assert [name for name in named if f"def {name}(" not in tests] == []
+
+
 FAULTS = (ROOT / "docs" / "FAULTS.md").read_text(encoding="utf-8")
 
 
