@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import click
@@ -85,6 +86,42 @@ def test_recipes_open_with_what_they_do() -> None:
         assert "# What it does" in head
         assert "# Cost" in head
         assert load_recipe(path).name == path.stem
+
+
+def test_architecture_has_a_line_for_each_module() -> None:
+    """Every module is in the list of its package, and the list names nothing else."""
+    text = (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    listed = {
+        f"{package}{module}.py"
+        for package, body in re.findall(r"^### `avignon/([a-z]*/?)`\n(.*?)(?=^##)", text, re.DOTALL | re.MULTILINE)
+        for module in re.findall(r"^    ([a-z_/]+)  ", body, re.MULTILINE)
+    }
+    source = ROOT / "src" / "avignon"
+    modules = {path.relative_to(source).as_posix() for path in source.rglob("*.py") if not path.name.startswith("__")}
+    assert listed == modules
+
+
+def test_architecture_draws_the_contract() -> None:
+    """The drawing of the layers is import-linter's contract."""
+    text = (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    drawing = text.partition("\n## Layers\n")[2].partition("\n## ")[0]
+    drawn = [re.split(r" {2,}", line.strip()) for line in drawing.splitlines() if re.match(r"    [a-z]", line)]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    layers = [layer.split(" | ") for layer in contracts[0]["layers"]]
+    assert [names[: len(layer)] for names, layer in zip(drawn, layers, strict=True)] == layers
+
+
+def test_promises_of_a_training_name_tests_that_exist() -> None:
+    """Each test, or file of tests, that docs/TRAINING.md names is there."""
+    text = (ROOT / "docs" / "TRAINING.md").read_text(encoding="utf-8")
+    files = re.findall(r"`(tests/[\w/]+\.py)`", text)
+    assert [file for file in files if not (ROOT / file).is_file()] == []
+    tests = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests").rglob("test_*.py")))
+    named = re.findall(r"`(test_\w+)`", text)
+    assert len(named) >= 15
+    assert [name for name in named if f"def {name}(" not in tests] == []
 
 
 FAULTS = (ROOT / "docs" / "FAULTS.md").read_text(encoding="utf-8")
