@@ -60,30 +60,27 @@ class Colours:
 
     def _eight_bit(self, piece: Image.Image) -> Image.Image:
         """Scale greys of 12 and 16 bits, and floating-point ones, by their full range: Pillow itself clips them."""
-        if piece.mode == "F":
-            greys = self._turned(_floating(piece), 1.0) * 255
-            return Image.fromarray(greys.round().clip(0, 255).astype(np.uint8))
-        return Image.fromarray(self._greys[np.asarray(piece)]) if piece.mode.startswith("I") else piece
+        if piece.mode.startswith("I"):
+            return Image.fromarray(self._greys[np.asarray(piece)])
+        if piece.mode != "F":
+            return piece
+        values = np.asarray(piece, dtype=np.float64)
+        # They are 0 to 1 by custom: of any other range nothing says which values are white.
+        if not ((values > -0.001) & (values < 1.001)).all():
+            raise ImageError(f"floating-point greys of {values.min():g} to {values.max():g}; 0 to 1 are read; {_SAVE}")
+        return Image.fromarray(self._scaled(values, 1.0))
 
     @cached_property
     def _greys(self) -> NDArray[np.uint8]:
         """The grey of 8 bits for each value of up to 16, shaped (65536,)."""
-        values = self._turned(np.arange(65536.0), self._white)
-        greys: NDArray[np.uint8] = (values / (self._white / 255)).round().clip(0, 255).astype(np.uint8)
+        greys = self._scaled(np.arange(65536.0), self._white)
         if isinstance(self._transparency, int):
             greys[self._transparency] = 255
         return greys
 
-    def _turned(self, values: NDArray[np.float64], white: float) -> NDArray[np.float64]:
-        return white - values if self._is_negative else values
-
-
-def _floating(piece: Image.Image) -> NDArray[np.float64]:
-    """Floating-point greys, which are 0 to 1 by custom: of any other range nothing says which values are white."""
-    values = np.asarray(piece, dtype=np.float64)
-    if not ((values > -0.001) & (values < 1.001)).all():
-        raise ImageError(f"floating-point greys of {values.min():g} to {values.max():g}; 0 to 1 are read; {_SAVE}")
-    return values
+    def _scaled(self, values: NDArray[np.float64], white: float) -> NDArray[np.uint8]:
+        values = white - values if self._is_negative else values
+        return (values / (white / 255)).round().clip(0, 255).astype(np.uint8)
 
 
 def _opaque(piece: Image.Image) -> Image.Image:
