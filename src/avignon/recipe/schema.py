@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tomli_w
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from avignon.core.naming import slug
-from avignon.core.settings import ABSENT, Section
+from avignon.core.settings import ABSENT, Section, UserPath, placed
 from avignon.models.registry import FAMILIES, SAMPLERS, local_folder
 from avignon.museums.registry import MUSEUMS
 from avignon.museums.settings import MuseumSettings, NgaMuseum
@@ -28,6 +28,14 @@ if TYPE_CHECKING:
 else:
     _classes = [row.settings_class() for row in MUSEUMS]
     Museum = Annotated[functools.reduce(operator.or_, _classes), Field(discriminator="kind")]
+
+
+def _located(model: str, info: ValidationInfo) -> str:
+    return placed(model, info) if model.startswith((".", "/", "~")) else model
+
+
+Model = Annotated[str, AfterValidator(_located)]
+"""A repository on a hub, or a directory, which begins with `.`, `/` or `~`."""
 
 
 class Artist(Section):
@@ -49,10 +57,10 @@ class Artist(Section):
     """`open-only` takes works whose images are open, be it on a condition such as attribution. With
     `acknowledge-restricted` images may also be restricted or of unknown rights: you state that you may use them.
     Everything made from them says so, and what conditions they have."""
-    decisions: str = ""
+    decisions: UserPath = ""
     """A CSV file with columns object_id, decision (`keep`, `drop`, or empty: the measures decide) and reason: a
     curator's decisions go before measures. `avignon works ARTIST --decisions FILE` writes one to edit."""
-    originals: str = ""
+    originals: UserPath = ""
     """A folder of images added by hand, each named by its object id, such as `25800.jpg`: they are taken in place of
     fetching, for works that the museum lists and `rights` admits."""
     museum: Museum | None = None
@@ -67,7 +75,7 @@ class Artist(Section):
 class Base(Section):
     """The Stable Diffusion that stays frozen."""
 
-    model: str = Field(min_length=1)
+    model: Annotated[Model, Field(min_length=1)]
     """A Hugging Face repository, a local directory in diffusers' format, or `embedded` (the package's miniature)."""
     mirrors: tuple[str, ...] = Field(default=(), strict=False)
     """Repositories to try, in order, where `model` is gone."""
@@ -232,13 +240,9 @@ class Train(Section):
     """How many of the newest are kept while an adapter trains."""
 
     @model_validator(mode="after")
-    def _whole_passes(self) -> "Train":
+    def _fits_together(self) -> "Train":
         if self.micro_batch and self.batch % self.micro_batch:
             raise ValueError(f"micro_batch {self.micro_batch} does not divide batch {self.batch}")
-        return self
-
-    @model_validator(mode="after")
-    def _samples_to_judge(self) -> "Train":
         if self.is_judged and not self.sample_every:
             raise ValueError("keep = 'best' and patience judge samples: set sample_every")
         return self
@@ -265,7 +269,7 @@ class Scene(Section):
     to_seed: int = Field(default=-1, ge=-1, lt=2**63)
     """A second seed: the noise that the pictures begin from goes from `seed`'s at the first stop to this one's at the
     last, and composition goes with it; -1 stays with `seed`."""
-    image: str = ""
+    image: UserPath = ""
     """A picture to begin from instead of noise: a work, or a photograph of one's own; relative paths are relative to
     the recipe. Its middle square is taken. That you may use it is your statement; every picture names the file."""
     image_strength: float = Field(default=0.6, gt=0, le=1)
@@ -314,7 +318,7 @@ class Generate(Section):
     it compose and fade, `[0, 1]` only finish."""
     block_weights: dict[str, dict[str, float]] = {}
     """Factors on an adapter's weight in parts of the UNet: `down`, `mid`, `up`, or a block such as `"up_blocks.1"`."""
-    adapters: dict[str, str] = {}
+    adapters: dict[str, UserPath] = {}
     """Further adapters to mix in by `path_adapters` or `weights`: name = folder of pytorch_lora_weights.safetensors. A
     name with a dot or a blank needs quotation marks, as all such keys of TOML: `"style_v1.5" = "loras/style"`."""
     strength: float = Field(default=1.0, gt=0, le=4)
@@ -355,7 +359,7 @@ class Generate(Section):
 class Evaluate(Section):
     """What the series is measured with beside the measures that are always there."""
 
-    encoder: str = ""
+    encoder: Model = ""
     """A learned encoder whose distances the report shows as one more aspect: a Hugging Face repository or a local
     directory of a CLIP or a DINOv2 in transformers' format. Empty: none, and nothing is downloaded."""
     encoder_mirrors: tuple[str, ...] = Field(default=(), strict=False)
