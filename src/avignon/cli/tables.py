@@ -48,9 +48,8 @@ def _cells(text: str) -> int:
     """How many cells of a terminal a text takes: none for an accent of its own, two for a wide character."""
     if text.isascii():
         return len(text)
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
-    )  # fmt: skip
+    letters = [c for c in text if not unicodedata.combining(c)]
+    return len(letters) + sum(unicodedata.east_asian_width(c) in "WF" for c in letters)
 
 
 def _fitted(widths: list[int], width: int) -> list[int]:
@@ -77,23 +76,12 @@ def _folded(text: str, width: int) -> Iterator[str]:
         return
     line = ""
     for word in text.split():
-        joined = f"{line} {word}" if line else word
-        if _cells(joined) <= width:
-            line = joined
-            continue
-        if line:
+        if line and _cells(f"{line} {word}") > width:
             yield line
-        *whole, line = _broken(word, width)
-        yield from whole
+            line = ""
+        line = f"{line} {word}" if line else word
+        while _cells(line) > width:  # It is a single word, of which the longest beginning that fits is a line.
+            end = next(end for end in range(1, len(line)) if _cells(line[: end + 1]) > width)
+            yield line[:end]
+            line = line[end:]
     yield line
-
-
-def _broken(word: str, width: int) -> Iterator[str]:
-    """A word in pieces that fit."""
-    piece = ""
-    for character in word:
-        if piece and _cells(piece + character) > width:
-            yield piece
-            piece = ""
-        piece += character
-    yield piece

@@ -46,10 +46,9 @@ def _place_of_nan(value: Any) -> list[str] | None:
     """The keys that lead to the first number that is not finite."""
     if isinstance(value, float):
         return None if math.isfinite(value) else []
-    inside = (
-        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
-    )
-    for key, each in inside:
+    if isinstance(value, list | tuple):
+        value = dict(enumerate(value))
+    for key, each in value.items() if isinstance(value, Mapping) else ():
         if (rest := _place_of_nan(each)) is not None:
             return [str(key), *rest]
     return None
@@ -61,17 +60,14 @@ def json_value(text: str | bytes) -> Any:
     Raises:
         ValueError: not JSON; Python's own reader would accept NaN and Infinity.
     """
-    return json.loads(text, parse_constant=_refused, parse_float=_finite)
-
-
-def _refused(word: str) -> float:
-    raise ValueError(f"{word} is not a finite number")
+    return json.loads(text, parse_constant=_finite, parse_float=_finite)
 
 
 def _finite(text: str) -> float:
-    """A number as large as 1e999 is infinite for Python."""
-    number = float(text)
-    return number if math.isfinite(number) else _refused(text)
+    """A number; one as large as 1e999 is infinite for Python."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is not a finite number")
+    return number
 
 
 ELSEWHERE = "choose another folder with --workspace"

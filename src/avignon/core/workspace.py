@@ -78,8 +78,8 @@ class Workspace:
                 if not place.exists():
                     shutil.copytree(folder, scratch, ignore=lambda _, names: set(leave).intersection(names))
                     scratch.replace(place)
-            except shutil.Error as failed:  # It gathers what each file was refused for, without numbers.
-                why = failed.args[0][0][-1]
+            except shutil.Error as failed:
+                why = failed.args[0][0][-1]  # It gathers what each file was refused for, without numbers.
                 raise WorkspaceError(f"{place}: cannot be written ({why}); free some space and run again") from failed
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
