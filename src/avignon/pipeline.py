@@ -134,16 +134,10 @@ NAMES = tuple(stage.name for stage in STAGES)
 
 
 def run(recipe: "Recipe", folder: Path, listener: "Listener", *, until: str = NAMES[-1]) -> "Workspace":
-    """Carry a recipe through its stages up to `until`, doing again only what is not up to date.
+    """Carry a recipe through its stages up to the one named `until`, doing again only what is not up to date.
 
-    Args:
-        recipe: what to do.
-        folder: the workspace; the run is in its subfolder of the recipe's name.
-        listener: hears every event.
-        until: name of the last stage wanted.
-
-    Raises:
-        InputError: the user's input or surroundings are at fault; everything done before is kept.
+    The run is in the subfolder of `folder` that has the recipe's name. An `InputError` says what is at fault in the
+    user's input or surroundings; everything done before is kept.
     """
     from avignon import checks
     from avignon.core.events import Reporter, StageDone, StageSkipped, StageStarted

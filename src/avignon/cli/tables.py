@@ -7,12 +7,12 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 
 import click
 
 GAP = "   "
 """Between two columns."""
-
 NARROW = 6
 """Cells below which no column is made narrower, whatever the width; words are no longer read then."""
 
@@ -34,7 +34,9 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], widt
     yield _printable(title)
     yield ""
     for number, row in enumerate(cells):
-        yield from _lines(row, widths)
+        for parts in zip_longest(*map(_folded, row, widths), fillvalue=""):
+            padded = (part + " " * (each - _cells(part)) for part, each in zip(parts, widths, strict=True))
+            yield GAP.join(padded).rstrip()
         if number == 0:
             yield GAP.join("─" * each for each in widths)
 
@@ -59,14 +61,6 @@ def _fitted(widths: list[int], width: int) -> list[int]:
     while sum(fitted) > room and (widest := max(fitted)) > NARROW:
         fitted[fitted.index(widest)] -= 1
     return fitted
-
-
-def _lines(row: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
-    folded = [list(_folded(cell, width)) for cell, width in zip(row, widths, strict=True)]
-    for number in range(max(map(len, folded), default=0)):
-        parts = [lines[number] if number < len(lines) else "" for lines in folded]
-        padded = (part + " " * (width - _cells(part)) for part, width in zip(parts, widths, strict=True))
-        yield GAP.join(padded).rstrip()
 
 
 def _folded(text: str, width: int) -> Iterator[str]:

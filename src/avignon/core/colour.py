@@ -15,19 +15,13 @@ from avignon.core.errors import ImageError
 
 _SRGB = ImageCms.createProfile("sRGB")
 _LAB = ImageCms.createProfile("LAB")
-
 _SAVE = "save it with 8 or 16 bits a channel"
 
 
 class Colours:
-    """How the pixels of an opened picture are meant."""
+    """How the pixels of an opened picture are meant; an `ImageError` where nothing tells it."""
 
     def __init__(self, image: Image.Image, stream: BinaryIO) -> None:
-        """Read what the headers say.
-
-        Raises:
-            ImageError: values that nothing tells the colours of.
-        """
         tags: Any = getattr(image, "tag_v2", {})
         if image.mode == "I":
             raise ImageError(f"greys of 32 bits or with a sign: which are black and white is not known; {_SAVE}")
@@ -45,14 +39,9 @@ class Colours:
         self._profile = _profile(image, stream)
 
     def srgb(self, piece: Image.Image) -> Image.Image:
-        """A piece of the picture, in the picture's own mode, as 8-bit RGB in sRGB; transparency is laid on white.
-
-        Raises:
-            ImageError: floating-point values that nothing tells the colours of.
-        """
+        """A piece of the picture, in the picture's own mode, as 8-bit RGB in sRGB; transparency is laid on white."""
         plain = _opaque(self._eight_bit(piece))
-        transform = _transform(self._profile, plain.mode)
-        if transform is not None:
+        if transform := _transform(self._profile, plain.mode):
             return transform.apply(plain)
         plain = plain.convert("RGB")
         plain.info.pop("icc_profile", None)  # It is damaged or of another kind of picture: whoever saves this has none.
@@ -104,11 +93,7 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def _profile(image: Image.Image, stream: BinaryIO) -> bytes:
-    """The ICC profile; empty where there is none, and the colours are sRGB.
-
-    Raises:
-        ImageError: the colours are described in a way that is not read.
-    """
+    """The ICC profile; empty where the colours are sRGB. `ImageError` where they are described in a way not read."""
     if image.format == "JPEG2000":
         return _jp2_profile(stream)
     profile = image.info.get("icc_profile")
@@ -156,11 +141,7 @@ def _boxes(stream: BinaryIO, place: int, end: int) -> Iterator[tuple[bytes, int,
 
 
 def _check_video_colours(stream: BinaryIO) -> None:
-    """AVIF and HEIC may describe colours by numbers (ISO 23091-2), which Pillow passes over; most are sRGB's.
-
-    Raises:
-        ImageError: a wide gamut or high dynamic range, which taken for sRGB comes out dull.
-    """
+    """Refuse colours wider than sRGB by numbers (ISO 23091-2), which Pillow passes over: they would come out dull."""
     stream.seek(0)
     head = stream.read(65536)
     place = head.find(b"colrnclx")

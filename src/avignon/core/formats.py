@@ -50,8 +50,7 @@ BROKEN = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticEr
 def identified(source: Path | bytes) -> Iterator[tuple[Image.Image, BinaryIO]]:
     """A picture that is not decoded yet, and its file.
 
-    Raises:
-        ImageError: one line that names the file, whatever its decoder trips over within the block.
+    Whatever its decoder trips over within the block becomes an `ImageError`, one line that names the file.
     """
     name = str(source) if isinstance(source, Path) else "image"
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # Whoever decodes it has a limit of its own.

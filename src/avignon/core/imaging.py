@@ -1,4 +1,7 @@
-"""The only decoder of images: from whatever comes in to an upright 8-bit sRGB picture, or a clear reason."""
+"""The only decoder of images: from whatever comes in to an upright 8-bit sRGB picture, or a clear reason.
+
+What reads a file raises `ImageError`, one line, for a picture that is truncated, animated, too large, or none at all.
+"""
 
 import io
 import struct
@@ -19,22 +22,17 @@ from avignon.core.formats import BROKEN, identified
 
 MAX_PIXELS = 200_000_000
 """Larger pictures are refused before a pixel is decoded (a decompression bomb of a few kB can ask for gigabytes)."""
-
 MAX_EDGE = 1_000_000
 """Pixels on the long side; a longer picture of at most `MAX_PIXELS` is too narrow to be used."""
-
 MAX_BYTES = 850 * 2**20
 """Memory that decoding may take, so that a stage keeps below 1 GiB (docs/benchmarks/quality.md)."""
-
 BOUND = 4096 * 4096
 """Pixels of the copy that a larger picture is judged and shown by."""
-
 MIDDLE = 2048
 """Pixels a side of what is looked at in full resolution, of a picture that is reduced."""
 
 _DECODERS = {"WEBP": 17, "AVIF": 16, "HEIF": 16, "JPEG2000": 24}
 """Bytes a pixel that decoders take which unpack a picture as a whole (measured: docs/benchmarks/quality.md)."""
-
 _HALVINGS = {"JPEG": 3, "MPO": 3, "JPEG2000": 5}
 """How often a decoder can halve a picture that would take too much whole."""
 
@@ -66,44 +64,26 @@ class Scan:
 
 
 def size_of(source: Path | bytes) -> Size:
-    """True (width, height) in pixels, turned upright; of most formats only the header is read.
-
-    Raises:
-        ImageError: a picture that is too large or animated, that has several pages, or none at all.
-    """
+    """True (width, height) in pixels, turned upright; of most formats only the header is read."""
     with identified(source) as opened:
         return _Picture(*opened).size
 
 
 def load(source: Path | bytes) -> Image.Image:
-    """Decode to an upright 8-bit RGB picture in sRGB; transparency is laid on white.
-
-    A picture of more than `BOUND` pixels comes out as a copy whose sides are reduced by a whole number.
-
-    Raises:
-        ImageError: a picture that is truncated, animated, too large, or none at all.
-    """
+    """An upright 8-bit RGB picture in sRGB; of more than `BOUND` pixels, its sides are reduced by a whole number."""
     with identified(source) as opened:
         return _Picture(*opened).whole()
 
 
 def scan(source: Path | bytes) -> Scan:
-    """A picture as `load` decodes it, its true size, and its middle at full resolution.
-
-    Raises:
-        ImageError: as `load`.
-    """
+    """A picture as `load` decodes it, its true size, and its middle at full resolution."""
     with identified(source) as opened:
         picture = _Picture(*opened)
         return Scan(picture.size, picture.whole(), picture.middle() if picture.is_reduced else None)
 
 
 def crops(source: Path | bytes, count: int, edge: int) -> list[tuple[Box, Image.Image]]:
-    """The squares of `square_crops`, each with its box in the true picture, at `edge` × `edge` pixels.
-
-    Raises:
-        ImageError: as `load`.
-    """
+    """The squares of `square_crops`, each with its box in the true picture, at `edge` × `edge` pixels."""
     with identified(source) as opened:
         picture = _Picture(*opened)
         boxes = square_crops(picture.size, count)
@@ -120,20 +100,21 @@ class _Picture:
     def __init__(self, image: Image.Image, stream: BinaryIO) -> None:
         _check_size(image)
         self._image, self._stream = image, stream
-        self._pages = tiff.pages(stream) if image.format == "TIFF" else None
-        if self._pages and self._pages.picture:
-            image.seek(self._pages.picture)
+        is_tiff = image.format == "TIFF"
+        page, self._copy = tiff.pages(stream) if is_tiff else (0, None)
+        if page:
+            image.seek(page)
             _check_size(image)
         # An MPO's second frame is a thumbnail or a depth map; a TIFF's pages were looked at.
         frames = 1 if image.format in ("MPO", "TIFF") else getattr(image, "n_frames", 1)
         if frames > 1:
             raise ImageError(f"animated or of several pages ({frames}); one picture is needed")
         self._orientation = _orientation(image, stream)
-        lying = tiff.size(image) if self._pages else image.size
+        lying = tiff.size(image) if is_tiff else image.size
         self.size: Size = lying[::-1] if self._orientation >= 5 else lying
         self.is_reduced = lying[0] * lying[1] > BOUND
-        self._bands = tiff.bands(stream, self._pages.picture) if self._pages and self.is_reduced else None
-        if self._pages and not self._bands:
+        self._bands = tiff.bands(stream, page) if is_tiff and self.is_reduced else None
+        if is_tiff and not self._bands:
             self._orientation = 1  # Pillow turns a TIFF upright as it decodes it.
         self._halvings = 0 if self._bands else _halvings(image)
         self._colours = Colours(image, stream)
@@ -141,8 +122,8 @@ class _Picture:
     def whole(self) -> Image.Image:
         """All of it, within `BOUND`."""
         image = self.part((0, 0, *self.size))
-        if self._pages and self._pages.copy is not None:
-            self._check_copy(image, self._pages.copy)
+        if self._copy is not None:
+            self._check_copy(image, self._copy)
         return image
 
     def middle(self) -> Image.Image:
@@ -178,8 +159,14 @@ class _Picture:
         return canvas.transpose(_TURNS[self._orientation]) if self._orientation in _TURNS else canvas
 
     def _stored(self, box: Box) -> Box:
-        """Where a box of the upright picture is in what the decoder gives."""
-        self._decode()
+        """Where a box of the upright picture is in what the decoder gives; decodes the picture first."""
+        image: Any = self._image
+        if not self._bands and getattr(image, "tile", None):  # It is not decoded yet.
+            if self._halvings and image.format == "JPEG2000":
+                image.reduce = self._halvings
+            elif self._halvings:
+                image.draft(None, (image.width >> self._halvings, image.height >> self._halvings))
+            image.load()
         left, top, right, bottom = box
         width, height = self.size
         if self._orientation in (2, 3, 6, 7):
@@ -190,18 +177,8 @@ class _Picture:
             left, top, right, bottom, width, height = top, left, bottom, right, height, width
         if not self._halvings:
             return left, top, right, bottom
-        across, down = self._image.width / width, self._image.height / height
+        across, down = image.width / width, image.height / height
         return round(left * across), round(top * down), round(right * across), round(bottom * down)
-
-    def _decode(self) -> None:
-        image: Any = self._image
-        if self._bands or not getattr(image, "tile", None):
-            return
-        if self._halvings and image.format == "JPEG2000":
-            image.reduce = self._halvings
-        elif self._halvings:
-            image.draft(None, (image.width >> self._halvings, image.height >> self._halvings))
-        image.load()
 
     def _check_copy(self, image: Image.Image, page: int) -> None:
         """What is a copy by its size alone is one by its pixels, too, at up to 16 × 16 of them."""
@@ -233,11 +210,7 @@ def _check_size(image: Image.Image) -> None:
 
 
 def _halvings(image: Image.Image) -> int:
-    """How often the decoder has to halve a picture to keep within `MAX_BYTES`.
-
-    Raises:
-        ImageError: it cannot.
-    """
+    """How often the decoder has to halve a picture to keep within `MAX_BYTES`; an `ImageError` where it cannot."""
     for halvings in range(_HALVINGS.get(image.format or "", 0) + 1):
         if _bytes_of(image, halvings) <= MAX_BYTES:
             return halvings

@@ -10,7 +10,6 @@ from avignon.core.errors import WorkspaceError
 
 EMBEDDED = "embedded"
 """The word in a recipe for the museum, and for the base, inside the package."""
-
 NGA_TABLES = "https://raw.githubusercontent.com/NationalGalleryOfArt/opendata/main/data"
 """Where the National Gallery of Art publishes its tables."""
 
@@ -314,11 +313,7 @@ def frame_identity(frame: Frame) -> dict[str, Any]:
 
 
 def frame_from(fields: Mapping[str, Any], schema: int = 1) -> Frame:
-    """The inverse of `frame_record`; `schema` holds for fields that state none.
-
-    Raises:
-        WorkspaceError: a schema that this version does not know.
-    """
+    """The inverse of `frame_record`; `schema` is for fields that state none. A `WorkspaceError` at an unknown one."""
     given = dict(fields)
     if _known(given.pop("schema", schema), "frame") == 1:
         given = {name: given.pop(old) for name, old in FORMER_NAMES.items() if old in given} | given
@@ -338,11 +333,7 @@ def _known(schema: Any, what: str) -> int:
 
 
 def series_from(fields: Mapping[str, Any]) -> Series:
-    """The inverse of `series_record`.
-
-    Raises:
-        WorkspaceError: a schema that this version does not know.
-    """
+    """The inverse of `series_record`; a `WorkspaceError` at an unknown schema."""
     given = dict(fields)
     schema = _known(given.pop("schema", 1), "series")
     for key in ("frames", "extras"):

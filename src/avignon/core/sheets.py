@@ -22,15 +22,11 @@ from avignon.core.naming import without_accents
 Row = dict[str, str]
 
 HOW = 'save it as "CSV UTF-8" (a file type in Excel; in LibreOffice the character set Unicode, UTF-8)'
-
 MARK = "\ufeff"
 """Without it at the beginning, Excel takes UTF-8 for the machine's own encoding, and saves what it mistook."""
-
 SEPARATORS = (",", ";", "\t", "|")
-
 PASSED_OVER = "#"
 """A column whose name begins so is for people: it is not read, and not asked about."""
-
 ALIKE = 0.8
 """Likeness (difflib's ratio) from which an unknown column's name is taken for a slip in a known one."""
 
@@ -114,11 +110,7 @@ class Sheet:
 
 
 def read(path: Path, columns: Columns) -> Sheet:
-    """A sheet's rows by the names of `columns`.
-
-    Raises:
-        InputError: naming the file, the line or the column, the value, and what to do.
-    """
+    """A sheet's rows by the names of `columns`; an `InputError` names file, line or column, value, and what to do."""
     try:
         return _sheet(_text(path, columns.what), columns)
     except InputError as fault:
@@ -161,18 +153,15 @@ def _text(path: Path, what: str) -> str:
     except UnicodeDecodeError as wrong:
         if mark:
             raise InputError(f"damaged: not {encoding.upper()}, as its first bytes say; {HOW}") from None
-        line, words = _at(content, wrong.start)
+        before, after = content[: wrong.start], content[wrong.start :]
+        line = len(re.findall(rb"\r\n|\r|\n", before)) + 1
+        # The words around it, as Windows-1252, which most machines in Western Europe write.
+        word = re.split(rb"[,;\t|\r\n\"]", before)[-1] + re.split(rb"[,;\t|\r\n\"]", after)[0]
+        words = shorten(word.decode("cp1252", "replace"), 60)
         raise InputError(f"line {line}: not UTF-8 ({words!r}, if it is Windows-1252); {HOW}") from None
     if "\0" in text:
         raise InputError(f"not text, or UTF-16 without its mark; {HOW}")
     return text
-
-
-def _at(content: bytes, place: int) -> tuple[int, str]:
-    """The line of a byte, and the words around it as Windows-1252, which most machines in Western Europe write."""
-    before = content[:place].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    word = re.split(rb"[,;\t|\r\n\"]", content[:place])[-1] + re.split(rb"[,;\t|\r\n\"]", content[place:])[0]
-    return before.count(b"\n") + 1, shorten(word.decode("cp1252", "replace"), 60)
 
 
 def _separator(text: str, columns: Columns) -> str:

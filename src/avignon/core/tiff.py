@@ -17,16 +17,13 @@ from avignon.core.errors import ImageError
 SUBFILE, OLD_SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 255, 256, 257, 258, 259, 262
 STRIPS, SAMPLES, ROWS, STRIP_BYTES, PLANES = 273, 277, 278, 279, 284
 TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES, SUB_IFDS, FORMAT = 322, 323, 324, 325, 330, 339
-
 REDUCED, MASK = 1, 4
 """Bits of `NewSubfileType`: a copy with fewer pixels; a transparency mask."""
 
 _OF_PIXELS = (258, 259, 262, 266, 277, 284, 292, 293, 317, 320, 322, 323, 332, 338, 339, 347, 530, 531, 532)
 """What the pixels of a strip or tile are read by; size and place are a band's own."""
-
 LONGEST_PIECE = 64 * 2**20
 """Bytes that one strip or tile may unpack to; a page in longer pieces is not read in bands."""
-
 MOST_PIXELS = 2**24
 """Of a row of strips or tiles; of more, a page is not read in bands."""
 
@@ -37,22 +34,12 @@ _YCBCR = 6  # A photometric interpretation whose rows may share their colours.
 OPEN_INFO.setdefault((b"MM", 0, (1,), 1, (16,), ()), ("I;16B", "I;16B"))
 
 
-@dataclass(frozen=True)
-class Pages:
-    """Which page of a file is the picture."""
+def pages(stream: BinaryIO) -> tuple[int, int | None]:
+    """The page that is the picture, neither a reduced copy nor a mask; and the page that has to be compared with it.
 
-    picture: int
-    copy: int | None = None
-    """The smallest of those that are taken for reduced copies by their sizes alone: only its pixels can prove it."""
-
-
-def pages(stream: BinaryIO) -> Pages:
-    """The page that is the picture: the one that is neither a reduced copy, nor a mask.
-
-    A pyramid's further pages say that they are reduced copies, or each has half the sides of the one before.
-
-    Raises:
-        ImageError: several pages are pictures, or the only one is out of reach.
+    A pyramid's further pages say that they are reduced copies, or each has half the sides of the one before. Of those
+    that are taken for copies by their sizes alone only pixels can prove it: the second number is the smallest one's.
+    An `ImageError` says that several pages are pictures, or that the only one is out of reach.
     """
     listed = {number: page for number, page in enumerate(_directories(stream)) if not _subfile(page) & MASK}
     sizes = {number: _size(page) for number, page in listed.items()}
@@ -64,7 +51,7 @@ def pages(stream: BinaryIO) -> Pages:
                 f"of several pages ({len(whole)}), which are not copies of one; one picture is needed: "
                 "save the page that is meant as a file of its own"
             )
-        return Pages(whole[0], whole[-1] if len(whole) > 1 else None)
+        return whole[0], whole[-1] if len(whole) > 1 else None
     if any(SUB_IFDS in page for page in listed.values()):
         raise ImageError(
             "a preview with the picture itself behind it in a SubIFD, as camera raw files are, which is not read; "
@@ -72,7 +59,7 @@ def pages(stream: BinaryIO) -> Pages:
         )
     if not listed:
         raise ImageError("has no page with a picture")
-    return Pages(max(listed, key=lambda number: sizes[number][0]))
+    return max(listed, key=lambda number: sizes[number][0]), None
 
 
 def _directories(stream: BinaryIO, most: int = 1000) -> list[ImageFileDirectory_v2]:

@@ -17,14 +17,10 @@ from avignon.recipe.shipped import shipped
 
 
 def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe: a file, or one that is shipped with the package, by its name.
+    """Read a recipe: a file, or else one that is shipped with the package, by its name.
 
-    Args:
-        path: a file of this name goes before a shipped recipe.
-        overrides: `section.key=value` strings checked by the same schema.
-
-    Raises:
-        RecipeError: naming the file, the field, the value and what is allowed.
+    `overrides` are `section.key=value` strings, which the same schema checks. A `RecipeError` names the file, the
+    field, the value and what is allowed.
     """
     path = Path(path)
     if not path.suffix and (known := shipped().get(str(path))) and not path.is_file():
@@ -36,11 +32,7 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def recipe_from(fields: dict[str, Any], path: Path) -> Recipe:
-    """The recipe that a file's fields say; `path` is the file, to which relative paths in it are relative.
-
-    Raises:
-        RecipeError: as `load_recipe`.
-    """
+    """The recipe that a file's fields say, or a `RecipeError`; paths in it are relative to that of the file."""
     fields.setdefault("name", slug(path.stem))
     artists = fields.get("artists")
     for owner in (fields, *(artists if isinstance(artists, list) else ())):
@@ -93,23 +85,20 @@ def _override(fields: dict[str, Any], text: str) -> None:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise RecipeError(f"--set {text}: expected section.key=value, such as train.steps=50")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()  # A bare word, so that --set base.model=embedded needs no quotes inside quotes.
     *parents, last = key.strip().split(".")
     table: Any = fields
     for name in parents:
         table = table[_index(table, name, text)] if isinstance(table, list) else table.setdefault(name, {})
         if not isinstance(table, dict | list):
             raise RecipeError(f"--set {text}: {name} is a value, not a table")
-    table[_index(table, last, text) if isinstance(table, list) else last] = _toml_value(value)
+    table[_index(table, last, text) if isinstance(table, list) else last] = parsed
 
 
 def _index(table: list[Any], name: str, text: str) -> int:
     if not name.isdecimal() or int(name) >= len(table):
         raise RecipeError(f"--set {text}: {name} is not a place in the list; allowed are 0 to {len(table) - 1}")
     return int(name)
-
-
-def _toml_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text.strip()  # A bare word, so that --set base.model=embedded needs no quotes inside quotes.
