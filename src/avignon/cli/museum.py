@@ -72,7 +72,6 @@ def works(artist: str, sql: str, as_csv: bool, as_json: bool, decisions: Path | 
 
 
 def _museum(options: Mapping[str, Any]) -> "AbstractContextManager[Museum]":
-    """The museum that the options name."""
     row, value = registry.chosen(options)
     if row.is_folder:
         if not value.strip():
@@ -96,7 +95,6 @@ def _print_works(artist: str, found: "Sequence[Found]") -> None:
 
 
 def _print_query(tables: str | None, sql: str, as_csv: bool, as_json: bool) -> None:
-    """Answer a user's own SQL from the catalog."""
     from avignon.core.records import NGA_TABLES
     from avignon.museums.nga import catalog_of
 

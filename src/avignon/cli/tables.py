@@ -24,11 +24,7 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Iterator[str]:
-    """Lines of a table at most `width` cells wide, as far as its columns allow.
-
-    Words go over to a next line; a word that is too long is broken, and never shortened: an address that is cut off
-    leads nowhere.
-    """
+    """Lines of a table at most `width` cells wide, as far as its columns allow."""
     cells = [[_printable(cell) for cell in row] for row in (header, *rows)]
     widths = _fitted([max(map(_cells, column)) for column in zip(*cells, strict=True)], width)
     yield _printable(title)
@@ -64,7 +60,7 @@ def _fitted(widths: list[int], width: int) -> list[int]:
 
 
 def _folded(text: str, width: int) -> Iterator[str]:
-    """A cell's lines."""
+    """A cell's lines. A word that is too long is broken, never shortened: an address that is cut off leads nowhere."""
     if _cells(text) <= width:
         yield text
         return
@@ -74,7 +70,7 @@ def _folded(text: str, width: int) -> Iterator[str]:
             yield line
             line = ""
         line = f"{line} {word}" if line else word
-        while _cells(line) > width:  # It is a single word, of which the longest beginning that fits is a line.
+        while _cells(line) > width:  # It is a single word.
             end = next(end for end in range(1, len(line)) if _cells(line[: end + 1]) > width)
             yield line[:end]
             line = line[end:]

@@ -32,11 +32,8 @@ else:
 
 
 def _located(model: str, info: ValidationInfo) -> str:
+    """A model that is a directory made absolute; others are names on a hub."""
     return placed(model, info) if model.startswith((".", "/", "~")) else model
-
-
-Model = Annotated[str, AfterValidator(_located)]
-"""A repository on a hub, or a directory, which begins with `.`, `/` or `~`."""
 
 
 class Artist(Section):
@@ -75,7 +72,7 @@ class Artist(Section):
 class Base(Section):
     """The Stable Diffusion that stays frozen."""
 
-    model: Annotated[Model, Field(min_length=1)]
+    model: Annotated[str, Field(min_length=1), AfterValidator(_located)]
     """A Hugging Face repository, a local directory in diffusers' format, or `embedded` (the package's miniature)."""
     mirrors: tuple[str, ...] = Field(default=(), strict=False)
     """Repositories to try, in order, where `model` is gone."""
@@ -343,7 +340,7 @@ class Generate(Section):
 class Evaluate(Section):
     """What the series is measured with beside the measures that are always there."""
 
-    encoder: Model = ""
+    encoder: Annotated[str, AfterValidator(_located)] = ""
     """A learned encoder whose distances the report shows as one more aspect: a Hugging Face repository or a local
     directory of a CLIP or a DINOv2 in transformers' format. Empty: none, and nothing is downloaded."""
     encoder_mirrors: tuple[str, ...] = Field(default=(), strict=False)
