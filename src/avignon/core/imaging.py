@@ -150,10 +150,10 @@ class _Picture:
         for row in range(top, bottom, step):
             end = min(row + step, bottom)
             if self._bands:
-                stored = self._bands.rows(row, end).crop((left, 0, right, end - row))
+                piece = self._bands.rows(row, end).crop((left, 0, right, end - row))
             else:
-                stored = self._image.crop((left, row, right, end))
-            piece = self._colours.srgb(stored)
+                piece = self._image.crop((left, row, right, end))
+            piece = self._colours.srgb(piece)
             canvas.paste(piece if factor == 1 else piece.reduce(factor), (0, (row - top) // factor))
             canvas.info = piece.info
         return canvas.transpose(_TURNS[self._orientation]) if self._orientation in _TURNS else canvas

@@ -45,8 +45,8 @@ def pages(stream: BinaryIO) -> tuple[int, int | None]:
     sizes = {number: _size(page) for number, page in listed.items()}
     whole = [number for number, page in listed.items() if not _subfile(page) & REDUCED]
     if whole:
-        sides = ((side, 2 * half) for a, b in pairwise(whole) for side, half in zip(sizes[a], sizes[b], strict=True))
-        if any(abs(side - twice) > 1 for side, twice in sides):
+        pairs = (zip(sizes[full], sizes[half], strict=True) for full, half in pairwise(whole))
+        if any(abs(2 * small - large) > 1 for pair in pairs for large, small in pair):
             raise ImageError(
                 f"of several pages ({len(whole)}), which are not copies of one; one picture is needed: "
                 "save the page that is meant as a file of its own"
