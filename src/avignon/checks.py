@@ -11,11 +11,7 @@ from avignon.recipe.schema import Recipe
 
 
 def check_files(recipe: Recipe) -> None:
-    """Check the user's own files: pictures that scenes begin from, external adapters, an encoder, decisions.
-
-    Raises:
-        InputError: naming the file and what it lacks.
-    """
+    """Refuse what is wrong with the user's own files: pictures of scenes, external adapters, an encoder, decisions."""
     for artist in recipe.artists:
         decisions.read(artist.decisions)
     for scene in recipe.generate.scenes:

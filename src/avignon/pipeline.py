@@ -95,7 +95,7 @@ STAGES = (
         parents=("prepare",),
         outputs=lambda space: space.adapters.rglob("*"),
         sections=("train", "artists", "base", "seed"),
-        depends=lambda recipe: (_base(recipe), *_painted_in_training(recipe)),
+        depends=lambda recipe: (_state(recipe.base.folder), *_painted_in_training(recipe)),
         shared=True,
     ),
     Stage(
@@ -104,7 +104,12 @@ STAGES = (
         parents=("prepare", "train"),
         outputs=lambda space: space.series.rglob("*"),
         sections=("generate", "base", "seed", "name"),
-        depends=lambda recipe: (recipe.adapter_names, _base(recipe), _external(recipe), _sources(recipe)),
+        depends=lambda recipe: (
+            recipe.adapter_names,
+            _state(recipe.base.folder),
+            [_state(Path(folder)) for folder in recipe.generate.adapters.values()],
+            _sources(recipe),
+        ),
         shared=True,
     ),
     Stage(
@@ -113,7 +118,7 @@ STAGES = (
         parents=("prepare", "generate"),
         outputs=lambda space: (space.report,),
         sections=("artists", "evaluate"),
-        depends=lambda recipe: (_local(recipe.evaluate.encoder), _report_schema()),
+        depends=lambda recipe: (_encoder(recipe), _report_schema()),
     ),
     Stage(
         "exhibit",
@@ -129,16 +134,10 @@ NAMES = tuple(stage.name for stage in STAGES)
 
 
 def run(recipe: "Recipe", folder: Path, listener: "Listener", *, until: str = NAMES[-1]) -> "Workspace":
-    """Carry a recipe through its stages up to `until`, doing again only what is not up to date.
+    """Carry a recipe through its stages up to the one named `until`, doing again only what is not up to date.
 
-    Args:
-        recipe: what to do.
-        folder: the workspace; the run is in its subfolder of the recipe's name.
-        listener: hears every event.
-        until: name of the last stage wanted.
-
-    Raises:
-        InputError: the user's input or surroundings are at fault; everything done before is kept.
+    The run is in the subfolder of `folder` that has the recipe's name. An `InputError` says what is at fault in the
+    user's input or surroundings; everything done before is kept.
     """
     from avignon import checks
     from avignon.core.events import Reporter, StageDone, StageSkipped, StageStarted
@@ -146,15 +145,17 @@ def run(recipe: "Recipe", folder: Path, listener: "Listener", *, until: str = NA
     from avignon.core.workspace import Workspace
 
     space = Workspace(folder / recipe.name)
-    names = NAMES[: NAMES.index(until) + 1]
-    wanted = STAGES[: len(names)]
+    wanted = STAGES[: NAMES.index(until) + 1]
+    names = {stage.name for stage in wanted}
     checks.check_files(recipe)
     if "train" in names:  # The stages before it go on without a base.
         from avignon.models import loading  # It loads the hub's client, which takes a while.
 
         loading.check_local(recipe.base, recipe.generate)
-    if not distributed.is_main_process():
-        _assist(recipe, space, wanted)
+    if not distributed.is_main_process():  # It takes part in what several do together; the main one says when.
+        for stage in wanted:
+            if stage.shared and not distributed.broadcast(True):
+                stage.work(recipe, space, lambda _: None)
         distributed.shutdown()
         return space
     with space.locked():
@@ -177,13 +178,6 @@ def run(recipe: "Recipe", folder: Path, listener: "Listener", *, until: str = NA
     return space
 
 
-def _assist(recipe: "Recipe", space: "Workspace", wanted: Sequence[Stage]) -> None:
-    """Take part in the stages that several processes do together; the main process says what is up to date."""
-    for stage in wanted:
-        if stage.shared and not distributed.broadcast(True):
-            stage.work(recipe, space, lambda _: None)
-
-
 def _decisions(recipe: "Recipe") -> dict[str, str]:
     return {artist.slug: _sha256(Path(artist.decisions)) for artist in recipe.artists if artist.decisions}
 
@@ -192,11 +186,7 @@ def _folders(recipe: "Recipe") -> list[Any]:
     """Names, sizes and times of the user's own scans, and of images added by hand."""
     museums = [registry.folder_of(recipe.museum_of(artist)) for artist in recipe.artists]
     added = [artist.originals for artist in recipe.artists]
-    return [_state(Path(folder)) for folder in (*museums, *added) if folder]
-
-
-def _base(recipe: "Recipe") -> list[Any]:
-    return _state(recipe.base.folder) if recipe.base.folder else []
+    return [_state(Path(folder)) for folder in museums + added if folder]
 
 
 def _painted_in_training(recipe: "Recipe") -> tuple[Any, ...]:
@@ -210,9 +200,10 @@ def _report_schema() -> int:
     return SCHEMA
 
 
-def _local(model: str) -> list[Any]:
-    """A local model's files; one on a hub is told apart by its name and revision."""
-    return _state(Path(model)) if Path(model).is_absolute() else []
+def _encoder(recipe: "Recipe") -> list[Any]:
+    """A local encoder's files; one on a hub is told apart by its name and revision."""
+    encoder = Path(recipe.evaluate.encoder)
+    return _state(encoder) if encoder.is_absolute() else []
 
 
 def _sources(recipe: "Recipe") -> list[str]:
@@ -220,13 +211,11 @@ def _sources(recipe: "Recipe") -> list[str]:
     return [_sha256(Path(scene.image)) for scene in recipe.generate.scenes if scene.image]
 
 
-def _external(recipe: "Recipe") -> list[Any]:
-    return [_state(Path(folder)) for folder in recipe.generate.adapters.values()]
-
-
-def _state(root: Path) -> list[Any]:
-    """Name, size and time of every file in a folder."""
-    files = sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else []
+def _state(root: Path | None) -> list[Any]:
+    """Name, size and time of every file in a folder; of none where there is no folder."""
+    if not root or not root.is_dir():
+        return []
+    files = sorted(p for p in root.rglob("*") if p.is_file())
     return [[shown(p.relative_to(root).as_posix()), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
 
 

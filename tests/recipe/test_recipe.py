@@ -156,6 +156,7 @@ def test_strange_key_lists_the_known(tmp_path: Path) -> None:
         ),
         ("artists.0.works=0", "artists.0.works: 0 is not allowed; should be greater than or equal to 1"),
         ("seed=-1", "seed: -1 is not allowed; should be greater than or equal to 0"),
+        ("base.model=''", "base.model: '' is not allowed; string should have at least 1 character"),
         ("base.resolution=100", "base.resolution: 100 is not allowed; should be a multiple of 8"),
         ("train.learning_rate=nan", "train.learning_rate: nan is not allowed; should be a finite number"),
         ("train.max_grad_norm=inf", "train.max_grad_norm: inf is not allowed; should be a finite number"),

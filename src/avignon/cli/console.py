@@ -9,17 +9,8 @@ from typing import Any
 
 import click
 
-from avignon.core.events import (
-    Event,
-    Listener,
-    StageDone,
-    StageNote,
-    StageProgress,
-    StageSkipped,
-    StageStarted,
-    StageWarning,
-    event_record,
-)
+from avignon.core import events
+from avignon.core.events import Event, Listener
 
 PACE = 10.0
 """Seconds between two lines of progress in a log."""
@@ -29,7 +20,7 @@ PACE = 10.0
 def console(quiet: bool, as_json: bool) -> Iterator[Listener]:
     """What shows the events of a run."""
     if as_json:
-        yield lambda event: click.echo(json.dumps(event_record(event), ensure_ascii=False))
+        yield lambda event: click.echo(json.dumps(events.event_record(event), ensure_ascii=False))
     elif quiet or not sys.stdout.isatty():
         yield _Lines(quiet).show
     else:
@@ -47,18 +38,18 @@ class _Lines:
 
     def show(self, event: Event) -> None:
         now = time.monotonic()
-        if isinstance(event, StageStarted):
+        if isinstance(event, events.StageStarted):
             self._started = self._shown = now
-        if isinstance(event, StageWarning):
+        if isinstance(event, events.StageWarning):
             click.echo(f"{event.stage}: warning: {event.text}", err=True)
-        elif not self._quiet and not (isinstance(event, StageProgress) and now - self._shown < PACE):
+        elif not self._quiet and not (isinstance(event, events.StageProgress) and now - self._shown < PACE):
             click.echo(f"{event.stage}: {self._line(event, now - self._started)}")
             self._shown = now
 
     def _line(self, event: Event, seconds: float) -> str:
-        if isinstance(event, StageDone):
+        if isinstance(event, events.StageDone):
             return f"done in {seconds:.1f} s"
-        if isinstance(event, StageProgress):
+        if isinstance(event, events.StageProgress):
             left = seconds / max(event.done, 1) * (event.total - event.done)
             return f"{event.done}/{event.total}, about {left:.0f} s left; {event.text}"
         return event.text or event.kind
@@ -86,22 +77,20 @@ class _Bars:
     def show(self, event: Event) -> None:
         from rich.text import Text
 
-        if isinstance(event, StageNote | StageWarning | StageSkipped):
-            style = "yellow" if isinstance(event, StageWarning) else "dim"
+        if isinstance(event, events.StageNote | events.StageWarning | events.StageSkipped):
+            style = "yellow" if isinstance(event, events.StageWarning) else "dim"
             self.progress.console.print(Text(f"{event.stage:<9} {event.text}", style=style))
-        elif isinstance(event, StageStarted):
+        elif isinstance(event, events.StageStarted):
             self._task = self.progress.add_task("", total=None, stage=event.stage, rate="")
             self._first = (-1, 0.0)
-        elif self._task is not None and isinstance(event, StageProgress):
+        elif self._task is not None and isinstance(event, events.StageProgress):
             now = time.monotonic()
             if self._first[0] < 0 or event.done < self._first[0]:
                 self._first = (event.done, now)
             pieces, seconds = event.done - self._first[0], now - self._first[1]
             rate = f"{pieces / seconds:.1f}/s" if seconds > 0 and pieces else ""
-            description = event.text[:60]
-            self.progress.update(
-                self._task, total=event.total, completed=event.done, description=description, rate=rate
-            )
+            text = event.text[:60]
+            self.progress.update(self._task, total=event.total, completed=event.done, description=text, rate=rate)
         elif self._task is not None:
             total = self.progress.tasks[-1].total or 1
             self.progress.update(self._task, total=total, completed=total, description="done")

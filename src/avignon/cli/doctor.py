@@ -22,7 +22,6 @@ def doctor() -> None:
     from avignon.museums.http import reachable
 
     device = runtime.best_device()
-    hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
     rows = [
         ("avignon", __version__),
@@ -35,7 +34,7 @@ def doctor() -> None:
         ("free disk here", f"{shutil.disk_usage('.').free / 2**30:.1f} GiB"),
         ("tables' cache", str(cache_folder())),
         ("museum", reachable(f"{NGA_TABLES}/objects.csv")),
-        ("model hub", reachable(hub)),
+        ("model hub", reachable(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))),
     ]  # fmt: skip
     if device.type == "cuda":
         rows.insert(7, ("GPU memory", f"{torch.cuda.mem_get_info()[1] / 2**30:.1f} GiB"))

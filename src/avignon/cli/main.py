@@ -50,12 +50,9 @@ def main(arguments: list[str] | None = None) -> None:
     except click.ClickException as misused:
         misused.show()
         sys.exit(2)
-    except InputError as fault:
-        _complain(fault)
-        sys.exit(2)
     except AvignonError as failed:
         _complain(failed)
-        sys.exit(1)
+        sys.exit(2 if isinstance(failed, InputError) else 1)
     except (KeyboardInterrupt, click.Abort):
         click.echo("avignon: interrupted; what was done is kept, the same command goes on from there", err=True)
         sys.exit(130)

@@ -20,18 +20,12 @@ if TYPE_CHECKING:
     from avignon.museums.catalog import Catalog
     from avignon.museums.protocol import Museum
 
-Command = Callable[..., None]
-
-TABLES = click.option(
-    "--tables", default="", help="URL of the museum's tables, or `embedded`; the National Gallery's by default."
-)
+TABLES = click.option("--tables", default="", help=registry.MUSEUMS[0].help)
 
 
-def _museum_options(command: Command) -> Command:
-    """An option for each museum."""
+def _museum_options(command: Callable[..., None]) -> Callable[..., None]:
     for row in reversed(registry.MUSEUMS):
-        option = click.option(f"--{row.option}", is_flag=not row.field, metavar=row.metavar, help=row.help)
-        command = option(command)
+        command = click.option(f"--{row.option}", is_flag=not row.field, metavar=row.metavar, help=row.help)(command)
     return command
 
 
@@ -78,7 +72,6 @@ def works(artist: str, sql: str, as_csv: bool, as_json: bool, decisions: Path | 
 
 
 def _museum(options: Mapping[str, Any]) -> "AbstractContextManager[Museum]":
-    """The museum that the options name."""
     row, value = registry.chosen(options)
     if row.is_folder:
         if not value.strip():
@@ -93,25 +86,15 @@ def _print_works(artist: str, found: "Sequence[Found]") -> None:
     from avignon.core.text import strip_markup
 
     header = ("id", "title", "date", "medium", "class", "pixels", "rights", "note", "page")
-    rows = [
-        (
-            each.work.object_id,
-            strip_markup(each.work.title),
-            each.work.date,
-            each.work.medium,
-            each.work.classification,
-            f"{each.work.width}×{each.work.height}",
-            each.work.rights.brief,
-            each.decision.reason if each.decision else "",
-            each.work.page,
-        )
-        for each in found
-    ]
+    rows = []
+    for each in found:
+        work, note = each.work, each.decision.reason if each.decision else ""
+        what = (work.object_id, strip_markup(work.title), work.date, work.medium, work.classification)
+        rows.append((*what, f"{work.width}×{work.height}", work.rights.brief, note, work.page))
     print_table(f"{artist}: {len(rows)} works", header, rows)
 
 
 def _print_query(tables: str | None, sql: str, as_csv: bool, as_json: bool) -> None:
-    """Answer a user's own SQL from the catalog."""
     from avignon.core.records import NGA_TABLES
     from avignon.museums.nga import catalog_of
 
@@ -122,8 +105,7 @@ def _print_query(tables: str | None, sql: str, as_csv: bool, as_json: bool) -> N
     elif as_csv:
         import csv
 
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerows([columns, *rows])
+        csv.writer(sys.stdout, lineterminator="\n").writerows([columns, *rows])
     else:
         cells = [tuple("" if value is None else " ".join(str(value).split()) for value in row) for row in rows]
         print_table(f"{len(rows)} rows", tuple(columns), cells)

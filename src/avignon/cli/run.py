@@ -1,6 +1,5 @@
 """Commands on a recipe: write one, list those that are shipped, run one, or run it up to a stage."""
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,20 @@ from avignon.pipeline import NAMES, STAGES, Stage
 Command = Callable[..., Any]
 
 
-RUN_OPTIONS: tuple[Callable[[Command], Command], ...] = (
-    click.argument("recipe"),
-    click.option(
-        "--workspace", default="runs", type=click.Path(path_type=Path), show_default=True, help="Folder of the runs."
-    ),
-    click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value, as train.steps=50."),
-    click.option("--quiet", is_flag=True, help="Print only warnings, errors and the page's path."),
-    click.option("--json", "as_json", is_flag=True, help="Print events as JSON, one a line, for programs."),
-)
-
-
 def _run_options(command: Command) -> Command:
-    """The options that every command on a recipe takes."""
-    return functools.reduce(lambda decorated, option: option(decorated), reversed(RUN_OPTIONS), command)
+    folder = click.Path(path_type=Path)
+    options = (
+        click.argument("recipe"),
+        click.option("--workspace", default="runs", type=folder, show_default=True, help="Folder of the runs."),
+        click.option(
+            "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value, as train.steps=50."
+        ),
+        click.option("--quiet", is_flag=True, help="Print only warnings, errors and the page's path."),
+        click.option("--json", "as_json", is_flag=True, help="Print events as JSON, one a line, for programs."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @click.command()
@@ -78,11 +77,10 @@ class _ManyArtists(click.Command):
         expanded: list[str] = []
         within = False
         for arg in args:
-            if within and not arg.startswith("-"):
-                if expanded[-1] != "--artists":
-                    expanded.append("--artists")
-            else:
+            if arg.startswith("-"):
                 within = arg.startswith("--artists")
+            elif within and expanded[-1] != "--artists":
+                expanded.append("--artists")
             expanded.append(arg)
         return super().parse_args(ctx, expanded)
 

@@ -7,12 +7,12 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 
 import click
 
 GAP = "   "
 """Between two columns."""
-
 NARROW = 6
 """Cells below which no column is made narrower, whatever the width; words are no longer read then."""
 
@@ -24,17 +24,15 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Iterator[str]:
-    """Lines of a table at most `width` cells wide, as far as its columns allow.
-
-    Words go over to a next line; a word that is too long is broken, and never shortened: an address that is cut off
-    leads nowhere.
-    """
+    """Lines of a table at most `width` cells wide, as far as its columns allow."""
     cells = [[_printable(cell) for cell in row] for row in (header, *rows)]
     widths = _fitted([max(map(_cells, column)) for column in zip(*cells, strict=True)], width)
     yield _printable(title)
     yield ""
     for number, row in enumerate(cells):
-        yield from _lines(row, widths)
+        for parts in zip_longest(*map(_folded, row, widths), fillvalue=""):
+            padded = (part + " " * (each - _cells(part)) for part, each in zip(parts, widths, strict=True))
+            yield GAP.join(padded).rstrip()
         if number == 0:
             yield GAP.join("─" * each for each in widths)
 
@@ -48,9 +46,8 @@ def _cells(text: str) -> int:
     """How many cells of a terminal a text takes: none for an accent of its own, two for a wide character."""
     if text.isascii():
         return len(text)
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
-    )  # fmt: skip
+    letters = [c for c in text if not unicodedata.combining(c)]
+    return len(letters) + sum(unicodedata.east_asian_width(c) in "WF" for c in letters)
 
 
 def _fitted(widths: list[int], width: int) -> list[int]:
@@ -62,38 +59,19 @@ def _fitted(widths: list[int], width: int) -> list[int]:
     return fitted
 
 
-def _lines(row: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
-    folded = [list(_folded(cell, width)) for cell, width in zip(row, widths, strict=True)]
-    for number in range(max(map(len, folded), default=0)):
-        parts = [lines[number] if number < len(lines) else "" for lines in folded]
-        padded = (part + " " * (width - _cells(part)) for part, width in zip(parts, widths, strict=True))
-        yield GAP.join(padded).rstrip()
-
-
 def _folded(text: str, width: int) -> Iterator[str]:
-    """A cell's lines."""
+    """A cell's lines. A word that is too long is broken, never shortened: an address that is cut off leads nowhere."""
     if _cells(text) <= width:
         yield text
         return
     line = ""
     for word in text.split():
-        joined = f"{line} {word}" if line else word
-        if _cells(joined) <= width:
-            line = joined
-            continue
-        if line:
+        if line and _cells(f"{line} {word}") > width:
             yield line
-        *whole, line = _broken(word, width)
-        yield from whole
+            line = ""
+        line = f"{line} {word}" if line else word
+        while _cells(line) > width:  # It is a single word.
+            end = next(end for end in range(1, len(line)) if _cells(line[: end + 1]) > width)
+            yield line[:end]
+            line = line[end:]
     yield line
-
-
-def _broken(word: str, width: int) -> Iterator[str]:
-    """A word in pieces that fit."""
-    piece = ""
-    for character in word:
-        if piece and _cells(piece + character) > width:
-            yield piece
-            piece = ""
-        piece += character
-    yield piece

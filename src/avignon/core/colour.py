@@ -15,19 +15,13 @@ from avignon.core.errors import ImageError
 
 _SRGB = ImageCms.createProfile("sRGB")
 _LAB = ImageCms.createProfile("LAB")
-
 _SAVE = "save it with 8 or 16 bits a channel"
 
 
 class Colours:
-    """How the pixels of an opened picture are meant."""
+    """How the pixels of an opened picture are meant; an `ImageError` where nothing tells it."""
 
     def __init__(self, image: Image.Image, stream: BinaryIO) -> None:
-        """Read what the headers say.
-
-        Raises:
-            ImageError: values that nothing tells the colours of.
-        """
         tags: Any = getattr(image, "tag_v2", {})
         if image.mode == "I":
             raise ImageError(f"greys of 32 bits or with a sign: which are black and white is not known; {_SAVE}")
@@ -45,14 +39,9 @@ class Colours:
         self._profile = _profile(image, stream)
 
     def srgb(self, piece: Image.Image) -> Image.Image:
-        """A piece of the picture, in the picture's own mode, as 8-bit RGB in sRGB; transparency is laid on white.
-
-        Raises:
-            ImageError: floating-point values that nothing tells the colours of.
-        """
+        """A piece of the picture, in the picture's own mode, as 8-bit RGB in sRGB; transparency is laid on white."""
         plain = _opaque(self._eight_bit(piece))
-        transform = _transform(self._profile, plain.mode)
-        if transform is not None:
+        if transform := _transform(self._profile, plain.mode):
             return transform.apply(plain)
         plain = plain.convert("RGB")
         plain.info.pop("icc_profile", None)  # It is damaged or of another kind of picture: whoever saves this has none.
@@ -60,30 +49,27 @@ class Colours:
 
     def _eight_bit(self, piece: Image.Image) -> Image.Image:
         """Scale greys of 12 and 16 bits, and floating-point ones, by their full range: Pillow itself clips them."""
-        if piece.mode == "F":
-            greys = self._turned(_floating(piece), 1.0) * 255
-            return Image.fromarray(greys.round().clip(0, 255).astype(np.uint8))
-        return Image.fromarray(self._greys[np.asarray(piece)]) if piece.mode.startswith("I") else piece
+        if piece.mode.startswith("I"):
+            return Image.fromarray(self._greys[np.asarray(piece)])
+        if piece.mode != "F":
+            return piece
+        values = np.asarray(piece, dtype=np.float64)
+        # They are 0 to 1 by custom: of any other range nothing says which values are white.
+        if not ((values > -0.001) & (values < 1.001)).all():
+            raise ImageError(f"floating-point greys of {values.min():g} to {values.max():g}; 0 to 1 are read; {_SAVE}")
+        return Image.fromarray(self._scaled(values, 1.0))
 
     @cached_property
     def _greys(self) -> NDArray[np.uint8]:
         """The grey of 8 bits for each value of up to 16, shaped (65536,)."""
-        values = self._turned(np.arange(65536.0), self._white)
-        greys: NDArray[np.uint8] = (values / (self._white / 255)).round().clip(0, 255).astype(np.uint8)
+        greys = self._scaled(np.arange(65536.0), self._white)
         if isinstance(self._transparency, int):
             greys[self._transparency] = 255
         return greys
 
-    def _turned(self, values: NDArray[np.float64], white: float) -> NDArray[np.float64]:
-        return white - values if self._is_negative else values
-
-
-def _floating(piece: Image.Image) -> NDArray[np.float64]:
-    """Floating-point greys, which are 0 to 1 by custom: of any other range nothing says which values are white."""
-    values = np.asarray(piece, dtype=np.float64)
-    if not ((values > -0.001) & (values < 1.001)).all():
-        raise ImageError(f"floating-point greys of {values.min():g} to {values.max():g}; 0 to 1 are read; {_SAVE}")
-    return values
+    def _scaled(self, values: NDArray[np.float64], white: float) -> NDArray[np.uint8]:
+        values = white - values if self._is_negative else values
+        return (values / (white / 255)).round().clip(0, 255).astype(np.uint8)
 
 
 def _opaque(piece: Image.Image) -> Image.Image:
@@ -107,11 +93,7 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def _profile(image: Image.Image, stream: BinaryIO) -> bytes:
-    """The ICC profile; empty where there is none, and the colours are sRGB.
-
-    Raises:
-        ImageError: the colours are described in a way that is not read.
-    """
+    """The ICC profile; empty where the colours are sRGB. `ImageError` where they are described in a way not read."""
     if image.format == "JPEG2000":
         return _jp2_profile(stream)
     profile = image.info.get("icc_profile")
@@ -159,11 +141,7 @@ def _boxes(stream: BinaryIO, place: int, end: int) -> Iterator[tuple[bytes, int,
 
 
 def _check_video_colours(stream: BinaryIO) -> None:
-    """AVIF and HEIC may describe colours by numbers (ISO 23091-2), which Pillow passes over; most are sRGB's.
-
-    Raises:
-        ImageError: a wide gamut or high dynamic range, which taken for sRGB comes out dull.
-    """
+    """Refuse colours wider than sRGB by numbers (ISO 23091-2), which Pillow passes over: they would come out dull."""
     stream.seek(0)
     head = stream.read(65536)
     place = head.find(b"colrnclx")

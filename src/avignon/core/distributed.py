@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 T = TypeVar("T")
 
@@ -35,8 +35,7 @@ def broadcast(value: T) -> T:
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
-    state: Any = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=TIMEOUT_DAYS))
-    del state
+    PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=TIMEOUT_DAYS))
     values = [value]
     broadcast_object_list(values)
     return values[0]

@@ -1,15 +1,10 @@
 """Everything avignon raises on purpose.
 
-    AvignonError                 something went wrong; exit code 1
-    └── InputError               the user's input or surroundings are at fault; exit code 2
-        ├── RecipeError          a value in the recipe, or in a file that the recipe names
-        ├── RightsError          works that the recipe's `rights` does not admit
-        ├── ImageError           a picture that cannot be used
-        ├── FetchError           something that could not be fetched over the network
-        │   └── TurnedAway       a server that shows a page for people to a program that asks for data
-        ├── ModelError           a base model or an encoder that is missing, incomplete or unsafe
-        ├── AdapterError         an adapter that does not belong to the base, or is damaged
-        └── WorkspaceError       a folder that cannot be written, or is in use
+    AvignonError             exit code 1
+    └── InputError           exit code 2
+        ├── RecipeError, RightsError, ImageError, ModelError, AdapterError, WorkspaceError
+        └── FetchError
+            └── TurnedAway
 
 Each message is one line: what, where, the value, and what is allowed or what to do.
 """

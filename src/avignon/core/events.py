@@ -75,11 +75,7 @@ def event_record(event: Event) -> dict[str, Any]:
 
 
 def event_from(record: Mapping[str, Any]) -> Event:
-    """The inverse of `event_record`.
-
-    Raises:
-        KeyError: a kind that there is not, or a key is missing.
-    """
+    """The inverse of `event_record`; a `KeyError` where a key is missing, or there is no such kind."""
     kind = KINDS[record["kind"]]
     return kind(**{each.name: record[each.name] for each in dataclasses.fields(kind)})
 

@@ -31,11 +31,7 @@ def digest(value: Any) -> str:
 
 
 def json_text(value: Any, **how: Any) -> str:
-    """A value as standard JSON, which has neither NaN nor Infinity (RFC 8259, section 6).
-
-    Raises:
-        ValueError: naming the place of a number that is not finite.
-    """
+    """A value as standard JSON (RFC 8259); a `ValueError` names the place of a number that is not finite."""
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, **how)
     except ValueError:
@@ -46,36 +42,27 @@ def _place_of_nan(value: Any) -> list[str] | None:
     """The keys that lead to the first number that is not finite."""
     if isinstance(value, float):
         return None if math.isfinite(value) else []
-    inside = (
-        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
-    )
-    for key, each in inside:
+    if isinstance(value, list | tuple):
+        value = dict(enumerate(value))
+    for key, each in value.items() if isinstance(value, Mapping) else ():
         if (rest := _place_of_nan(each)) is not None:
             return [str(key), *rest]
     return None
 
 
 def json_value(text: str | bytes) -> Any:
-    """The inverse of `json_text`.
-
-    Raises:
-        ValueError: not JSON; Python's own reader would accept NaN and Infinity.
-    """
-    return json.loads(text, parse_constant=_refused, parse_float=_finite)
-
-
-def _refused(word: str) -> float:
-    raise ValueError(f"{word} is not a finite number")
+    """The inverse of `json_text`; a `ValueError` also at NaN and Infinity, which Python's own reader accepts."""
+    return json.loads(text, parse_constant=_finite, parse_float=_finite)
 
 
 def _finite(text: str) -> float:
-    """A number as large as 1e999 is infinite for Python."""
-    number = float(text)
-    return number if math.isfinite(number) else _refused(text)
+    """A number; one as large as 1e999 is infinite for Python."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is not a finite number")
+    return number
 
 
 ELSEWHERE = "choose another folder with --workspace"
-
 CACHE_ELSEWHERE = "choose another cache with the environment variable XDG_CACHE_HOME"
 
 
@@ -134,11 +121,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a whole JSON file or none.
-
-    Raises:
-        WorkspaceError: a number in it is not finite.
-    """
+    """Write a whole JSON file or none; a `WorkspaceError` where a number is not finite."""
     try:
         write_text(path, json_text(value, indent=2) + "\n")
     except ValueError as wrong:
@@ -146,11 +129,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, *needed: str) -> dict[str, Any]:
-    """Read a JSON file of the run, an object with the keys that are needed.
-
-    Raises:
-        WorkspaceError: where it is damaged, with what to do.
-    """
+    """Read a JSON file of the run: an object with the keys that are needed, else a `WorkspaceError` says what to do."""
     (value,) = _parsed(path, [path.read_bytes()])
     if not (isinstance(value, dict) and value.keys() >= set(needed)):
         raise damaged(path)

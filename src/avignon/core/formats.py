@@ -18,7 +18,7 @@ FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "AVIF", "JPEG2000", "BMP", "HEI
 """What museums, scanners and cameras deliver, by Pillow's names; HEIF is read with the extra `heic` alone.
 
 Formats with a history of decoder faults stay out (PSD, EPS, PDF, camera raw files), and so do those that hold drawings
-instead of pixels. A file is what its content says, whatever its name.
+instead of pixels.
 """
 
 SUFFIXES = (
@@ -42,17 +42,7 @@ _UNREAD = (
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 """Of HEVC-coded pictures (ISO 23008-12, annex B)."""
 
-BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    EOFError,
-    struct.error,
-    zlib.error,
-)
+BROKEN = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, struct.error, zlib.error)
 """What Pillow's decoders raise at damaged files; found by damaging files."""
 
 
@@ -60,8 +50,7 @@ BROKEN = (
 def identified(source: Path | bytes) -> Iterator[tuple[Image.Image, BinaryIO]]:
     """A picture that is not decoded yet, and its file.
 
-    Raises:
-        ImageError: one line that names the file, whatever its decoder trips over within the block.
+    Whatever its decoder trips over within the block becomes an `ImageError`, one line that names the file.
     """
     name = str(source) if isinstance(source, Path) else "image"
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # Whoever decodes it has a limit of its own.

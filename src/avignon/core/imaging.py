@@ -1,9 +1,10 @@
-"""The only decoder of images: from whatever comes in to an upright 8-bit sRGB picture, or a clear reason."""
+"""The only decoder of images: from whatever comes in to an upright 8-bit sRGB picture, or a clear reason.
+
+What reads a file raises `ImageError`, one line, for a picture that is truncated, animated, too large, or none at all.
+"""
 
 import io
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from math import ceil, lcm
@@ -21,22 +22,17 @@ from avignon.core.formats import BROKEN, identified
 
 MAX_PIXELS = 200_000_000
 """Larger pictures are refused before a pixel is decoded (a decompression bomb of a few kB can ask for gigabytes)."""
-
 MAX_EDGE = 1_000_000
 """Pixels on the long side; a longer picture of at most `MAX_PIXELS` is too narrow to be used."""
-
 MAX_BYTES = 850 * 2**20
 """Memory that decoding may take, so that a stage keeps below 1 GiB (docs/benchmarks/quality.md)."""
-
 BOUND = 4096 * 4096
 """Pixels of the copy that a larger picture is judged and shown by."""
-
 MIDDLE = 2048
 """Pixels a side of what is looked at in full resolution, of a picture that is reduced."""
 
 _DECODERS = {"WEBP": 17, "AVIF": 16, "HEIF": 16, "JPEG2000": 24}
 """Bytes a pixel that decoders take which unpack a picture as a whole (measured: docs/benchmarks/quality.md)."""
-
 _HALVINGS = {"JPEG": 3, "MPO": 3, "JPEG2000": 5}
 """How often a decoder can halve a picture that would take too much whole."""
 
@@ -52,7 +48,6 @@ _TURNS = {
 """What turns a picture upright, by its EXIF orientation."""
 
 Size = tuple[int, int]
-
 Box = tuple[int, int, int, int]
 
 
@@ -69,48 +64,32 @@ class Scan:
 
 
 def size_of(source: Path | bytes) -> Size:
-    """True (width, height) in pixels, turned upright; of most formats only the header is read.
-
-    Raises:
-        ImageError: a picture that is too large or animated, that has several pages, or none at all.
-    """
-    with _opened(source) as picture:
-        return picture.size
+    """True (width, height) in pixels, turned upright; of most formats only the header is read."""
+    with identified(source) as opened:
+        return _Picture(*opened).size
 
 
 def load(source: Path | bytes) -> Image.Image:
-    """Decode to an upright 8-bit RGB picture in sRGB; transparency is laid on white.
-
-    A picture of more than `BOUND` pixels comes out as a copy whose sides are reduced by a whole number.
-
-    Raises:
-        ImageError: a picture that is truncated, animated, too large, or none at all.
-    """
-    with _opened(source) as picture:
-        return picture.whole()
+    """An upright 8-bit RGB picture in sRGB; of more than `BOUND` pixels, its sides are reduced by a whole number."""
+    with identified(source) as opened:
+        return _Picture(*opened).whole()
 
 
 def scan(source: Path | bytes) -> Scan:
-    """A picture as `load` decodes it, its true size, and its middle at full resolution.
-
-    Raises:
-        ImageError: as `load`.
-    """
-    with _opened(source) as picture:
+    """A picture as `load` decodes it, its true size, and its middle at full resolution."""
+    with identified(source) as opened:
+        picture = _Picture(*opened)
         return Scan(picture.size, picture.whole(), picture.middle() if picture.is_reduced else None)
 
 
 def crops(source: Path | bytes, count: int, edge: int) -> list[tuple[Box, Image.Image]]:
-    """The squares of `square_crops`, each with its box in the true picture, at `edge` × `edge` pixels.
-
-    Raises:
-        ImageError: as `load`.
-    """
-    with _opened(source) as picture:
+    """The squares of `square_crops`, each with its box in the true picture, at `edge` × `edge` pixels."""
+    with identified(source) as opened:
+        picture = _Picture(*opened)
         boxes = square_crops(picture.size, count)
         if picture.is_reduced:
-            parts = (picture.part(box) for box in boxes)
-            return [(box, fit(part, (0, 0, *part.size), edge)) for box, part in zip(boxes, parts, strict=True)]
+            parts = ((box, picture.part(box)) for box in boxes)
+            return [(box, fit(part, (0, 0, *part.size), edge)) for box, part in parts]
         image = picture.whole()
         return [(box, fit(image, box, edge)) for box in boxes]
 
@@ -121,30 +100,30 @@ class _Picture:
     def __init__(self, image: Image.Image, stream: BinaryIO) -> None:
         _check_size(image)
         self._image, self._stream = image, stream
-        self._pages = tiff.pages(stream) if image.format == "TIFF" else None
-        if self._pages and self._pages.picture:
-            image.seek(self._pages.picture)
+        is_tiff = image.format == "TIFF"
+        page, self._copy = tiff.pages(stream) if is_tiff else (0, None)
+        if page:
+            image.seek(page)
             _check_size(image)
-        _check_frames(image)
-        self._lie()
+        # An MPO's second frame is a thumbnail or a depth map; a TIFF's pages were looked at.
+        frames = 1 if image.format in ("MPO", "TIFF") else getattr(image, "n_frames", 1)
+        if frames > 1:
+            raise ImageError(f"animated or of several pages ({frames}); one picture is needed")
+        self._orientation = _orientation(image, stream)
+        lying = tiff.size(image) if is_tiff else image.size
+        self.size: Size = lying[::-1] if self._orientation >= 5 else lying
+        self.is_reduced = lying[0] * lying[1] > BOUND
+        self._bands = tiff.bands(stream, page) if is_tiff and self.is_reduced else None
+        if is_tiff and not self._bands:
+            self._orientation = 1  # Pillow turns a TIFF upright as it decodes it.
         self._halvings = 0 if self._bands else _halvings(image)
         self._colours = Colours(image, stream)
-
-    def _lie(self) -> None:
-        """How it lies in the file, and how large it is when turned upright."""
-        self._orientation = _orientation(self._image, self._stream)
-        lying = tiff.size(self._image) if self._pages else self._image.size
-        self.size: Size = (lying[1], lying[0]) if self._orientation >= 5 else lying
-        self.is_reduced = lying[0] * lying[1] > BOUND
-        self._bands = tiff.bands(self._stream, self._pages.picture) if self._pages and self.is_reduced else None
-        if self._pages and not self._bands:
-            self._orientation = 1  # Pillow turns a TIFF upright as it decodes it.
 
     def whole(self) -> Image.Image:
         """All of it, within `BOUND`."""
         image = self.part((0, 0, *self.size))
-        if self._pages and self._pages.copies:
-            self._check_copy(image, self._pages.copies[-1])
+        if self._copy is not None:
+            self._check_copy(image, self._copy)
         return image
 
     def middle(self) -> Image.Image:
@@ -159,46 +138,47 @@ class _Picture:
         return self._cut(self._stored(box))
 
     def _cut(self, box: Box) -> Image.Image:
-        """What is in a box of the picture as it is stored, turned upright; decoded and converted a piece at a time.
+        """What is in a box of the picture as it is stored, turned upright; converted a piece at a time.
 
-        However large the picture is, only its pixels as they are stored are in memory as a whole, and of a TIFF not
-        even these.
+        Only the stored pixels are in memory as a whole, and of a TIFF not even these.
         """
         left, top, right, bottom = box
-        factor = _factor(right - left, bottom - top)
-        step = _step(factor, self._bands.height if self._bands else 1, right - left)
-        canvas = Image.new("RGB", (ceil((right - left) / factor), ceil((bottom - top) / factor)))
+        width, height = right - left, bottom - top
+        factor = next(each for each in count(1) if ceil(width / each) * ceil(height / each) <= BOUND)
+        step = _step(factor, self._bands.height if self._bands else 1, width)
+        canvas = Image.new("RGB", (ceil(width / factor), ceil(height / factor)))
         for row in range(top, bottom, step):
-            piece = self._colours.srgb(self._piece((left, row, right, min(row + step, bottom))))
+            end = min(row + step, bottom)
+            if self._bands:
+                piece = self._bands.rows(row, end).crop((left, 0, right, end - row))
+            else:
+                piece = self._image.crop((left, row, right, end))
+            piece = self._colours.srgb(piece)
             canvas.paste(piece if factor == 1 else piece.reduce(factor), (0, (row - top) // factor))
             canvas.info = piece.info
         return canvas.transpose(_TURNS[self._orientation]) if self._orientation in _TURNS else canvas
 
-    def _piece(self, box: Box) -> Image.Image:
-        if not self._bands:
-            return self._image.crop(box)
-        left, top, right, bottom = box
-        return self._bands.rows(top, bottom).crop((left, 0, right, bottom - top))
-
     def _stored(self, box: Box) -> Box:
-        """Where a box of the upright picture is in what the decoder gives."""
-        self._decode()
-        left, top, right, bottom = _lying(box, self.size, self._orientation)
-        width, height = self.size if self._orientation < 5 else self.size[::-1]
+        """Where a box of the upright picture is in what the decoder gives; decodes the picture first."""
+        image: Any = self._image
+        if not self._bands and getattr(image, "tile", None):  # It is not decoded yet.
+            if self._halvings and image.format == "JPEG2000":
+                image.reduce = self._halvings
+            elif self._halvings:
+                image.draft(None, (image.width >> self._halvings, image.height >> self._halvings))
+            image.load()
+        left, top, right, bottom = box
+        width, height = self.size
+        if self._orientation in (2, 3, 6, 7):
+            left, right = width - right, width - left
+        if self._orientation in (3, 4, 7, 8):
+            top, bottom = height - bottom, height - top
+        if self._orientation >= 5:  # The axes are exchanged.
+            left, top, right, bottom, width, height = top, left, bottom, right, height, width
         if not self._halvings:
             return left, top, right, bottom
-        across, down = self._image.width / width, self._image.height / height
+        across, down = image.width / width, image.height / height
         return round(left * across), round(top * down), round(right * across), round(bottom * down)
-
-    def _decode(self) -> None:
-        image: Any = self._image
-        if self._bands or not getattr(image, "tile", None):
-            return
-        if self._halvings and image.format == "JPEG2000":
-            image.reduce = self._halvings
-        elif self._halvings:
-            image.draft(None, (image.width >> self._halvings, image.height >> self._halvings))
-        image.load()
 
     def _check_copy(self, image: Image.Image, page: int) -> None:
         """What is a copy by its size alone is one by its pixels, too, at up to 16 × 16 of them."""
@@ -221,21 +201,6 @@ def _step(factor: int, height: int, width: int) -> int:
     return unit * max(1, 2**20 // (unit * width))
 
 
-def _factor(width: int, height: int) -> int:
-    """By what whole number sides are divided to come within `BOUND`."""
-    return next(factor for factor in count(1) if ceil(width / factor) * ceil(height / factor) <= BOUND)
-
-
-def _lying(box: Box, size: Size, orientation: int) -> Box:
-    """A box of the upright picture as it lies in the file; 5 to 8 exchange the axes."""
-    left, top, right, bottom = box
-    if orientation in (2, 3, 6, 7):
-        left, right = size[0] - right, size[0] - left
-    if orientation in (3, 4, 7, 8):
-        top, bottom = size[1] - bottom, size[1] - top
-    return (top, left, bottom, right) if orientation >= 5 else (left, top, right, bottom)
-
-
 def _check_size(image: Image.Image) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
@@ -244,25 +209,16 @@ def _check_size(image: Image.Image) -> None:
         raise ImageError(f"{width}×{height} pixels; at most {MAX_EDGE:,} on a side are decoded")
 
 
-def _check_frames(image: Image.Image) -> None:
-    # An MPO's second frame is a thumbnail or a depth map; a TIFF's pages were looked at.
-    frames = 1 if image.format in ("MPO", "TIFF") else getattr(image, "n_frames", 1)
-    if frames > 1:
-        raise ImageError(f"animated or of several pages ({frames}); one picture is needed")
-
-
 def _halvings(image: Image.Image) -> int:
-    """How often the decoder has to halve a picture to keep within `MAX_BYTES`.
-
-    Raises:
-        ImageError: it cannot.
-    """
+    """How often the decoder has to halve a picture to keep within `MAX_BYTES`; an `ImageError` where it cannot."""
     for halvings in range(_HALVINGS.get(image.format or "", 0) + 1):
         if _bytes_of(image, halvings) <= MAX_BYTES:
             return halvings
+    kind = "a progressive JPEG" if image.info.get("progressive") else str(image.format)
+    kind = "a TIFF in one compressed piece" if image.format == "TIFF" else kind
     needed = _bytes_of(image, 0) / 2**30
     raise ImageError(
-        f"{image.width}×{image.height} pixels, which as {_kind(image)} take {needed:.1f} GiB to decode; "
+        f"{image.width}×{image.height} pixels, which as {kind} take {needed:.1f} GiB to decode; "
         f"at most {MAX_BYTES / 2**30:.2f} are spent: save it as TIFF in strips, PNG or baseline JPEG"
     )
 
@@ -274,21 +230,11 @@ def _bytes_of(image: Image.Image, halvings: int) -> int:
     if image.format == "TIFF":
         return 3 * kept * pixels  # In one piece: the file, the piece unpacked and the picture.
     unpacked = _DECODERS.get(image.format or "", kept) * pixels >> 2 * halvings
-    return unpacked + _coefficients(image) * pixels
-
-
-def _coefficients(image: Image.Image) -> int:
-    """Bytes a pixel of a progressive JPEG's coefficients, which are all kept until its last scan."""
     if not image.info.get("progressive"):
-        return 0
+        return unpacked
+    # A progressive JPEG's coefficients, of 2 bytes each, are all kept until its last scan.
     shares = [int(across * down) for _, across, down, _ in getattr(image, "layer", ())]
-    return ceil(2 * sum(shares) / max(shares, default=1))
-
-
-def _kind(image: Image.Image) -> str:
-    if image.format == "TIFF":
-        return "a TIFF in one compressed piece"
-    return "a progressive JPEG" if image.info.get("progressive") else str(image.format)
+    return unpacked + ceil(2 * sum(shares) / max(shares, default=1)) * pixels
 
 
 def _orientation(image: Image.Image, stream: BinaryIO) -> int:
@@ -305,39 +251,28 @@ def _orientation(image: Image.Image, stream: BinaryIO) -> int:
 
 def _says_more(stream: BinaryIO) -> bool:
     """Whether a PNG has EXIF data or texts behind its pixels."""
-    place, behind = stream.tell(), False
+    place, behind = stream.tell(), set[bytes]()
     stream.seek(8)
-    kinds = set()
     while len(head := stream.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
-        behind = behind or kind == b"IDAT"
-        kinds |= {kind} if behind else set()
+        if kind == b"IDAT" or behind:
+            behind.add(kind)
         stream.seek(length + 4, io.SEEK_CUR)
     stream.seek(place)  # Pillow goes on from there.
-    return bool(kinds & {b"eXIf", b"iTXt"})
+    return b"eXIf" in behind or b"iTXt" in behind
 
 
-@contextmanager
-def _opened(source: Path | bytes) -> Iterator[_Picture]:
-    """The picture; whatever its decoder trips over within the block becomes one `ImageError`."""
-    with identified(source) as (image, stream):
-        yield _Picture(image, stream)
-
-
-def square_crops(size: tuple[int, int], count: int) -> list[tuple[int, int, int, int]]:
+def square_crops(size: Size, count: int) -> list[Box]:
     """`count` square boxes of the short side's length, evenly placed along the long side; one is centred."""
     width, height = size
     edge = min(width, height)
     room = max(width, height) - edge
     places = [room / 2] if count == 1 or room == 0 else [room * i / (count - 1) for i in range(count)]
-    boxes = []
-    for place in dict.fromkeys(round(p) for p in places):
-        left, top = (place, 0) if width > height else (0, place)
-        boxes.append((left, top, left + edge, top + edge))
-    return boxes
+    corners = [(place, 0) if width > height else (0, place) for place in dict.fromkeys(map(round, places))]
+    return [(left, top, left + edge, top + edge) for left, top in corners]
 
 
-def fit(image: Image.Image, box: tuple[int, int, int, int], edge: int) -> Image.Image:
+def fit(image: Image.Image, box: Box, edge: int) -> Image.Image:
     """Crop to a square box and resample to `edge` × `edge` pixels (Lanczos)."""
     return image.resize((edge, edge), Image.Resampling.LANCZOS, box=box)
 

@@ -11,12 +11,9 @@ from PIL import Image
 
 
 def rendered(package: str, template: str, **fields: object) -> str:
-    """A page as HTML; whatever comes from tables and prompts is escaped by the template engine.
+    """A page as HTML, whose fields are escaped, from a template in the `templates` folder of a package.
 
-    Args:
-        package: the one whose `templates` folder has the template, and the style sheets and scripts it inlines.
-        template: its file name.
-        fields: what the template receives.
+    Style sheets and scripts that it inlines with `source` stand in the same folder.
     """
     return _environment(package).get_template(template).render(fields) + "\n"
 

@@ -4,8 +4,6 @@ import re
 import unicodedata
 from collections.abc import Callable
 
-_JOINER = "\N{ZERO WIDTH JOINER}"
-
 
 def shortened(text: str, fits: Callable[[str], bool]) -> str:
     """The longest beginning of `text` that fits, cut between words; empty where not even one character does.
@@ -27,7 +25,7 @@ def shortened(text: str, fits: Callable[[str], bool]) -> str:
 def _is_boundary(text: str, place: int) -> bool:
     """Whether a person sees two characters there: not before an accent or a vowel sign, nor at a joiner."""
     before, after = text[place - 1], text[place]
-    return not (unicodedata.category(after).startswith("M") or _JOINER in (before, after))
+    return not (unicodedata.category(after).startswith("M") or "\N{ZERO WIDTH JOINER}" in (before, after))
 
 
 def fit(caption: str, phrase: str, fits: Callable[[str], bool]) -> str:

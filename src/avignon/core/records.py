@@ -10,7 +10,6 @@ from avignon.core.errors import WorkspaceError
 
 EMBEDDED = "embedded"
 """The word in a recipe for the museum, and for the base, inside the package."""
-
 NGA_TABLES = "https://raw.githubusercontent.com/NationalGalleryOfArt/opendata/main/data"
 """Where the National Gallery of Art publishes its tables."""
 
@@ -25,7 +24,11 @@ class Access(StrEnum):
     @property
     def sentence(self) -> str:
         """What a wall label says."""
-        return _SENTENCES[self]
+        return {
+            Access.OPEN: "Open: as far as the evidence goes, this image may be used freely.",
+            Access.RESTRICTED: "Restricted: this image has not been released for free use.",
+            Access.UNKNOWN: "Rights unknown: nothing shows that this image may be used freely.",
+        }[self]
 
     def under(self, condition: str) -> str:
         """What a wall label says of an image whose licence sets a condition; `sentence` where it sets none."""
@@ -34,13 +37,6 @@ class Access(StrEnum):
         if self is Access.OPEN:
             return f"Open with a condition: as far as the evidence goes, this image may be used under {condition}."
         return f"{self.sentence} Its licence names a condition: {condition}."
-
-
-_SENTENCES = {
-    Access.OPEN: "Open: as far as the evidence goes, this image may be used freely.",
-    Access.RESTRICTED: "Restricted: this image has not been released for free use.",
-    Access.UNKNOWN: "Rights unknown: nothing shows that this image may be used freely.",
-}
 
 
 @dataclass(frozen=True)
@@ -306,17 +302,18 @@ def frame_record(frame: Frame) -> dict[str, Any]:
     return {"schema": SCHEMA, **plain(frame)}
 
 
+def series_record(series: Series) -> dict[str, Any]:
+    """A series as its file holds it, with its schema number."""
+    return {"schema": SCHEMA, **plain(series)}
+
+
 def frame_identity(frame: Frame) -> dict[str, Any]:
     """A frame as hashes cover it: its fields under the names of schema 1."""
     return {FORMER_NAMES.get(name, name): value for name, value in plain(frame).items()}
 
 
 def frame_from(fields: Mapping[str, Any], schema: int = 1) -> Frame:
-    """The inverse of `frame_record`; `schema` holds for fields that state none.
-
-    Raises:
-        WorkspaceError: a schema that this version does not know.
-    """
+    """The inverse of `frame_record`; `schema` is for fields that state none. A `WorkspaceError` at an unknown one."""
     given = dict(fields)
     if _known(given.pop("schema", schema), "frame") == 1:
         given = {name: given.pop(old) for name, old in FORMER_NAMES.items() if old in given} | given
@@ -335,28 +332,10 @@ def _known(schema: Any, what: str) -> int:
     return int(schema)
 
 
-def series_record(series: Series) -> dict[str, Any]:
-    """A series as its file holds it, with its schema number."""
-    return {"schema": SCHEMA, **plain(series)}
-
-
 def series_from(fields: Mapping[str, Any]) -> Series:
-    """The inverse of `series_record`.
-
-    Raises:
-        WorkspaceError: a schema that this version does not know.
-    """
-    schema = _known(fields.get("schema", 1), "series")
-    frames, extras = (
-        tuple((file, frame_from(frame, schema)) for file, frame in fields[key]) for key in ("frames", "extras")
-    )
-    return Series(
-        name=fields["name"],
-        scenes=tuple(fields["scenes"]),
-        stops=tuple(fields["stops"]),
-        frames=frames,
-        base_stop=fields["base_stop"],
-        placing=fields["placing"],
-        extras=extras,
-        base_parts=fields.get("base_parts", {}),
-    )
+    """The inverse of `series_record`; a `WorkspaceError` at an unknown schema."""
+    given = dict(fields)
+    schema = _known(given.pop("schema", 1), "series")
+    for key in ("frames", "extras"):
+        given[key] = tuple((file, frame_from(frame, schema)) for file, frame in given[key])
+    return Series(**given | {key: tuple(given[key]) for key in ("scenes", "stops")})

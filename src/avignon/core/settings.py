@@ -1,9 +1,18 @@
 """A table of settings: what pydantic checks, and what hashes take of it."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
+
+
+def placed(path: str, info: ValidationInfo) -> str:
+    """A path made absolute: relative ones are relative to the recipe, whose folder is the context of validation."""
+    return str((info.context / Path(path).expanduser()).resolve()) if path and info.context else path
+
+
+UserPath = Annotated[str, AfterValidator(placed)]
 
 ABSENT = object()
 """In `Section.schema_1`: a field that avignon 0.1.0 did not have."""
@@ -24,7 +33,8 @@ class Section(BaseModel):
     def chosen(self, *fields: str, exclude: Iterable[str] = ()) -> dict[str, Any]:
         """The values that differ from the defaults, JSON-ready, of some fields or of all."""
         dumped = self.model_dump(mode="json", exclude_defaults=True, include=set(fields) or None, exclude=set(exclude))
-        return {self.formerly.get(name, name): _formerly(getattr(self, name), value) for name, value in dumped.items()}
+        formerly: dict[str, Any] = _formerly(self, dumped)
+        return formerly
 
     def as_in_schema_1(self, *fields: str, exclude: Iterable[str] = ()) -> dict[str, Any]:
         """All values as avignon 0.1.0 hashed them; a newer field counts where it has not its default."""

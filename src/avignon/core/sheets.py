@@ -22,15 +22,11 @@ from avignon.core.naming import without_accents
 Row = dict[str, str]
 
 HOW = 'save it as "CSV UTF-8" (a file type in Excel; in LibreOffice the character set Unicode, UTF-8)'
-
 MARK = "\ufeff"
 """Without it at the beginning, Excel takes UTF-8 for the machine's own encoding, and saves what it mistook."""
-
 SEPARATORS = (",", ";", "\t", "|")
-
 PASSED_OVER = "#"
 """A column whose name begins so is for people: it is not read, and not asked about."""
-
 ALIKE = 0.8
 """Likeness (difflib's ratio) from which an unknown column's name is taken for a slip in a known one."""
 
@@ -87,15 +83,14 @@ class Columns:
 
     def near(self, name: str) -> str:
         """The column that an unknown name is a slip of, or a part of; empty where none is near."""
-        alike = difflib.get_close_matches(_key(name), self.by_key, n=1, cutoff=ALIKE)
-        if alike:
+        key = _key(name)
+        if alike := difflib.get_close_matches(key, self.by_key, n=1, cutoff=ALIKE):
             return self.by_key[alike[0]]
         words = {_key(word) for word in re.findall(r"[^\W_]+", name)}
-        graves = (key for key, column in self.by_key.items() if column in self.grave and key in words)
-        return next((self.by_key[key] for key in graves), "") or self._of_stem(_key(name))
-
-    def _of_stem(self, key: str) -> str:
-        """The grave column that has the longest stem within a name: `Urheberrechtsvermerk` is of rights, not artist."""
+        for each, column in self.by_key.items():
+            if column in self.grave and each in words:
+                return column
+        # The longest stem counts: `Urheberrechtsvermerk` is of rights, not of an artist.
         stems = [(stem, column) for column, each in self.grave.items() for stem in map(_key, each) if stem in key]
         return max(stems, key=lambda each: len(each[0]), default=("", ""))[1]
 
@@ -115,25 +110,27 @@ class Sheet:
 
 
 def read(path: Path, columns: Columns) -> Sheet:
-    """A sheet's rows by the names of `columns`.
+    """A sheet's rows by the names of `columns`; an `InputError` names file, line or column, value, and what to do."""
+    try:
+        return _sheet(_text(path, columns.what), columns)
+    except InputError as fault:
+        raise InputError(f"{path}: {fault}") from None
 
-    Raises:
-        InputError: naming the file, the line or the column, the value, and what to do.
-    """
-    text = _text(path, columns.what)
+
+def _sheet(text: str, columns: Columns) -> Sheet:
     separator = _separator(text, columns)
-    records = _records(path, text, separator)
+    records = _records(text, separator)
     _, first = next(records, (0, []))
     header = _unwrapped(first, separator)
-    fields = _fields(path, header, separator, columns)
-    _check_needed(path, header, fields, columns)
-    wrapped = header is not first
-    rows = [
-        (line, _row(path, line, _inner(record, separator, len(fields), wrapped), fields)) for line, record in records
-    ]
+    fields = _fields(header, separator, columns)
+    rows = []
+    for line, record in records:
+        # Certain only where the header was one cell, too, or quotes are left: a file's name may hold a separator.
+        inner = _unwrapped(record, separator) if header is not first or '"' in record[0] else record
+        rows.append((line, _row(line, inner if len(inner) == len(fields) else record, fields)))
     named = [each for each in fields if each]
     others = [each for each in named if each not in columns.names]
-    remarks = tuple(each for each in others if columns.is_remark(each))
+    remarks = tuple(filter(columns.is_remark, others))
     strangers = tuple(each for each in others if each not in remarks)
     return Sheet(rows, tuple(each for each in named if each in columns.names), strangers, remarks)
 
@@ -146,72 +143,56 @@ def _text(path: Path, what: str) -> str:
     try:
         content = path.read_bytes()
     except OSError as unreadable:
-        raise InputError(f"{path}: {what} cannot be read: {unreadable.strerror}") from None
+        raise InputError(f"{what} cannot be read: {unreadable.strerror}") from None
     if content.startswith(_WORKBOOKS):
-        raise InputError(f"{path}: a workbook, not CSV; {HOW}")
+        raise InputError(f"a workbook, not CSV; {HOW}")
     mark, encoding = next((each for each in _MARKS if content.startswith(each[0])), (b"", "utf-8"))
     content = content[len(mark) :]
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as wrong:
         if mark:
-            raise InputError(f"{path}: damaged: not {encoding.upper()}, as its first bytes say; {HOW}") from None
-        line, words = _at(content, wrong.start)
-        raise InputError(f"{path}: line {line}: not UTF-8 ({words!r}, if it is Windows-1252); {HOW}") from None
+            raise InputError(f"damaged: not {encoding.upper()}, as its first bytes say; {HOW}") from None
+        before, after = content[: wrong.start], content[wrong.start :]
+        line = len(re.findall(rb"\r\n|\r|\n", before)) + 1
+        # The words around it, as Windows-1252, which most machines in Western Europe write.
+        word = re.split(rb"[,;\t|\r\n\"]", before)[-1] + re.split(rb"[,;\t|\r\n\"]", after)[0]
+        words = shorten(word.decode("cp1252", "replace"), 60)
+        raise InputError(f"line {line}: not UTF-8 ({words!r}, if it is Windows-1252); {HOW}") from None
     if "\0" in text:
-        raise InputError(f"{path}: not text, or UTF-16 without its mark; {HOW}")
+        raise InputError(f"not text, or UTF-16 without its mark; {HOW}")
     return text
-
-
-def _at(content: bytes, place: int) -> tuple[int, str]:
-    """The line of a byte, and the words around it as Windows-1252, which most machines in Western Europe write."""
-    before = content[:place].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    word = re.split(rb"[,;\t|\r\n\"]", content[:place])[-1] + re.split(rb"[,;\t|\r\n\"]", content[place:])[0]
-    return before.count(b"\n") + 1, shorten(word.decode("cp1252", "replace"), 60)
 
 
 def _separator(text: str, columns: Columns) -> str:
     """The one that the sheet declares, or else under which its header has the most names that are known."""
-    declared = _DECLARED.match(text)
-    if declared:
+    if declared := _DECLARED.match(text):
         return declared[1]
 
     def names(separator: str) -> tuple[int, int]:
-        header = _unwrapped(_first(text, separator), separator)
+        try:
+            _, first = next(_records(text, separator), (0, []))
+        except InputError:
+            return 0, 0
+        header = _unwrapped(first, separator)
         return columns.known(header), len(header)
 
     return max(SEPARATORS, key=names)
 
 
-def _first(text: str, separator: str) -> list[str]:
-    try:
-        return next((record for _, record in _parsed(text, separator) if _holds(record)), [])
-    except csv.Error:
-        return []
-
-
-def _parsed(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+def _records(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Records that are neither empty (or separators alone) nor `sep=`, each with the line on which it ends."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    for record in reader:
-        yield reader.line_num, record
-
-
-def _records(path: Path, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """The lines that hold anything, without Excel's line for the separator."""
-    begins = 1
     declared = _DECLARED.match(text)
+    begins = 1
     try:
-        for line, record in _parsed(text, separator):
-            begins = line + 1
-            if _holds(record) and not (declared and line == 1):
-                yield line, record
+        for record in reader:
+            begins = reader.line_num + 1
+            holds = any(each.strip("".join(SEPARATORS) + string.whitespace) for each in record)
+            if holds and not (declared and reader.line_num == 1):
+                yield reader.line_num, record
     except csv.Error as broken:
-        raise InputError(f"{path}: line {begins}: not CSV: {broken}") from None
-
-
-def _holds(record: Sequence[str]) -> bool:
-    """Whether a line is more than separators, which spreadsheets write for empty rows."""
-    return any(each.strip("".join(SEPARATORS) + string.whitespace) for each in record)
+        raise InputError(f"line {begins}: not CSV: {broken}") from None
 
 
 def _unwrapped(record: list[str], separator: str) -> list[str]:
@@ -224,29 +205,30 @@ def _unwrapped(record: list[str], separator: str) -> list[str]:
         return record
 
 
-def _inner(record: list[str], separator: str, width: int, wrapped: bool) -> list[str]:
-    """As `_unwrapped`, where it is certain: a file's name may hold a separator, but hardly quotes, too."""
-    inner = _unwrapped(record, separator) if wrapped or '"' in record[0] else record
-    return inner if len(inner) == width else record
-
-
-def _fields(path: Path, header: Sequence[str], separator: str, columns: Columns) -> list[str | None]:
+def _fields(header: Sequence[str], separator: str, columns: Columns) -> list[str | None]:
     """What each of a header's columns is: its known name, its own, empty for none, None for one that is passed over."""
     strange = next((each.strip() for each in header if each.strip().endswith(SEPARATORS)), "")
     if strange:
         raise InputError(
-            f"{path}: column {strange!r} ends in a second separator beside {separator!r}: the spreadsheet took it for "
+            f"column {strange!r} ends in a second separator beside {separator!r}: the spreadsheet took it for "
             f"one column; import the file with the separator {separator!r}, and save it again"
         )
-    fields = [_field(path, each.strip(), columns) for each in header]
-    twice = next((each for each in fields if each and each in columns.names and fields.count(each) > 1), None)
+    fields = [_field(each.strip(), columns) for each in header]
+    known = [each for each in fields if each in columns.names]
+    twice = next((each for each in known if known.count(each) > 1), None)
     if twice:
         both = [written.strip() for written, each in zip(header, fields, strict=True) if each == twice]
-        raise InputError(f"{path}: columns {' and '.join(map(repr, both))} both mean {twice}; keep one of them")
+        raise InputError(f"columns {' and '.join(map(repr, both))} both mean {twice}; keep one of them")
+    missing = [column for column in columns.needed if column not in fields]
+    if missing:
+        there = shorten(", ".join(each for each in fields if each), 200)
+        first = "; the first line has to name the columns" if header and not columns.known(header) else ""
+        lacks = f"columns {' and '.join(missing)} are" if len(missing) > 1 else f"column {missing[0]} is"
+        raise InputError(f"{lacks} missing; there {f'are: {there}' if there else 'is none'}{first}")
     return fields
 
 
-def _field(path: Path, written: str, columns: Columns) -> str | None:
+def _field(written: str, columns: Columns) -> str | None:
     key = _key(written)
     if written.startswith(PASSED_OVER) or (key and key in columns.passed_over):
         return None
@@ -254,61 +236,40 @@ def _field(path: Path, written: str, columns: Columns) -> str | None:
         return ""
     if key in columns.by_key:
         return columns.by_key[key]
-    near = "" if columns.is_remark(written) else columns.near(written)
-    if near:
+    if not columns.is_remark(written) and (near := columns.near(written)):
         raise InputError(
-            f"{path}: no such column {written!r}; did you mean {near!r}? "
-            f"One that is not to be read begins with {PASSED_OVER}"
+            f"no such column {written!r}; did you mean {near!r}? One that is not to be read begins with {PASSED_OVER}"
         )
     return written
 
 
-def _check_needed(path: Path, header: Sequence[str], fields: Sequence[str | None], columns: Columns) -> None:
-    missing = [column for column in columns.needed if column not in fields]
-    if missing:
-        there = shorten(", ".join(each for each in fields if each), 200)
-        first = "; the first line has to name the columns" if header and not columns.known(header) else ""
-        lacks = f"columns {' and '.join(missing)} are" if len(missing) > 1 else f"column {missing[0]} is"
-        raise InputError(f"{path}: {lacks} missing; there {f'are: {there}' if there else 'is none'}{first}")
-
-
-def _row(path: Path, line: int, record: Sequence[str], fields: Sequence[str | None]) -> Row:
+def _row(line: int, record: Sequence[str], fields: Sequence[str | None]) -> Row:
     """A record by its fields' names. Short ones are complete: Excel leaves out empty cells at the end of a line."""
     row = {name: "" for name in fields if name}
     for place, value in enumerate(each.strip() for each in record):
         name = fields[place] if place < len(fields) else ""
         if name:
-            row[name] = _whole(path, line, name, value)
+            row[name] = value
+            if not value.isascii():
+                _check_letters(line, name, value)
         elif value and name is not None:
             raise InputError(
-                f"{path}: line {line}: {shorten(value, 60)!r} stands in column {place + 1}, which has no name; "
+                f"line {line}: {shorten(value, 60)!r} stands in column {place + 1}, which has no name; "
                 "a value that holds the separator is put in quotes"
             )
     return row
 
 
-def _whole(path: Path, line: int, name: str, value: str) -> str:
-    """The value, unless letters were lost or mistaken when the sheet was saved earlier."""
-    if value.isascii():
-        return value
-    meant = _mistaken(value)
+def _check_letters(line: int, name: str, value: str) -> None:
+    """Refuse letters that were lost or mistaken when the sheet was saved earlier, as `LÃ©ger` for `Léger`."""
+    try:  # UTF-8 that was read as Windows-1252, whose five empty places stand for themselves.
+        letters = (letter.encode("latin-1" if "\x80" <= letter <= "\x9f" else "cp1252") for letter in value)
+        meant = b"".join(letters).decode()
+    except UnicodeError:
+        meant = ""
     if meant or "\ufffd" in value:
         should = f"probably {meant!r}" if meant else "a letter is lost"
         raise InputError(
-            f"{path}: line {line}: {name}: {shorten(value, 60)!r} was opened in a wrong encoding ({should}); "
+            f"line {line}: {name}: {shorten(value, 60)!r} was opened in a wrong encoding ({should}); "
             f"correct it and {HOW}"
         )
-    return value
-
-
-def _mistaken(value: str) -> str:
-    """What was meant by UTF-8 that was read as Windows-1252, as `LÃ©ger` by `Léger`; empty if it is none."""
-    try:
-        return b"".join(map(_byte, value)).decode("utf-8")
-    except UnicodeError:
-        return ""
-
-
-def _byte(letter: str) -> bytes:
-    """A letter in Windows-1252, whose five empty places stand for themselves."""
-    return letter.encode("latin-1" if "\x80" <= letter <= "\x9f" else "cp1252")

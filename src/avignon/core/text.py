@@ -4,7 +4,7 @@ import html
 import re
 from html.entities import html5
 
-_ENTITY = re.compile(r"&(?:#\d+|#x[0-9a-f]+|[a-z][a-z0-9]*);", re.IGNORECASE)
+_ENTITY = re.compile(r"&(?:(#\d+|#x[0-9a-f]+)|[a-z][a-z0-9]*);", re.IGNORECASE)
 _BREAKS = re.compile(r"</?(?:br|p|div|li)\b[^<>]*>", re.IGNORECASE)
 _TAGS = re.compile(
     r"</?(?:a|b|bdi|cite|em|font|i|q|s|small|span|strong|sub|sup|title|tt|u)(?:\s[^<>]*)?/?>", re.IGNORECASE
@@ -31,8 +31,4 @@ def strip_markup(text: str) -> str:
 
 def _unescaped(text: str) -> str:
     """Whole entities as the letters they stand for; `AT&T` and `Rock&notes` have none."""
-    return _ENTITY.sub(lambda found: html.unescape(found[0]) if _is_entity(found[0]) else found[0], text)
-
-
-def _is_entity(text: str) -> bool:
-    return text[1] == "#" or text[1:] in html5
+    return _ENTITY.sub(lambda found: html.unescape(found[0]) if found[1] or found[0][1:] in html5 else found[0], text)

@@ -5,7 +5,7 @@ Source: TIFF 6.0 (Adobe, 1992), section 8 for `NewSubfileType`; Adobe's Technica
 
 import io
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from math import ceil
 from typing import Any, BinaryIO
 
@@ -17,70 +17,49 @@ from avignon.core.errors import ImageError
 SUBFILE, OLD_SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 255, 256, 257, 258, 259, 262
 STRIPS, SAMPLES, ROWS, STRIP_BYTES, PLANES = 273, 277, 278, 279, 284
 TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES, SUB_IFDS, FORMAT = 322, 323, 324, 325, 330, 339
-
 REDUCED, MASK = 1, 4
 """Bits of `NewSubfileType`: a copy with fewer pixels; a transparency mask."""
 
 _OF_PIXELS = (258, 259, 262, 266, 277, 284, 292, 293, 317, 320, 322, 323, 332, 338, 339, 347, 530, 531, 532)
 """What the pixels of a strip or tile are read by; size and place are a band's own."""
-
 LONGEST_PIECE = 64 * 2**20
 """Bytes that one strip or tile may unpack to; a page in longer pieces is not read in bands."""
-
 MOST_PIXELS = 2**24
 """Of a row of strips or tiles; of more, a page is not read in bands."""
 
-_OLD_JPEG = 6
-"""A compression whose strips do not stand for themselves."""
-
-_SUBSAMPLED = 6
-"""A photometric interpretation (YCbCr) whose rows may share their colours."""
+_OLD_JPEG = 6  # A compression whose strips do not stand for themselves.
+_YCBCR = 6  # A photometric interpretation whose rows may share their colours.
 
 # Pillow knows 16-bit greys whose 0 is white in one byte order only.
 OPEN_INFO.setdefault((b"MM", 0, (1,), 1, (16,), ()), ("I;16B", "I;16B"))
 
 
-@dataclass(frozen=True)
-class Pages:
-    """Which page of a file is the picture."""
+def pages(stream: BinaryIO) -> tuple[int, int | None]:
+    """The page that is the picture, neither a reduced copy nor a mask; and the page that has to be compared with it.
 
-    picture: int
-    copies: tuple[int, ...] = ()
-    """Pages that are taken for reduced copies by their sizes alone: only their pixels can prove it."""
-
-
-def pages(stream: BinaryIO) -> Pages:
-    """The page that is the picture: the one that is neither a reduced copy, nor a mask.
-
-    A pyramid's further pages say that they are reduced copies, or each has half the sides of the one before.
-
-    Raises:
-        ImageError: several pages are pictures, or the only one is out of reach.
+    A pyramid's further pages say that they are reduced copies, or each has half the sides of the one before. Of those
+    that are taken for copies by their sizes alone only pixels can prove it: the second number is the smallest one's.
+    An `ImageError` says that several pages are pictures, or that the only one is out of reach.
     """
-    listed = [(number, page) for number, page in enumerate(_directories(stream)) if not _subfile(page) & MASK]
-    whole = [(number, page) for number, page in listed if not _subfile(page) & REDUCED]
-    if not whole:
-        return _only_reduced(listed)
-    sizes = [_size(page) for _, page in whole]
-    if not all(_is_half(half, full) for full, half in pairwise(sizes)):
-        raise ImageError(
-            f"of several pages ({len(whole)}), which are not copies of one; one picture is needed: "
-            "save the page that is meant as a file of its own"
-        )
-    first, *halves = (number for number, _ in whole)
-    return Pages(first, tuple(halves))
-
-
-def _only_reduced(listed: list[tuple[int, ImageFileDirectory_v2]]) -> Pages:
-    """Where every page says that it is a reduced copy: the largest, unless the full picture is out of reach."""
-    if any(SUB_IFDS in page for _, page in listed):
+    listed = {number: page for number, page in enumerate(_directories(stream)) if not _subfile(page) & MASK}
+    sizes = {number: _size(page) for number, page in listed.items()}
+    whole = [number for number, page in listed.items() if not _subfile(page) & REDUCED]
+    if whole:
+        pairs = (zip(sizes[full], sizes[half], strict=True) for full, half in pairwise(whole))
+        if any(abs(2 * small - large) > 1 for pair in pairs for large, small in pair):
+            raise ImageError(
+                f"of several pages ({len(whole)}), which are not copies of one; one picture is needed: "
+                "save the page that is meant as a file of its own"
+            )
+        return whole[0], whole[-1] if len(whole) > 1 else None
+    if any(SUB_IFDS in page for page in listed.values()):
         raise ImageError(
             "a preview with the picture itself behind it in a SubIFD, as camera raw files are, which is not read; "
             "save it as TIFF, PNG or JPEG"
         )
     if not listed:
         raise ImageError("has no page with a picture")
-    return Pages(max(listed, key=lambda each: _size(each[1])[0])[0])
+    return max(listed, key=lambda number: sizes[number][0]), None
 
 
 def _directories(stream: BinaryIO, most: int = 1000) -> list[ImageFileDirectory_v2]:
@@ -113,10 +92,6 @@ def size(image: Image.Image) -> tuple[int, int]:
     """(width, height) of an opened page as it lies in the file."""
     tags: Any = getattr(image, "tag_v2", {})
     return _size(tags)
-
-
-def _is_half(half: tuple[int, int], full: tuple[int, int]) -> bool:
-    return all(abs(2 * small - large) <= 1 for small, large in zip(half, full, strict=True))
 
 
 def kind(stream: BinaryIO) -> str:
@@ -161,8 +136,21 @@ class Bands:
         if TILES not in self.page:
             band[ROWS] = self.height
         across, down, planes = _grid(self.page, self.height)
-        each = (range((down * plane + first) * across, (down * plane + last) * across) for plane in range(planes))
-        return _joined(band, [self._read(*self.pieces[place]) for places in each for place in places])
+        places = (range((down * plane + first) * across, (down * plane + last) * across) for plane in range(planes))
+        pieces = [self._read(*self.pieces[place]) for place in chain.from_iterable(places)]
+        tiled = TILE_WIDTH in band
+        where, how_long = (TILES, TILE_BYTES) if tiled else (STRIPS, STRIP_BYTES)
+        band.tagtype[where] = band.tagtype[how_long] = TiffTags.LONG
+        band[how_long] = tuple(map(len, pieces))
+        band[where] = starts = tuple(accumulate(map(len, pieces[:-1]), initial=0))
+        if tiled:  # The starts of strips are moved behind the directory by Pillow itself.
+            behind = 8 + len(band.tobytes(8))
+            band[where] = tuple(start + behind for start in starts)
+        file = io.BytesIO()
+        band.save(file)
+        file.write(b"".join(pieces))
+        file.seek(0)
+        return file
 
     def _read(self, start: int, length: int) -> bytes:
         self.stream.seek(start)
@@ -170,24 +158,6 @@ class Bands:
         if len(piece) < length:
             raise OSError("the file ends within the picture")
         return piece
-
-
-def _joined(band: ImageFileDirectory_v2, pieces: list[bytes]) -> io.BytesIO:
-    """A directory with its strips or tiles behind it."""
-    tiled = TILE_WIDTH in band
-    where, how_long = (TILES, TILE_BYTES) if tiled else (STRIPS, STRIP_BYTES)
-    band.tagtype[where] = band.tagtype[how_long] = TiffTags.LONG
-    band[how_long] = tuple(len(piece) for piece in pieces)
-    starts = tuple(accumulate((len(piece) for piece in pieces[:-1]), initial=0))
-    band[where] = starts
-    if tiled:  # The starts of strips are moved behind the directory by Pillow itself.
-        behind = 8 + len(band.tobytes(8))
-        band[where] = tuple(start + behind for start in starts)
-    file = io.BytesIO()
-    band.save(file)
-    file.write(b"".join(pieces))
-    file.seek(0)
-    return file
 
 
 def _grid(page: ImageFileDirectory_v2, height: int) -> tuple[int, int, int]:
@@ -199,28 +169,20 @@ def _grid(page: ImageFileDirectory_v2, height: int) -> tuple[int, int, int]:
 def bands(stream: BinaryIO, number: int) -> Bands | None:
     """A page to be read in bands; None where it cannot be, as one long compressed strip."""
     page = _directories(stream)[number]
-    height = int(page[TILE_HEIGHT]) if TILES in page else min(int(page.get(ROWS, page[HEIGHT])), int(page[HEIGHT]))
-    starts, lengths = (page.get(tag, ()) for tag in ((TILES, TILE_BYTES) if TILES in page else (STRIPS, STRIP_BYTES)))
+    width, rows = _size(page)
+    compression, tiled = page.get(COMPRESSION, 1), TILES in page
+    height = int(page[TILE_HEIGHT]) if tiled else min(int(page.get(ROWS, rows)), rows)
+    starts, lengths = (page.get(tag, ()) for tag in ((TILES, TILE_BYTES) if tiled else (STRIPS, STRIP_BYTES)))
     across, down, planes = _grid(page, height)
-    if page.get(COMPRESSION, 1) == _OLD_JPEG or not len(starts) == len(lengths) == across * down * planes:
+    if compression == _OLD_JPEG or not len(starts) == len(lengths) == across * down * planes:
         return None
-    row = _row_bytes(page, planes)
-    if row * height <= LONGEST_PIECE and int(page[WIDTH]) * height <= MOST_PIXELS:
+    bits = int(page.get(SAMPLES, 1)) // planes * int(max(page.get(BITS, (1,))))
+    row = ceil(int(page[TILE_WIDTH] if tiled else width) * bits / 8)  # Bytes of a row of a strip or tile.
+    if row * height <= LONGEST_PIECE and width * height <= MOST_PIXELS:
         return Bands(stream, page, tuple(zip(starts, lengths, strict=True)), height)
-    is_plain = page.get(COMPRESSION, 1) == 1 and page.get(PHOTOMETRIC) != _SUBSAMPLED and TILES not in page
-    return _cut(stream, page, starts, row, height) if is_plain and down == 1 else None
-
-
-def _row_bytes(page: ImageFileDirectory_v2, planes: int) -> int:
-    """Of a row of a strip or tile."""
-    width = int(page[TILE_WIDTH] if TILES in page else page[WIDTH])
-    samples = int(page.get(SAMPLES, 1)) // planes
-    return ceil(width * samples * int(max(page.get(BITS, (1,)))) / 8)
-
-
-def _cut(stream: BinaryIO, page: ImageFileDirectory_v2, starts: tuple[int, ...], row: int, height: int) -> Bands:
-    """An uncompressed page in one long strip for each plane, cut into short ones."""
-    short = max(1, 2**20 // row)
+    if compression != 1 or page.get(PHOTOMETRIC) == _YCBCR or tiled or down > 1:
+        return None
+    short = max(1, 2**20 // row)  # An uncompressed page in one long strip for each plane is cut into short ones.
     tops = range(0, height, short)
     pieces = tuple((start + top * row, min(short, height - top) * row) for start in starts for top in tops)
     return Bands(stream, page, pieces, short)

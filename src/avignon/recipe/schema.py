@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tomli_w
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from avignon.core.naming import slug
-from avignon.core.settings import ABSENT, Section
+from avignon.core.settings import ABSENT, Section, UserPath, placed
 from avignon.models.registry import FAMILIES, SAMPLERS, local_folder
 from avignon.museums.registry import MUSEUMS
 from avignon.museums.settings import MuseumSettings, NgaMuseum
@@ -22,12 +22,18 @@ SCHEMA = 2
 """Of hashes over a recipe's values: to be raised where a default or the meaning of a value changes. A new field needs
 no other number, because hashes cover only what differs from the defaults; avignon 0.1.0 (schema 1) hashed all."""
 
-
 if TYPE_CHECKING:
     Museum = MuseumSettings  # What the classes share.
+    Sampler = str
 else:
-    _classes = [row.settings_class() for row in MUSEUMS]
+    _classes = (row.settings_class() for row in MUSEUMS)
     Museum = Annotated[functools.reduce(operator.or_, _classes), Field(discriminator="kind")]
+    Sampler = Literal[SAMPLERS]
+
+
+def _located(model: str, info: ValidationInfo) -> str:
+    """A model that is a directory made absolute; others are names on a hub."""
+    return placed(model, info) if model.startswith((".", "/", "~")) else model
 
 
 class Artist(Section):
@@ -46,13 +52,12 @@ class Artist(Section):
     trigger: str = Field(min_length=1)
     """The phrase in every caption, by which prompts call the style."""
     rights: Literal["open-only", "acknowledge-restricted"] = "open-only"
-    """`open-only` takes works whose images are open, be it on a condition such as attribution. With
-    `acknowledge-restricted` images may also be restricted or of unknown rights: you state that you may use them.
-    Everything made from them says so, and what conditions they have."""
-    decisions: str = ""
+    """`open-only`: works whose images are open, be it on a condition such as attribution. `acknowledge-restricted`:
+    also other ones; you state that you may use them, and everything made from them says so, with their conditions."""
+    decisions: UserPath = ""
     """A CSV file with columns object_id, decision (`keep`, `drop`, or empty: the measures decide) and reason: a
     curator's decisions go before measures. `avignon works ARTIST --decisions FILE` writes one to edit."""
-    originals: str = ""
+    originals: UserPath = ""
     """A folder of images added by hand, each named by its object id, such as `25800.jpg`: they are taken in place of
     fetching, for works that the museum lists and `rights` admits."""
     museum: Museum | None = None
@@ -67,7 +72,7 @@ class Artist(Section):
 class Base(Section):
     """The Stable Diffusion that stays frozen."""
 
-    model: str = Field(min_length=1)
+    model: Annotated[str, Field(min_length=1), AfterValidator(_located)]
     """A Hugging Face repository, a local directory in diffusers' format, or `embedded` (the package's miniature)."""
     mirrors: tuple[str, ...] = Field(default=(), strict=False)
     """Repositories to try, in order, where `model` is gone."""
@@ -147,8 +152,7 @@ class Ranks(Section):
     convolution: int = Field(default=2, ge=0, le=256)
     """conv1 and conv2 of every residual block."""
     blocks: dict[str, Annotated[int, Field(ge=0, le=256)]] = {}
-    """Rank of all these layers within single blocks, by the beginning of their names, such as `mid_block` or
-    `down_blocks.0`; 0 leaves the block frozen."""
+    """Rank within single blocks, by the beginning of their names, as `mid_block` or `down_blocks.0`; 0: frozen."""
 
     @model_validator(mode="after")
     def _some_layer(self) -> "Ranks":
@@ -165,8 +169,7 @@ class Train(Section):
     mode: Literal["separate", "joint"] = "separate"
     """`separate`: one adapter per artist, which can be mixed. `joint`: one for all, as the original project had."""
     together: bool = True
-    """Pass the batches of several adapters through the base at once, each sample through its own adapter: faster, but
-    larger, as a batch of as many images is. `false`: one adapter after the other."""
+    """Train all adapters in one pass, which is faster and takes the memory of all their batches; else one by one."""
     steps: int = Field(default=1200, ge=1)
     """Optimizer steps per adapter."""
     batch: int = Field(default=4, ge=1, le=256)
@@ -197,9 +200,8 @@ class Train(Section):
     eval_every: int = Field(default=0, ge=0)
     """Steps between measurements on the validation works; 0 measures at the end only."""
     prior_images: int = Field(default=0, ge=0, le=10_000)
-    """Pictures that the base itself generates from the works' captions without the trigger; as many of them as of the
-    works go into every step, so that it does not forget the rest of the world (prior preservation, Ruiz et al.,
-    arXiv:2208.12242). 0: none."""
+    """Pictures that the base generates from the captions without the trigger; every step has as many of them as of
+    works, so that it does not forget the rest of the world (prior preservation, Ruiz et al., arXiv:2208.12242)."""
     prior_weight: float = Field(default=1.0, gt=0, le=100)
     """Weight of their loss against that of the works."""
     sample_every: int = Field(default=0, ge=0)
@@ -232,13 +234,9 @@ class Train(Section):
     """How many of the newest are kept while an adapter trains."""
 
     @model_validator(mode="after")
-    def _whole_passes(self) -> "Train":
+    def _fits_together(self) -> "Train":
         if self.micro_batch and self.batch % self.micro_batch:
             raise ValueError(f"micro_batch {self.micro_batch} does not divide batch {self.batch}")
-        return self
-
-    @model_validator(mode="after")
-    def _samples_to_judge(self) -> "Train":
         if self.is_judged and not self.sample_every:
             raise ValueError("keep = 'best' and patience judge samples: set sample_every")
         return self
@@ -258,26 +256,16 @@ class Scene(Section):
     """One row of the series: the same prompt and seed at every stop."""
 
     prompt: str
-    """In plain words: what gives weights, adapters or alternatives in other programs' prompts, as `(boat:1.3)` or
-    `<lora:name:1>`, is read as letters, and a warning says so."""
+    """In plain words: what other programs take for weights or adapters, as `(boat:1.3)`, is read as letters."""
     seed: int = Field(default=-1, ge=-1, lt=2**63)
     """-1 derives one from the recipe's seed and the scene's place."""
     to_seed: int = Field(default=-1, ge=-1, lt=2**63)
-    """A second seed: the noise that the pictures begin from goes from `seed`'s at the first stop to this one's at the
-    last, and composition goes with it; -1 stays with `seed`."""
-    image: str = ""
+    """A second seed: noise, and composition with it, goes from `seed`'s at the first stop to this one's at the last."""
+    image: UserPath = ""
     """A picture to begin from instead of noise: a work, or a photograph of one's own; relative paths are relative to
     the recipe. Its middle square is taken. That you may use it is your statement; every picture names the file."""
     image_strength: float = Field(default=0.6, gt=0, le=1)
     """Share of the denoising steps that are done on `image`: little keeps it, 1 leaves nothing but a trace of it."""
-
-
-if TYPE_CHECKING:
-    Sampler = str
-else:
-    Sampler = Literal[SAMPLERS]
-
-_BLOCKS = [re.compile(family.blocks) for family in FAMILIES.values()]
 
 
 class Generate(Section):
@@ -305,16 +293,14 @@ class Generate(Section):
     fade: float = Field(default=0.25, gt=0, le=1)
     """Share of the denoising steps over which a relay hands over."""
     equalize_adapters: bool = True
-    """Bring the path's adapters to equal effect where they are mixed, so that the stronger one does not win the middle;
-    at the ends they are as they were trained."""
+    """Bring adapters to equal effect where they are mixed, so that none wins the middle; the ends are as trained."""
     weights: tuple[dict[str, float], ...] = Field(default=(), strict=False)
     """Stops by hand instead of a path: one table of adapter = weight each; negative leads away from a style."""
     weight_schedule: dict[str, Annotated[tuple[float, ...], Field(min_length=1, strict=False)]] = {}
-    """Factors on an adapter's weight from the first denoising step to the last, joined by straight lines: `[1, 0]` lets
-    it compose and fade, `[0, 1]` only finish."""
+    """Factors on an adapter's weight over the denoising steps, joined by lines: `[1, 0]` composes, `[0, 1]` ends."""
     block_weights: dict[str, dict[str, float]] = {}
     """Factors on an adapter's weight in parts of the UNet: `down`, `mid`, `up`, or a block such as `"up_blocks.1"`."""
-    adapters: dict[str, str] = {}
+    adapters: dict[str, UserPath] = {}
     """Further adapters to mix in by `path_adapters` or `weights`: name = folder of pytorch_lora_weights.safetensors. A
     name with a dot or a blank needs quotation marks, as all such keys of TOML: `"style_v1.5" = "loras/style"`."""
     strength: float = Field(default=1.0, gt=0, le=4)
@@ -332,8 +318,7 @@ class Generate(Section):
     """`auto` is fp16 on a CUDA device, bf16 on a CPU that multiplies it natively, else fp32. Pictures are those of any
     other program in fp32 only; they are decoded in it always."""
     extra_seeds: int = Field(default=0, ge=0, le=100)
-    """Further seeds with which each scene is generated, beside the series: so the report can tell what a scene does on
-    the way from what one seed happens to do, and how much pictures of one stop differ from seed to seed."""
+    """Further seeds for each scene, beside the series: by them the report tells the scene's part from the seed's."""
     batch: int = Field(default=4, ge=1, le=256)
     """Pictures denoised at once, whatever their weights; fewer where the memory does not hold them."""
 
@@ -355,7 +340,7 @@ class Generate(Section):
 class Evaluate(Section):
     """What the series is measured with beside the measures that are always there."""
 
-    encoder: str = ""
+    encoder: Annotated[str, AfterValidator(_located)] = ""
     """A learned encoder whose distances the report shows as one more aspect: a Hugging Face repository or a local
     directory of a CLIP or a DINOv2 in transformers' format. Empty: none, and nothing is downloaded."""
     encoder_mirrors: tuple[str, ...] = Field(default=(), strict=False)
@@ -364,15 +349,12 @@ class Evaluate(Section):
     """Branch, tag or commit; a commit makes a report reproducible."""
 
 
-Film = Literal["grid", "strip", "webp", "gif", "mp4"]
-
-
 class Exhibit(Section):
     """The words on the page, and what is made beside it."""
 
     title: str = "A dialogue of eras"
     introduction: str = ""
-    films: tuple[Film, ...] = Field(default=(), strict=False)
+    films: tuple[Literal["grid", "strip", "webp", "gif", "mp4"], ...] = Field(default=(), strict=False)
     """The series as files for others, in `exhibition/films`: `grid` (all scenes, PNG), and of each scene `strip` (PNG),
     `webp`, `gif` and `mp4`, which go there and back. `mp4` needs `pip install avignon[video]`."""
     film_pace: float = Field(default=0.5, ge=0.04, le=60)
@@ -436,7 +418,7 @@ class Recipe(Section):
     def _blocks_exist(self) -> "Recipe":
         for name, factors in self.generate.block_weights.items():
             for block in factors:
-                if not any(blocks.fullmatch(block) for blocks in _BLOCKS):
+                if not any(re.fullmatch(family.blocks, block) for family in FAMILIES.values()):
                     raise ValueError(
                         f"generate.block_weights.{name}: {block!r} is not a part of the UNet; "
                         "allowed are down, mid, up, and names such as 'up_blocks.1'"
