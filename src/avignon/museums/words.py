@@ -1,8 +1,12 @@
 """Phrases of a vocabulary found in what people write: without case, accents, or one way to put blanks and hyphens."""
 
+import functools
 import re
+import tomllib
 import unicodedata
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 _ALIKE = str.maketrans(
     {"ⓒ": "©", "Ⓒ": "©", "’": "'", "‘": "'", "´": "'", "œ": "oe", "Œ": "oe", "æ": "ae", "Æ": "ae"}
@@ -15,6 +19,12 @@ NEUTRAL = frozenset(".,;:()[]\"'“”„«»/|&-")
 _ACCENTS = frozenset("\u0300\u0301\u0302\u0303\u0308\u030a\u0327\u030c")
 """Grave, acute, circumflex, tilde, diaeresis, ring, cedilla, caron. Others stay: text that is struck out, by whatever
 stroke, line or cross upon its letters, must not read as if it were not."""
+
+
+@functools.cache
+def vocabulary(file: str) -> dict[str, Any]:
+    """A vocabulary that ships with this package, by the name of its file."""
+    return tomllib.loads(Path(__file__).with_name(file).read_text(encoding="utf-8"))
 
 
 def plain(text: str) -> str:
