@@ -92,7 +92,7 @@ def _meanings() -> dict[str, tuple[str, Share]]:
     meanings = {each: (kind, WHOLE) for kind, group in vocabulary()["words"].items() for each in group}
     for part in vocabulary()["parts"]:
         low, high = part["share"]
-        meanings |= {each: ("part", (low, high)) for each in part["words"]}
+        meanings |= dict.fromkeys(part["words"], ("part", (low, high)))
     return {words.key(phrase, GAP): meaning for phrase, meaning in meanings.items()}
 
 
