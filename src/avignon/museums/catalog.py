@@ -328,5 +328,5 @@ def _index_names(connection: duckdb.DuckDBPyConnection) -> None:
     keyed = sorted({(names.key(name), number, shown, other) for other, number, name, shown in rows if name})
     connection.execute("CREATE TABLE names (key VARCHAR, constituentid BIGINT, name VARCHAR, other BOOLEAN)")
     if keyed:
-        columns = [list(column) for column in zip(*keyed, strict=True)]
-        connection.execute("INSERT INTO names SELECT unnest($1), unnest($2), unnest($3), unnest($4)", columns)
+        lists = [list(column) for column in zip(*keyed, strict=True)]
+        connection.execute("INSERT INTO names SELECT unnest($1), unnest($2), unnest($3), unnest($4)", lists)

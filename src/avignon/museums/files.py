@@ -2,7 +2,6 @@
 
 import functools
 import os
-import tomllib
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
@@ -12,13 +11,14 @@ from pathlib import Path, PurePosixPath
 from avignon.core.errors import InputError
 from avignon.core.formats import SUFFIXES
 from avignon.core.naming import shown
+from avignon.museums import words
 
 
 @functools.cache
 def _kinds() -> dict[str, frozenset[str]]:
     """Suffixes and names by what they are: `unread`, `system`."""
-    data = tomllib.loads(Path(__file__).with_name("files.toml").read_text(encoding="utf-8"))
-    return {kind: frozenset(each for names in table.values() for each in names) for kind, table in data.items()}
+    tables = words.vocabulary("files.toml").items()
+    return {kind: frozenset(each for names in table.values() for each in names) for kind, table in tables}
 
 
 TABLES = frozenset({".csv", ".tsv", ".xls", ".xlsx", ".xlsm", ".ods", ".numbers"})

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import tomllib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from avignon.core.errors import InputError
 from avignon.core.naming import slug, stem
 from avignon.core.records import Access
 from avignon.core.sheets import Row
-from avignon.museums import names, statements
+from avignon.museums import names, statements, words
 from avignon.museums.files import TABLES, Files, composed, is_read
 
 INDEX = "index.csv"
@@ -28,7 +27,7 @@ Listed = tuple[Row, str]
 @functools.cache
 def columns() -> sheets.Columns:
     """The columns of an index."""
-    data = tomllib.loads(Path(__file__).with_name("index.toml").read_text(encoding="utf-8"))
+    data = words.vocabulary("index.toml")
     spared, remarks = data["spared"]["columns"], data["remarks"]["columns"]
     return sheets.Columns("index", data["columns"], ("file",), spared, data["grave"], remarks)
 
@@ -67,19 +66,15 @@ def read(index: Path, files: Files, wanted: Sequence[str], year: int, warn: Call
         raise InputError(f"{index}: column artist names nobody; write each picture's artist into it, or take it out")
     _check_strangers(index, sheet, wanted, year)
     if sheet.strangers:
-        whose = (
-            ""
-            if "artist" in sheet.columns
-            else "; none names an artist, so that all works count as those of whoever is asked for"
-        )
+        read_not, known = ", ".join(sheet.strangers), ", ".join(sheet.columns)
+        whose = "; none names an artist, so that all works count as those of whoever is asked for"
         warn(
-            f"{index}: columns that are not read: {', '.join(sheet.strangers)}; read: {', '.join(sheet.columns)}{whose}"
+            f"{index}: columns that are not read: {read_not}; read: {known}{'' if 'artist' in sheet.columns else whose}"
         )
     rows = [row | {"file": _located(index, line, row["file"], files)} for line, row in sheet.rows]
     named = {composed(row["file"]) for row in rows}
     others = [each for each in files.pictures if composed(each) not in named]
-    listed: list[Listed] = [({"file": each}, f"not in {index.name}") for each in others]
-    listed = with_ids([*((row, "") for row in rows), *listed])
+    listed = with_ids([*((row, "") for row in rows), *(({"file": each}, f"not in {index.name}") for each in others)])
     _check_twice(index, [line for line, _ in sheet.rows], rows)
     return listed
 
@@ -154,7 +149,7 @@ def _meant(value: str, wanted: Sequence[str], year: int, *, named: bool, remark:
         return "artist"
     if any(names.is_qualifier(value, name) for name in wanted):
         return "qualifier"
-    if remark:  # What it claims of rights restricts the work (`_claims`).
+    if remark:  # What it claims of rights restricts the work (`folder`).
         return ""
     stated = statements.read(value, year)
     return "rights" if stated.access is not Access.UNKNOWN or stated.condition else ""

@@ -2,6 +2,7 @@
 
 import email.utils
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -55,14 +56,15 @@ class Answer:
 
     url: str
     content: bytes
-    headers: Mapping[str, str]
 
 
 class _TryAgain(Exception):  # noqa: N818 - not an error: a pause between two attempts
-    def __init__(self, why: str, wait: float | None = None, refused: InputError | None = None) -> None:
+    def __init__(self, why: str, wait: float | None = None, last: InputError | None = None) -> None:
         super().__init__(why)
         self.wait = wait
-        self.refused = refused
+        """Seconds; None: as long as `BACK_OFF` says."""
+        self.last = last
+        """What the last attempt raises; None: an error that says why."""
 
 
 class Fetcher(AbstractContextManager["Fetcher"]):
@@ -137,18 +139,17 @@ class Fetcher(AbstractContextManager["Fetcher"]):
         return kept.path, True
 
     def _attempts(self, url: str, once: Callable[[], T]) -> T:
-        for attempt in range(ATTEMPTS):
+        for attempt in itertools.count(1):
             try:
                 return once()
             except _TryAgain as failed:
-                wait = failed.wait if failed.wait is not None else BACK_OFF * 2**attempt
-                if attempt == ATTEMPTS - 1 and failed.refused:
-                    raise failed.refused from None
-                if attempt == ATTEMPTS - 1 or wait > MAX_WAIT:
-                    asked = f" and asks to wait {wait:.0f} s" if wait > MAX_WAIT else ""
-                    raise FetchError(
-                        f"{url}: {failed}{asked}; check the network or the address, then run again"
-                    ) from None
+                wait = failed.wait if failed.wait is not None else BACK_OFF * 2 ** (attempt - 1)
+                asked = f" and asks to wait {wait:.0f} s" if wait > MAX_WAIT else ""
+                what = f"{url}: {failed}{asked}; check the network or the address, then run again"
+                if attempt == ATTEMPTS:
+                    raise failed.last or FetchError(what) from None
+                if asked:
+                    raise FetchError(what) from None
                 time.sleep(wait)
         raise AssertionError("unreachable")
 
@@ -156,19 +157,19 @@ class Fetcher(AbstractContextManager["Fetcher"]):
         self, url: str, limit: int, check: Callable[[bytes], object] | None, headers: Mapping[str, str]
     ) -> Answer:
         with self._opened(url, headers) as response:
-            answer = Answer(str(response.url), b"".join(self._chunks(response, limit)), response.headers)
+            answer = Answer(str(response.url), b"".join(self._chunks(response, limit)))
         try:
             if check:
                 check(answer.content)
+            return answer
         except InputError as refused:
             what = f"{url}: {str(refused).removeprefix('image: ')}"
-            if not _PAGE.match(answer.content):
-                raise _TryAgain(str(refused), refused=type(refused)(what)) from None
-            turned_away = TurnedAway(f"{what}; {_shown(answer.content)} came instead")
-            if _CHALLENGES.search(answer.content):  # Another request would only be refused again.
-                raise turned_away from None
-            raise _TryAgain(str(refused), refused=turned_away) from None
-        return answer
+            error = type(refused)(what)
+            if _PAGE.match(answer.content):
+                error = TurnedAway(f"{what}; {_shown(answer.content)} came instead")
+                if _CHALLENGES.search(answer.content):  # Another request would only be refused again.
+                    raise error from None
+            raise _TryAgain(str(refused), last=error) from None
 
     def _store_once(self, url: str, kept: "_Kept", limit: int) -> None:
         with self._opened(url, kept.conditions()) as response:
@@ -178,8 +179,9 @@ class Fetcher(AbstractContextManager["Fetcher"]):
             if going_on and not kept.continues(response.headers):
                 kept.forget_part()
                 raise _TryAgain("the server cannot go on with what has come so far")
-            kept.begin(response.headers, going_on)
-            with kept.part.open("ab" if going_on else "wb") as file:
+            if not going_on:
+                kept.begin(response.headers)
+            with kept.part.open("ab") as file:
                 for chunk in self._chunks(response, limit):
                     file.write(chunk)
                 file.flush()
@@ -198,7 +200,11 @@ class Fetcher(AbstractContextManager["Fetcher"]):
                         self._check(response)
                         yield response
                         return
-                    target = self._next(target, response)
+                    following = target.join(response.headers["Location"])
+                downgraded = target.scheme == "https" and following.scheme == "http"
+                if following.scheme not in self._schemes or downgraded:
+                    raise FetchError(f"{target}: redirects to {following.scheme}:, which is not followed")
+                target = following
         except httpx.TimeoutException as late:
             raise _TryAgain(f"no answer in time ({type(late).__name__})") from None
         except (httpx.UnsupportedProtocol, httpx.InvalidURL):
@@ -207,29 +213,19 @@ class Fetcher(AbstractContextManager["Fetcher"]):
             raise _TryAgain(f"could not be reached ({broken or type(broken).__name__})") from None
         raise FetchError(f"{url}: more than {MAX_REDIRECTS} redirects")
 
-    def _next(self, target: httpx.URL, response: httpx.Response) -> httpx.URL:
-        following = target.join(response.headers["Location"])
-        downgraded = target.scheme == "https" and following.scheme == "http"
-        if following.scheme not in self._schemes or downgraded:
-            raise FetchError(f"{target}: redirects to {following.scheme}:, which is not followed")
-        return following
-
     def _check(self, response: httpx.Response) -> None:
         status, wait = response.status_code, _retry_after(response.headers.get("Retry-After", ""))
         if (challenge := _challenge(response)) is not None:
             raise TurnedAway(f"{response.url}: the server turns programs away at the moment ({challenge})", status)
         if status in _PASSING or (status == httpx.codes.FORBIDDEN and wait is not None):
             raise _TryAgain(f"the server answers {status}", wait)  # Some answer 403 to requests that come too fast.
-        conditional = {httpx.codes.NOT_MODIFIED}
-        if "Range" in response.request.headers:
-            conditional.add(httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE)
+        conditional = (304, 416) if "Range" in response.request.headers else (304,)
         if status >= 300 and status not in conditional:
             raise FetchError(f"{response.url}: the server answers {status} {response.reason_phrase}".rstrip(), status)
 
     def _chunks(self, response: httpx.Response, limit: int) -> Iterator[bytes]:
-        promised = response.headers.get("Content-Length", "")
+        promised, received = response.headers.get("Content-Length", ""), 0
         too_large = FetchError(f"{response.url}: larger than the {limit / 1e6:.0f} MB that are accepted")
-        received = 0
         if promised.isdecimal() and int(promised) > limit:
             raise too_large
         for chunk in response.iter_bytes():
@@ -239,8 +235,7 @@ class Fetcher(AbstractContextManager["Fetcher"]):
             yield chunk
 
     def _wait_turn(self, host: str) -> None:
-        now = time.monotonic()
-        wait = self._last.get(host, -self._pause) + self._pause - now
+        wait = self._last.get(host, -self._pause) + self._pause - time.monotonic()
         if wait > 0:
             time.sleep(wait)
         self._last[host] = time.monotonic()
@@ -274,12 +269,11 @@ class _Kept:
         same = headers.get("ETag", "") in ("", _etag_beside(self.part))
         return same and headers.get("Content-Range", "").startswith(place)
 
-    def begin(self, headers: Mapping[str, str], going_on: bool) -> None:
+    def begin(self, headers: Mapping[str, str]) -> None:
         """Before the first byte: what this will be a part of. Only a strong ETag says that bytes are the same."""
-        if not going_on:
-            self.forget_part()
-            etag = headers.get("ETag", "")
-            write_json(_note_of(self.part), {"etag": "" if etag.startswith("W/") else etag})
+        self.forget_part()
+        etag = headers.get("ETag", "")
+        write_json(_note_of(self.part), {"etag": "" if etag.startswith("W/") else etag})
 
     def finish(self, url: str, headers: Mapping[str, str]) -> None:
         """After the last byte."""
@@ -319,11 +313,7 @@ def _challenge(response: httpx.Response) -> str | None:
     is_page = "html" in response.headers.get("Content-Type", "")
     if not marked and not (is_page and status in (401, 403, 429, 503)):
         return None
-    body = b""
-    for chunk in response.iter_bytes():
-        body += chunk
-        if len(body) >= _PAGE_BYTES:
-            break
+    body = next(response.iter_bytes(_PAGE_BYTES), b"")
     return f"{status}: {_shown(body)}" if marked or _CHALLENGES.search(body) else None
 
 

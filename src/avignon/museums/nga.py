@@ -151,15 +151,14 @@ class Nga:
     def _people(self, artist: ArtistQuery, ask: Ask) -> dict[int, Row]:
         """The constituents that the recipe's artist stands for, by id."""
         people: dict[int, Row] = {}
+        where = self.catalog.about.tables
         for wanted in artist.wanted:
             matches = _matching(wanted, ask)
             if not matches:
-                raise InputError(f"{self.catalog.about.tables}: {names.unknown(str(wanted), _near(str(wanted), ask))}")
+                raise InputError(f"{where}: {names.unknown(str(wanted), _near(str(wanted), ask))}")
             if len(matches) > 1:
                 who = ", ".join(f"{number} ({row['displaydate']})" for number, row in matches.items())
-                raise InputError(
-                    f"{self.catalog.about.tables}: {wanted!r} names {len(matches)} artists: {who}; put the id into find"
-                )
+                raise InputError(f"{where}: {wanted!r} names {len(matches)} artists: {who}; put the id into find")
             people |= matches
         return people
 
@@ -170,13 +169,24 @@ class Nga:
         number = str(row["objectid"])
         ours = self.catalog.about.tables == EMBEDDED_TABLES
         years = dates.known(row.get("beginyear"), row.get("endyear"), row["displaydate"])
+        cap = image.get("maxpixels", "")
+        unread_cap = [f"maxpixels {cap.strip()!r}"] if cap.strip() and not _pixels(cap) else []
+        evidence = rights.Evidence(
+            died=person["endyear"],
+            born=person.get("beginyear"),
+            years=years,
+            unread=(*dates.unread(years, row["displaydate"]), *unread_cap),
+            flag=image.get("openaccess"),
+            flag_name="openaccess",
+            cap=cap,
+        )
         work = Work(
             museum="procedural museum" if ours else "nga",
             object_id=number,
             artist=artist.name,
             title=one_line(row["title"]),
             image_url=image.get("iiifurl", ""),
-            rights=rights.judged(_evidence(years, row, person, image), self.year),
+            rights=rights.judged(evidence, self.year),
             attributed=person["forwarddisplayname"] or person["preferreddisplayname"],
             accession=row["accessionnum"],
             date=one_line(row["displaydate"]),
@@ -190,24 +200,10 @@ class Nga:
             begin=years.begin,
             end=years.end,
             depicts=one_line(image.get("assistivetext") or ""),
-            most=_pixels(image.get("maxpixels", "")),
+            most=_pixels(cap),
         )
         reason = _doubt(role) or artist.exclusion(row["classification"]) or ("" if image else "no image published")
         return Found(work, Decision(Verdict.REJECTED, reason) if reason else None)
-
-
-def _evidence(years: dates.Years, row: Row, person: Row, image: Row) -> rights.Evidence:
-    cap = image.get("maxpixels", "")
-    unread_cap = [f"maxpixels {cap.strip()!r}"] if cap.strip() and not _pixels(cap) else []
-    return rights.Evidence(
-        died=person["endyear"],
-        born=person.get("beginyear"),
-        years=years,
-        unread=(*dates.unread(years, row["displaydate"]), *unread_cap),
-        flag=image.get("openaccess"),
-        flag_name="openaccess",
-        cap=cap,
-    )
 
 
 def _pixels(cap: str) -> int:
@@ -258,11 +254,11 @@ def _primary_images(objects: list[int], ask: Ask) -> dict[int, Row]:
     return images
 
 
-def _subjects(objects: list[int], ask: Ask) -> dict[int, tuple[str, ...]]:
-    terms: dict[int, tuple[str, ...]] = {}
+def _subjects(objects: list[int], ask: Ask) -> dict[int, list[str]]:
+    terms: dict[int, list[str]] = {}
     for row in ask(_TERMS, objects):
         if row["termtype"] in SUBJECT_TERMS:
-            terms[row["objectid"]] = (*terms.get(row["objectid"], ()), row["term"])
+            terms.setdefault(row["objectid"], []).append(row["term"])
     return terms
 
 
@@ -278,6 +274,6 @@ def _doubt(role: Row) -> str:
 def _sequence(row: Row) -> tuple[bool, float]:
     """`sequence` is text in the export; what is not a number comes last."""
     try:
-        return (False, float(row["sequence"]))
+        return False, float(row["sequence"])
     except ValueError:
-        return (True, 0.0)
+        return True, 0.0
