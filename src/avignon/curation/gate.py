@@ -157,9 +157,8 @@ class MeasuringGate:
         if not reason:
             self.by_bytes[original.sha256] = found.work
             self.by_look.append((look, found.work))
-            decision = Decision(
-                Verdict.KEPT, f"kept by the curator: {word.reason or 'no reason given'}" if word else ""
-            )
+            by_curator = f"kept by the curator: {word.reason or 'no reason given'}" if word else ""
+            decision = Decision(Verdict.KEPT, by_curator)
         return Decided(found, decision, measures, pages.webp_bytes(scan.image, THUMBNAIL))
 
     def _fault(self, work: Work, size: tuple[int, int], original: Original, measures: Measures, look: Look) -> str:

@@ -38,19 +38,17 @@ def index_in(files: Files) -> str:
     Raises:
         InputError: there is one, but not as CSV.
     """
-    folder = next((p for p in files.root.iterdir() if p.name.casefold() == INDEX and p.is_dir()), None)
-    if folder:
-        raise InputError(f"{folder}: a folder stands where the index is expected; give it another name")
+    for path in files.root.iterdir():
+        if path.name.casefold() == INDEX and path.is_dir():
+            raise InputError(f"{path}: a folder stands where the index is expected; give it another name")
     top = [each for each in files.all if "/" not in each]
-    found = sorted((each for each in top if each.casefold() == INDEX), key=lambda each: each != INDEX)
-    if not found:
-        kinds = TABLES | {".txt"}
-        other = next(
-            (p for p in map(Path, top) if p.name.casefold().startswith("index") and p.suffix.lower() in kinds), None
-        )
-        if other:
-            raise InputError(f"{files.root / other}: not read; the index is called {INDEX}: {sheets.HOW}")
-    return found[0] if found else ""
+    found = [each for each in top if each.casefold() == INDEX]
+    if found:
+        return INDEX if INDEX in found else found[0]
+    for name in top:
+        if name.casefold().startswith("index") and Path(name).suffix.lower() in TABLES | {".txt"}:
+            raise InputError(f"{files.root / name}: not read; the index is called {INDEX}: {sheets.HOW}")
+    return ""
 
 
 def read(index: Path, files: Files, wanted: Sequence[str], year: int, warn: Callable[[str], None]) -> list[Listed]:
@@ -127,8 +125,7 @@ def _check_strangers(index: Path, sheet: sheets.Sheet, wanted: Sequence[str], ye
     named = "artist" in sheet.columns
     for line, row in sheet.rows:
         for column in (*sheet.strangers, *sheet.remarks):
-            should = _meant(row[column], wanted, year, named=named, remark=column in sheet.remarks)
-            if should:
+            if should := _meant(row[column], wanted, year, named=named, remark=column in sheet.remarks):
                 raise InputError(
                     f"{index}: line {line}: column {column!r} says {shorten(row[column], 100)!r}, but no column of "
                     f"that name is read; call it {should}, or {sheets.PASSED_OVER}{column} where it is not to be read"

@@ -61,10 +61,10 @@ class Images:
         if tiles:
             return Received(self._joined(image, info, tiles), ".png", capped)
         received = self._whole(image, info, edge)
-        stand_in = _stand_in(received.url, image)
-        if stand_in and stand_in < min(edge, max(info.size)):
+        stand_in = _STAND_IN.match(_tail(received.url, image))
+        if stand_in and 0 < int(stand_in[1]) < min(edge, max(info.size)):
             with suppress(ImageError):  # Better what was scaled up, which curation measures, than nothing.
-                received = self._whole(image, info, stand_in)
+                received = self._whole(image, info, int(stand_in[1]))
         capped = capped or "__" in _tail(received.url, image)
         return Received(received.content, _suffix(received.content), capped)
 
@@ -97,8 +97,7 @@ class Images:
             )
         canvas = Image.new("RGB", tiles.size)
         for tile in tiles.all():
-            content = self._tile([f"{image}/{place}/0/default.jpg" for place in info.written(tile)], tile.size)
-            picture = load(content)
+            picture = load(self._tile([f"{image}/{place}/0/default.jpg" for place in info.written(tile)], tile.size))
             canvas.paste(picture if picture.size == tile.size else picture.resize(tile.size), tile.corner)
         return png_bytes(canvas)
 
@@ -117,12 +116,6 @@ def _tail(place: str, image: str) -> str:
     """What follows the last part of the image's own address: empty, `__900` or another image's name."""
     name = image.rpartition("/")[2]
     return place.rpartition(name)[2] if name in place else place
-
-
-def _stand_in(place: str, image: str) -> int:
-    """The long side of the stand-in that a request was sent to; 0 where it was not."""
-    found = _STAND_IN.match(_tail(place, image))
-    return int(found[1]) if found else 0
 
 
 def _suffix(content: bytes) -> str:

@@ -74,15 +74,17 @@ class Info:
 
     def asked(self, edge: int, widths: tuple[int, ...] = ()) -> tuple[Size, str]:
         """The size that is to come, no more than `edge` on the long side, and how it is asked for."""
-        if self.level == 0:
-            return self._ready(edge)
+        if self.level == 0:  # The smallest size that is ready and large enough, else the largest there is.
+            enough = self._enough(edge)
+            whole = "max" if self.version >= 3 else "full"
+            return (enough[0], self._written(enough[0])) if enough else (self.size, whole)
         scale = min(1.0, edge / max(self.size), self.longest / max(self.size))
         within = [width for width in widths if width <= self.size[0] * scale]
         if within:
             width = max(within)
             return (width, max(1, round(self.size[1] * width / self.size[0]))), f"{width},"
-        wanted = (max(1, round(self.size[0] * scale)), max(1, round(self.size[1] * scale)))
-        return wanted, f"!{wanted[0]},{wanted[1]}"
+        width, height = (max(1, round(side * scale)) for side in self.size)
+        return (width, height), f"!{width},{height}"
 
     def tiles_for(self, edge: int) -> Tiles | None:
         """Of a server that does not scale and has no size ready that is large enough: the smallest tiles that are."""
@@ -100,13 +102,6 @@ class Info:
 
     def _enough(self, edge: int) -> list[Size]:
         return [size for size in self.sizes if max(size) >= min(edge, max(self.size))]
-
-    def _ready(self, edge: int) -> tuple[Size, str]:
-        """The smallest of a level-0 server's sizes that is large enough, else the largest there is."""
-        enough = self._enough(edge)
-        if enough:
-            return enough[0], self._written(enough[0])
-        return self.size, "max" if self.version >= 3 else "full"
 
     def _written(self, size: Size) -> str:
         """The canonical form of a size, the only one that a level-0 server need know: `w,` in 2.1 and `w,h` in 3.0."""
@@ -129,40 +124,27 @@ def described(content: bytes) -> Info:
     profile = info.get("profile")
     first = profile[0] if isinstance(profile, list) and profile else profile
     level = next((level for level in (0, 1, 2) if f"level{level}" in str(first)), 1)
-    return Info(size, level, _version(info), _longest(info, size), _sizes(info, size), _tilings(info, size))
-
-
-def _version(info: dict[str, Any]) -> int:
-    """3 where the context or the type says so; 3.0 names an image by `id`, 2.1 by `@id`."""
-    return 3 if "image/3" in str(info.get("@context")) or info.get("type") == "ImageService3" else 2
+    version = 3 if "image/3" in str(info.get("@context")) or info.get("type") == "ImageService3" else 2
+    sizes = {each for each in map(_size, _list(info.get("sizes"))) if each and max(each) <= max(size)}
+    return Info(size, level, version, _longest(info, size), tuple(sorted(sizes, key=max)), _tilings(info, size))
 
 
 def _longest(info: dict[str, Any], true: Size) -> float:
-    profile = info.get("profile")
     said = dict(info)
-    for part in profile if isinstance(profile, list) else ():
+    for part in _list(info.get("profile")):
         said |= part if isinstance(part, dict) else {}
     width, height, area = (_number(said.get(key)) for key in ("maxWidth", "maxHeight", "maxArea"))
-    height = height or width
-    scales = [width / true[0]] if width else []
-    scales += [height / true[1]] if height else []
-    scales += [math.sqrt(area / (true[0] * true[1]))] if area else []
-    return min(scales, default=1.0) * max(true)
-
-
-def _sizes(info: dict[str, Any], true: Size) -> tuple[Size, ...]:
-    sizes = (_size(each) for each in _list(info.get("sizes")))
-    return tuple(sorted({size for size in sizes if size and max(size) <= max(true)}, key=max))
+    scales = (width / true[0], (height or width) / true[1], math.sqrt(area / (true[0] * true[1])))
+    return min(filter(None, scales), default=1.0) * max(true)  # 0 is no limit.
 
 
 def _tilings(info: dict[str, Any], true: Size) -> tuple[Tiles, ...]:
     """Every tiling at every scale; of two that give the same picture, the one with fewer tiles first."""
     tilings = []
     for each in _list(info.get("tiles")):
-        width = _number(each.get("width")) if isinstance(each, dict) else 0
-        edge = (width, _number(each.get("height")) or width) if width else None
-        scales = [_number(scale) for scale in _list(each.get("scaleFactors"))] if edge else []
-        tilings += [Tiles(true, edge, scale) for scale in scales if edge and scale]
+        if isinstance(each, dict) and (width := _number(each.get("width"))):
+            edge = (width, _number(each.get("height")) or width)
+            tilings += [Tiles(true, edge, scale) for scale in map(_number, _list(each.get("scaleFactors"))) if scale]
     return tuple(sorted(tilings, key=lambda tiles: (max(tiles.size), tiles.count)))
 
 

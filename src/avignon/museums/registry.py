@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from avignon.museums.protocol import FetchSettings, Museum
@@ -43,16 +43,14 @@ class MuseumRow:
 
     def settings_class(self) -> "type[MuseumSettings]":
         """The class of its table in a recipe."""
-        found: type[MuseumSettings] = _at(self.settings)
-        return found
+        return cast("type[MuseumSettings]", _at(self.settings))
 
     def listed(self, value: str | None, warn: Warn) -> "AbstractContextManager[Museum]":
         """The museum by its option of `avignon works`, for listing alone."""
         from avignon.museums.protocol import FetchSettings  # Here, because `avignon --help` reads these rows.
 
         if self.lister:
-            listed: AbstractContextManager[Museum] = _at(self.lister)(value)
-            return listed
+            return cast("AbstractContextManager[Museum]", _at(self.lister)(value))
         given = {self.field: value} if self.field else {}
         return opened(self.settings_class()(kind=self.kind, **given), FetchSettings(), warn)
 
@@ -122,8 +120,7 @@ def folder_of(museum: "MuseumSettings") -> str:
 
 def opened(museum: "MuseumSettings", settings: "FetchSettings", warn: Warn) -> "AbstractContextManager[Museum]":
     """The museum that a recipe names; its connections close at the end of the block."""
-    found: AbstractContextManager[Museum] = _at(row_of(museum).opener)(museum, settings, warn)
-    return found
+    return cast("AbstractContextManager[Museum]", _at(row_of(museum).opener)(museum, settings, warn))
 
 
 def _at(place: str) -> Any:
