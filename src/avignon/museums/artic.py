@@ -141,11 +141,7 @@ class Artic:
             )
 
     def _search(self, kind: str, asked: Record, fields: str) -> Record:
-        """The first records of a search, as the API answers.
-
-        Raises:
-            InputError: the API is unavailable, or answers with something else.
-        """
+        """The first records of a search, as the API answers; `FetchError` where it is unavailable."""
         params = json.dumps({**asked, "fields": fields, "limit": PAGE}, ensure_ascii=False, separators=(",", ":"))
         url = f"{self.api}/{kind}/search?{urlencode({'params': params})}"
         headers = {"AIC-User-Agent": self.images.fetcher.user_agent}
@@ -229,8 +225,7 @@ def _doubt(person: Record, record: Record) -> str:
     What follows in brackets, or behind a comma with a year, names and dates the artist (`died after 1734`), unless it
     is a qualifier without a year.
     """
-    lines = str(record.get("artist_display") or "").strip().splitlines()
-    label = one_line(lines[0]) if lines else ""
+    label = one_line(next(iter(str(record.get("artist_display") or "").strip().splitlines()), ""))
     remarks = " ".join(remark for remark in _BRACKETS.findall(label) if not re.search(r"\d", remark))
     doubted = "?" in label or QUALIFIERS.intersection(names.key(remarks).split())
     undated = re.sub(r",[^,]*(?:,[^,]*)?\d{3,4}.*$", "", _unbracketed(label))

@@ -2,10 +2,10 @@
 
     fetch each table (ETag, resumed) → check columns, rows, encoding → build beside → rename
 
-A catalog is replaced whole or not at all: a broken or half-fetched export never replaces a good one, and whoever reads
-one meanwhile goes on reading it. Tables: https://github.com/NationalGalleryOfArt/opendata, columns by
-name, in the older and the newer sets. Ids, years and sizes are numbers; all else is the export's own text
-(`maxpixels` and `openaccess` too: they are evidence, and what is not understood must not turn into "nothing").
+A broken or half-fetched export never replaces a good catalog, and whoever reads one meanwhile goes on reading it.
+Tables: https://github.com/NationalGalleryOfArt/opendata, columns by name, in the older and the newer sets. Ids, years
+and sizes are numbers; all else is the export's own text (`maxpixels` and `openaccess` too: what is not understood must
+not turn into "nothing").
 """
 
 import csv
@@ -167,10 +167,7 @@ def current(source: str, fetcher: "Fetcher", warn: Callable[[str], None]) -> Cat
 def update(source: str, fetcher: "Fetcher", *, accept_fewer: bool = False) -> Catalog:
     """Fetch what has changed, check it, and build the catalog anew if anything did. Two processes take turns.
 
-    Args:
-        source: address of the folder of tables.
-        fetcher: the network.
-        accept_fewer: take an export in which a table has lost more than a tenth of its rows.
+    `accept_fewer` takes an export in which a table has lost more than a tenth of its rows.
 
     Raises:
         InputError: a table is unavailable, or not what it should be; the present catalog stays.
@@ -214,17 +211,14 @@ def _name(source: str, table: str) -> str:
 def _pinned(folder: str, fetcher: "Fetcher") -> tuple[str, str, str]:
     """The folder at its newest commit, that commit and its date; the folder as it is where the commit is unknown."""
     found = _RAW.fullmatch(folder)
-    if found is None:
-        return folder, "", ""
-    try:
-        answer = fetcher.get(COMMITS.format(found["repo"], found["ref"], found["path"]), limit=10**6)
-        newest = json.loads(answer.content)[0]
-        commit, date = str(newest["sha"]), str(newest["commit"]["committer"]["date"])
-    except (FetchError, ValueError, LookupError, TypeError):
-        return folder, "", ""
-    if not re.fullmatch(r"[0-9a-f]{40}", commit):
-        return folder, "", ""
-    return f"https://raw.githubusercontent.com/{found['repo']}/{commit}/{found['path']}", commit, date
+    with suppress(FetchError, ValueError, LookupError, TypeError):
+        if found:
+            answer = fetcher.get(COMMITS.format(found["repo"], found["ref"], found["path"]), limit=10**6)
+            newest = json.loads(answer.content)[0]
+            commit, date = str(newest["sha"]), str(newest["commit"]["committer"]["date"])
+            if re.fullmatch(r"[0-9a-f]{40}", commit):
+                return f"https://raw.githubusercontent.com/{found['repo']}/{commit}/{found['path']}", commit, date
+    return folder, "", ""
 
 
 def _built(path: Path, files: Mapping[str, Path], about: About, before: Mapping[str, int]) -> Catalog:
@@ -247,11 +241,7 @@ def _built(path: Path, files: Mapping[str, Path], about: About, before: Mapping[
 
 
 def _load(connection: duckdb.DuckDBPyConnection, table: str, file: Path, name: str, before: int) -> int:
-    """Read one CSV file into a table; the number of its rows.
-
-    Raises:
-        InputError: naming the table, and the column or the line; it has far fewer rows than `before`.
-    """
+    """Read a CSV file into a table; how many rows it has. An error if it is broken, or has far fewer than `before`."""
     needed = tuple(_NEEDED[table].split())
     columns = _header(file, needed, name)
     texts = ", ".join(f"{_literal(column)}: 'VARCHAR'" for column in columns)

@@ -98,12 +98,7 @@ def death(text: str) -> int | None:
 def issued(text: str, made: int | None) -> Years | None:
     """The years of a cast or print that a title or a medium mentions.
 
-    Args:
-        text: the title or medium.
-        made: the last year of the work as its date has it; None where that is not known.
-
-    Returns:
-        None where it mentions none, or no more than that a work of the year `made` was cast or printed.
+    None where it mentions none, or no more than that the work was cast or printed in `made`, the last year of its date.
     """
     plain = words.plain(text)
     found = re.search(phrases_of("cast", "reissued"), plain)

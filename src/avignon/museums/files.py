@@ -48,11 +48,10 @@ class Files:
 
     def nearest(self, name: str) -> str:
         """The file that is probably meant by a name that is none: other case, folder or suffix, or a slip; or empty."""
-        meant, known = _parts(name), {each: _parts(each) for each in self.by_name}
+        meant, known = _parts(name), [(_parts(each), file) for each, file in self.by_name.items()]
         for part in range(len(meant)):
-            alike = [each for each in self.by_name if known[each][part] == meant[part]]
-            if alike:
-                return self.by_name[alike[0]]
+            if file := next((file for parts, file in known if parts[part] == meant[part]), ""):
+                return file
         return next(iter(get_close_matches(name, self.all, n=1, cutoff=0.7)), "")
 
     def misnamed(self, file: str) -> str:

@@ -97,9 +97,11 @@ def with_ids(listed: Sequence[Listed]) -> list[Listed]:
 
 def _located(index: Path, line: int, name: str, files: Files) -> str:
     """The file that a row names, as it is called on this disk."""
+    if not name:
+        raise InputError(f"{index}: line {line}: file is empty")
     short = name if len(name) <= LONGEST else f"{name[:LONGEST]}…"
-    where = f"{index}: line {line}: file: {short!r}" if name else f"{index}: line {line}: file is empty"
-    for each in dict.fromkeys((name, name.replace("\\", "/"))) if name else ():  # It may be written as in Windows.
+    where = f"{index}: line {line}: file: {short!r}"
+    for each in (name, name.replace("\\", "/")):  # It may be written as in Windows.
         path = index.parent / each
         if not path.resolve().is_relative_to(index.parent.resolve()):
             raise InputError(f"{where} lies outside the folder")
@@ -107,9 +109,9 @@ def _located(index: Path, line: int, name: str, files: Files) -> str:
             return Path(os.path.normpath(each)).as_posix()
         if composed(each) in files.by_name:
             return files.by_name[composed(each)]
-    near = files.nearest(name.replace("\\", "/")) if name else ""
-    what = "" if not name else " is a folder" if _is(Path.is_dir, index.parent / name) else " does not exist"
-    raise InputError(f"{where}{what}" + (f"; nearest is {near!r}" if near else ""))
+    near = files.nearest(name.replace("\\", "/"))
+    what = "is a folder" if _is(Path.is_dir, index.parent / name) else "does not exist"
+    raise InputError(f"{where} {what}" + (f"; nearest is {near!r}" if near else ""))
 
 
 def _is(kind: Callable[[Path], bool], path: Path) -> bool:
@@ -133,14 +135,9 @@ def _check_strangers(index: Path, sheet: sheets.Sheet, wanted: Sequence[str], ye
 
 
 def _meant(value: str, wanted: Sequence[str], year: int, *, named: bool, remark: bool) -> str:
-    """The column that a value belongs in; empty where it seems to be none that matters.
+    """The column in which a value of one that is not read belongs; empty where it seems to be none that matters.
 
-    Args:
-        value: as it stands in a column that is not read.
-        wanted: the artist's names.
-        year: in which statements are read.
-        named: whether the index has a column for the artist.
-        remark: whether the column is one of remarks, in which a name, or rights, need no column of their own.
+    `named`: the index has a column for the artist. `remark`: names and rights need no column of their own there.
     """
     if not (named or remark) and any(names.doubt(value, name) is not None for name in wanted):
         return "artist"

@@ -114,18 +114,31 @@ class Fetcher(AbstractContextManager["Fetcher"]):
         What `check` refuses (by an `InputError`) may have been damaged on the way: it is fetched again, and the last
         refusal is raised.
         """
-        return self._attempts(url, lambda: self._get_once(url, limit, check, headers or {}))
+
+        def once() -> Answer:
+            with self._opened(url, headers or {}) as response:
+                answer = Answer(str(response.url), b"".join(self._chunks(response, limit)))
+            try:
+                if check:
+                    check(answer.content)
+                return answer
+            except InputError as refused:
+                what = f"{url}: {str(refused).removeprefix('image: ')}"
+                error = type(refused)(what)
+                if _PAGE.match(answer.content):
+                    error = TurnedAway(f"{what}; {_shown(answer.content)} came instead")
+                    if _CHALLENGES.search(answer.content):  # Another request would only be refused again.
+                        raise error from None
+                raise _TryAgain(str(refused), last=error) from None
+
+        return self._attempts(url, once)
 
     def table(self, url: str, *, limit: int = 2**31, known_as: str = "") -> tuple[Path, bool]:
         """A large file through the user's cache; the flag says whether the server confirmed that it is fresh.
 
         An unreachable server leaves the cached copy in use, if there is one. The part of an interrupted file is kept,
-        and the rest is fetched. One process at a time: the caller holds a lock.
-
-        Args:
-            url: where it is.
-            limit: bytes that are accepted.
-            known_as: the name by which it is kept, where its address changes from one edition to the next.
+        and the rest is fetched. One process at a time: the caller holds a lock. `limit` is in bytes; `known_as` names
+        the copy, where its address changes from one edition to the next.
         """
         kept = _Kept(self._cache / hashlib.sha256((known_as or url).encode()).hexdigest()[:32])
         with storing(kept.path, CACHE_ELSEWHERE):
@@ -152,24 +165,6 @@ class Fetcher(AbstractContextManager["Fetcher"]):
                     raise FetchError(what) from None
                 time.sleep(wait)
         raise AssertionError("unreachable")
-
-    def _get_once(
-        self, url: str, limit: int, check: Callable[[bytes], object] | None, headers: Mapping[str, str]
-    ) -> Answer:
-        with self._opened(url, headers) as response:
-            answer = Answer(str(response.url), b"".join(self._chunks(response, limit)))
-        try:
-            if check:
-                check(answer.content)
-            return answer
-        except InputError as refused:
-            what = f"{url}: {str(refused).removeprefix('image: ')}"
-            error = type(refused)(what)
-            if _PAGE.match(answer.content):
-                error = TurnedAway(f"{what}; {_shown(answer.content)} came instead")
-                if _CHALLENGES.search(answer.content):  # Another request would only be refused again.
-                    raise error from None
-            raise _TryAgain(str(refused), last=error) from None
 
     def _store_once(self, url: str, kept: "_Kept", limit: int) -> None:
         with self._opened(url, kept.conditions()) as response:

@@ -43,11 +43,9 @@ class Images:
         return f"{image}/full/!{edge},{edge}{ready}"
 
     def receive(self, image: str, most: int = 0) -> Received:
-        """The image, at most `max_edge` pixels on its long side and never more than its true size.
+        """The image at a base URI, at most `max_edge` pixels on its long side and never more than its true size.
 
-        Args:
-            image: its base URI.
-            most: the longest side, in pixels, that the museum says it sends; 0 where it sets no limit.
+        `most` is the longest side, in pixels, that the museum says it sends; 0 where it sets no limit.
 
         Raises:
             FetchError, ImageError: with the reason.
@@ -84,11 +82,7 @@ class Images:
             ) from None
 
     def _joined(self, image: str, info: Info, tiles: Tiles) -> bytes:
-        """The picture put together from its tiles at one scale, as a PNG, which loses nothing.
-
-        Raises:
-            FetchError, ImageError: a tile is unavailable or has another size, or there are too many.
-        """
+        """The picture put together from its tiles at one scale, as a PNG, which loses nothing."""
         width, height = tiles.size
         if width * height > MAX_PIXELS or tiles.count > MOST_TILES:
             raise ImageError(

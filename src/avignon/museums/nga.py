@@ -1,8 +1,7 @@
 """The National Gallery of Art, Washington: open data tables and IIIF images.
 
-Tables: https://github.com/NationalGalleryOfArt/opendata (columns are read by name; the older and the newer sets both
-serve). Images: IIIF Image API 2.1, https://iiif.io/api/image/2.1/. The data is CC0; the images are not part of that
-grant, so each image's rights are read from its own row (`rights.judged`).
+Tables: https://github.com/NationalGalleryOfArt/opendata. Images: IIIF Image API 2.1. The data is CC0; the images are no
+part of that grant, so each image's rights are read from its own row (`rights.judged`).
 """
 
 import re
@@ -137,16 +136,13 @@ class Nga:
 
     def source(self, work: Work) -> str:
         """What would be requested from the image server."""
-        return self._server.source(work.image_url, work.most)
+        assert self.images, "opened for its tables alone"
+        return self.images.source(work.image_url, work.most)
 
     def receive(self, work: Work) -> Received:
         """The image from the museum's server."""
-        return self._server.receive(work.image_url, work.most)
-
-    @property
-    def _server(self) -> "Images":
-        assert self.images is not None, "opened for its tables alone"
-        return self.images
+        assert self.images, "opened for its tables alone"
+        return self.images.receive(work.image_url, work.most)
 
     def _people(self, artist: ArtistQuery, ask: Ask) -> dict[int, Row]:
         """The constituents that the recipe's artist stands for, by id."""
@@ -238,19 +234,15 @@ def _near(wanted: str, ask: Ask) -> list[str]:
 def _roles(people: list[int], ask: Ask) -> dict[int, Row]:
     """For each object the row that names one of the people as artist; the best where there are several."""
     roles: dict[int, Row] = {}
-    for row in (row for person in people for row in ask(_ROLES, person)):
-        held = roles.get(row["objectid"])
-        if held is None or (_doubt(held) and not _doubt(row)):
-            roles[row["objectid"]] = row
+    for row in sorted((row for person in people for row in ask(_ROLES, person)), key=lambda row: bool(_doubt(row))):
+        roles.setdefault(row["objectid"], row)
     return roles
 
 
 def _primary_images(objects: list[int], ask: Ask) -> dict[int, Row]:
     images: dict[int, Row] = {}
-    for row in ask(_IMAGES, objects):
-        held = images.get(row["depictstmsobjectid"])
-        if held is None or _sequence(row) < _sequence(held):
-            images[row["depictstmsobjectid"]] = row
+    for row in sorted(ask(_IMAGES, objects), key=_sequence):
+        images.setdefault(row["depictstmsobjectid"], row)
     return images
 
 

@@ -83,7 +83,9 @@ def _end(evidence: Evidence, term: dict[str, Any], year: int) -> int | None:
     died, born, made = evidence.died or None, evidence.born or None, evidence.years.end or None
     length: int = term["years"]
     if term["after"] == "publication":
-        last = _last_possible(evidence) if made is None else made
+        # At the latest in the year of death, unless a date of the work is later, or is not understood.
+        is_limit = not (evidence.unread or evidence.years.reissued) and (evidence.years.latest or 0) <= (died or 0)
+        last = made or (died if is_limit else None)
         return None if last is None else last + length
     if died is not None:
         return died + length
@@ -92,13 +94,6 @@ def _end(evidence: Evidence, term: dict[str, Any], year: int) -> int | None:
         return made + life["years_after_work"] + length
     # An artist born less than the term ago cannot have been dead for so long.
     return born + life["longest"] + length if born is not None and born + length >= year else None
-
-
-def _last_possible(evidence: Evidence) -> int | None:
-    """The year of death. None where a date of the work is later, or is not understood."""
-    died, years = evidence.died or None, evidence.years
-    is_limit = not (evidence.unread or years.reissued) and (years.latest or 0) <= (died or 0)
-    return died if is_limit else None
 
 
 def _made_after_death(evidence: Evidence) -> bool:

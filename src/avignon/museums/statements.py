@@ -90,12 +90,9 @@ def is_nothing(statement: str) -> bool:
 
 
 def claims(text: str, year: int, *, surely: bool = False) -> bool:
-    """Whether rights are claimed, or freedom is denied, in text of any kind.
+    """Whether rights are claimed, or freedom is denied, in text of any kind, as a credit line.
 
-    Args:
-        text: such as a credit line.
-        year: the present one.
-        surely: count only words that cannot mean anything else, as `©`; `protected` may be a title's.
+    `surely` counts only words that cannot mean anything else, as `©`; `protected` may be a title's.
     """
     if surely:
         return any(part.sure for part in _parts(text))
@@ -168,7 +165,8 @@ def _at_address(address: str) -> _Part:
     known = {element["code"] for element in licence["elements"]}
     if place.startswith(licence["address"]) and known.issuperset(codes) and port in ("", *licence["jurisdictions"]):
         return _of_elements(codes, found["version"] or "", port, address)
-    return _addresses().get(place, _Part("unread", address)) if not port else _Part("unread", address)
+    groups = _vocabulary()["phrases"] if not port else ()
+    return next((_said(group) for group in groups if place in group.get("addresses", ())), _Part("unread", address))
 
 
 def _licensed(match: re.Match[str]) -> _Part:
@@ -206,11 +204,6 @@ def _groups() -> list[dict[str, Any]]:
     elements = _vocabulary()["licence"]["elements"]
     alone = [each if each["kind"] == "claim" else each | {"kind": "element"} for each in elements]
     return [*alone, *_vocabulary()["phrases"]]
-
-
-@functools.cache
-def _addresses() -> dict[str, _Part]:
-    return {address: _said(group) for group in _vocabulary()["phrases"] for address in group.get("addresses", ())}
 
 
 @functools.cache

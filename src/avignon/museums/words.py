@@ -34,12 +34,7 @@ def plain(text: str) -> str:
 
 
 def any_of(phrases: Iterable[str], gap: str) -> str:
-    """A pattern for any of these phrases, as whole words, the longest first.
-
-    Args:
-        phrases: as a vocabulary writes them.
-        gap: signs that may stand between their words, or not, as a pattern.
-    """
+    """A pattern for any of these phrases, as whole words, the longest first; `gap` is one for what may part words."""
     longest = sorted({plain(phrase) for phrase in phrases}, key=len, reverse=True)
     return f"(?:{'|'.join(_pattern(phrase, gap) for phrase in longest)})"
 
