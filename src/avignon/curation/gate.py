@@ -32,7 +32,7 @@ def apply_rights(artist: Artist, found: list[Found]) -> list[Found]:
         RightsError: too few are left, though there are enough works.
     """
     candidates = [f.work for f in found if f.decision is None]
-    barred = [work for work in candidates if _is_barred(artist, work)]
+    barred = [work for work in candidates if _bar(artist, work)]
     is_open = len(candidates) - len(barred)
     if barred and is_open < artist.works:
         raise RightsError(
@@ -41,16 +41,13 @@ def apply_rights(artist: Artist, found: list[Found]) -> list[Found]:
             "Choose an artist whose works are open, or, if you may use these images, state so in the recipe with "
             'rights = "acknowledge-restricted" under this artist; the ledger, the adapter and the page will then say so'
         )
-    return [rejected(f, _bar(f.work)) if not f.decision and _is_barred(artist, f.work) else f for f in found]
+    return [rejected(f, bar) if not f.decision and (bar := _bar(artist, f.work)) else f for f in found]
 
 
-def _is_barred(artist: Artist, work: Work) -> bool:
-    """Works that are not open pass only where the recipe acknowledges it for this artist."""
-    return work.rights.access is not Access.OPEN and artist.rights != "acknowledge-restricted"
-
-
-def _bar(work: Work) -> str:
-    return f"rights are {work.rights.access}: {work.rights.evidence}"
+def _bar(artist: Artist, work: Work) -> str:
+    """Why rights keep a work out; empty where it is open, or the recipe acknowledges for this artist that it is not."""
+    is_admitted = work.rights.access is Access.OPEN or artist.rights == "acknowledge-restricted"
+    return "" if is_admitted else f"rights are {work.rights.access}: {work.rights.evidence}"
 
 
 def choose_candidates(
@@ -82,8 +79,8 @@ def _overruled(artist: Artist, found: Found, decision: Decision | None) -> Found
         return found
     if decision.verdict is Verdict.REJECTED:
         return rejected(found, f"dropped by the curator: {decision.reason or 'no reason given'}")
-    if _is_barred(artist, found.work):
-        reasons = dict.fromkeys([*([found.decision.reason] if found.decision else []), _bar(found.work)])
+    if bar := _bar(artist, found.work):
+        reasons = dict.fromkeys([*([found.decision.reason] if found.decision else []), bar])
         return rejected(found, f"{'; '.join(reasons)}; the curator's keep does not stand above rights")
     return replace(found, decision=None) if found.work.image_url else found
 

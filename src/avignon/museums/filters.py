@@ -19,7 +19,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class WorkFilter:
-    """Conditions on a work; each field that is set must be met."""
+    """Conditions on a work; each field that is set must be met. `between` in the wrong order is an `InputError`."""
 
     open_only: bool = False
     """Only images that are open, if with a condition, of works that the record leaves no doubt about."""
@@ -33,11 +33,6 @@ class WorkFilter:
     """All of these words in the title, the terms or the museum's description; case and accents do not matter."""
 
     def __post_init__(self) -> None:
-        """Raise for years that no work can be made within.
-
-        Raises:
-            InputError: the first comes after the last.
-        """
         if self.between and self.between[0] > self.between[1]:
             first, last = self.between
             raise InputError(f"between: {first} comes after {last}; the first year comes first: {last} {first}")

@@ -88,12 +88,9 @@ class Folder:
 
     def _check_known(self, wanted: Sequence[str], rows: Sequence[Row], index: str) -> None:
         """Raise for an unknown artist, where rows name their artists."""
-        if not any("artist" in row for row in rows):
-            return
         known = dict.fromkeys(row["artist"] for row in rows if row.get("artist"))
-        for name in wanted:
-            if any(names.doubt(each, name) is not None for each in known):
-                continue
+        strangers = [name for name in wanted if all(names.doubt(each, name) is None for each in known)]
+        for name in strangers if any("artist" in row for row in rows) else ():
             empty = [p for p in self.path.iterdir() if p.is_dir() and names.key(p.name) == names.key(name)]
             if empty and not index:
                 raise InputError(f"{empty[0]}: no pictures here; allowed are {', '.join(SUFFIXES)}")

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 import httpx
@@ -96,9 +95,7 @@ class Fetcher(AbstractContextManager["Fetcher"]):
             mounts=dict(mounts or {}),
         )
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._client.close()
 
     def get(
@@ -140,16 +137,16 @@ class Fetcher(AbstractContextManager["Fetcher"]):
         and the rest is fetched. One process at a time: the caller holds a lock. `limit` is in bytes; `known_as` names
         the copy, where its address changes from one edition to the next.
         """
-        kept = _Kept(self._cache / hashlib.sha256((known_as or url).encode()).hexdigest()[:32])
-        with storing(kept.path, CACHE_ELSEWHERE):
-            kept.path.parent.mkdir(parents=True, exist_ok=True)
+        path = self._cache / hashlib.sha256((known_as or url).encode()).hexdigest()[:32]
+        with storing(path, CACHE_ELSEWHERE):
+            path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                self._attempts(url, lambda: self._store_once(url, kept, limit))
+                self._attempts(url, lambda: self._store_once(url, path, limit))
             except FetchError:
-                if not kept.path.exists():
+                if not path.exists():
                     raise
-                return kept.path, False
-        return kept.path, True
+                return path, False
+        return path, True
 
     def _attempts(self, url: str, once: Callable[[], T]) -> T:
         for attempt in itertools.count(1):
@@ -166,22 +163,30 @@ class Fetcher(AbstractContextManager["Fetcher"]):
                 time.sleep(wait)
         raise AssertionError("unreachable")
 
-    def _store_once(self, url: str, kept: "_Kept", limit: int) -> None:
-        with self._opened(url, kept.conditions()) as response:
+    def _store_once(self, url: str, whole: Path, limit: int) -> None:
+        """A file under its own name, what has come of a new edition under `.part-`, each beside a note of its ETag."""
+        part = whole.with_name(f".part-{whole.name}")
+        with self._opened(url, _conditions(whole, part)) as response:
             if response.status_code == httpx.codes.NOT_MODIFIED:
                 return
-            going_on = response.status_code != httpx.codes.OK
-            if going_on and not kept.continues(response.headers):
-                kept.forget_part()
+            etag, place = response.headers.get("ETag", ""), response.headers.get("Content-Range", "")
+            if response.status_code == httpx.codes.OK:
+                _forget(part)
+                # Only a strong ETag says that bytes are the same.
+                write_json(_note_of(part), {"etag": "" if etag.startswith("W/") else etag})
+            elif not place.startswith(f"bytes {part.stat().st_size}-") or etag not in ("", _etag_beside(part)):
+                _forget(part)
                 raise _TryAgain("the server cannot go on with what has come so far")
-            if not going_on:
-                kept.begin(response.headers)
-            with kept.part.open("ab") as file:
+            with part.open("ab") as file:
                 for chunk in self._chunks(response, limit):
                     file.write(chunk)
                 file.flush()
                 os.fsync(file.fileno())
-            kept.finish(url, response.headers)
+        etag = etag or _etag_beside(part)
+        _note_of(whole).unlink(missing_ok=True)  # A file is never beside the note of another.
+        part.replace(whole)
+        write_json(_note_of(whole), {"url": url, "etag": etag, "fetched": time.strftime("%F")})
+        _note_of(part).unlink(missing_ok=True)
 
     @contextmanager
     def _opened(self, url: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
@@ -236,52 +241,21 @@ class Fetcher(AbstractContextManager["Fetcher"]):
         self._last[host] = time.monotonic()
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """A large file in the cache: whole under its own name, a part under `.part-`, each beside a note of its ETag."""
+def _conditions(whole: Path, part: Path) -> dict[str, str]:
+    """Headers that ask for the rest of a part, or for nothing where nothing has changed (RFC 9110, 13 and 14).
 
-    path: Path
+    Uncompressed, because a range of a compressed answer is of its compressed bytes.
+    """
+    headers = {"Accept-Encoding": "identity"}
+    begun, known = _etag_beside(part), _etag_beside(whole)
+    if begun and part.stat().st_size:
+        return {**headers, "Range": f"bytes={part.stat().st_size}-", "If-Range": begun}
+    return {**headers, "If-None-Match": known} if known else headers
 
-    @property
-    def part(self) -> Path:
-        """What has come of a new edition."""
-        return self.path.with_name(f".part-{self.path.name}")
 
-    def conditions(self) -> dict[str, str]:
-        """Headers that ask for the rest of a part, or for nothing where nothing has changed (RFC 9110, 13 and 14).
-
-        Uncompressed, because a range of a compressed answer is of its compressed bytes.
-        """
-        headers = {"Accept-Encoding": "identity"}
-        begun, whole = _etag_beside(self.part), _etag_beside(self.path)
-        if begun and self.part.stat().st_size:
-            return {**headers, "Range": f"bytes={self.part.stat().st_size}-", "If-Range": begun}
-        return {**headers, "If-None-Match": whole} if whole else headers
-
-    def continues(self, headers: Mapping[str, str]) -> bool:
-        """Whether a 206 begins where the part ends, and is of the same edition."""
-        place = f"bytes {self.part.stat().st_size}-"
-        same = headers.get("ETag", "") in ("", _etag_beside(self.part))
-        return same and headers.get("Content-Range", "").startswith(place)
-
-    def begin(self, headers: Mapping[str, str]) -> None:
-        """Before the first byte: what this will be a part of. Only a strong ETag says that bytes are the same."""
-        self.forget_part()
-        etag = headers.get("ETag", "")
-        write_json(_note_of(self.part), {"etag": "" if etag.startswith("W/") else etag})
-
-    def finish(self, url: str, headers: Mapping[str, str]) -> None:
-        """After the last byte."""
-        etag = headers.get("ETag", "") or _etag_beside(self.part)
-        _note_of(self.path).unlink(missing_ok=True)  # A file is never beside the note of another.
-        self.part.replace(self.path)
-        write_json(_note_of(self.path), {"url": url, "etag": etag, "fetched": time.strftime("%F")})
-        _note_of(self.part).unlink(missing_ok=True)
-
-    def forget_part(self) -> None:
-        """Begin anew next time."""
-        self.part.unlink(missing_ok=True)
-        _note_of(self.part).unlink(missing_ok=True)
+def _forget(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _note_of(part).unlink(missing_ok=True)
 
 
 def _note_of(path: Path) -> Path:
