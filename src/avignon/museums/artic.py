@@ -1,11 +1,9 @@
 """The Art Institute of Chicago: its public API and IIIF images.
 
-API: https://api.artic.edu/docs/ (artworks and agents; the data is CC0 but for descriptions, which are not read). A
-search is one JSON value in the address (`params`), as the museum asks of programs. Guests may not read beyond the
-1,000th record of a search (https://github.com/art-institute-of-chicago/api-data/issues/5), so each page is a search of
-its own: the records with an id above the last one's.
-Images: IIIF Image API at the address that each answer names (`config.iiif_url`). `is_public_domain` is the museum's
-own word on each work; what it does not call so is not released.
+API: https://api.artic.edu/docs/ (the data is CC0 but for descriptions, which are not read). A search is one JSON value
+in the address, as the museum asks of programs. Guests may not read beyond the 1,000th record of a search
+(https://github.com/art-institute-of-chicago/api-data/issues/5), so each page is a search of its own: the records with
+an id above the last one's. `is_public_domain` is the museum's own word on each work.
 """
 
 import json
@@ -136,9 +134,8 @@ class Artic:
                 break
             last = max(record["id"] for record in records)
         if seen < total:
-            self.warn(
-                f"{self.api}: {person['title']}: {seen:,} of {total:,} records came; the others are not considered"
-            )
+            came = f"{seen:,} of {total:,} records came; the others are not considered"
+            self.warn(f"{self.api}: {person['title']}: {came}")
 
     def _search(self, kind: str, asked: Record, fields: str) -> Record:
         """The first records of a search, as the API answers; `FetchError` where it is unavailable."""

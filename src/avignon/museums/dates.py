@@ -1,9 +1,8 @@
 """Years that a date means, as museums write dates. Pure. Words are read by `date_words`.
 
 Understood are the Extended Date/Time Format, level 1 (ISO 8601-2:2019, https://www.loc.gov/standards/datetime/), and
-the usual spellings in six languages. Where a spelling has two usual readings, the later end counts, which frees a work
-later; `1898-12` is a month alone, as ISO 8601 has it.
-A date is understood only if all of it is. `read` never guesses from a part.
+the usual spellings in six languages. A date is understood only if all of it is. Where a spelling has two usual
+readings, the later end counts, which frees a work later; `1898-12` is a month alone, as ISO 8601 has it.
 """
 
 import re

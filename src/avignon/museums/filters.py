@@ -67,12 +67,11 @@ def as_csv(found: Sequence[Found]) -> str:
 
 def row(found: Found) -> dict[str, object]:
     """A found work by the names of `COLUMNS`."""
-    work = found.work
-    fields: dict[str, object] = {column: getattr(work, column) for column in COLUMNS if hasattr(work, column)}
-    return fields | {
-        "rights": work.rights.access,
-        "condition": work.rights.condition,
-        "evidence": work.rights.evidence,
-        "note": found.decision.reason if found.decision else "",
-        "terms": "; ".join(work.terms),
-    }
+    return {**fields_of(found.work, COLUMNS), "note": found.decision.reason if found.decision else ""}
+
+
+def fields_of(work: Work, columns: Sequence[str]) -> dict[str, object]:
+    """What a work has of the columns of a table; its terms are one field, and its rights three."""
+    fields = {column: getattr(work, column) for column in columns if hasattr(work, column)}
+    rights = {"rights": work.rights.access, "condition": work.rights.condition, "evidence": work.rights.evidence}
+    return {**fields, **rights, "terms": "; ".join(work.terms)}

@@ -64,11 +64,10 @@ def read(index: Path, files: Files, wanted: Sequence[str], year: int, warn: Call
         raise InputError(f"{index}: column artist names nobody; write each picture's artist into it, or take it out")
     _check_strangers(index, sheet, wanted, year)
     if sheet.strangers:
-        read_not, known = ", ".join(sheet.strangers), ", ".join(sheet.columns)
-        whose = "; none names an artist, so that all works count as those of whoever is asked for"
-        warn(
-            f"{index}: columns that are not read: {read_not}; read: {known}{'' if 'artist' in sheet.columns else whose}"
-        )
+        text = f"{index}: columns that are not read: {', '.join(sheet.strangers)}; read: {', '.join(sheet.columns)}"
+        if "artist" not in sheet.columns:
+            text += "; none names an artist, so that all works count as those of whoever is asked for"
+        warn(text)
     rows = [row | {"file": _located(index, line, row["file"], files)} for line, row in sheet.rows]
     named = {composed(row["file"]) for row in rows}
     others = [each for each in files.pictures if composed(each) not in named]
@@ -105,21 +104,13 @@ def _located(index: Path, line: int, name: str, files: Files) -> str:
         path = index.parent / each
         if not path.resolve().is_relative_to(index.parent.resolve()):
             raise InputError(f"{where} lies outside the folder")
-        if _is(Path.is_file, path):
+        if os.path.isfile(path):  # noqa: PTH113 - false, where `Path.is_file` raises, for a name that is too long
             return Path(os.path.normpath(each)).as_posix()
         if composed(each) in files.by_name:
             return files.by_name[composed(each)]
     near = files.nearest(name.replace("\\", "/"))
-    what = "is a folder" if _is(Path.is_dir, index.parent / name) else "does not exist"
+    what = "is a folder" if os.path.isdir(index.parent / name) else "does not exist"  # noqa: PTH112 - as above
     raise InputError(f"{where} {what}" + (f"; nearest is {near!r}" if near else ""))
-
-
-def _is(kind: Callable[[Path], bool], path: Path) -> bool:
-    """Whether a path is a file, or a folder; a name that no file can have (too long) is neither."""
-    try:
-        return kind(path)
-    except OSError:
-        return False
 
 
 def _check_strangers(index: Path, sheet: sheets.Sheet, wanted: Sequence[str], year: int) -> None:
@@ -161,8 +152,6 @@ def _check_twice(index: Path, lines: Sequence[int], rows: Sequence[Row]) -> None
             if identity in seen:
                 before, file = seen[identity]
                 alias = f" as {file!r}" if file != row["file"] and what.startswith("file") else ""
-                raise InputError(
-                    f"{index}: line {line}: {what} is there twice (first in line {before}{alias}); "
-                    "each work needs its own"
-                )
+                twice = f"{what} is there twice (first in line {before}{alias}); each work needs its own"
+                raise InputError(f"{index}: line {line}: {twice}")
             seen[identity] = line, row["file"]

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from avignon.museums.settings import OnlineMuseum
 
 T = TypeVar("T")
+Check = Callable[[bytes], object]
+Headers = Mapping[str, str]
 
 ATTEMPTS = 4
 BACK_OFF = 0.5
@@ -38,9 +40,7 @@ MAX_WAIT = 120.0
 
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 
-_CHALLENGES = re.compile(
-    rb"challenge-platform|cf[-_]chl|just a moment|captcha|awswaf|cookies to continue", re.IGNORECASE
-)
+_CHALLENGES = re.compile(rb"(?i)challenge-platform|cf[-_]chl|just a moment|captcha|awswaf|cookies to continue")
 """What pages that want to see a person's browser hold, where no header says that they are one."""
 
 _PAGE = re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype html|html|head)\b", re.IGNORECASE | re.DOTALL)
@@ -98,14 +98,7 @@ class Fetcher(AbstractContextManager["Fetcher"]):
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
-    def get(
-        self,
-        url: str,
-        *,
-        limit: int,
-        check: Callable[[bytes], object] | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Answer:
+    def get(self, url: str, *, limit: int, check: Check | None = None, headers: Headers | None = None) -> Answer:
         """Fetch `url` whole, at most `limit` bytes.
 
         What `check` refuses (by an `InputError`) may have been damaged on the way: it is fetched again, and the last
@@ -189,7 +182,7 @@ class Fetcher(AbstractContextManager["Fetcher"]):
         _note_of(part).unlink(missing_ok=True)
 
     @contextmanager
-    def _opened(self, url: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
+    def _opened(self, url: str, headers: Headers) -> Iterator[httpx.Response]:
         """The response at the end of the redirects, body unread; passing faults become `_TryAgain`."""
         try:
             target = httpx.URL(url)

@@ -1,9 +1,8 @@
 """Images by the IIIF Image API: never more than the true size, and each is checked against the size asked for.
 
-Versions 2.1 (https://iiif.io/api/image/2.1/) and 3.0 (https://iiif.io/api/image/3.0/). A description (`info.json`)
-tells the true size and what its server can do: one that scales (level 1 and 2) is asked for the size wanted; one that
-does not (level 0) is asked for the smallest size that it has ready and that is large enough, or for tiles, which are
-joined.
+Versions 2.1 (https://iiif.io/api/image/2.1/) and 3.0 (https://iiif.io/api/image/3.0/). A server that scales (level 1
+and 2) is asked for the size wanted; one that does not (level 0) for the smallest size that it has ready and that is
+large enough, or for tiles, which are joined.
 """
 
 import re
@@ -90,9 +89,9 @@ class Images:
                 "are joined"
             )
         canvas = Image.new("RGB", tiles.size)
-        for tile in tiles.all():
-            picture = load(self._tile([f"{image}/{place}/0/default.jpg" for place in info.written(tile)], tile.size))
-            canvas.paste(picture if picture.size == tile.size else picture.resize(tile.size), tile.corner)
+        for region, corner, size in tiles.all():
+            picture = load(self._tile([f"{image}/{place}/0/default.jpg" for place in info.written(region, size)], size))
+            canvas.paste(picture if picture.size == size else picture.resize(size), corner)
         return png_bytes(canvas)
 
     def _tile(self, urls: list[str], size: Size) -> bytes:

@@ -15,14 +15,8 @@ from avignon.core.errors import FetchError
 Size = tuple[int, int]
 
 
-@dataclass(frozen=True)
-class Tile:
-    """A tile: its region of the true image, its place and its size in the joined picture, all in pixels."""
-
-    region: tuple[int, int, int, int]
-    """Left, upper, width and height."""
-    corner: tuple[int, int]
-    size: Size
+Region = tuple[int, int, int, int]
+"""Of the true image: left, upper, width and height, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +39,14 @@ class Tiles:
         """How many there are."""
         return math.prod(_divided(side, edge) for side, edge in zip(self.size, self.edge, strict=True))
 
-    def all(self) -> Iterator[Tile]:
-        """Row by row; those at the right and at the lower edge are smaller."""
+    def all(self) -> Iterator[tuple[Region, Size, Size]]:
+        """Each with its region, and its corner and size in the joined picture; those at two edges are smaller."""
         (width, height), (across, down) = self.true, (side * self.scale for side in self.edge)
         for top in range(0, height, down):
             for left in range(0, width, across):
                 region = (left, top, min(across, width - left), min(down, height - top))
                 size = (_divided(region[2], self.scale), _divided(region[3], self.scale))
-                yield Tile(region, (left // self.scale, top // self.scale), size)
+                yield region, (left // self.scale, top // self.scale), size
 
 
 @dataclass(frozen=True)
@@ -93,12 +87,10 @@ class Info:
         least = min(edge, max(self.size))
         return next((tiles for tiles in self.tilings if max(tiles.size) >= least), self.tilings[-1])
 
-    def written(self, tile: Tile) -> list[str]:
+    def written(self, region: Region, size: Size) -> list[str]:
         """Region and size of a tile: the canonical form (2.1 and 3.0, 4.7), then the one that some tilers write."""
-        left, top, width, height = tile.region
-        region = f"{left},{top},{width},{height}"
-        size = self._written(tile.size)
-        return [f"full/{size}", f"{region}/{size}"] if (width, height) == self.size else [f"{region}/{size}"]
+        place, scaled = ",".join(map(str, region)), self._written(size)
+        return [f"full/{scaled}", f"{place}/{scaled}"] if region[2:] == self.size else [f"{place}/{scaled}"]
 
     def _enough(self, edge: int) -> list[Size]:
         return [size for size in self.sizes if max(size) >= min(edge, max(self.size))]

@@ -6,7 +6,7 @@ part of that grant, so each image's rights are read from its own row (`rights.ju
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -130,8 +130,9 @@ class Nga:
             terms = _subjects(list(roles), ask)
         found = []
         for row in objects:
-            number = row["objectid"]
-            found.append(self._found(artist, row, people, roles[number], images.get(number, {}), terms.get(number, ())))
+            number, role = row["objectid"], roles[row["objectid"]]
+            person, image = people[role["constituentid"]], images.get(number, {})
+            found.append(self._found(artist, row, person, role, image, terms.get(number, [])))
         return sorted(found, key=preference)
 
     def source(self, work: Work) -> str:
@@ -158,10 +159,7 @@ class Nga:
             people |= matches
         return people
 
-    def _found(
-        self, artist: ArtistQuery, row: Row, people: dict[int, Row], role: Row, image: Row, terms: Iterable[str]
-    ) -> Found:
-        person = people[role["constituentid"]]
+    def _found(self, artist: ArtistQuery, row: Row, person: Row, role: Row, image: Row, terms: list[str]) -> Found:
         number = str(row["objectid"])
         ours = self.catalog.about.tables == EMBEDDED_TABLES
         years = dates.known(row.get("beginyear"), row.get("endyear"), row["displaydate"])

@@ -156,9 +156,9 @@ def _is_complete(parts: Sequence[_Part], place: int) -> bool:
 
 def _at_address(address: str) -> _Part:
     """A licence or statement by its address; any other address is not understood."""
-    found, licence = _ADDRESS.fullmatch(address), _vocabulary()["licence"]
+    found, licence, unread = _ADDRESS.fullmatch(address), _vocabulary()["licence"], _Part("unread", address)
     if found is None:
-        return _Part("unread", address)
+        return unread
     place = re.sub(r"\.org/(page|data)/", ".org/vocab/", found["place"])
     port = found["port"] or ""
     codes = place.removeprefix(f"{licence['address']}/").split("-")
@@ -166,7 +166,7 @@ def _at_address(address: str) -> _Part:
     if place.startswith(licence["address"]) and known.issuperset(codes) and port in ("", *licence["jurisdictions"]):
         return _of_elements(codes, found["version"] or "", port, address)
     groups = _vocabulary()["phrases"] if not port else ()
-    return next((_said(group) for group in groups if place in group.get("addresses", ())), _Part("unread", address))
+    return next((_said(group) for group in groups if place in group.get("addresses", ())), unread)
 
 
 def _licensed(match: re.Match[str]) -> _Part:
