@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
 import pytest
@@ -27,7 +26,7 @@ def test_rows_lead_somewhere(row: registry.MuseumRow) -> None:
     assert kind.__args__ == (row.kind,)
     assert issubclass(row.settings_class(), MuseumSettings)
     assert not row.field or row.field in row.settings_class().model_fields
-    assert all(callable(resolve_name(place)) for place in (row.opener, row.lister) if place)
+    assert all(callable(registry._at(place)) for place in (row.opener, row.lister) if place)
     (option,) = (each for each in works.params if each.name == row.option)
     assert option.to_info_dict()["help"] == row.help
 

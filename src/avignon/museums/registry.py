@@ -3,10 +3,10 @@
 A row names classes and functions by their place: nothing of a museum is imported before it is needed.
 """
 
+import importlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -43,14 +43,14 @@ class MuseumRow:
 
     def settings_class(self) -> "type[MuseumSettings]":
         """The class of its table in a recipe."""
-        return cast("type[MuseumSettings]", resolve_name(self.settings))
+        return cast("type[MuseumSettings]", _at(self.settings))
 
     def listed(self, value: str | None, warn: Warn) -> "AbstractContextManager[Museum]":
         """The museum by its option of `avignon works`, for listing alone."""
         from avignon.museums.protocol import FetchSettings  # Here, because `avignon --help` reads these rows.
 
         if self.lister:
-            return cast("AbstractContextManager[Museum]", resolve_name(self.lister)(value))
+            return cast("AbstractContextManager[Museum]", _at(self.lister)(value))
         given = {self.field: value} if self.field else {}
         return opened(self.settings_class()(kind=self.kind, **given), FetchSettings(), warn)
 
@@ -120,4 +120,9 @@ def folder_of(museum: "MuseumSettings") -> str:
 
 def opened(museum: "MuseumSettings", settings: "FetchSettings", warn: Warn) -> "AbstractContextManager[Museum]":
     """The museum that a recipe names; its connections close at the end of the block."""
-    return cast("AbstractContextManager[Museum]", resolve_name(row_of(museum).opener)(museum, settings, warn))
+    return cast("AbstractContextManager[Museum]", _at(row_of(museum).opener)(museum, settings, warn))
+
+
+def _at(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
