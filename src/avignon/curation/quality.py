@@ -1,7 +1,6 @@
 """Measures of a picture's quality: one function each. They give numbers for the ledger, not decisions.
 
-How well each tells good scans from bad ones was measured on degraded copies of real paintings:
-docs/benchmarks/quality.md, made by benchmarks/quality.py.
+How well each tells good scans from bad ones was measured on degraded copies of paintings: docs/benchmarks/quality.md.
 """
 
 from dataclasses import dataclass

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 from urllib.parse import urlencode
 
 from pydantic import Field
@@ -143,8 +143,7 @@ class Artic:
         url = f"{self.api}/{kind}/search?{urlencode({'params': params})}"
         headers = {"AIC-User-Agent": self.images.fetcher.user_agent}
         answer = self.images.fetcher.get(url, limit=50_000_000, check=_checked, headers=headers)
-        body: Record = json.loads(answer.content)
-        return body
+        return cast(Record, json.loads(answer.content))
 
     def _found(self, artist: ArtistQuery, person: Record, record: Record, images: str) -> Found:
         image, thumbnail = record.get("image_id") or "", record.get("thumbnail") or {}

@@ -132,8 +132,7 @@ def _opened(path: Path) -> duckdb.DuckDBPyConnection:
 def present(source: str) -> Iterator[Catalog | None]:
     """The catalog in the cache; None where there is none, or one that this version cannot read.
 
-    Its file stays open for the block. DuckDB shares an open file among a process's connections, so that queries within
-    the block do not wait for it to be opened again, which takes longer than a query.
+    Its file stays open for the block: connections of one process share it, and opening it takes longer than a query.
     """
     path, catalog = place(source), None
     with ExitStack() as stack:
@@ -243,7 +242,11 @@ def _built(path: Path, files: Mapping[str, Path], about: About, before: Mapping[
 def _load(connection: duckdb.DuckDBPyConnection, table: str, file: Path, name: str, before: int) -> int:
     """Read a CSV file into a table; how many rows it has. An error if it is broken, or has far fewer than `before`."""
     needed = tuple(_NEEDED[table].split())
-    columns = _header(file, needed, name)
+    next(tables.rows(file, needed, name), None)  # An error where one of these columns is missing.
+    with file.open(encoding="utf-8-sig", newline="") as text:
+        columns = next(csv.reader(text))
+    if twice := [column for column in columns if columns.count(column) > 1]:
+        raise InputError(f"{name}: column {twice[0]} is there twice")
     texts = ", ".join(f"{_literal(column)}: 'VARCHAR'" for column in columns)
     options = (
         "auto_detect=false, header=true, delim=',', quote='\"', escape='\"', max_line_size=16777216, "
@@ -266,17 +269,6 @@ def _load(connection: duckdb.DuckDBPyConnection, table: str, file: Path, name: s
             "accept it with `avignon catalog update --accept-fewer`"
         )
     return count
-
-
-def _header(file: Path, needed: tuple[str, ...], name: str) -> list[str]:
-    """The columns of a table, once those that are needed are known to be there, and each only once."""
-    next(tables.rows(file, needed, name), None)
-    with file.open(encoding="utf-8-sig", newline="") as text:
-        columns = next(csv.reader(text))
-    twice = [column for column in columns if columns.count(column) > 1]
-    if twice:
-        raise InputError(f"{name}: column {twice[0]} is there twice")
-    return columns
 
 
 def _literal(text: str) -> str:

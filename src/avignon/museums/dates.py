@@ -112,9 +112,6 @@ def issued(text: str, made: int | None) -> Years | None:
     return years if made is None or late or (years.latest or made) > made else None
 
 
-# Parsing word by word ------------------------------------------------------------------------------------------------
-
-
 _ISSUES = frozenset({"cast", "published", "reissued"})
 _ACTS = _ISSUES | {"made", "reworked"}
 

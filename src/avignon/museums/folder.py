@@ -1,8 +1,8 @@
 """A directory of one's own scans.
 
-With an `index.csv`: a row for each picture, by the columns that `index.toml` lists with their other names; `file` is
-needed. Without one, the pictures below a subfolder named after the artist are theirs, or all pictures of the folder
-where it has no subfolders. Whatever looks like a picture and is not the artist's own for certain carries the reason.
+With an `index.csv`: a row for each picture, by the columns that `index.toml` lists. Without one, the pictures below a
+subfolder named after the artist are theirs, or all pictures of the folder where it has no subfolders. Whatever looks
+like a picture and is not the artist's own for certain carries the reason.
 """
 
 import time

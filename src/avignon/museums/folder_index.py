@@ -17,9 +17,6 @@ from avignon.museums.files import TABLES, Files, composed, is_read
 
 INDEX = "index.csv"
 
-LONGEST = 255
-"""Letters of a file's place that an error shows in full."""
-
 Listed = tuple[Row, str]
 """A picture's row, and why it is no artist's work; empty where that depends on the artist."""
 
@@ -98,7 +95,7 @@ def _located(index: Path, line: int, name: str, files: Files) -> str:
     """The file that a row names, as it is called on this disk."""
     if not name:
         raise InputError(f"{index}: line {line}: file is empty")
-    short = name if len(name) <= LONGEST else f"{name[:LONGEST]}…"
+    short = name if len(name) <= 255 else f"{name[:255]}…"
     where = f"{index}: line {line}: file: {short!r}"
     for each in (name, name.replace("\\", "/")):  # It may be written as in Windows.
         path = index.parent / each

@@ -265,9 +265,8 @@ def _etag_beside(path: Path) -> str:
 
 
 def _challenge(response: httpx.Response) -> str | None:
-    """What a server shows where it wants to see a person; None where it does not.
+    """What a server shows where it wants to see a person, by a header or by its page alone; None where it does not.
 
-    Cloudflare says so in a header, others by their page alone:
     https://developers.cloudflare.com/cloudflare-challenges/challenge-types/challenge-pages/detect-response
     """
     status = response.status_code

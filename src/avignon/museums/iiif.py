@@ -120,10 +120,7 @@ def _suffix(content: bytes) -> str:
 
 
 def _check_size(content: bytes, wanted: Size) -> None:
-    """A IIIF server scales to fit the box asked for; a pixel of rounding aside, any other size is a fault.
-
-    Decoded to the last pixel: a body that was cut off under the right length still has the header of the whole.
-    """
-    received = scan(content).size
+    """A IIIF server scales to fit the box asked for; a pixel of rounding aside, any other size is a fault."""
+    received = scan(content).size  # Of all pixels: a body that was cut off still has the header of the whole.
     if any(got > ask + 1 or got < ask - 1 for got, ask in zip(received, wanted, strict=True)):
         raise ImageError(f"{received[0]}×{received[1]} pixels came where {wanted[0]}×{wanted[1]} were promised")

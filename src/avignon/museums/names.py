@@ -1,7 +1,4 @@
-"""Names of artists: matched without accents, case or order, suggested for slips, and read with words of doubt.
-
-The words of doubt are data: `attributions.toml`.
-"""
+"""Names of artists: matched, suggested for slips, and read with words of doubt, which are data: `attributions.toml`."""
 
 import difflib
 import functools
@@ -56,11 +53,10 @@ def _joints() -> re.Pattern[str]:
 
 
 def doubt(text: str, wanted: str) -> str | None:
-    """Why an artist's column leaves it uncertain that a work is the wanted artist's own.
+    """Why an artist's column leaves it uncertain that a work is the wanted artist's own; empty where it does not.
 
-    Returns:
-        Empty where it does; a reason where it names the artist with a doubt, with other hands or beside others
-        (`After Winslow Homer`, `Winslow Homer ?`, `Homer & La Farge`); None where it is about somebody else.
+    It names the artist with a doubt, with other hands or beside others (`After Winslow Homer`, `Winslow Homer ?`,
+    `Homer & La Farge`). None where it is about somebody else.
     """
     more, sought = _beyond(text, wanted), _set_of(wanted)
     if not sought:

@@ -41,7 +41,6 @@ JOINING_PREFIXES = frozenset({"", "and", ",", "with"})
 SUBJECT_TERMS = frozenset({"Theme", "Keyword"})
 """Kinds of terms that say what is to be seen; the others name schools, places and catalogues."""
 
-
 _NAMED = "SELECT constituentid, bool_and(other) AS other FROM names WHERE key = ? GROUP BY ALL ORDER BY ALL"
 _PERSON = "SELECT * FROM constituents WHERE artistofngaobject <> '0' AND constituentid = ?"
 _OBJECTS = """

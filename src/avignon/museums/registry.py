@@ -27,8 +27,7 @@ class MuseumRow:
     settings: str
     """Place of the class of its table in a recipe, a `MuseumSettings`. Recipes import it: keep its module light."""
     opener: str
-    """Place of a function from that table, `FetchSettings` and a receiver of warnings to a context manager that gives
-    the `Museum`."""
+    """Place of a function of that table, `FetchSettings` and a receiver of warnings; it opens the `Museum` for a block."""
     option: str
     """Its option of `avignon works`, without the dashes."""
     help: str
@@ -39,7 +38,7 @@ class MuseumRow:
     is_folder: bool = False
     """Whether `field` names a folder on this machine."""
     lister: str = ""
-    """Place of a function from the option's value to the same as `opener`, for listing alone and with fewer imports."""
+    """Place of a function of the option's value that opens it for listing alone, with fewer imports."""
 
     def settings_class(self) -> "type[MuseumSettings]":
         """The class of its table in a recipe."""

@@ -116,12 +116,11 @@ def _facts(evidence: Evidence, stated: Reading | None) -> list[str]:
     facts.append(f"artist died {evidence.died}" if evidence.died else "artist's year of death unknown")
     if evidence.born and not evidence.died:
         facts.append(f"artist born {evidence.born}")
-    return [*facts, _made(evidence), *(f"{each} is not understood" for each in evidence.unread), *evidence.claims]
-
-
-def _made(evidence: Evidence) -> str:
     years, made = evidence.years, "not dated"
     if years.latest:
         made = f"made {years.end}" if years.end else f"made in {years.latest} or later"
-    issued = ", cast or printed in an unknown year, perhaps after the artist's death" if years.reissued else ""
-    return made + issued + (", after the artist's death" if _made_after_death(evidence) else "")
+    if years.reissued:
+        made += ", cast or printed in an unknown year, perhaps after the artist's death"
+    if _made_after_death(evidence):
+        made += ", after the artist's death"
+    return [*facts, made, *(f"{each} is not understood" for each in evidence.unread), *evidence.claims]

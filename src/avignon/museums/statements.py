@@ -126,10 +126,8 @@ def _in_context(statement: str) -> list[_Part]:
     parts = list(_parts(statement))
     capitals = re.findall(r"\b[A-Z]{2}\b", statement) if statement != statement.upper() else ()
     shouted = {word.lower() for word in capitals}
-    return [
-        each if _is_complete(parts, place) and each.text not in shouted else replace(each, kind="unread")
-        for place, each in enumerate(parts)
-    ]
+    known = [_is_complete(parts, place) and each.text not in shouted for place, each in enumerate(parts)]
+    return [each if is_known else replace(each, kind="unread") for each, is_known in zip(parts, known, strict=True)]
 
 
 def _is_complete(parts: Sequence[_Part], place: int) -> bool:
@@ -209,9 +207,8 @@ def _groups() -> list[dict[str, Any]]:
 @functools.cache
 def _elements() -> tuple[re.Pattern[str], dict[str, str]]:
     """A pattern for the names and codes of a licence's elements, and their codes by the keys of both."""
-    codes = {
-        name: each["code"] for each in _vocabulary()["licence"]["elements"] for name in (each["code"], *each["words"])
-    }
+    elements = _vocabulary()["licence"]["elements"]
+    codes = {name: each["code"] for each in elements for name in (each["code"], *each["words"])}
     return re.compile(words.any_of(codes, _GAP)), {words.key(name, _GAP): code for name, code in codes.items()}
 
 
@@ -219,9 +216,8 @@ def _elements() -> tuple[re.Pattern[str], dict[str, str]]:
 def _lexer() -> re.Pattern[str]:
     """What a statement is made of; the first group that fits is taken, and one fits every sign."""
     licence = _vocabulary()["licence"]
-    lead, between, after, port = (
-        words.any_of(licence[key], _GAP) for key in ("leads", "between", "after", "jurisdictions")
-    )
+    lists = ("leads", "between", "after", "jurisdictions")
+    lead, between, after, port = (words.any_of(licence[each], _GAP) for each in lists)
     code = words.any_of((each["code"] for each in licence["elements"]), _GAP)
     name = words.any_of((name for each in licence["elements"] for name in each["words"]), _GAP)
     element = _elements()[0].pattern
