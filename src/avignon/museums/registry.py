@@ -27,7 +27,7 @@ class MuseumRow:
     settings: str
     """Place of the class of its table in a recipe, a `MuseumSettings`. Recipes import it: keep its module light."""
     opener: str
-    """Place of a function of that table, `FetchSettings` and a receiver of warnings; it opens the `Museum` for a block."""
+    """Place of a function of that table, `FetchSettings` and a receiver of warnings that opens the `Museum`."""
     option: str
     """Its option of `avignon works`, without the dashes."""
     help: str
