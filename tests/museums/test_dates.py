@@ -309,6 +309,14 @@ def test_further_words_never_make_an_end_earlier() -> None:
         assert found is None or found.end is None or found.end >= 1885
 
 
+def test_words_are_of_kinds_that_the_parser_knows() -> None:
+    """A group that the parser passes over would make a word understood that changes nothing."""
+    assert set(date_words.vocabulary()["words"]) == {
+        *("about", "before", "after", "from", "earlier", "later", "undated", "century", "decade", "bc", "ad", "month"),
+        *("made", "reworked", "cast", "published", "reissued", "note"),
+    }
+
+
 def test_several_dates_come_to_the_later_end() -> None:
     """Of dates that disagree, the later end counts, and none where one has none; undated ones say nothing."""
     both = dates.together([Years(1885, 1885), Years(1970, 1970)])

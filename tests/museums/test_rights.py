@@ -197,9 +197,9 @@ def test_terms_move_each_january() -> None:
 
 def test_terms_are_data_with_sources() -> None:
     """Each term of protection says where it holds, for how long, and by which law."""
-    terms = rights.terms().terms
-    assert {(term.after, term.years) for term in terms} == {("death", 70), ("publication", 95)}
-    assert all(term.where and term.source for term in terms)
+    terms = rights.terms()["terms"]
+    assert {(term["after"], term["years"]) for term in terms} == {("death", 70), ("publication", 95)}
+    assert all(term["where"] and term["source"] for term in terms)
 
 
 def test_each_level_has_its_sentence() -> None:

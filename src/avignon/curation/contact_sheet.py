@@ -74,21 +74,18 @@ def sheet(prints: Sequence[Print]) -> bytes:
     shown = [sorted((each for each in wall if each.picture), key=lambda each: not each.kept) for wall in walls]
     tops = list(accumulate((HEADING + -(-len(wall) // columns) * height for wall in shown), initial=0))
     canvas = Image.new("RGB", (columns * width, max(1, tops[-1])), GROUND)
+    brush, font = ImageDraw.Draw(canvas), ImageFont.load_default(20)
     for wall, pictures, top in zip(walls, shown, tops, strict=False):
-        _title(canvas, wall, (MARGIN, top + MARGIN))
+        title = f"{wall[0].artist}: {sum(each.kept for each in wall)} kept of {len(wall)}"
+        if without := len(wall) - len(pictures):
+            title += f" (without a picture, and so on the page alone: {without})"
+        brush.text((MARGIN, top + MARGIN), _drawable(title), fill=INK, font=font)
         for place, each in enumerate(pictures):
             corner = (place % columns * width + MARGIN, top + HEADING + place // columns * height + MARGIN)
             _paste(canvas, each, corner)
     buffer = io.BytesIO()
     canvas.save(buffer, "JPEG", quality=88)
     return buffer.getvalue()
-
-
-def _title(canvas: Image.Image, wall: Sequence[Print], corner: tuple[int, int]) -> None:
-    kept, without = sum(each.kept for each in wall), sum(not each.picture for each in wall)
-    text = f"{wall[0].artist}: {kept} kept of {len(wall)}"
-    text += f" (without a picture, and so on the page alone: {without})" if without else ""
-    ImageDraw.Draw(canvas).text(corner, _drawable(text), fill=INK, font=ImageFont.load_default(20))
 
 
 def _paste(canvas: Image.Image, each: Print, corner: tuple[int, int]) -> None:

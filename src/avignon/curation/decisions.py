@@ -59,11 +59,8 @@ def write(path: Path, found: Sequence[Found]) -> None:
     An empty decision leaves a work to the measures; `keep` and `drop` stand above them.
     """
     decided = read(str(path)) if path.exists() else {}
-    rows = [filters.row(each) | _fields(decided.get(each.work.object_id)) for each in found]
-    others = decided.keys() - {each.work.object_id for each in found}
-    rows += [{"object_id": number} | _fields(decided[number]) for number in decided if number in others]
+    fields = {number: {"decision": each.verdict.word, "reason": each.reason} for number, each in decided.items()}
+    rows = [{**filters.row(each), **fields.get(each.work.object_id, {})} for each in found]
+    known = {each.work.object_id for each in found}
+    rows += [{"object_id": number, **others} for number, others in fields.items() if number not in known]
     write_text(path, sheets.MARK + csv_text(WRITTEN, rows))  # Without the mark, Excel misreads accents.
-
-
-def _fields(decision: Decision | None) -> dict[str, object]:
-    return {} if decision is None else {"decision": decision.verdict.word, "reason": decision.reason}

@@ -3,6 +3,7 @@
 How well that finds views and states of one picture was measured: docs/benchmarks/quality.md.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -13,7 +14,7 @@ from PIL import Image
 SIDE = 128
 """Of the small grey copy that two pictures are compared by, whatever their shape."""
 
-Cut = tuple[float, float, float, float]
+Cut = Sequence[float]
 """Shares cut off at the left, top, right and bottom."""
 
 CUTS: tuple[Cut, ...] = (
@@ -63,7 +64,7 @@ def likeness(a: Look, b: Look) -> float:
     return _best_cut(a, b, [x - y for x, y in zip(CUTS[mine], CUTS[other], strict=True)], best)
 
 
-def _best_cut(a: Look, b: Look, cut: list[float], best: float) -> float:
+def _best_cut(a: Look, b: Look, cut: Cut, best: float) -> float:
     """The likeness when each edge is moved for itself, as states and views of one print are cut unevenly.
 
     A positive share is cut from `a`, a negative one from `b`. Edges move by ever smaller steps while that helps.
@@ -80,8 +81,7 @@ def _best_cut(a: Look, b: Look, cut: list[float], best: float) -> float:
     return best
 
 
-def _alike(a: Look, b: Look, cut: list[float]) -> float:
-    left, top, right, bottom = cut
-    mine = _slopes(a.small, (max(left, 0.0), max(top, 0.0), max(right, 0.0), max(bottom, 0.0)))
-    other = _slopes(b.small, (max(-left, 0.0), max(-top, 0.0), max(-right, 0.0), max(-bottom, 0.0)))
+def _alike(a: Look, b: Look, cut: Cut) -> float:
+    mine = _slopes(a.small, [max(share, 0.0) for share in cut])
+    other = _slopes(b.small, [max(-share, 0.0) for share in cut])
     return float(mine @ other)

@@ -32,7 +32,7 @@ def apply_rights(artist: Artist, found: list[Found]) -> list[Found]:
         RightsError: too few are left, though there are enough works.
     """
     candidates = [f.work for f in found if f.decision is None]
-    barred = [work for work in candidates if _is_barred(artist, work)]
+    barred = [work for work in candidates if _bar(artist, work)]
     is_open = len(candidates) - len(barred)
     if barred and is_open < artist.works:
         raise RightsError(
@@ -41,16 +41,13 @@ def apply_rights(artist: Artist, found: list[Found]) -> list[Found]:
             "Choose an artist whose works are open, or, if you may use these images, state so in the recipe with "
             'rights = "acknowledge-restricted" under this artist; the ledger, the adapter and the page will then say so'
         )
-    return [rejected(f, _bar(f.work)) if not f.decision and _is_barred(artist, f.work) else f for f in found]
+    return [rejected(f, bar) if not f.decision and (bar := _bar(artist, f.work)) else f for f in found]
 
 
-def _is_barred(artist: Artist, work: Work) -> bool:
-    """Works that are not open pass only where the recipe acknowledges it for this artist."""
-    return work.rights.access is not Access.OPEN and artist.rights != "acknowledge-restricted"
-
-
-def _bar(work: Work) -> str:
-    return f"rights are {work.rights.access}: {work.rights.evidence}"
+def _bar(artist: Artist, work: Work) -> str:
+    """Why rights keep a work out; empty where it is open, or the recipe acknowledges for this artist that it is not."""
+    is_admitted = work.rights.access is Access.OPEN or artist.rights == "acknowledge-restricted"
+    return "" if is_admitted else f"rights are {work.rights.access}: {work.rights.evidence}"
 
 
 def choose_candidates(
@@ -65,15 +62,13 @@ def choose_candidates(
     Decided works come first, then those whose image is at hand, then open ones. `reserve` images are fetched beyond
     the number wanted.
     """
-    judged = [_overruled(artist, each, decisions.get(each.work.object_id)) for each in found]
 
     def rank(each: Found) -> tuple[bool, bool, bool]:
         is_open = each.work.rights.access is Access.OPEN
         return each.work.object_id not in decisions, not is_at_hand(each.work), not is_open
 
-    judged.sort(key=rank)
-    candidates = [f for f in judged if f.decision is None]
-    limit = artist.works + reserve
+    judged = [_overruled(artist, f, decisions.get(f.work.object_id)) for f in sorted(found, key=rank)]
+    candidates, limit = [f for f in judged if f.decision is None], artist.works + reserve
     beyond = [rejected(f, f"not needed: {artist.works} wanted, {reserve} in reserve") for f in candidates[limit:]]
     return [*candidates[:limit], *beyond, *(f for f in judged if f.decision)]
 
@@ -84,8 +79,8 @@ def _overruled(artist: Artist, found: Found, decision: Decision | None) -> Found
         return found
     if decision.verdict is Verdict.REJECTED:
         return rejected(found, f"dropped by the curator: {decision.reason or 'no reason given'}")
-    if _is_barred(artist, found.work):
-        reasons = dict.fromkeys([*([found.decision.reason] if found.decision else []), _bar(found.work)])
+    if bar := _bar(artist, found.work):
+        reasons = dict.fromkeys([*([found.decision.reason] if found.decision else []), bar])
         return rejected(found, f"{'; '.join(reasons)}; the curator's keep does not stand above rights")
     return replace(found, decision=None) if found.work.image_url else found
 
@@ -143,10 +138,7 @@ class MeasuringGate:
             yield decided
 
     def _measured(self, found: Found, word: Decision | None, wanted: int) -> Decided:
-        """What the picture shows, and whether it is still wanted.
-
-        A curator's `keep` stands above every measure, but not above a broken file.
-        """
+        """What the picture shows, and whether it is still wanted. `word` is a curator's `keep`, above all measures."""
         original = found.original
         assert original is not None, "collect decides on every work that it has no image of"
         path = self.root / original.file
@@ -158,9 +150,8 @@ class MeasuringGate:
         reason = "" if word else self._fault(found.work, scan.size, original, measures, look)
         if not reason and wanted <= 0:
             reason = "passed, but enough others did before it"
-        if reason:
-            decision = Decision(Verdict.REJECTED, reason)
-        else:
+        decision = Decision(Verdict.REJECTED, reason)
+        if not reason:
             self.by_bytes[original.sha256] = found.work
             self.by_look.append((look, found.work))
             by_curator = f"kept by the curator: {word.reason or 'no reason given'}" if word else ""
@@ -177,7 +168,8 @@ class MeasuringGate:
         for other, kept in self.by_look:
             if (alike := likeness(look, other)) >= self.limits.duplicate_likeness:
                 return f"near duplicate of {_named(kept, work)}: likeness {alike:.2f}"
-        fault = next(faults(measures, self.limits, in_colour=_is_in_colour(work)), "")
+        words = f"{work.classification} {work.medium}".lower()  # A painting without colours is an old photograph.
+        fault = next(faults(measures, self.limits, in_colour="paint" in words or "oil on" in words), "")
         is_soft = measures.sharpness < self.limits.min_sharpness or measures.detail < self.limits.min_detail
         return f"{fault}; {_CAPPED}" if is_soft and original.capped else fault
 
@@ -185,12 +177,6 @@ class MeasuringGate:
 def _named(kept: Work, work: Work) -> str:
     """A picture that was kept, with its artist where that is another than the work's: one of them is wrong."""
     return kept.object_id if kept.artist == work.artist else f"{kept.object_id} by {kept.artist}"
-
-
-def _is_in_colour(work: Work) -> bool:
-    """Whether the work itself has colours, so that a picture without any is an old photograph."""
-    words = f"{work.classification} {work.medium}".lower()
-    return "paint" in words or "oil on" in words
 
 
 def faults(measures: Measures, curate: Curate, *, in_colour: bool) -> Iterator[str]:

@@ -7,6 +7,7 @@ from avignon.core.records import Access, Verdict
 from avignon.core.workspace import Workspace
 from avignon.curation.gate import Decided
 from avignon.curation.quality import Measures
+from avignon.museums.filters import fields_of
 from avignon.museums.tables import csv_text
 
 Row = dict[str, str]
@@ -34,18 +35,14 @@ def _row(decided: Decided, acknowledged: set[str]) -> dict[str, object]:
     work, original = decided.found.work, decided.found.original
     is_closed = work.rights.access is not Access.OPEN
     return {
-        **{column: getattr(work, column) for column in COLUMNS if hasattr(work, column)},
+        **fields_of(work, COLUMNS),
         **(asdict(original) if original else {}),
         **(asdict(decided.measures) if decided.measures else {}),
         "year": work.date,
-        "rights": work.rights.access,
-        "evidence": work.rights.evidence,
-        "condition": work.rights.condition,
         "decision": decided.decision.verdict,
         "reason": decided.decision.reason,
         "capped": str(bool(original and original.capped)).lower(),
         "by_hand": str(bool(original and original.by_hand)).lower(),
-        "terms": "; ".join(work.terms),
         # The user stated that they may use this artist's images though this one is not open.
         "acknowledged": str(is_closed and work.artist in acknowledged).lower(),
     }

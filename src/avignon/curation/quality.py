@@ -1,7 +1,6 @@
 """Measures of a picture's quality: one function each. They give numbers for the ledger, not decisions.
 
-How well each tells good scans from bad ones was measured on degraded copies of real paintings:
-docs/benchmarks/quality.md, made by benchmarks/quality.py.
+How well each tells good scans from bad ones was measured on degraded copies of paintings: docs/benchmarks/quality.md.
 """
 
 from dataclasses import dataclass
@@ -58,6 +57,19 @@ def measure(image: Image.Image, middle: Image.Image | None = None) -> Measures:
     )
 
 
+def _small(image: Image.Image, mode: str, edge: int) -> NDArray[np.float64]:
+    """Its levels at `edge` pixels on the long side, shaped (height, width) or (height, width, 3)."""
+    small = image.convert(mode)
+    small.thumbnail((edge, edge), Image.Resampling.BOX)
+    return np.asarray(small, dtype=np.float64)
+
+
+def _from_edges(levels: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+    """A picture four times, each with another edge on top."""
+    turned = levels.swapaxes(0, 1)
+    return levels, levels[::-1], turned, turned[::-1]
+
+
 def detail(image: Image.Image) -> float:
     """Share of detail in an octave against the one above it, of the two finest; near 0 where a picture was scaled up.
 
@@ -70,19 +82,12 @@ def detail(image: Image.Image) -> float:
     grey = grey.crop((left, top, left + min(grey.width, 1024), top + min(grey.height, 1024)))
     octaves = []
     for _ in range(3):
-        octaves.append(_octave(grey))
-        grey = _halved(grey)
+        half = grey.resize((max(1, grey.width // 2), max(1, grey.height // 2)), Image.Resampling.LANCZOS)
+        smooth = half.resize(grey.size, Image.Resampling.LANCZOS)
+        difference = np.asarray(grey, dtype=np.float64) - np.asarray(smooth, dtype=np.float64)
+        octaves.append(float(np.sqrt(np.mean(difference**2))))
+        grey = half
     return min(finer / coarser if coarser > 0 else 0.0 for finer, coarser in pairwise(octaves))
-
-
-def _halved(grey: Image.Image) -> Image.Image:
-    return grey.resize((max(1, grey.width // 2), max(1, grey.height // 2)), Image.Resampling.LANCZOS)
-
-
-def _octave(grey: Image.Image) -> float:
-    smooth = _halved(grey).resize(grey.size, Image.Resampling.LANCZOS)
-    difference = np.asarray(grey, dtype=np.float64) - np.asarray(smooth, dtype=np.float64)
-    return float(np.sqrt(np.mean(difference**2)))
 
 
 def noise(grey: Grey) -> float:
@@ -136,9 +141,7 @@ def colour(image: Image.Image) -> float:
 
 def margin(grey: Grey) -> float:
     """Widest flat band along an edge that ends in a straight line, as a share of the side: a mount or a wall."""
-    height, width = grey.shape
-    down, across = max(_band(grey), _band(grey[::-1])), max(_band(grey.T), _band(grey.T[::-1]))
-    return float(max(down / height, across / width))
+    return max(_band(view) / len(view) for view in _from_edges(grey))
 
 
 def _band(grey: Grey, level: float = 6.0, step: float = 12.0) -> int:
@@ -162,10 +165,7 @@ def frame(image: Image.Image) -> float:
     sides, and a picture has hardly ever four such lines. 1 where each is the same step along its whole length.
     Measured at 256 pixels, so that a frame that hangs a little askew still counts.
     """
-    small = image.convert("L")
-    small.thumbnail((256, 256), Image.Resampling.BOX)
-    grey = np.asarray(small, dtype=np.float64)
-    return min(_line(view) for view in (grey, grey[::-1], grey.T, grey.T[::-1]))
+    return min(_line(view) for view in _from_edges(_small(image, "L", 256)))
 
 
 def _line(grey: Grey, reach: float = 0.22, step: float = 8.0) -> float:
@@ -180,11 +180,7 @@ def _line(grey: Grey, reach: float = 0.22, step: float = 8.0) -> float:
 
 def target(image: Image.Image) -> float:
     """Share of the six hues that stand as flat, saturated patches in a strip along one edge: a colour target."""
-    small = image.convert("RGB")
-    small.thumbnail((768, 768), Image.Resampling.BOX)
-    rgb = np.asarray(small, dtype=np.float64)
-    turned = rgb.transpose(1, 0, 2)
-    return max(_patches(view) for view in (rgb, rgb[::-1], turned, turned[::-1]))
+    return max(_patches(view) for view in _from_edges(_small(image, "RGB", 768)))
 
 
 def _patches(rgb: NDArray[np.float64], cell: int = 12) -> float:
@@ -196,21 +192,15 @@ def _patches(rgb: NDArray[np.float64], cell: int = 12) -> float:
     mean = strip.mean(axis=(1, 3))  # (rows, columns, 3)
     flat = strip.std(axis=(1, 3)).max(axis=2) < 10
     strong = np.ptp(mean, axis=2) > 80
-    hues = _hue(mean)
-    return max(np.unique(hues[row][(flat & strong)[row]]).size for row in range(rows)) / 6
-
-
-def _hue(rgb: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Sector of the colour circle, 0 to 5, the first centred on red."""
-    r, g, b = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+    r, g, b = mean[..., 0], mean[..., 1], mean[..., 2]
     angle = np.arctan2(np.sqrt(3) * (g - b), 2 * r - g - b)
-    sectors: NDArray[np.int64] = np.round(angle / (np.pi / 3)).astype(np.int64) % 6
-    return sectors
+    hues = np.round(angle / (np.pi / 3)).astype(np.int64) % 6  # Sixths of the colour circle, the first around red.
+    return max(np.unique(hues[row][(flat & strong)[row]]).size for row in range(rows)) / 6
 
 
 def ruler(grey: Grey) -> float:
     """Height of the highest regular peak in the autocorrelation of a strip along one edge: the marks of a ruler."""
-    return max(_ticks(view) for view in (grey, grey[::-1], grey.T, grey.T[::-1]))
+    return max(_ticks(view) for view in _from_edges(grey))
 
 
 def _ticks(grey: Grey, strips: int = 8) -> float:

@@ -1,11 +1,9 @@
 """The Art Institute of Chicago: its public API and IIIF images.
 
-API: https://api.artic.edu/docs/ (artworks and agents; the data is CC0 but for descriptions, which are not read). A
-search is one JSON value in the address (`params`), as the museum asks of programs. Guests may not read beyond the
-1,000th record of a search (https://github.com/art-institute-of-chicago/api-data/issues/5), so each page is a search of
-its own: the records with an id above the last one's.
-Images: IIIF Image API at the address that each answer names (`config.iiif_url`). `is_public_domain` is the museum's
-own word on each work; what it does not call so is not released.
+API: https://api.artic.edu/docs/ (the data is CC0 but for descriptions, which are not read). A search is one JSON value
+in the address, as the museum asks of programs. Guests may not read beyond the 1,000th record of a search
+(https://github.com/art-institute-of-chicago/api-data/issues/5), so each page is a search of its own: the records with
+an id above the last one's. `is_public_domain` is the museum's own word on each work.
 """
 
 import json
@@ -14,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 from urllib.parse import urlencode
 
 from pydantic import Field
@@ -136,22 +134,16 @@ class Artic:
                 break
             last = max(record["id"] for record in records)
         if seen < total:
-            self.warn(
-                f"{self.api}: {person['title']}: {seen:,} of {total:,} records came; the others are not considered"
-            )
+            came = f"{seen:,} of {total:,} records came; the others are not considered"
+            self.warn(f"{self.api}: {person['title']}: {came}")
 
     def _search(self, kind: str, asked: Record, fields: str) -> Record:
-        """The first records of a search, as the API answers.
-
-        Raises:
-            InputError: the API is unavailable, or answers with something else.
-        """
+        """The first records of a search, as the API answers; `FetchError` where it is unavailable."""
         params = json.dumps({**asked, "fields": fields, "limit": PAGE}, ensure_ascii=False, separators=(",", ":"))
         url = f"{self.api}/{kind}/search?{urlencode({'params': params})}"
         headers = {"AIC-User-Agent": self.images.fetcher.user_agent}
         answer = self.images.fetcher.get(url, limit=50_000_000, check=_checked, headers=headers)
-        body: Record = json.loads(answer.content)
-        return body
+        return cast(Record, json.loads(answer.content))
 
     def _found(self, artist: ArtistQuery, person: Record, record: Record, images: str) -> Found:
         image, thumbnail = record.get("image_id") or "", record.get("thumbnail") or {}
@@ -229,8 +221,7 @@ def _doubt(person: Record, record: Record) -> str:
     What follows in brackets, or behind a comma with a year, names and dates the artist (`died after 1734`), unless it
     is a qualifier without a year.
     """
-    lines = str(record.get("artist_display") or "").strip().splitlines()
-    label = one_line(lines[0]) if lines else ""
+    label = one_line(next(iter(str(record.get("artist_display") or "").strip().splitlines()), ""))
     remarks = " ".join(remark for remark in _BRACKETS.findall(label) if not re.search(r"\d", remark))
     doubted = "?" in label or QUALIFIERS.intersection(names.key(remarks).split())
     undated = re.sub(r",[^,]*(?:,[^,]*)?\d{3,4}.*$", "", _unbracketed(label))

@@ -8,7 +8,7 @@ from avignon.core.errors import InputError, TurnedAway
 from avignon.core.formats import SUFFIXES
 from avignon.core.naming import shown, stem
 from avignon.core.records import Found, Work
-from avignon.museums.protocol import Museum, Received
+from avignon.museums.protocol import Museum, Received, file_source
 from avignon.museums.registry import museum_name
 
 MOST_REFUSALS = 3
@@ -27,19 +27,6 @@ class ByHand:
     def of(self, work: Work) -> Path | None:
         """The image of a work: by its object id, or by that as it is written into a file's name."""
         return self.files.get(work.object_id) or self.files.get(stem(work.object_id))
-
-    def source(self, work: Work) -> str | None:
-        """The file's place, size and time: while they stay, so does the image. None where there is no file."""
-        path = self.of(work)
-        if path is None:
-            return None
-        state = path.stat()
-        return f"{path}; {state.st_size} bytes; {state.st_mtime_ns}"
-
-    def receive(self, work: Work) -> Received | None:
-        """The file's bytes as they are; None where there is no file."""
-        path = self.of(work)
-        return Received(path.read_bytes(), path.suffix.lower()) if path else None
 
     def unused(self, found: Collection[Found], artist: str) -> dict[str, str]:
         """The files that are not used, by name, each with the reason."""
@@ -83,7 +70,8 @@ class ImageSource:
 
     def name(self, work: Work) -> str:
         """What would be read, as `protocol.Museum.source`."""
-        return self.by_hand.source(work) or self.museum.source(work)
+        path = self.by_hand.of(work)
+        return file_source(path) if path else self.museum.source(work)
 
     def receive(self, work: Work) -> tuple[Received, bool]:
         """The image of a work, and whether it was added by hand.
@@ -91,9 +79,8 @@ class ImageSource:
         Raises:
             FetchError, ImageError: with the reason.
         """
-        added = self.by_hand.receive(work)
-        if added is not None:
-            return added, True
+        if path := self.by_hand.of(work):
+            return Received(path.read_bytes(), path.suffix.lower()), True
         if self.in_a_row >= MOST_REFUSALS:
             raise TurnedAway(f"{museum_name(work.museum)} turns programs away at the moment; not asked for")
         try:

@@ -2,10 +2,10 @@
 
     fetch each table (ETag, resumed) → check columns, rows, encoding → build beside → rename
 
-A catalog is replaced whole or not at all: a broken or half-fetched export never replaces a good one, and whoever reads
-one meanwhile goes on reading it. Tables: https://github.com/NationalGalleryOfArt/opendata, columns by
-name, in the older and the newer sets. Ids, years and sizes are numbers; all else is the export's own text
-(`maxpixels` and `openaccess` too: they are evidence, and what is not understood must not turn into "nothing").
+A broken or half-fetched export never replaces a good catalog, and whoever reads one meanwhile goes on reading it.
+Tables: https://github.com/NationalGalleryOfArt/opendata, columns by name, in the older and the newer sets. Ids, years
+and sizes are numbers; all else is the export's own text (`maxpixels` and `openaccess` too: what is not understood must
+not turn into "nothing").
 """
 
 import csv
@@ -132,8 +132,7 @@ def _opened(path: Path) -> duckdb.DuckDBPyConnection:
 def present(source: str) -> Iterator[Catalog | None]:
     """The catalog in the cache; None where there is none, or one that this version cannot read.
 
-    Its file stays open for the block. DuckDB shares an open file among a process's connections, so that queries within
-    the block do not wait for it to be opened again, which takes longer than a query.
+    Its file stays open for the block: connections of one process share it, and opening it takes longer than a query.
     """
     path, catalog = place(source), None
     with ExitStack() as stack:
@@ -167,10 +166,7 @@ def current(source: str, fetcher: "Fetcher", warn: Callable[[str], None]) -> Cat
 def update(source: str, fetcher: "Fetcher", *, accept_fewer: bool = False) -> Catalog:
     """Fetch what has changed, check it, and build the catalog anew if anything did. Two processes take turns.
 
-    Args:
-        source: address of the folder of tables.
-        fetcher: the network.
-        accept_fewer: take an export in which a table has lost more than a tenth of its rows.
+    `accept_fewer` takes an export in which a table has lost more than a tenth of its rows.
 
     Raises:
         InputError: a table is unavailable, or not what it should be; the present catalog stays.
@@ -181,100 +177,81 @@ def update(source: str, fetcher: "Fetcher", *, accept_fewer: bool = False) -> Ca
     with storing(path, CACHE_ELSEWHERE):
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
-            export = _fetched(source, fetcher)
+            files, about = _fetched(source, fetcher)
             known = held(source)
-            if known and known.about.files == export.files:
-                return Catalog(path, dataclasses.replace(known.about, confirmed=export.confirmed))
-            counts = _built(path, source, export, {} if accept_fewer or not known else known.about.rows)
-    about = export.about(source, counts)
-    return Catalog(path, about)
+            if known and known.about.files == about.files:
+                return Catalog(path, dataclasses.replace(known.about, confirmed=about.confirmed))
+            return _built(path, files, about, {} if accept_fewer or not known else known.about.rows)
 
 
-@dataclass(frozen=True)
-class _Export:
-    """The files of an export as they lie in the cache."""
-
-    paths: Mapping[str, Path]
-    confirmed: bool
-    commit: str
-    committed: str
-
-    @property
-    def files(self) -> dict[str, list[int]]:
-        """Size and time of each file."""
-        states = {table: path.stat() for table, path in self.paths.items()}
-        return {table: [state.st_size, state.st_mtime_ns] for table, state in states.items()}
-
-    def about(self, source: str, counts: Mapping[str, int]) -> About:
-        """The catalog's own description."""
-        now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-        commit = (self.commit, self.committed)
-        return About(source, now, *commit, rows=counts, files=self.files, confirmed=self.confirmed)
-
-
-def _fetched(source: str, fetcher: "Fetcher") -> _Export:
-    """All tables, of one commit where the repository names it: never halves of two exports."""
+def _fetched(source: str, fetcher: "Fetcher") -> tuple[dict[str, Path], About]:
+    """The file of each table, of one commit where the repository names it: never halves of two exports."""
     folder, commit, committed = _pinned(source.rstrip("/"), fetcher)
-    paths: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     confirmed = True
     for table in _NEEDED:
         try:
-            paths[table], fresh = fetcher.table(f"{folder}/{table}.csv", known_as=f"{source.rstrip('/')}/{table}.csv")
+            files[table], fresh = fetcher.table(f"{folder}/{table}.csv", known_as=_name(source, table))
+            confirmed = confirmed and fresh
         except FetchError as missing:
             if table not in _SPARED:
                 raise
             confirmed = confirmed and missing.status in (404, 410)  # Else it may be there, and is asked for next time.
-        else:
-            confirmed = confirmed and fresh
-    return _Export(paths, confirmed, commit if confirmed else "", committed if confirmed else "")
+    states = {table: path.stat() for table, path in files.items()}
+    identity = {table: [state.st_size, state.st_mtime_ns] for table, state in states.items()}
+    known = (commit, committed) if confirmed else ("", "")
+    return files, About(source, "", *known, files=identity, confirmed=confirmed)
+
+
+def _name(source: str, table: str) -> str:
+    return f"{source.rstrip('/')}/{table}.csv"
 
 
 def _pinned(folder: str, fetcher: "Fetcher") -> tuple[str, str, str]:
     """The folder at its newest commit, that commit and its date; the folder as it is where the commit is unknown."""
     found = _RAW.fullmatch(folder)
-    if found is None:
-        return folder, "", ""
-    try:
-        answer = fetcher.get(COMMITS.format(found["repo"], found["ref"], found["path"]), limit=10**6)
-        newest = json.loads(answer.content)[0]
-        commit, date = str(newest["sha"]), str(newest["commit"]["committer"]["date"])
-    except (FetchError, ValueError, LookupError, TypeError):
-        return folder, "", ""
-    if not re.fullmatch(r"[0-9a-f]{40}", commit):
-        return folder, "", ""
-    return f"https://raw.githubusercontent.com/{found['repo']}/{commit}/{found['path']}", commit, date
+    with suppress(FetchError, ValueError, LookupError, TypeError):
+        if found:
+            answer = fetcher.get(COMMITS.format(found["repo"], found["ref"], found["path"]), limit=10**6)
+            newest = json.loads(answer.content)[0]
+            commit, date = str(newest["sha"]), str(newest["commit"]["committer"]["date"])
+            if re.fullmatch(r"[0-9a-f]{40}", commit):
+                return f"https://raw.githubusercontent.com/{found['repo']}/{commit}/{found['path']}", commit, date
+    return folder, "", ""
 
 
-def _built(path: Path, source: str, export: _Export, before: Mapping[str, int]) -> dict[str, int]:
-    """Build beside and rename; how many rows each table has."""
+def _built(path: Path, files: Mapping[str, Path], about: About, before: Mapping[str, int]) -> Catalog:
+    """Build beside and rename; `before` has how many rows each table had."""
+    counts: dict[str, int] = {}
     with replacing(path, CACHE_ELSEWHERE) as scratch:
         scratch.unlink(missing_ok=True)  # A build that was killed leaves a file that DuckDB would go on with.
         with duckdb.connect(str(scratch), config={"memory_limit": MEMORY, "threads": 2}) as connection:
-            counts = {}
-            for table, file in export.paths.items():
+            for table, file in files.items():
                 try:
-                    counts[table] = _load(connection, table, file, f"{source.rstrip('/')}/{table}.csv")
-                    _check_count(source, table, counts[table], before.get(table, 0))
+                    counts[table] = _load(connection, table, file, _name(about.tables, table), before.get(table, 0))
                 except InputError:
                     file.unlink()  # Or the server would go on saying that this very file is the present one.
                     raise
             _index_names(connection)
-            text = json.dumps(dataclasses.asdict(export.about(source, counts)))
-            connection.execute("CREATE TABLE about AS SELECT ? AS json", [text])
-    return counts
+            now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+            about = dataclasses.replace(about, fetched=now, rows=counts)
+            connection.execute("CREATE TABLE about AS SELECT ? AS json", [json.dumps(dataclasses.asdict(about))])
+    return Catalog(path, about)
 
 
-def _load(connection: duckdb.DuckDBPyConnection, table: str, file: Path, name: str) -> int:
-    """Read one CSV file into a table; the number of its rows.
-
-    Raises:
-        InputError: naming the table, and the column or the line.
-    """
+def _load(connection: duckdb.DuckDBPyConnection, table: str, file: Path, name: str, before: int) -> int:
+    """Read a CSV file into a table; how many rows it has. An error if it is broken, or has far fewer than `before`."""
     needed = tuple(_NEEDED[table].split())
-    columns = _header(file, needed, name)
-    options = "auto_detect=false, header=true, delim=',', quote='\"', escape='\"', max_line_size=16777216"
+    next(tables.rows(file, needed, name), None)  # An error where one of these columns is missing.
+    with file.open(encoding="utf-8-sig", newline="") as text:
+        columns = next(csv.reader(text))
+    if twice := [column for column in columns if columns.count(column) > 1]:
+        raise InputError(f"{name}: column {twice[0]} is there twice")
     texts = ", ".join(f"{_literal(column)}: 'VARCHAR'" for column in columns)
-    options += f", columns={{{texts}}}, force_not_null=[{', '.join(map(_literal, columns))}]"
+    options = (
+        "auto_detect=false, header=true, delim=',', quote='\"', escape='\"', max_line_size=16777216, "
+        f"columns={{{texts}}}, force_not_null=[{', '.join(map(_literal, columns))}]"
+    )
     fields = ", ".join(map(_typed, columns))
     try:
         connection.execute(f"CREATE TABLE {table} AS SELECT {fields} FROM read_csv({_literal(str(file))}, {options})")
@@ -285,18 +262,13 @@ def _load(connection: duckdb.DuckDBPyConnection, table: str, file: Path, name: s
     for column in set(needed).intersection(_IDS):
         if connection.execute(f"SELECT count(*) FROM {table} WHERE {column} IS NULL").fetchall()[0][0]:
             raise InputError(f"{name}: column {column}: a row has no number there")
-    return int(connection.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0])
-
-
-def _header(file: Path, needed: tuple[str, ...], name: str) -> list[str]:
-    """The columns of a table, once those that are needed are known to be there, and each only once."""
-    next(tables.rows(file, needed, name), None)
-    with file.open(encoding="utf-8-sig", newline="") as text:
-        columns = next(csv.reader(text))
-    twice = [column for column in columns if columns.count(column) > 1]
-    if twice:
-        raise InputError(f"{name}: column {twice[0]} is there twice")
-    return columns
+    count = int(connection.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0])
+    if count < before * FEWEST:
+        raise InputError(
+            f"{name}: has {count:,} rows where the last export had {before:,}; it looks half-made: try again later, or "
+            "accept it with `avignon catalog update --accept-fewer`"
+        )
+    return count
 
 
 def _literal(text: str) -> str:
@@ -311,21 +283,13 @@ def _typed(column: str) -> str:
     return f"TRY_CAST(trim({quoted}) AS {kind}) AS {quoted}" if kind else quoted
 
 
-def _check_count(source: str, table: str, count: int, before: int) -> None:
-    if count < before * FEWEST:
-        raise InputError(
-            f"{source.rstrip('/')}/{table}.csv: has {count:,} rows where the last export had {before:,}; it looks "
-            "half-made: try again later, or accept it with `avignon catalog update --accept-fewer`"
-        )
-
-
 _MAIN_NAMES = """
-    SELECT constituentid, unnest([preferreddisplayname, forwarddisplayname]),
+    SELECT false, constituentid, unnest([preferreddisplayname, forwarddisplayname]),
         coalesce(nullif(forwarddisplayname, ''), preferreddisplayname)
     FROM constituents WHERE artistofngaobject <> '0'
 """
 _OTHER_NAMES = """
-    SELECT other.constituentid, unnest([other.displayname, {forward}]),
+    SELECT true, other.constituentid, unnest([other.displayname, {forward}]),
         coalesce(nullif({forward}, ''), other.displayname)
     FROM constituents_altnames other JOIN constituents person USING (constituentid)
     WHERE person.artistofngaobject <> '0'
@@ -339,14 +303,12 @@ def _index_names(connection: duckdb.DuckDBPyConnection) -> None:
     """
     sql = "SELECT column_name FROM information_schema.columns WHERE table_name = 'constituents_altnames'"
     columns = [row[0] for row in connection.execute(sql).fetchall()]
-    rows = [(False, *row) for row in connection.execute(_MAIN_NAMES).fetchall()]
+    rows = connection.execute(_MAIN_NAMES).fetchall()
     if columns:
         forward = "other.forwarddisplayname" if "forwarddisplayname" in columns else "''"
-        rows += [(True, *row) for row in connection.execute(_OTHER_NAMES.format(forward=forward)).fetchall()]
+        rows += connection.execute(_OTHER_NAMES.format(forward=forward)).fetchall()
     keyed = sorted({(names.key(name), number, shown, other) for other, number, name, shown in rows if name})
     connection.execute("CREATE TABLE names (key VARCHAR, constituentid BIGINT, name VARCHAR, other BOOLEAN)")
     if keyed:
-        keys, numbers, written, others = (list(column) for column in zip(*keyed, strict=True))
-        connection.execute(
-            "INSERT INTO names SELECT unnest($1), unnest($2), unnest($3), unnest($4)", [keys, numbers, written, others]
-        )
+        lists = [list(column) for column in zip(*keyed, strict=True)]
+        connection.execute("INSERT INTO names SELECT unnest($1), unnest($2), unnest($3), unnest($4)", lists)

@@ -3,12 +3,9 @@
 import functools
 import math
 import re
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
-from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from avignon.museums import words
 
@@ -18,50 +15,10 @@ GAP = r"[\s.-]*"
 NEAR = 10
 """Years by which `1898-02` may go over into the next century, and be no month."""
 
-_ROMAN = {"i": 1, "v": 5, "x": 10}
+YEARS = frozenset({"full", "year", "short", "hundred", "ten", "short_ten", "named"})
+"""Kinds of words for years. All kinds are groups of `dates.toml` or of `lexer`."""
 
-
-class Kind(Enum):
-    """The role of a word in a date: the names of the groups in `dates.toml` and of those of the lexer."""
-
-    # Words for years.
-    FULL = "full"
-    YEAR = "year"
-    SHORT = "short"
-    HUNDRED = "hundred"
-    TEN = "ten"
-    SHORT_TEN = "short_ten"
-    NAMED = "named"
-    # Numbers, which may be centuries, days or years.
-    ORDINAL = "ordinal"
-    NUMBER = "number"
-    ROMAN = "roman"
-    # Words that change the year beside them.
-    ABOUT = "about"
-    BEFORE = "before"
-    AFTER = "after"
-    FROM = "from"
-    EARLIER = "earlier"
-    LATER = "later"
-    OPEN = "open"
-    UNDATED = "undated"
-    CENTURY = "century"
-    DECADE = "decade"
-    PART = "part"
-    BC = "bc"
-    AD = "ad"
-    MONTH = "month"
-    # Acts.
-    MADE = "made"
-    REWORKED = "reworked"
-    CAST = "cast"
-    PUBLISHED = "published"
-    REISSUED = "reissued"
-    # Words without effect, and unknown ones.
-    NOTE = "note"
-    SIGN = "sign"
-    OUTSIDE = "outside"
-
+vocabulary = functools.partial(words.vocabulary, "dates.toml")
 
 Share = tuple[float, float]
 """A part of a century or a decade: where it begins and where it ends, from 0 to 1."""
@@ -70,22 +27,12 @@ WHOLE: Share = (0, 1)
 
 
 @dataclass(frozen=True)
-class Meaning:
-    """What a word means."""
-
-    kind: Kind
-    share: Share = WHOLE
-    """Of `PART` alone."""
-
-
-@dataclass(frozen=True)
 class Span:
     """Years that one word of a date means."""
 
     begin: int
     end: int
-    kind: Kind = Kind.YEAR
-    """`YEAR`, `DECADE` or `CENTURY`."""
+    kind: Literal["year", "decade", "century"] = "year"
     share: Share = WHOLE
     """Which part of them is meant."""
 
@@ -96,97 +43,68 @@ class Span:
         return self.begin + math.floor(self.share[0] * count), self.begin + math.ceil(self.share[1] * count) - 1
 
 
-# From words to years -------------------------------------------------------------------------------------------------
-
-
-def _year(match: re.Match[str], _: Sequence[Span]) -> Span | None:
-    year = int(re.findall(r"\d{4}", match[0])[0])
+def span_of(kind: str, text: str, before: Sequence[Span]) -> Span | None:
+    """The years that a word of one of the kinds `YEARS` means behind other ones; None where it means none."""
+    if kind == "named":
+        return century_of(vocabulary()["centuries"][text])
+    if kind == "short":
+        return _shortened(text)
+    if kind == "hundred":  # `1900s`, `18XX`, `18--`: all its years, though some mean its first ten.
+        first = 100 * int(text[:2])
+        return Span(first, first + 99, "century")
+    if kind == "ten":
+        first = 10 * int(text[:3])
+        return Span(first, first + 9, "decade")
+    if kind == "short_ten":  # `90s`, in the century before it, but no earlier: `1885, 70s` may be a hundred years on.
+        if not before or before[-1].begin < 0:
+            return None
+        first = before[-1].begin // 100 * 100 + int(text[:2])
+        return Span(first, first + 9, "decade") if first + 9 >= before[-1].end else None
+    year = int(re.findall(r"\d{4}", text)[0])
     return Span(year, year) if year else None
 
 
-def _shortened(match: re.Match[str], _: Sequence[Span]) -> Span | None:
+def _shortened(text: str) -> Span | None:
     """`1929-35`. What may be a month as well, as `1905-10`, is read as a range; `1910-05` can only be a month."""
-    first, last = int(match[0][:4]), int(re.findall(r"\d+", match[0])[1])
-    size = 10 if len(match[0]) - len(match[0].rstrip("0123456789")) == 1 else 100
+    first, last = int(text[:4]), int(re.findall(r"\d+", text)[1])
+    size = 10 if len(text) - len(text.rstrip("0123456789")) == 1 else 100
     ahead = (last - first) % size
     if last > first % size or ahead <= NEAR:
         return Span(first, first + ahead)
     return Span(first, first) if 1 <= last <= 12 or 21 <= last <= 24 else None  # 21 to 24 are EDTF's seasons.
 
 
-def _hundred(match: re.Match[str], _: Sequence[Span]) -> Span:
-    """`1900s`, `18XX`, `18--`: all its years, though some mean its first ten."""
-    first = 100 * int(match[0][:2])
-    return Span(first, first + 99, Kind.CENTURY)
-
-
-def _ten(match: re.Match[str], _: Sequence[Span]) -> Span:
-    first = 10 * int(match[0][:3])
-    return Span(first, first + 9, Kind.DECADE)
-
-
-def _short_ten(match: re.Match[str], spans: Sequence[Span]) -> Span | None:
-    """`90s`, after a year of the same century that is not later: `1885, 70s` may be a hundred years on."""
-    if not spans or spans[-1].begin < 0:
-        return None
-    first = spans[-1].begin // 100 * 100 + int(match[0][:2])
-    return Span(first, first + 9, Kind.DECADE) if first + 9 >= spans[-1].end else None
-
-
 def century_of(number: int) -> Span:
     """The years of a century by its number: the 19th is 1801 to 1900."""
-    return Span(100 * number - 99, 100 * number, Kind.CENTURY)
-
-
-def _named_century(match: re.Match[str], _: Sequence[Span]) -> Span:
-    return century_of(vocabulary()["centuries"][match[0]])
-
-
-SPANS: Mapping[Kind, Callable[[re.Match[str], Sequence[Span]], Span | None]] = {
-    Kind.FULL: _year,
-    Kind.YEAR: _year,
-    Kind.SHORT: _shortened,
-    Kind.HUNDRED: _hundred,
-    Kind.TEN: _ten,
-    Kind.SHORT_TEN: _short_ten,
-    Kind.NAMED: _named_century,
-}
+    return Span(100 * number - 99, 100 * number, "century")
 
 
 def roman(text: str) -> int:
     """The value of a Roman numeral of I, V and X; other letters, as in `XIXe`, are passed over."""
-    values = [_ROMAN[letter] for letter in text if letter in _ROMAN]
+    value = {"i": 1, "v": 5, "x": 10}
+    values = [value[letter] for letter in text if letter in value]
     return sum(-v if v < following else v for v, following in zip(values, [*values[1:], 0], strict=True))
 
 
-# The vocabulary -------------------------------------------------------------------------------------------------------
-
-
 @functools.cache
-def vocabulary() -> dict[str, Any]:
-    """The words that ship with the package."""
-    return tomllib.loads(Path(__file__).with_name("dates.toml").read_text(encoding="utf-8"))
-
-
-@functools.cache
-def _meanings() -> dict[str, Meaning]:
-    """What each phrase means, by its key."""
-    meanings = {each: Meaning(Kind(name)) for name, group in vocabulary()["words"].items() for each in group}
+def _meanings() -> dict[str, tuple[str, Share]]:
+    """The kind of each phrase, by its key, and the part that it names."""
+    meanings = {each: (kind, WHOLE) for kind, group in vocabulary()["words"].items() for each in group}
     for part in vocabulary()["parts"]:
         low, high = part["share"]
-        meanings |= {each: Meaning(Kind.PART, (low, high)) for each in part["words"]}
+        meanings |= dict.fromkeys(part["words"], ("part", (low, high)))
     return {words.key(phrase, GAP): meaning for phrase, meaning in meanings.items()}
 
 
-def phrases_of(*kinds: Kind) -> list[str]:
-    """All phrases of some kinds."""
-    return [each for kind in kinds for each in vocabulary()["words"][kind.value]]
+def phrases_of(*kinds: str) -> str:
+    """A pattern for all phrases of some kinds."""
+    return words.any_of((each for kind in kinds for each in vocabulary()["words"][kind]), GAP)
 
 
-def meaning_of(match: re.Match[str]) -> Meaning:
-    """What a word that `lexer` found means."""
+def meaning_of(match: re.Match[str]) -> tuple[str, Share]:
+    """The kind of a word that `lexer` found, and the part of a century or decade that it names, if it does."""
     group = str(match.lastgroup)
-    return _meanings()[words.key(match[0], GAP)] if group == "phrase" else Meaning(Kind(group))
+    return _meanings()[words.key(match[0], GAP)] if group == "phrase" else (group, WHOLE)
 
 
 @functools.cache

@@ -1,9 +1,8 @@
 """Years that a date means, as museums write dates. Pure. Words are read by `date_words`.
 
 Understood are the Extended Date/Time Format, level 1 (ISO 8601-2:2019, https://www.loc.gov/standards/datetime/), and
-the usual spellings in six languages. Where a spelling has two usual readings, the later end counts, which frees a work
-later; `1898-12` is a month alone, as ISO 8601 has it.
-A date is understood only if all of it is. `read` never guesses from a part.
+the usual spellings in six languages. A date is understood only if all of it is. Where a spelling has two usual
+readings, the later end counts, which frees a work later; `1898-12` is a month alone, as ISO 8601 has it.
 """
 
 import re
@@ -11,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from avignon.museums import date_words, words
-from avignon.museums.date_words import GAP, SPANS, WHOLE, Kind, Meaning, Share, Span
+from avignon.museums.date_words import GAP, WHOLE, YEARS, Share, Span, phrases_of
 
 _BREAKS = frozenset(",;/|&")
 """Signs between `cast` and a year, by which that year may be another's."""
@@ -60,14 +59,14 @@ def read(text: str) -> Years | None:
     date = words.plain(text).strip()
     if not date.strip("-"):
         return Years()
-    tokens = [(date_words.meaning_of(match), match) for match in date_words.lexer().finditer(date)]
-    said = [place for place, (_, match) in enumerate(tokens) if match[0] not in words.NEUTRAL]
-    if said and tokens[said[0]][0].kind is Kind.UNDATED:
+    tokens = [(*date_words.meaning_of(match), match[0]) for match in date_words.lexer().finditer(date)]
+    said = [token for token in tokens if token[2] not in words.NEUTRAL]
+    if said and said[0][0] == "undated":
         if len(said) == 1:
             return Years()
-        del tokens[said[0]]  # Years behind it are the cataloguer's: "n.d. (1885)".
-    parser = _DateParser({meant.kind for meant, _ in tokens})
-    return parser.years() if all(parser.feed(meant, match) for meant, match in tokens) else None
+        tokens.remove(said[0])  # Years behind it are the cataloguer's: "n.d. (1885)".
+    parser = _DateParser({kind for kind, _, _ in tokens})
+    return parser.years() if all(parser.feed(*token) for token in tokens) else None
 
 
 def known(begin: int | None, end: int | None, text: str) -> Years:
@@ -89,9 +88,8 @@ def unread(years: Years, text: str) -> tuple[str, ...]:
 
 def death(text: str) -> int | None:
     """An artist's year of death, e.g. of `died 1910` or `1836-1910`; None where it is not known for certain."""
-    found = re.fullmatch(
-        rf"\s*(?:{words.any_of(date_words.vocabulary()['death'], GAP)})?[\s.:]*(.*)", words.plain(text)
-    )
+    died = words.any_of(date_words.vocabulary()["death"], GAP)
+    found = re.fullmatch(rf"\s*(?:{died})?[\s.:]*(.*)", words.plain(text))
     years = read(found[1]) if found else None
     return None if years is None or years.about or years.reissued else years.end
 
@@ -99,15 +97,10 @@ def death(text: str) -> int | None:
 def issued(text: str, made: int | None) -> Years | None:
     """The years of a cast or print that a title or a medium mentions.
 
-    Args:
-        text: the title or medium.
-        made: the last year of the work as its date has it; None where that is not known.
-
-    Returns:
-        None where it mentions none, or no more than that a work of the year `made` was cast or printed.
+    None where it mentions none, or no more than that the work was cast or printed in `made`, the last year of its date.
     """
     plain = words.plain(text)
-    found = re.search(words.any_of(date_words.phrases_of(Kind.CAST, Kind.REISSUED), GAP), plain)
+    found = re.search(phrases_of("cast", "reissued"), plain)
     if not found:
         return None
     rest = plain[found.start() :].strip("()[]., ")
@@ -115,24 +108,19 @@ def issued(text: str, made: int | None) -> Years | None:
     years = read(rest)
     if years is None or (named or 0) > (years.latest or 0):
         years = Years(since=named, reissued=True)
-    late = re.search(words.any_of(date_words.phrases_of(Kind.REISSUED), GAP), rest)
+    late = re.search(phrases_of("reissued"), rest)
     return years if made is None or late or (years.latest or made) > made else None
 
 
-# Parsing word by word ------------------------------------------------------------------------------------------------
-
-
-_LIMITS = frozenset({Kind.BEFORE, Kind.AFTER, Kind.FROM})
-_ISSUES = frozenset({Kind.CAST, Kind.PUBLISHED, Kind.REISSUED})
-_ACTS = _ISSUES | {Kind.MADE, Kind.REWORKED}
-_NUMBERS = frozenset({Kind.ORDINAL, Kind.NUMBER, Kind.ROMAN})
+_ISSUES = frozenset({"cast", "published", "reissued"})
+_ACTS = _ISSUES | {"made", "reworked"}
 
 
 @dataclass
 class _DateParser:
     """Parses a date word by word; the fields are its state."""
 
-    kinds: set[Kind]
+    kinds: set[str]
     """Kinds of all the words in the date."""
     spans: list[Span] = field(default_factory=list)
     with_era: int = 0
@@ -140,14 +128,15 @@ class _DateParser:
     about: bool = False
     # Pending until the next year.
     parts: list[Share] = field(default_factory=list)
-    limit: Kind | None = None
+    limit: str = ""
+    """`before`, `after` or `from`."""
     is_decade: bool = False
     issue: bool = False
     rework: bool = False
     # The ends of the range.
     no_begin: bool = False
-    open_by: Kind | None = None
-    """Why the last year is open: `AFTER`, which only `before` ends, or `FROM`, which any year does."""
+    open_by: str = ""
+    """Why the last year is open: `after`, which only `before` ends, or `from`, which any year does."""
     open_since: int = 0
     """The latest year at which the end is open."""
     acted: bool = False
@@ -156,71 +145,71 @@ class _DateParser:
     """Whether an act has no year, so that no later year closes the range."""
     reissued: bool = False
 
-    def feed(self, meant: Meaning, match: re.Match[str]) -> bool:
+    def feed(self, kind: str, share: Share, text: str) -> bool:
         """Parse one word; returns whether it is understood."""
-        kind = meant.kind
-        if kind in SPANS:
-            return self._add(SPANS[kind](match, () if self.acted else self.spans))
-        if kind in _NUMBERS:
-            return self._number(kind, match[0])
-        if kind in (Kind.BC, Kind.AD):
-            return self._set_era(backwards=kind is Kind.BC)
+        if kind in YEARS:
+            return self._add(date_words.span_of(kind, text, () if self.acted else self.spans))
+        if kind in ("ordinal", "number", "roman"):
+            return self._number(kind, text)
+        if kind in ("bc", "ad"):
+            return self._set_era(backwards=kind == "bc")
         if kind in _ACTS:
             return self._act(kind)
-        if kind in (Kind.LATER, Kind.OPEN, Kind.EARLIER):
-            return self._open_end(kind)
-        if kind is Kind.PART:
-            self.parts.append(meant.share)
-        elif kind in _LIMITS:
+        if kind == "sign":
+            if text in _BREAKS:
+                self._leave_undated()
+            return text in words.NEUTRAL
+        if kind in ("later", "open", "earlier"):
+            self._open_end(kind)
+        elif kind in ("before", "after", "from"):
             self.limit = kind
-        elif kind is Kind.SIGN:
-            return self._sign(match[0])
-        self.about |= kind is Kind.ABOUT
-        self.is_decade |= kind is Kind.DECADE
-        return kind not in (Kind.OUTSIDE, Kind.UNDATED)
+        elif kind == "part":
+            self.parts.append(share)
+        self.about |= kind == "about"
+        self.is_decade |= kind == "decade"
+        return kind not in ("outside", "undated")
 
     def _add(self, span: Span | None) -> bool:
         if span is None:
             return False
         if self.is_decade and span.begin == span.end and span.begin % 10 == 0:
-            span = Span(span.begin, span.begin + 9, Kind.DECADE)
-        if self.limit is Kind.BEFORE and not self.spans:
+            span = Span(span.begin, span.begin + 9, "decade")
+        if self.limit == "before" and not self.spans:
             self.no_begin = True
         self.spans.append(self._narrowed(span))
         self._close_or_open(span.end)
-        self.limit, self.is_decade, self.issue, self.rework = None, False, False, False
+        self.limit, self.is_decade, self.issue, self.rework = "", False, False, False
         return True
 
     def _close_or_open(self, year: int) -> None:
         """Open the end at a year, or close it with one that is no earlier and of the same act."""
-        if self.limit in (Kind.AFTER, Kind.FROM):
+        if self.limit in ("after", "from"):
             self._open_at(self.limit, year)
-        elif year >= self.open_since and not self.acted and (self.limit or self.open_by is Kind.FROM):
-            self.open_by = None
-        if self.open_by is None:
+        elif year >= self.open_since and not self.acted and (self.limit or self.open_by == "from"):
+            self.open_by = ""
+        if not self.open_by:
             self.acted = False
 
-    def _open_at(self, by: Kind, year: int) -> None:
-        is_later = self.open_by is None or year > self.open_since
+    def _open_at(self, by: str, year: int) -> None:
+        is_later = not self.open_by or year > self.open_since
         self.open_since = max(year, self.open_since) if self.open_by else year
-        self.open_by = Kind.AFTER if Kind.AFTER in (by, self.open_by) else by
+        self.open_by = "after" if "after" in (by, self.open_by) else by
         self.acted = self.acted and not is_later
 
-    def _open_end(self, kind: Kind) -> bool:
-        if kind is Kind.EARLIER or (kind is Kind.OPEN and not self.spans):
+    def _open_end(self, kind: str) -> None:
+        if kind == "earlier" or (kind == "open" and not self.spans):
             self.no_begin = True
         elif self.spans:
-            self._open_at(Kind.AFTER, self.spans[-1].end)
+            self._open_at("after", self.spans[-1].end)
         else:
             self.stays_open = True
-        return True
 
-    def _act(self, kind: Kind) -> bool:
+    def _act(self, kind: str) -> bool:
         """An act, such as a cast: its year follows, or is not given."""
-        if kind is Kind.MADE:
+        if kind == "made":
             self._leave_undated()
         self.issue |= kind in _ISSUES
-        self.rework |= kind is Kind.REWORKED
+        self.rework |= kind == "reworked"
         self.acted = True
         return not self.parts  # "late cast"
 
@@ -230,27 +219,22 @@ class _DateParser:
         self.stays_open |= self.issue or self.rework
         self.issue = self.rework = False
 
-    def _sign(self, sign: str) -> bool:
-        if sign in _BREAKS:
-            self._leave_undated()
-        return sign in words.NEUTRAL
-
     def _narrowed(self, span: Span) -> Span:
         """The part of a span that was named before it: `early to mid` is from the first part to the last."""
         parts, self.parts = self.parts, []
-        if not parts or span.kind is Kind.YEAR:
+        if not parts or span.kind == "year":
             return span
         return replace(span, share=(min(low for low, _ in parts), max(high for _, high in parts)))
 
-    def _number(self, kind: Kind, text: str) -> bool:
+    def _number(self, kind: str, text: str) -> bool:
         """A number is a century, a day or a year, depending on the rest of the date."""
-        value = date_words.roman(text) if kind is Kind.ROMAN else int(re.sub(r"\D", "", text))
-        if Kind.CENTURY in self.kinds and 1 <= value <= 21:
+        value = date_words.roman(text) if kind == "roman" else int(re.sub(r"\D", "", text))
+        if "century" in self.kinds and 1 <= value <= 21:
             return self._add(date_words.century_of(value))
-        if kind is not Kind.ROMAN and Kind.MONTH in self.kinds and 1 <= value <= 31:
+        if kind != "roman" and "month" in self.kinds and 1 <= value <= 31:
             return True
-        has_era = bool(self.kinds & {Kind.BC, Kind.AD})
-        return kind is Kind.NUMBER and has_era and value > 0 and self._add(Span(value, value))
+        has_era = not self.kinds.isdisjoint({"bc", "ad"})
+        return kind == "number" and has_era and value > 0 and self._add(Span(value, value))
 
     def _set_era(self, *, backwards: bool) -> bool:
         """Apply an era to the spans since the last one; false where modern years would be before Christ."""
@@ -263,15 +247,14 @@ class _DateParser:
     def years(self) -> Years | None:
         """All spans together, with the margin of an uncertain date; None where a word is left over."""
         self._leave_undated()
-        if self.parts and self.spans and self.spans[-1].kind is not Kind.YEAR and self.spans[-1].share == WHOLE:
+        if self.parts and self.spans and self.spans[-1].kind != "year" and self.spans[-1].share == WHOLE:
             self.spans.append(self._narrowed(self.spans.pop()))  # "19th century, second half"
         if not self.spans or self.limit or self.parts or self.is_decade:
             return None
-        margins = date_words.vocabulary()["margins"]
-        margin = margins["century" if any(span.kind is Kind.CENTURY for span in self.spans) else "year"] * self.about
-        begin = min(span.years[0] for span in self.spans) - margin
+        scale = "century" if any(span.kind == "century" for span in self.spans) else "year"
+        margin = date_words.vocabulary()["margins"][scale] if self.about else 0
+        begin = None if self.no_begin else min(span.years[0] for span in self.spans) - margin
         end = max(span.years[1] for span in self.spans) + margin
-        begin_known = None if self.no_begin else begin
         if not (self.open_by or self.stays_open):
-            return Years(begin_known, end, self.about)
-        return Years(begin_known, None, self.about, end, self.reissued or bool(self.kinds & _ISSUES))
+            return Years(begin, end, self.about)
+        return Years(begin, None, self.about, end, self.reissued or not self.kinds.isdisjoint(_ISSUES))

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import tomllib
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
@@ -12,13 +11,14 @@ from pathlib import Path, PurePosixPath
 from avignon.core.errors import InputError
 from avignon.core.formats import SUFFIXES
 from avignon.core.naming import shown
+from avignon.museums import words
 
 
 @functools.cache
 def _kinds() -> dict[str, frozenset[str]]:
     """Suffixes and names by what they are: `unread`, `system`."""
-    data = tomllib.loads(Path(__file__).with_name("files.toml").read_text(encoding="utf-8"))
-    return {kind: frozenset(each for names in table.values() for each in names) for kind, table in data.items()}
+    tables = words.vocabulary("files.toml").items()
+    return {kind: frozenset(each for names in table.values() for each in names) for kind, table in tables}
 
 
 TABLES = frozenset({".csv", ".tsv", ".xls", ".xlsx", ".xlsm", ".ods", ".numbers"})
@@ -48,11 +48,10 @@ class Files:
 
     def nearest(self, name: str) -> str:
         """The file that is probably meant by a name that is none: other case, folder or suffix, or a slip; or empty."""
-        meant, known = _parts(name), {each: _parts(each) for each in self.by_name}
+        meant, known = _parts(name), [(_parts(each), file) for each, file in self.by_name.items()]
         for part in range(len(meant)):
-            alike = [each for each in self.by_name if known[each][part] == meant[part]]
-            if alike:
-                return self.by_name[alike[0]]
+            if file := next((file for parts, file in known if parts[part] == meant[part]), ""):
+                return file
         return next(iter(get_close_matches(name, self.all, n=1, cutoff=0.7)), "")
 
     def misnamed(self, file: str) -> str:

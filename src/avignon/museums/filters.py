@@ -19,7 +19,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class WorkFilter:
-    """Conditions on a work; each field that is set must be met."""
+    """Conditions on a work; each field that is set must be met. `between` in the wrong order is an `InputError`."""
 
     open_only: bool = False
     """Only images that are open, if with a condition, of works that the record leaves no doubt about."""
@@ -33,11 +33,6 @@ class WorkFilter:
     """All of these words in the title, the terms or the museum's description; case and accents do not matter."""
 
     def __post_init__(self) -> None:
-        """Raise for years that no work can be made within.
-
-        Raises:
-            InputError: the first comes after the last.
-        """
         if self.between and self.between[0] > self.between[1]:
             first, last = self.between
             raise InputError(f"between: {first} comes after {last}; the first year comes first: {last} {first}")
@@ -72,12 +67,11 @@ def as_csv(found: Sequence[Found]) -> str:
 
 def row(found: Found) -> dict[str, object]:
     """A found work by the names of `COLUMNS`."""
-    work = found.work
-    fields: dict[str, object] = {column: getattr(work, column) for column in COLUMNS if hasattr(work, column)}
-    return fields | {
-        "rights": work.rights.access,
-        "condition": work.rights.condition,
-        "evidence": work.rights.evidence,
-        "note": found.decision.reason if found.decision else "",
-        "terms": "; ".join(work.terms),
-    }
+    return {**fields_of(found.work, COLUMNS), "note": found.decision.reason if found.decision else ""}
+
+
+def fields_of(work: Work, columns: Sequence[str]) -> dict[str, object]:
+    """What a work has of the columns of a table; its terms are one field, and its rights three."""
+    fields = {column: getattr(work, column) for column in columns if hasattr(work, column)}
+    rights = {"rights": work.rights.access, "condition": work.rights.condition, "evidence": work.rights.evidence}
+    return {**fields, **rights, "terms": "; ".join(work.terms)}

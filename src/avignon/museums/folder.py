@@ -1,8 +1,8 @@
 """A directory of one's own scans.
 
-With an `index.csv`: a row for each picture, by the columns that `index.toml` lists with their other names; `file` is
-needed. Without one, the pictures below a subfolder named after the artist are theirs, or all pictures of the folder
-where it has no subfolders. Whatever looks like a picture and is not the artist's own for certain carries the reason.
+With an `index.csv`: a row for each picture, by the columns that `index.toml` lists. Without one, the pictures below a
+subfolder named after the artist are theirs, or all pictures of the folder where it has no subfolders. Whatever looks
+like a picture and is not the artist's own for certain carries the reason.
 """
 
 import time
@@ -20,7 +20,7 @@ from avignon.core.sheets import Row
 from avignon.museums import dates, folder_index, names, rights, statements
 from avignon.museums.files import Files, files_of, is_read, unread
 from avignon.museums.folder_index import INDEX, Listed, with_ids
-from avignon.museums.protocol import ArtistQuery, FetchSettings, Received, one_line
+from avignon.museums.protocol import ArtistQuery, FetchSettings, Received, file_source, one_line
 
 if TYPE_CHECKING:
     from avignon.museums.settings import FolderMuseum
@@ -50,8 +50,7 @@ class Folder:
         if not self.path.is_dir():
             raise InputError(f"{self.path}: no such folder")
         files, wanted = files_of(self.path), [str(name) for name in artist.wanted]
-        index = folder_index.index_in(files)
-        if index:
+        if index := folder_index.index_in(files):
             listed = folder_index.read(self.path / index, files, wanted, self.year, self.warn)
         else:
             listed = _unindexed(files)
@@ -59,19 +58,14 @@ class Folder:
         if passed := files.passed_over(index):
             self.warn(f"{self.path}: {passed}")
         stances = ((row, reason or _stance(row, wanted)) for row, reason in listed)
-        works = [
-            self._found(artist, row, files.misnamed(row["file"]) or reason)
-            for row, reason in stances
-            if reason is not None
-        ]
-        self._tell_places([] if index else works)
+        works = [self._found(artist, row, reason, files) for row, reason in stances if reason is not None]
+        if not index:
+            self._tell_places(works)
         return sorted(works, key=lambda found: (found.decision is not None, found.work.object_id))
 
     def source(self, work: Work) -> str:
         """The file's place, size and time."""
-        path = self.path / work.image_url
-        state = path.stat()
-        return f"{path}; {state.st_size} bytes; {state.st_mtime_ns}"
+        return file_source(self.path / work.image_url)
 
     def receive(self, work: Work) -> Received:
         """The file's bytes as they are."""
@@ -94,26 +88,23 @@ class Folder:
 
     def _check_known(self, wanted: Sequence[str], rows: Sequence[Row], index: str) -> None:
         """Raise for an unknown artist, where rows name their artists."""
-        if not any("artist" in row for row in rows):
-            return
         known = dict.fromkeys(row["artist"] for row in rows if row.get("artist"))
-        for name in wanted:
-            if any(names.doubt(each, name) is not None for each in known):
-                continue
+        strangers = [name for name in wanted if all(names.doubt(each, name) is None for each in known)]
+        for name in strangers if any("artist" in row for row in rows) else ():
             empty = [p for p in self.path.iterdir() if p.is_dir() and names.key(p.name) == names.key(name)]
             if empty and not index:
                 raise InputError(f"{empty[0]}: no pictures here; allowed are {', '.join(SUFFIXES)}")
             raise InputError(f"{self.path}: {names.unknown(name, known)}")
 
-    def _found(self, artist: ArtistQuery, row: Row, reason: str) -> Found:
-        path = self.path / row["file"]
-        width = height = 0
-        reason = unread(row["file"]) or reason or artist.exclusion(row.get("classification", ""))
+    def _found(self, artist: ArtistQuery, row: Row, reason: str, files: Files) -> Found:
+        path, misread = self.path / row["file"], unread(row["file"])
+        reason = misread or files.misnamed(row["file"]) or reason or artist.exclusion(row.get("classification", ""))
         is_there = path.is_file()  # One whose name is not UTF-8 is listed, but cannot be written about.
         try:
             width, height = size_of(path) if is_there else (0, 0)
         except ImageError as unusable:
-            reason = unread(row["file"]) or str(unusable).removeprefix(f"{path}: ")
+            width = height = 0
+            reason = misread or str(unusable).removeprefix(f"{path}: ")
         years = _years(row)
         title = row.get("title") or path.stem.replace("_", " ").replace("-", " ")
         work = Work(
@@ -183,12 +174,10 @@ def _placed(file: str, artists: Collection[str]) -> Row:
     """A picture in an artist's subfolder; a folder within that doubts it is called so, or after another artist."""
     artist, *deeper = file.split("/")[:-1]
     others = [each for each in artists if names.key(each) != names.key(artist)]
-    doubts = (
-        place
-        for place in deeper
-        if names.is_doubtful_place(place, artist) or any(names.is_near(place, other) for other in others)
-    )
-    return {"file": file, "artist": artist, "qualifier": next(doubts, "")}
+    for place in deeper:
+        if names.is_doubtful_place(place, artist) or any(names.is_near(place, other) for other in others):
+            return {"file": file, "artist": artist, "qualifier": place}
+    return {"file": file, "artist": artist, "qualifier": ""}
 
 
 def _evidence(row: Row, year: int) -> rights.Evidence:
@@ -198,9 +187,13 @@ def _evidence(row: Row, year: int) -> rights.Evidence:
         years = replace(years, end=None, since=years.latest)
     if died is None and dates.read(row.get("artist_died", "")) != dates.Years():
         unread.append(f"year of death {row['artist_died']!r}")
-    return rights.Evidence(
-        died=died, years=years, statement=row.get("rights", ""), unread=tuple(unread), claims=_claims(row, year)
+    # What describes the work may well speak of `protected` or `private use`: what is sure is a claim there, no more.
+    claims = tuple(
+        f"{column} says {text!r}"
+        for column, text in row.items()
+        if column not in _NO_PROSE and statements.claims(text, year, surely=column in _OF_THE_WORK)
     )
+    return rights.Evidence(died, years=years, statement=row.get("rights", ""), unread=tuple(unread), claims=claims)
 
 
 def _years(row: Row) -> dates.Years:
@@ -212,17 +205,3 @@ def _years(row: Row) -> dates.Years:
 
 def _dates(row: Row) -> list[str]:
     return [text for column in ("year", "date") if (text := row.get(column, "")).strip()]
-
-
-def _claims(row: Row, year: int) -> tuple[str, ...]:
-    """Rights that are claimed in any other column than `rights`.
-
-    What describes the work may well speak of `protected` or `private use`; there, only what cannot mean anything else
-    is a claim.
-    """
-    others = {column: text for column, text in row.items() if column not in _NO_PROSE}
-    return tuple(
-        f"{column} says {text!r}"
-        for column, text in others.items()
-        if statements.claims(text, year, surely=column in _OF_THE_WORK)
-    )

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import tomllib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,13 +12,10 @@ from avignon.core.errors import InputError
 from avignon.core.naming import slug, stem
 from avignon.core.records import Access
 from avignon.core.sheets import Row
-from avignon.museums import names, statements
+from avignon.museums import names, statements, words
 from avignon.museums.files import TABLES, Files, composed, is_read
 
 INDEX = "index.csv"
-
-LONGEST = 255
-"""Letters of a file's place that an error shows in full."""
 
 Listed = tuple[Row, str]
 """A picture's row, and why it is no artist's work; empty where that depends on the artist."""
@@ -28,7 +24,7 @@ Listed = tuple[Row, str]
 @functools.cache
 def columns() -> sheets.Columns:
     """The columns of an index."""
-    data = tomllib.loads(Path(__file__).with_name("index.toml").read_text(encoding="utf-8"))
+    data = words.vocabulary("index.toml")
     spared, remarks = data["spared"]["columns"], data["remarks"]["columns"]
     return sheets.Columns("index", data["columns"], ("file",), spared, data["grave"], remarks)
 
@@ -39,19 +35,17 @@ def index_in(files: Files) -> str:
     Raises:
         InputError: there is one, but not as CSV.
     """
-    folder = next((p for p in files.root.iterdir() if p.name.casefold() == INDEX and p.is_dir()), None)
-    if folder:
-        raise InputError(f"{folder}: a folder stands where the index is expected; give it another name")
+    for path in files.root.iterdir():
+        if path.name.casefold() == INDEX and path.is_dir():
+            raise InputError(f"{path}: a folder stands where the index is expected; give it another name")
     top = [each for each in files.all if "/" not in each]
-    found = sorted((each for each in top if each.casefold() == INDEX), key=lambda each: each != INDEX)
-    if not found:
-        kinds = TABLES | {".txt"}
-        other = next(
-            (p for p in map(Path, top) if p.name.casefold().startswith("index") and p.suffix.lower() in kinds), None
-        )
-        if other:
-            raise InputError(f"{files.root / other}: not read; the index is called {INDEX}: {sheets.HOW}")
-    return found[0] if found else ""
+    found = [each for each in top if each.casefold() == INDEX]
+    if found:
+        return INDEX if INDEX in found else found[0]
+    for name in top:
+        if name.casefold().startswith("index") and Path(name).suffix.lower() in TABLES | {".txt"}:
+            raise InputError(f"{files.root / name}: not read; the index is called {INDEX}: {sheets.HOW}")
+    return ""
 
 
 def read(index: Path, files: Files, wanted: Sequence[str], year: int, warn: Callable[[str], None]) -> list[Listed]:
@@ -67,19 +61,14 @@ def read(index: Path, files: Files, wanted: Sequence[str], year: int, warn: Call
         raise InputError(f"{index}: column artist names nobody; write each picture's artist into it, or take it out")
     _check_strangers(index, sheet, wanted, year)
     if sheet.strangers:
-        whose = (
-            ""
-            if "artist" in sheet.columns
-            else "; none names an artist, so that all works count as those of whoever is asked for"
-        )
-        warn(
-            f"{index}: columns that are not read: {', '.join(sheet.strangers)}; read: {', '.join(sheet.columns)}{whose}"
-        )
+        text = f"{index}: columns that are not read: {', '.join(sheet.strangers)}; read: {', '.join(sheet.columns)}"
+        if "artist" not in sheet.columns:
+            text += "; none names an artist, so that all works count as those of whoever is asked for"
+        warn(text)
     rows = [row | {"file": _located(index, line, row["file"], files)} for line, row in sheet.rows]
     named = {composed(row["file"]) for row in rows}
     others = [each for each in files.pictures if composed(each) not in named]
-    listed: list[Listed] = [({"file": each}, f"not in {index.name}") for each in others]
-    listed = with_ids([*((row, "") for row in rows), *listed])
+    listed = with_ids([*((row, "") for row in rows), *(({"file": each}, f"not in {index.name}") for each in others)])
     _check_twice(index, [line for line, _ in sheet.rows], rows)
     return listed
 
@@ -104,27 +93,21 @@ def with_ids(listed: Sequence[Listed]) -> list[Listed]:
 
 def _located(index: Path, line: int, name: str, files: Files) -> str:
     """The file that a row names, as it is called on this disk."""
-    short = name if len(name) <= LONGEST else f"{name[:LONGEST]}…"
-    where = f"{index}: line {line}: file: {short!r}" if name else f"{index}: line {line}: file is empty"
-    for each in dict.fromkeys((name, name.replace("\\", "/"))) if name else ():  # It may be written as in Windows.
+    if not name:
+        raise InputError(f"{index}: line {line}: file is empty")
+    short = name if len(name) <= 255 else f"{name[:255]}…"
+    where = f"{index}: line {line}: file: {short!r}"
+    for each in (name, name.replace("\\", "/")):  # It may be written as in Windows.
         path = index.parent / each
         if not path.resolve().is_relative_to(index.parent.resolve()):
             raise InputError(f"{where} lies outside the folder")
-        if _is(Path.is_file, path):
+        if os.path.isfile(path):  # noqa: PTH113 - false, where `Path.is_file` raises, for a name that is too long
             return Path(os.path.normpath(each)).as_posix()
         if composed(each) in files.by_name:
             return files.by_name[composed(each)]
-    near = files.nearest(name.replace("\\", "/")) if name else ""
-    what = "" if not name else " is a folder" if _is(Path.is_dir, index.parent / name) else " does not exist"
-    raise InputError(f"{where}{what}" + (f"; nearest is {near!r}" if near else ""))
-
-
-def _is(kind: Callable[[Path], bool], path: Path) -> bool:
-    """Whether a path is a file, or a folder; a name that no file can have (too long) is neither."""
-    try:
-        return kind(path)
-    except OSError:
-        return False
+    near = files.nearest(name.replace("\\", "/"))
+    what = "is a folder" if os.path.isdir(index.parent / name) else "does not exist"  # noqa: PTH112 - as above
+    raise InputError(f"{where} {what}" + (f"; nearest is {near!r}" if near else ""))
 
 
 def _check_strangers(index: Path, sheet: sheets.Sheet, wanted: Sequence[str], year: int) -> None:
@@ -132,8 +115,7 @@ def _check_strangers(index: Path, sheet: sheets.Sheet, wanted: Sequence[str], ye
     named = "artist" in sheet.columns
     for line, row in sheet.rows:
         for column in (*sheet.strangers, *sheet.remarks):
-            should = _meant(row[column], wanted, year, named=named, remark=column in sheet.remarks)
-            if should:
+            if should := _meant(row[column], wanted, year, named=named, remark=column in sheet.remarks):
                 raise InputError(
                     f"{index}: line {line}: column {column!r} says {shorten(row[column], 100)!r}, but no column of "
                     f"that name is read; call it {should}, or {sheets.PASSED_OVER}{column} where it is not to be read"
@@ -141,20 +123,15 @@ def _check_strangers(index: Path, sheet: sheets.Sheet, wanted: Sequence[str], ye
 
 
 def _meant(value: str, wanted: Sequence[str], year: int, *, named: bool, remark: bool) -> str:
-    """The column that a value belongs in; empty where it seems to be none that matters.
+    """The column in which a value of one that is not read belongs; empty where it seems to be none that matters.
 
-    Args:
-        value: as it stands in a column that is not read.
-        wanted: the artist's names.
-        year: in which statements are read.
-        named: whether the index has a column for the artist.
-        remark: whether the column is one of remarks, in which a name, or rights, need no column of their own.
+    `named`: the index has a column for the artist. `remark`: names and rights need no column of their own there.
     """
     if not (named or remark) and any(names.doubt(value, name) is not None for name in wanted):
         return "artist"
     if any(names.is_qualifier(value, name) for name in wanted):
         return "qualifier"
-    if remark:  # What it claims of rights restricts the work (`_claims`).
+    if remark:  # What it claims of rights restricts the work (`folder`).
         return ""
     stated = statements.read(value, year)
     return "rights" if stated.access is not Access.UNKNOWN or stated.condition else ""
@@ -172,8 +149,6 @@ def _check_twice(index: Path, lines: Sequence[int], rows: Sequence[Row]) -> None
             if identity in seen:
                 before, file = seen[identity]
                 alias = f" as {file!r}" if file != row["file"] and what.startswith("file") else ""
-                raise InputError(
-                    f"{index}: line {line}: {what} is there twice (first in line {before}{alias}); "
-                    "each work needs its own"
-                )
+                twice = f"{what} is there twice (first in line {before}{alias}); each work needs its own"
+                raise InputError(f"{index}: line {line}: {twice}")
             seen[identity] = line, row["file"]

@@ -2,6 +2,7 @@
 
 import email.utils
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -10,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 import httpx
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from avignon.museums.settings import OnlineMuseum
 
 T = TypeVar("T")
+Check = Callable[[bytes], object]
+Headers = Mapping[str, str]
 
 ATTEMPTS = 4
 BACK_OFF = 0.5
@@ -38,9 +40,7 @@ MAX_WAIT = 120.0
 
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 
-_CHALLENGES = re.compile(
-    rb"challenge-platform|cf[-_]chl|just a moment|captcha|awswaf|cookies to continue", re.IGNORECASE
-)
+_CHALLENGES = re.compile(rb"(?i)challenge-platform|cf[-_]chl|just a moment|captcha|awswaf|cookies to continue")
 """What pages that want to see a person's browser hold, where no header says that they are one."""
 
 _PAGE = re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype html|html|head)\b", re.IGNORECASE | re.DOTALL)
@@ -55,14 +55,15 @@ class Answer:
 
     url: str
     content: bytes
-    headers: Mapping[str, str]
 
 
 class _TryAgain(Exception):  # noqa: N818 - not an error: a pause between two attempts
-    def __init__(self, why: str, wait: float | None = None, refused: InputError | None = None) -> None:
+    def __init__(self, why: str, wait: float | None = None, last: InputError | None = None) -> None:
         super().__init__(why)
         self.wait = wait
-        self.refused = refused
+        """Seconds; None: as long as `BACK_OFF` says."""
+        self.last = last
+        """What the last attempt raises; None: an error that says why."""
 
 
 class Fetcher(AbstractContextManager["Fetcher"]):
@@ -94,100 +95,94 @@ class Fetcher(AbstractContextManager["Fetcher"]):
             mounts=dict(mounts or {}),
         )
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._client.close()
 
-    def get(
-        self,
-        url: str,
-        *,
-        limit: int,
-        check: Callable[[bytes], object] | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Answer:
+    def get(self, url: str, *, limit: int, check: Check | None = None, headers: Headers | None = None) -> Answer:
         """Fetch `url` whole, at most `limit` bytes.
 
         What `check` refuses (by an `InputError`) may have been damaged on the way: it is fetched again, and the last
         refusal is raised.
         """
-        return self._attempts(url, lambda: self._get_once(url, limit, check, headers or {}))
+
+        def once() -> Answer:
+            with self._opened(url, headers or {}) as response:
+                answer = Answer(str(response.url), b"".join(self._chunks(response, limit)))
+            try:
+                if check:
+                    check(answer.content)
+                return answer
+            except InputError as refused:
+                what = f"{url}: {str(refused).removeprefix('image: ')}"
+                error = type(refused)(what)
+                if _PAGE.match(answer.content):
+                    error = TurnedAway(f"{what}; {_shown(answer.content)} came instead")
+                    if _CHALLENGES.search(answer.content):  # Another request would only be refused again.
+                        raise error from None
+                raise _TryAgain(str(refused), last=error) from None
+
+        return self._attempts(url, once)
 
     def table(self, url: str, *, limit: int = 2**31, known_as: str = "") -> tuple[Path, bool]:
         """A large file through the user's cache; the flag says whether the server confirmed that it is fresh.
 
         An unreachable server leaves the cached copy in use, if there is one. The part of an interrupted file is kept,
-        and the rest is fetched. One process at a time: the caller holds a lock.
-
-        Args:
-            url: where it is.
-            limit: bytes that are accepted.
-            known_as: the name by which it is kept, where its address changes from one edition to the next.
+        and the rest is fetched. One process at a time: the caller holds a lock. `limit` is in bytes; `known_as` names
+        the copy, where its address changes from one edition to the next.
         """
-        kept = _Kept(self._cache / hashlib.sha256((known_as or url).encode()).hexdigest()[:32])
-        with storing(kept.path, CACHE_ELSEWHERE):
-            kept.path.parent.mkdir(parents=True, exist_ok=True)
+        path = self._cache / hashlib.sha256((known_as or url).encode()).hexdigest()[:32]
+        with storing(path, CACHE_ELSEWHERE):
+            path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                self._attempts(url, lambda: self._store_once(url, kept, limit))
+                self._attempts(url, lambda: self._store_once(url, path, limit))
             except FetchError:
-                if not kept.path.exists():
+                if not path.exists():
                     raise
-                return kept.path, False
-        return kept.path, True
+                return path, False
+        return path, True
 
     def _attempts(self, url: str, once: Callable[[], T]) -> T:
-        for attempt in range(ATTEMPTS):
+        for attempt in itertools.count(1):
             try:
                 return once()
             except _TryAgain as failed:
-                wait = failed.wait if failed.wait is not None else BACK_OFF * 2**attempt
-                if attempt == ATTEMPTS - 1 and failed.refused:
-                    raise failed.refused from None
-                if attempt == ATTEMPTS - 1 or wait > MAX_WAIT:
-                    asked = f" and asks to wait {wait:.0f} s" if wait > MAX_WAIT else ""
-                    raise FetchError(
-                        f"{url}: {failed}{asked}; check the network or the address, then run again"
-                    ) from None
+                wait = failed.wait if failed.wait is not None else BACK_OFF * 2 ** (attempt - 1)
+                asked = f" and asks to wait {wait:.0f} s" if wait > MAX_WAIT else ""
+                what = f"{url}: {failed}{asked}; check the network or the address, then run again"
+                if attempt == ATTEMPTS:
+                    raise failed.last or FetchError(what) from None
+                if asked:
+                    raise FetchError(what) from None
                 time.sleep(wait)
         raise AssertionError("unreachable")
 
-    def _get_once(
-        self, url: str, limit: int, check: Callable[[bytes], object] | None, headers: Mapping[str, str]
-    ) -> Answer:
-        with self._opened(url, headers) as response:
-            answer = Answer(str(response.url), b"".join(self._chunks(response, limit)), response.headers)
-        try:
-            if check:
-                check(answer.content)
-        except InputError as refused:
-            what = f"{url}: {str(refused).removeprefix('image: ')}"
-            if not _PAGE.match(answer.content):
-                raise _TryAgain(str(refused), refused=type(refused)(what)) from None
-            turned_away = TurnedAway(f"{what}; {_shown(answer.content)} came instead")
-            if _CHALLENGES.search(answer.content):  # Another request would only be refused again.
-                raise turned_away from None
-            raise _TryAgain(str(refused), refused=turned_away) from None
-        return answer
-
-    def _store_once(self, url: str, kept: "_Kept", limit: int) -> None:
-        with self._opened(url, kept.conditions()) as response:
+    def _store_once(self, url: str, whole: Path, limit: int) -> None:
+        """A file under its own name, what has come of a new edition under `.part-`, each beside a note of its ETag."""
+        part = whole.with_name(f".part-{whole.name}")
+        with self._opened(url, _conditions(whole, part)) as response:
             if response.status_code == httpx.codes.NOT_MODIFIED:
                 return
-            going_on = response.status_code != httpx.codes.OK
-            if going_on and not kept.continues(response.headers):
-                kept.forget_part()
+            etag, place = response.headers.get("ETag", ""), response.headers.get("Content-Range", "")
+            if response.status_code == httpx.codes.OK:
+                _forget(part)
+                # Only a strong ETag says that bytes are the same.
+                write_json(_note_of(part), {"etag": "" if etag.startswith("W/") else etag})
+            elif not place.startswith(f"bytes {part.stat().st_size}-") or etag not in ("", _etag_beside(part)):
+                _forget(part)
                 raise _TryAgain("the server cannot go on with what has come so far")
-            kept.begin(response.headers, going_on)
-            with kept.part.open("ab" if going_on else "wb") as file:
+            with part.open("ab") as file:
                 for chunk in self._chunks(response, limit):
                     file.write(chunk)
                 file.flush()
                 os.fsync(file.fileno())
-            kept.finish(url, response.headers)
+        etag = etag or _etag_beside(part)
+        _note_of(whole).unlink(missing_ok=True)  # A file is never beside the note of another.
+        part.replace(whole)
+        write_json(_note_of(whole), {"url": url, "etag": etag, "fetched": time.strftime("%F")})
+        _note_of(part).unlink(missing_ok=True)
 
     @contextmanager
-    def _opened(self, url: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
+    def _opened(self, url: str, headers: Headers) -> Iterator[httpx.Response]:
         """The response at the end of the redirects, body unread; passing faults become `_TryAgain`."""
         try:
             target = httpx.URL(url)
@@ -198,7 +193,11 @@ class Fetcher(AbstractContextManager["Fetcher"]):
                         self._check(response)
                         yield response
                         return
-                    target = self._next(target, response)
+                    following = target.join(response.headers["Location"])
+                downgraded = target.scheme == "https" and following.scheme == "http"
+                if following.scheme not in self._schemes or downgraded:
+                    raise FetchError(f"{target}: redirects to {following.scheme}:, which is not followed")
+                target = following
         except httpx.TimeoutException as late:
             raise _TryAgain(f"no answer in time ({type(late).__name__})") from None
         except (httpx.UnsupportedProtocol, httpx.InvalidURL):
@@ -207,29 +206,19 @@ class Fetcher(AbstractContextManager["Fetcher"]):
             raise _TryAgain(f"could not be reached ({broken or type(broken).__name__})") from None
         raise FetchError(f"{url}: more than {MAX_REDIRECTS} redirects")
 
-    def _next(self, target: httpx.URL, response: httpx.Response) -> httpx.URL:
-        following = target.join(response.headers["Location"])
-        downgraded = target.scheme == "https" and following.scheme == "http"
-        if following.scheme not in self._schemes or downgraded:
-            raise FetchError(f"{target}: redirects to {following.scheme}:, which is not followed")
-        return following
-
     def _check(self, response: httpx.Response) -> None:
         status, wait = response.status_code, _retry_after(response.headers.get("Retry-After", ""))
         if (challenge := _challenge(response)) is not None:
             raise TurnedAway(f"{response.url}: the server turns programs away at the moment ({challenge})", status)
         if status in _PASSING or (status == httpx.codes.FORBIDDEN and wait is not None):
             raise _TryAgain(f"the server answers {status}", wait)  # Some answer 403 to requests that come too fast.
-        conditional = {httpx.codes.NOT_MODIFIED}
-        if "Range" in response.request.headers:
-            conditional.add(httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE)
+        conditional = (304, 416) if "Range" in response.request.headers else (304,)
         if status >= 300 and status not in conditional:
             raise FetchError(f"{response.url}: the server answers {status} {response.reason_phrase}".rstrip(), status)
 
     def _chunks(self, response: httpx.Response, limit: int) -> Iterator[bytes]:
-        promised = response.headers.get("Content-Length", "")
+        promised, received = response.headers.get("Content-Length", ""), 0
         too_large = FetchError(f"{response.url}: larger than the {limit / 1e6:.0f} MB that are accepted")
-        received = 0
         if promised.isdecimal() and int(promised) > limit:
             raise too_large
         for chunk in response.iter_bytes():
@@ -239,60 +228,27 @@ class Fetcher(AbstractContextManager["Fetcher"]):
             yield chunk
 
     def _wait_turn(self, host: str) -> None:
-        now = time.monotonic()
-        wait = self._last.get(host, -self._pause) + self._pause - now
+        wait = self._last.get(host, -self._pause) + self._pause - time.monotonic()
         if wait > 0:
             time.sleep(wait)
         self._last[host] = time.monotonic()
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """A large file in the cache: whole under its own name, a part under `.part-`, each beside a note of its ETag."""
+def _conditions(whole: Path, part: Path) -> dict[str, str]:
+    """Headers that ask for the rest of a part, or for nothing where nothing has changed (RFC 9110, 13 and 14).
 
-    path: Path
+    Uncompressed, because a range of a compressed answer is of its compressed bytes.
+    """
+    headers = {"Accept-Encoding": "identity"}
+    begun, known = _etag_beside(part), _etag_beside(whole)
+    if begun and part.stat().st_size:
+        return {**headers, "Range": f"bytes={part.stat().st_size}-", "If-Range": begun}
+    return {**headers, "If-None-Match": known} if known else headers
 
-    @property
-    def part(self) -> Path:
-        """What has come of a new edition."""
-        return self.path.with_name(f".part-{self.path.name}")
 
-    def conditions(self) -> dict[str, str]:
-        """Headers that ask for the rest of a part, or for nothing where nothing has changed (RFC 9110, 13 and 14).
-
-        Uncompressed, because a range of a compressed answer is of its compressed bytes.
-        """
-        headers = {"Accept-Encoding": "identity"}
-        begun, whole = _etag_beside(self.part), _etag_beside(self.path)
-        if begun and self.part.stat().st_size:
-            return {**headers, "Range": f"bytes={self.part.stat().st_size}-", "If-Range": begun}
-        return {**headers, "If-None-Match": whole} if whole else headers
-
-    def continues(self, headers: Mapping[str, str]) -> bool:
-        """Whether a 206 begins where the part ends, and is of the same edition."""
-        place = f"bytes {self.part.stat().st_size}-"
-        same = headers.get("ETag", "") in ("", _etag_beside(self.part))
-        return same and headers.get("Content-Range", "").startswith(place)
-
-    def begin(self, headers: Mapping[str, str], going_on: bool) -> None:
-        """Before the first byte: what this will be a part of. Only a strong ETag says that bytes are the same."""
-        if not going_on:
-            self.forget_part()
-            etag = headers.get("ETag", "")
-            write_json(_note_of(self.part), {"etag": "" if etag.startswith("W/") else etag})
-
-    def finish(self, url: str, headers: Mapping[str, str]) -> None:
-        """After the last byte."""
-        etag = headers.get("ETag", "") or _etag_beside(self.part)
-        _note_of(self.path).unlink(missing_ok=True)  # A file is never beside the note of another.
-        self.part.replace(self.path)
-        write_json(_note_of(self.path), {"url": url, "etag": etag, "fetched": time.strftime("%F")})
-        _note_of(self.part).unlink(missing_ok=True)
-
-    def forget_part(self) -> None:
-        """Begin anew next time."""
-        self.part.unlink(missing_ok=True)
-        _note_of(self.part).unlink(missing_ok=True)
+def _forget(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _note_of(part).unlink(missing_ok=True)
 
 
 def _note_of(path: Path) -> Path:
@@ -309,9 +265,8 @@ def _etag_beside(path: Path) -> str:
 
 
 def _challenge(response: httpx.Response) -> str | None:
-    """What a server shows where it wants to see a person; None where it does not.
+    """What a server shows where it wants to see a person, by a header or by its page alone; None where it does not.
 
-    Cloudflare says so in a header, others by their page alone:
     https://developers.cloudflare.com/cloudflare-challenges/challenge-types/challenge-pages/detect-response
     """
     status = response.status_code
@@ -319,11 +274,7 @@ def _challenge(response: httpx.Response) -> str | None:
     is_page = "html" in response.headers.get("Content-Type", "")
     if not marked and not (is_page and status in (401, 403, 429, 503)):
         return None
-    body = b""
-    for chunk in response.iter_bytes():
-        body += chunk
-        if len(body) >= _PAGE_BYTES:
-            break
+    body = next(response.iter_bytes(_PAGE_BYTES), b"")
     return f"{status}: {_shown(body)}" if marked or _CHALLENGES.search(body) else None
 
 

@@ -1,9 +1,8 @@
 """Images by the IIIF Image API: never more than the true size, and each is checked against the size asked for.
 
-Versions 2.1 (https://iiif.io/api/image/2.1/) and 3.0 (https://iiif.io/api/image/3.0/). A description (`info.json`)
-tells the true size and what its server can do: one that scales (level 1 and 2) is asked for the size wanted; one that
-does not (level 0) is asked for the smallest size that it has ready and that is large enough, or for tiles, which are
-joined.
+Versions 2.1 (https://iiif.io/api/image/2.1/) and 3.0 (https://iiif.io/api/image/3.0/). A server that scales (level 1
+and 2) is asked for the size wanted; one that does not (level 0) for the smallest size that it has ready and that is
+large enough, or for tiles, which are joined.
 """
 
 import re
@@ -43,11 +42,9 @@ class Images:
         return f"{image}/full/!{edge},{edge}{ready}"
 
     def receive(self, image: str, most: int = 0) -> Received:
-        """The image, at most `max_edge` pixels on its long side and never more than its true size.
+        """The image at a base URI, at most `max_edge` pixels on its long side and never more than its true size.
 
-        Args:
-            image: its base URI.
-            most: the longest side, in pixels, that the museum says it sends; 0 where it sets no limit.
+        `most` is the longest side, in pixels, that the museum says it sends; 0 where it sets no limit.
 
         Raises:
             FetchError, ImageError: with the reason.
@@ -61,10 +58,10 @@ class Images:
         if tiles:
             return Received(self._joined(image, info, tiles), ".png", capped)
         received = self._whole(image, info, edge)
-        stand_in = _stand_in(received.url, image)
-        if stand_in and stand_in < min(edge, max(info.size)):
+        stand_in = _STAND_IN.match(_tail(received.url, image))
+        if stand_in and 0 < int(stand_in[1]) < min(edge, max(info.size)):
             with suppress(ImageError):  # Better what was scaled up, which curation measures, than nothing.
-                received = self._whole(image, info, stand_in)
+                received = self._whole(image, info, int(stand_in[1]))
         capped = capped or "__" in _tail(received.url, image)
         return Received(received.content, _suffix(received.content), capped)
 
@@ -84,11 +81,7 @@ class Images:
             ) from None
 
     def _joined(self, image: str, info: Info, tiles: Tiles) -> bytes:
-        """The picture put together from its tiles at one scale, as a PNG, which loses nothing.
-
-        Raises:
-            FetchError, ImageError: a tile is unavailable or has another size, or there are too many.
-        """
+        """The picture put together from its tiles at one scale, as a PNG, which loses nothing."""
         width, height = tiles.size
         if width * height > MAX_PIXELS or tiles.count > MOST_TILES:
             raise ImageError(
@@ -96,10 +89,9 @@ class Images:
                 "are joined"
             )
         canvas = Image.new("RGB", tiles.size)
-        for tile in tiles.all():
-            content = self._tile([f"{image}/{place}/0/default.jpg" for place in info.written(tile)], tile.size)
-            picture = load(content)
-            canvas.paste(picture if picture.size == tile.size else picture.resize(tile.size), tile.corner)
+        for region, corner, size in tiles.all():
+            picture = load(self._tile([f"{image}/{place}/0/default.jpg" for place in info.written(region, size)], size))
+            canvas.paste(picture if picture.size == size else picture.resize(size), corner)
         return png_bytes(canvas)
 
     def _tile(self, urls: list[str], size: Size) -> bytes:
@@ -119,12 +111,6 @@ def _tail(place: str, image: str) -> str:
     return place.rpartition(name)[2] if name in place else place
 
 
-def _stand_in(place: str, image: str) -> int:
-    """The long side of the stand-in that a request was sent to; 0 where it was not."""
-    found = _STAND_IN.match(_tail(place, image))
-    return int(found[1]) if found else 0
-
-
 def _suffix(content: bytes) -> str:
     """By the first bytes, as some servers send another format than the JPEG that was asked for."""
     kinds = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"II*\0": ".tif", b"MM\0*": ".tif"}
@@ -134,10 +120,7 @@ def _suffix(content: bytes) -> str:
 
 
 def _check_size(content: bytes, wanted: Size) -> None:
-    """A IIIF server scales to fit the box asked for; a pixel of rounding aside, any other size is a fault.
-
-    Decoded to the last pixel: a body that was cut off under the right length still has the header of the whole.
-    """
-    received = scan(content).size
+    """A IIIF server scales to fit the box asked for; a pixel of rounding aside, any other size is a fault."""
+    received = scan(content).size  # Of all pixels: a body that was cut off still has the header of the whole.
     if any(got > ask + 1 or got < ask - 1 for got, ask in zip(received, wanted, strict=True)):
         raise ImageError(f"{received[0]}×{received[1]} pixels came where {wanted[0]}×{wanted[1]} were promised")

@@ -15,14 +15,8 @@ from avignon.core.errors import FetchError
 Size = tuple[int, int]
 
 
-@dataclass(frozen=True)
-class Tile:
-    """A tile: its region of the true image, its place and its size in the joined picture, all in pixels."""
-
-    region: tuple[int, int, int, int]
-    """Left, upper, width and height."""
-    corner: tuple[int, int]
-    size: Size
+Region = tuple[int, int, int, int]
+"""Of the true image: left, upper, width and height, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +39,14 @@ class Tiles:
         """How many there are."""
         return math.prod(_divided(side, edge) for side, edge in zip(self.size, self.edge, strict=True))
 
-    def all(self) -> Iterator[Tile]:
-        """Row by row; those at the right and at the lower edge are smaller."""
+    def all(self) -> Iterator[tuple[Region, Size, Size]]:
+        """Each with its region, and its corner and size in the joined picture; those at two edges are smaller."""
         (width, height), (across, down) = self.true, (side * self.scale for side in self.edge)
         for top in range(0, height, down):
             for left in range(0, width, across):
                 region = (left, top, min(across, width - left), min(down, height - top))
                 size = (_divided(region[2], self.scale), _divided(region[3], self.scale))
-                yield Tile(region, (left // self.scale, top // self.scale), size)
+                yield region, (left // self.scale, top // self.scale), size
 
 
 @dataclass(frozen=True)
@@ -74,15 +68,17 @@ class Info:
 
     def asked(self, edge: int, widths: tuple[int, ...] = ()) -> tuple[Size, str]:
         """The size that is to come, no more than `edge` on the long side, and how it is asked for."""
-        if self.level == 0:
-            return self._ready(edge)
+        if self.level == 0:  # The smallest size that is ready and large enough, else the largest there is.
+            enough = self._enough(edge)
+            whole = "max" if self.version >= 3 else "full"
+            return (enough[0], self._written(enough[0])) if enough else (self.size, whole)
         scale = min(1.0, edge / max(self.size), self.longest / max(self.size))
         within = [width for width in widths if width <= self.size[0] * scale]
         if within:
             width = max(within)
             return (width, max(1, round(self.size[1] * width / self.size[0]))), f"{width},"
-        wanted = (max(1, round(self.size[0] * scale)), max(1, round(self.size[1] * scale)))
-        return wanted, f"!{wanted[0]},{wanted[1]}"
+        width, height = (max(1, round(side * scale)) for side in self.size)
+        return (width, height), f"!{width},{height}"
 
     def tiles_for(self, edge: int) -> Tiles | None:
         """Of a server that does not scale and has no size ready that is large enough: the smallest tiles that are."""
@@ -91,22 +87,13 @@ class Info:
         least = min(edge, max(self.size))
         return next((tiles for tiles in self.tilings if max(tiles.size) >= least), self.tilings[-1])
 
-    def written(self, tile: Tile) -> list[str]:
+    def written(self, region: Region, size: Size) -> list[str]:
         """Region and size of a tile: the canonical form (2.1 and 3.0, 4.7), then the one that some tilers write."""
-        left, top, width, height = tile.region
-        region = f"{left},{top},{width},{height}"
-        size = self._written(tile.size)
-        return [f"full/{size}", f"{region}/{size}"] if (width, height) == self.size else [f"{region}/{size}"]
+        place, scaled = ",".join(map(str, region)), self._written(size)
+        return [f"full/{scaled}", f"{place}/{scaled}"] if region[2:] == self.size else [f"{place}/{scaled}"]
 
     def _enough(self, edge: int) -> list[Size]:
         return [size for size in self.sizes if max(size) >= min(edge, max(self.size))]
-
-    def _ready(self, edge: int) -> tuple[Size, str]:
-        """The smallest of a level-0 server's sizes that is large enough, else the largest there is."""
-        enough = self._enough(edge)
-        if enough:
-            return enough[0], self._written(enough[0])
-        return self.size, "max" if self.version >= 3 else "full"
 
     def _written(self, size: Size) -> str:
         """The canonical form of a size, the only one that a level-0 server need know: `w,` in 2.1 and `w,h` in 3.0."""
@@ -129,40 +116,27 @@ def described(content: bytes) -> Info:
     profile = info.get("profile")
     first = profile[0] if isinstance(profile, list) and profile else profile
     level = next((level for level in (0, 1, 2) if f"level{level}" in str(first)), 1)
-    return Info(size, level, _version(info), _longest(info, size), _sizes(info, size), _tilings(info, size))
-
-
-def _version(info: dict[str, Any]) -> int:
-    """3 where the context or the type says so; 3.0 names an image by `id`, 2.1 by `@id`."""
-    return 3 if "image/3" in str(info.get("@context")) or info.get("type") == "ImageService3" else 2
+    version = 3 if "image/3" in str(info.get("@context")) or info.get("type") == "ImageService3" else 2
+    sizes = {each for each in map(_size, _list(info.get("sizes"))) if each and max(each) <= max(size)}
+    return Info(size, level, version, _longest(info, size), tuple(sorted(sizes, key=max)), _tilings(info, size))
 
 
 def _longest(info: dict[str, Any], true: Size) -> float:
-    profile = info.get("profile")
     said = dict(info)
-    for part in profile if isinstance(profile, list) else ():
+    for part in _list(info.get("profile")):
         said |= part if isinstance(part, dict) else {}
     width, height, area = (_number(said.get(key)) for key in ("maxWidth", "maxHeight", "maxArea"))
-    height = height or width
-    scales = [width / true[0]] if width else []
-    scales += [height / true[1]] if height else []
-    scales += [math.sqrt(area / (true[0] * true[1]))] if area else []
-    return min(scales, default=1.0) * max(true)
-
-
-def _sizes(info: dict[str, Any], true: Size) -> tuple[Size, ...]:
-    sizes = (_size(each) for each in _list(info.get("sizes")))
-    return tuple(sorted({size for size in sizes if size and max(size) <= max(true)}, key=max))
+    scales = (width / true[0], (height or width) / true[1], math.sqrt(area / (true[0] * true[1])))
+    return min(filter(None, scales), default=1.0) * max(true)  # 0 is no limit.
 
 
 def _tilings(info: dict[str, Any], true: Size) -> tuple[Tiles, ...]:
     """Every tiling at every scale; of two that give the same picture, the one with fewer tiles first."""
     tilings = []
     for each in _list(info.get("tiles")):
-        width = _number(each.get("width")) if isinstance(each, dict) else 0
-        edge = (width, _number(each.get("height")) or width) if width else None
-        scales = [_number(scale) for scale in _list(each.get("scaleFactors"))] if edge else []
-        tilings += [Tiles(true, edge, scale) for scale in scales if edge and scale]
+        if isinstance(each, dict) and (width := _number(each.get("width"))):
+            edge = (width, _number(each.get("height")) or width)
+            tilings += [Tiles(true, edge, scale) for scale in map(_number, _list(each.get("scaleFactors"))) if scale]
     return tuple(sorted(tilings, key=lambda tiles: (max(tiles.size), tiles.count)))
 
 

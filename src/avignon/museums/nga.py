@@ -1,13 +1,12 @@
 """The National Gallery of Art, Washington: open data tables and IIIF images.
 
-Tables: https://github.com/NationalGalleryOfArt/opendata (columns are read by name; the older and the newer sets both
-serve). Images: IIIF Image API 2.1, https://iiif.io/api/image/2.1/. The data is CC0; the images are not part of that
-grant, so each image's rights are read from its own row (`rights.judged`).
+Tables: https://github.com/NationalGalleryOfArt/opendata. Images: IIIF Image API 2.1. The data is CC0; the images are no
+part of that grant, so each image's rights are read from its own row (`rights.judged`).
 """
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -41,7 +40,6 @@ JOINING_PREFIXES = frozenset({"", "and", ",", "with"})
 
 SUBJECT_TERMS = frozenset({"Theme", "Keyword"})
 """Kinds of terms that say what is to be seen; the others name schools, places and catalogues."""
-
 
 _NAMED = "SELECT constituentid, bool_and(other) AS other FROM names WHERE key = ? GROUP BY ALL ORDER BY ALL"
 _PERSON = "SELECT * FROM constituents WHERE artistofngaobject <> '0' AND constituentid = ?"
@@ -131,52 +129,57 @@ class Nga:
             terms = _subjects(list(roles), ask)
         found = []
         for row in objects:
-            number = row["objectid"]
-            found.append(self._found(artist, row, people, roles[number], images.get(number, {}), terms.get(number, ())))
+            number, role = row["objectid"], roles[row["objectid"]]
+            person, image = people[role["constituentid"]], images.get(number, {})
+            found.append(self._found(artist, row, person, role, image, terms.get(number, [])))
         return sorted(found, key=preference)
 
     def source(self, work: Work) -> str:
         """What would be requested from the image server."""
-        return self._server.source(work.image_url, work.most)
+        assert self.images, "opened for its tables alone"
+        return self.images.source(work.image_url, work.most)
 
     def receive(self, work: Work) -> Received:
         """The image from the museum's server."""
-        return self._server.receive(work.image_url, work.most)
-
-    @property
-    def _server(self) -> "Images":
-        assert self.images is not None, "opened for its tables alone"
-        return self.images
+        assert self.images, "opened for its tables alone"
+        return self.images.receive(work.image_url, work.most)
 
     def _people(self, artist: ArtistQuery, ask: Ask) -> dict[int, Row]:
         """The constituents that the recipe's artist stands for, by id."""
         people: dict[int, Row] = {}
+        where = self.catalog.about.tables
         for wanted in artist.wanted:
             matches = _matching(wanted, ask)
             if not matches:
-                raise InputError(f"{self.catalog.about.tables}: {names.unknown(str(wanted), _near(str(wanted), ask))}")
+                raise InputError(f"{where}: {names.unknown(str(wanted), _near(str(wanted), ask))}")
             if len(matches) > 1:
                 who = ", ".join(f"{number} ({row['displaydate']})" for number, row in matches.items())
-                raise InputError(
-                    f"{self.catalog.about.tables}: {wanted!r} names {len(matches)} artists: {who}; put the id into find"
-                )
+                raise InputError(f"{where}: {wanted!r} names {len(matches)} artists: {who}; put the id into find")
             people |= matches
         return people
 
-    def _found(
-        self, artist: ArtistQuery, row: Row, people: dict[int, Row], role: Row, image: Row, terms: Iterable[str]
-    ) -> Found:
-        person = people[role["constituentid"]]
+    def _found(self, artist: ArtistQuery, row: Row, person: Row, role: Row, image: Row, terms: list[str]) -> Found:
         number = str(row["objectid"])
         ours = self.catalog.about.tables == EMBEDDED_TABLES
         years = dates.known(row.get("beginyear"), row.get("endyear"), row["displaydate"])
+        cap = image.get("maxpixels", "")
+        unread_cap = [f"maxpixels {cap.strip()!r}"] if cap.strip() and not _pixels(cap) else []
+        evidence = rights.Evidence(
+            died=person["endyear"],
+            born=person.get("beginyear"),
+            years=years,
+            unread=(*dates.unread(years, row["displaydate"]), *unread_cap),
+            flag=image.get("openaccess"),
+            flag_name="openaccess",
+            cap=cap,
+        )
         work = Work(
             museum="procedural museum" if ours else "nga",
             object_id=number,
             artist=artist.name,
             title=one_line(row["title"]),
             image_url=image.get("iiifurl", ""),
-            rights=rights.judged(_evidence(years, row, person, image), self.year),
+            rights=rights.judged(evidence, self.year),
             attributed=person["forwarddisplayname"] or person["preferreddisplayname"],
             accession=row["accessionnum"],
             date=one_line(row["displaydate"]),
@@ -190,24 +193,10 @@ class Nga:
             begin=years.begin,
             end=years.end,
             depicts=one_line(image.get("assistivetext") or ""),
-            most=_pixels(image.get("maxpixels", "")),
+            most=_pixels(cap),
         )
         reason = _doubt(role) or artist.exclusion(row["classification"]) or ("" if image else "no image published")
         return Found(work, Decision(Verdict.REJECTED, reason) if reason else None)
-
-
-def _evidence(years: dates.Years, row: Row, person: Row, image: Row) -> rights.Evidence:
-    cap = image.get("maxpixels", "")
-    unread_cap = [f"maxpixels {cap.strip()!r}"] if cap.strip() and not _pixels(cap) else []
-    return rights.Evidence(
-        died=person["endyear"],
-        born=person.get("beginyear"),
-        years=years,
-        unread=(*dates.unread(years, row["displaydate"]), *unread_cap),
-        flag=image.get("openaccess"),
-        flag_name="openaccess",
-        cap=cap,
-    )
 
 
 def _pixels(cap: str) -> int:
@@ -242,27 +231,23 @@ def _near(wanted: str, ask: Ask) -> list[str]:
 def _roles(people: list[int], ask: Ask) -> dict[int, Row]:
     """For each object the row that names one of the people as artist; the best where there are several."""
     roles: dict[int, Row] = {}
-    for row in (row for person in people for row in ask(_ROLES, person)):
-        held = roles.get(row["objectid"])
-        if held is None or (_doubt(held) and not _doubt(row)):
-            roles[row["objectid"]] = row
+    for row in sorted((row for person in people for row in ask(_ROLES, person)), key=lambda row: bool(_doubt(row))):
+        roles.setdefault(row["objectid"], row)
     return roles
 
 
 def _primary_images(objects: list[int], ask: Ask) -> dict[int, Row]:
     images: dict[int, Row] = {}
-    for row in ask(_IMAGES, objects):
-        held = images.get(row["depictstmsobjectid"])
-        if held is None or _sequence(row) < _sequence(held):
-            images[row["depictstmsobjectid"]] = row
+    for row in sorted(ask(_IMAGES, objects), key=_sequence):
+        images.setdefault(row["depictstmsobjectid"], row)
     return images
 
 
-def _subjects(objects: list[int], ask: Ask) -> dict[int, tuple[str, ...]]:
-    terms: dict[int, tuple[str, ...]] = {}
+def _subjects(objects: list[int], ask: Ask) -> dict[int, list[str]]:
+    terms: dict[int, list[str]] = {}
     for row in ask(_TERMS, objects):
         if row["termtype"] in SUBJECT_TERMS:
-            terms[row["objectid"]] = (*terms.get(row["objectid"], ()), row["term"])
+            terms.setdefault(row["objectid"], []).append(row["term"])
     return terms
 
 
@@ -278,6 +263,6 @@ def _doubt(role: Row) -> str:
 def _sequence(row: Row) -> tuple[bool, float]:
     """`sequence` is text in the export; what is not a number comes last."""
     try:
-        return (False, float(row["sequence"]))
+        return False, float(row["sequence"])
     except ValueError:
-        return (True, 0.0)
+        return True, 0.0

@@ -1,6 +1,7 @@
 """What a museum is to the rest of the package: it finds an artist's works, and gives their images."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from avignon.core.records import Found, Work
@@ -56,6 +57,12 @@ class Received:
 def one_line(text: str) -> str:
     """Text as a record holds it: line breaks and runs of blanks become one space."""
     return " ".join(text.split())
+
+
+def file_source(path: Path) -> str:
+    """What `Museum.source` says of a file."""
+    state = path.stat()
+    return f"{path}; {state.st_size} bytes; {state.st_mtime_ns}"
 
 
 def preference(found: Found) -> tuple[bool, bool, int, str]:

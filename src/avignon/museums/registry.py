@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from avignon.museums.protocol import FetchSettings, Museum
@@ -27,8 +27,7 @@ class MuseumRow:
     settings: str
     """Place of the class of its table in a recipe, a `MuseumSettings`. Recipes import it: keep its module light."""
     opener: str
-    """Place of a function from that table, `FetchSettings` and a receiver of warnings to a context manager that gives
-    the `Museum`."""
+    """Place of a function of that table, `FetchSettings` and a receiver of warnings that opens the `Museum`."""
     option: str
     """Its option of `avignon works`, without the dashes."""
     help: str
@@ -39,20 +38,18 @@ class MuseumRow:
     is_folder: bool = False
     """Whether `field` names a folder on this machine."""
     lister: str = ""
-    """Place of a function from the option's value to the same as `opener`, for listing alone and with fewer imports."""
+    """Place of a function of the option's value that opens it for listing alone, with fewer imports."""
 
     def settings_class(self) -> "type[MuseumSettings]":
         """The class of its table in a recipe."""
-        found: type[MuseumSettings] = _at(self.settings)
-        return found
+        return cast("type[MuseumSettings]", _at(self.settings))
 
     def listed(self, value: str | None, warn: Warn) -> "AbstractContextManager[Museum]":
         """The museum by its option of `avignon works`, for listing alone."""
         from avignon.museums.protocol import FetchSettings  # Here, because `avignon --help` reads these rows.
 
         if self.lister:
-            listed: AbstractContextManager[Museum] = _at(self.lister)(value)
-            return listed
+            return cast("AbstractContextManager[Museum]", _at(self.lister)(value))
         given = {self.field: value} if self.field else {}
         return opened(self.settings_class()(kind=self.kind, **given), FetchSettings(), warn)
 
@@ -122,8 +119,7 @@ def folder_of(museum: "MuseumSettings") -> str:
 
 def opened(museum: "MuseumSettings", settings: "FetchSettings", warn: Warn) -> "AbstractContextManager[Museum]":
     """The museum that a recipe names; its connections close at the end of the block."""
-    found: AbstractContextManager[Museum] = _at(row_of(museum).opener)(museum, settings, warn)
-    return found
+    return cast("AbstractContextManager[Museum]", _at(row_of(museum).opener)(museum, settings, warn))
 
 
 def _at(place: str) -> Any:

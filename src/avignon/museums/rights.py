@@ -6,43 +6,14 @@ their own sources: `terms.toml`, `statements.toml`.
 """
 
 import functools
-import tomllib
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from avignon.core.records import Access, Rights
-from avignon.museums import dates, statements
+from avignon.museums import dates, statements, words
 from avignon.museums.statements import Reading
 
-
-@dataclass(frozen=True)
-class Term:
-    """A term of protection: `years` full calendar years after an event."""
-
-    name: str
-    where: str
-    after: str
-    """`death` of the artist, or `publication` of the work."""
-    years: int
-    source: str
-
-
-@dataclass(frozen=True)
-class Terms:
-    """All terms, and how long a life is taken to be where no year of death is known."""
-
-    terms: tuple[Term, ...]
-    years_after_work: int
-    longest: int
-
-
-@functools.cache
-def terms() -> Terms:
-    """The terms that ship with the package."""
-    text = Path(__file__).with_name("terms.toml").read_text(encoding="utf-8")
-    data: dict[str, Any] = tomllib.loads(text)
-    return Terms(tuple(Term(**term) for term in data["terms"]), **data["life"])
+terms = functools.partial(words.vocabulary, "terms.toml")
 
 
 @dataclass(frozen=True)
@@ -82,11 +53,11 @@ def judged(evidence: Evidence, year: int) -> Rights:
     5. Where at least one is known to run and none is known to be over, it is restricted.
     6. All else is unknown: what is free in one country and not in another, and whatever there is no evidence for.
     """
-    states = {term.name: _ends(evidence, term, year) for term in terms().terms}
+    ends = {term["name"]: _end(evidence, term, year) for term in terms()["terms"]}
     statement = evidence.statement or ""
     stated = None if statements.is_nothing(statement) else statements.read(statement, year)
-    access = _by_source(evidence, stated) or _by_age(evidence, states, year)
-    running = [f"{name} runs to the end of {end}" for name, end in states.items() if end is not None and end >= year]
+    access = _by_source(evidence, stated) or _by_age(evidence, ends, year)
+    running = [f"{name} runs to the end of {end}" for name, end in ends.items() if end is not None and end >= year]
     return Rights(access, "; ".join([*_facts(evidence, stated), *running]), stated.condition if stated else "")
 
 
@@ -107,26 +78,22 @@ def _by_age(evidence: Evidence, ends: dict[str, int | None], year: int) -> Acces
     return Access.RESTRICTED if any(runs) and not any(over) else Access.UNKNOWN
 
 
-def _ends(evidence: Evidence, term: Term, year: int) -> int | None:
-    """The last protected year under a term; None where it is not known."""
-    died, made = evidence.died or None, evidence.years.end or None
-    if term.after == "publication":
-        last = made if made is not None else _last_possible(evidence)
-        return None if last is None else last + term.years
+def _end(evidence: Evidence, term: dict[str, Any], year: int) -> int | None:
+    """The last protected year under a term of `terms.toml`; None where it is not known."""
+    died, born, made = evidence.died or None, evidence.born or None, evidence.years.end or None
+    length: int = term["years"]
+    if term["after"] == "publication":
+        # At the latest in the year of death, unless a date of the work is later, or is not understood.
+        is_limit = not (evidence.unread or evidence.years.reissued) and (evidence.years.latest or 0) <= (died or 0)
+        last = made or (died if is_limit else None)
+        return None if last is None else last + length
     if died is not None:
-        return died + term.years
-    if made is not None and made + terms().years_after_work + term.years < year:
-        return made + terms().years_after_work + term.years
-    born = evidence.born or None
+        return died + length
+    life: dict[str, int] = terms()["life"]
+    if made is not None and made + life["years_after_work"] + length < year:
+        return made + life["years_after_work"] + length
     # An artist born less than the term ago cannot have been dead for so long.
-    return born + terms().longest + term.years if born is not None and born + term.years >= year else None
-
-
-def _last_possible(evidence: Evidence) -> int | None:
-    """The year of death. None where a date of the work is later, or is not understood."""
-    died, years = evidence.died or None, evidence.years
-    is_limit = not (evidence.unread or years.reissued) and (years.latest or 0) <= (died or 0)
-    return died if is_limit else None
+    return born + life["longest"] + length if born is not None and born + length >= year else None
 
 
 def _made_after_death(evidence: Evidence) -> bool:
@@ -149,12 +116,11 @@ def _facts(evidence: Evidence, stated: Reading | None) -> list[str]:
     facts.append(f"artist died {evidence.died}" if evidence.died else "artist's year of death unknown")
     if evidence.born and not evidence.died:
         facts.append(f"artist born {evidence.born}")
-    return [*facts, _made(evidence), *(f"{each} is not understood" for each in evidence.unread), *evidence.claims]
-
-
-def _made(evidence: Evidence) -> str:
     years, made = evidence.years, "not dated"
     if years.latest:
         made = f"made {years.end}" if years.end else f"made in {years.latest} or later"
-    issued = ", cast or printed in an unknown year, perhaps after the artist's death" if years.reissued else ""
-    return made + issued + (", after the artist's death" if _made_after_death(evidence) else "")
+    if years.reissued:
+        made += ", cast or printed in an unknown year, perhaps after the artist's death"
+    if _made_after_death(evidence):
+        made += ", after the artist's death"
+    return [*facts, made, *(f"{each} is not understood" for each in evidence.unread), *evidence.claims]

@@ -1,7 +1,7 @@
 """What recipes say of museums: the base classes, and the tables of two museums.
 
-A museum's class stands in the museum's own module, as in `artic`. Those of `nga` and `folder` stand here, because
-recipes should not wait for the modules' DuckDB and Pillow, nor `avignon works` for pydantic.
+A museum's class stands in its own module, as in `artic`. Those of `nga` and `folder` stand here: recipes should not
+wait for DuckDB and Pillow, nor `avignon works` for pydantic.
 """
 
 from typing import TYPE_CHECKING, Annotated, Literal

@@ -6,15 +6,14 @@ language, a slip of the pen) can make an image unknown, but never free. The voca
 
 import functools
 import re
-import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
-from pathlib import Path
 from typing import Any
 
 from avignon.core.records import Access
 from avignon.museums import words
+
+_vocabulary = functools.partial(words.vocabulary, "statements.toml")
 
 _GAP = r"[\s\-_:]*"
 """What may stand between the words of a phrase, or not: `public domain` is also `public-domain` and `publicdomain`."""
@@ -43,27 +42,10 @@ class Reading:
     """The words that are not understood."""
 
 
-class Kind(Enum):
-    """What a piece of a statement does: the groups of `statements.toml` by their names, and what the lexer finds."""
-
-    CLAIM = "claim"
-    DENIAL = "denial"
-    DOUBT = "doubt"
-    OPEN = "open"
-    NOTE = "note"
-    LINK = "link"
-    ARTICLE = "article"
-    LABEL = "label"
-    ELEMENT = "element"
-    YEAR = "year"
-    SIGN = "sign"
-    UNREAD = "unread"
-
-
-_BESIDE = frozenset({Kind.NOTE, Kind.LINK, Kind.ARTICLE, Kind.LABEL, Kind.ELEMENT, Kind.SIGN})
+_BESIDE = frozenset({"note", "link", "article", "label", "element", "sign"})
 """What may stand between `rights` and what they are."""
 
-_SPOKEN_OF = frozenset({Kind.NOTE, Kind.ARTICLE, Kind.LABEL, Kind.OPEN, Kind.CLAIM, Kind.DENIAL, Kind.DOUBT})
+_SPOKEN_OF = frozenset({"note", "article", "label", "open", "claim", "denial", "doubt"})
 """What an article may stand before."""
 
 
@@ -71,7 +53,8 @@ _SPOKEN_OF = frozenset({Kind.NOTE, Kind.ARTICLE, Kind.LABEL, Kind.OPEN, Kind.CLA
 class _Part:
     """A piece of a statement."""
 
-    kind: Kind
+    kind: str
+    """What it does: a group of `statements.toml` by its name, or `element`, `year`, `sign` or `unread`."""
     text: str = ""
     condition: str = ""
     sure: bool = False
@@ -85,18 +68,18 @@ def read(statement: str, year: int) -> Reading:
     2. What is not understood, doubts, or names no freedom, is unknown.
     3. All else is open. Conditions are kept whatever the access.
     """
-    parts = _in_context(_parts(statement), _shouted(statement))
+    parts = _in_context(statement)
     kinds = [part.kind for part in parts]
-    until_open = len(kinds) - kinds[::-1].index(Kind.OPEN) if Kind.OPEN in kinds else 0
+    until_open = len(kinds) - kinds[::-1].index("open") if "open" in kinds else 0
     later = any(re.fullmatch(r"[12]\d{3}", part.text) and int(part.text) > year for part in parts)
-    if Kind.CLAIM in kinds or Kind.DENIAL in kinds[:until_open] or (until_open and later):
+    if "claim" in kinds or "denial" in kinds[:until_open] or (until_open and later):
         access = Access.RESTRICTED
-    elif not until_open or {Kind.UNREAD, Kind.DOUBT, Kind.DENIAL}.intersection(kinds):
+    elif not until_open or {"unread", "doubt", "denial"}.intersection(kinds):
         access = Access.UNKNOWN
     else:
         access = Access.OPEN
-    conditions = dict.fromkeys(part.condition for part in parts if part.condition and part.kind is not Kind.ELEMENT)
-    unread = " ".join(part.text for part in parts if part.kind in (Kind.UNREAD, Kind.DENIAL))
+    conditions = dict.fromkeys(part.condition for part in parts if part.condition and part.kind != "element")
+    unread = " ".join(part.text for part in parts if part.kind in ("unread", "denial"))
     return Reading(access, "; ".join(conditions), unread)
 
 
@@ -107,78 +90,63 @@ def is_nothing(statement: str) -> bool:
 
 
 def claims(text: str, year: int, *, surely: bool = False) -> bool:
-    """Whether rights are claimed, or freedom is denied, in text of any kind.
+    """Whether rights are claimed, or freedom is denied, in text of any kind, as a credit line.
 
-    Args:
-        text: such as a credit line.
-        year: the present one.
-        surely: count only words that cannot mean anything else, as `©`; `protected` may be a title's.
+    `surely` counts only words that cannot mean anything else, as `©`; `protected` may be a title's.
     """
     if surely:
         return any(part.sure for part in _parts(text))
     return read(text, year).access is Access.RESTRICTED
 
 
-def _parts(statement: str) -> list[_Part]:
-    return [part for match in _lexer().finditer(words.plain(statement)) if (part := _part(match))]
-
-
-def _part(match: re.Match[str]) -> _Part | None:
-    """What the lexer found; None for what changes nothing."""
-    kind, text = str(match.lastgroup), match[0]
-    if kind == "address":
-        return _at_address(text.rstrip(".,;:)]}'\""))
-    if kind == "licence":
-        return _licensed(match)
-    if kind == "phrase":
-        return replace(_phrases()[words.key(text, _GAP)], text=text)
-    if kind in ("year", "sign"):
-        return _Part(Kind.UNREAD if kind == "sign" and text not in words.NEUTRAL else Kind(kind), text)
-    return None if kind in ("tag", "holder") else _Part(Kind.UNREAD, text)
+def _parts(statement: str) -> Iterator[_Part]:
+    """The pieces of a statement, without those that change nothing."""
+    for match in _lexer().finditer(words.plain(statement)):
+        kind, text = str(match.lastgroup), match[0]
+        if kind == "address":
+            yield _at_address(text.rstrip(".,;:)]}'\""))
+        elif kind == "licence":
+            yield _licensed(match)
+        elif kind == "phrase":
+            yield replace(_phrases()[words.key(text, _GAP)], text=text)
+        elif kind == "year" or (kind == "sign" and text in words.NEUTRAL):
+            yield _Part(kind, text)
+        elif kind not in ("tag", "holder"):
+            yield _Part("unread", text)
 
 
 # What a part says beside the others -----------------------------------------------------------------------------------
 
 
-def _shouted(statement: str) -> frozenset[str]:
-    """Words of two capitals among others that are not: `DE` is Germany where `de` is an article."""
-    capitals = re.findall(r"\b[A-Z]{2}\b", statement)
-    return frozenset() if statement == statement.upper() else frozenset(map(str.lower, capitals))
+def _in_context(statement: str) -> list[_Part]:
+    """The parts; those that say nothing without another that is not there are not understood.
 
-
-def _in_context(parts: Sequence[_Part], shouted: frozenset[str]) -> list[_Part]:
-    """The parts; those that say nothing without another that is not there are not understood."""
-    return [
-        each if _is_complete(parts, place) and each.text not in shouted else replace(each, kind=Kind.UNREAD)
-        for place, each in enumerate(parts)
-    ]
+    Nor are words of two capitals among others that are not: `DE` is Germany where `de` is an article.
+    """
+    parts = list(_parts(statement))
+    capitals = re.findall(r"\b[A-Z]{2}\b", statement) if statement != statement.upper() else ()
+    shouted = {word.lower() for word in capitals}
+    known = [_is_complete(parts, place) and each.text not in shouted for place, each in enumerate(parts)]
+    return [each if is_known else replace(each, kind="unread") for each, is_known in zip(parts, known, strict=True)]
 
 
 def _is_complete(parts: Sequence[_Part], place: int) -> bool:
     """Whether a part has beside it what it needs to be understood."""
     part, before, after = parts[place], parts[:place], parts[place + 1 :]
-    if part.kind is Kind.LABEL or part.text == ":":
-        named = next((each for each in reversed(before) if each.text != "-"), None)  # "CC0-Lizenz"
-        return _has_value(after) or (part.text in _vocabulary()["licence"]["between"] and _is_open(named))
-    if part.kind is Kind.ARTICLE:
+    if part.kind == "label" or part.text == ":":  # Freedom follows, before anything else is spoken of.
+        named = (each.kind for each in reversed(before) if each.text != "-")
+        value = (each.kind for each in after if each.kind not in _BESIDE or each.text in _SEPARATORS)
+        is_behind = part.text in _vocabulary()["licence"]["between"] and next(named, "") == "open"  # "CC0-Lizenz"
+        return next(value, "") == "open" or is_behind
+    if part.kind == "article":
         return bool(after) and after[0].kind in _SPOKEN_OF
-    if part.kind is Kind.LINK:
-        return bool(after) and (after[0].kind is not Kind.SIGN or after[0].text in _OPENING)
-    if part.kind is Kind.ELEMENT:
-        return any(each.kind is Kind.OPEN and part.condition in each.condition for each in parts)
+    if part.kind == "link":
+        return bool(after) and (after[0].kind != "sign" or after[0].text in _OPENING)
+    if part.kind == "element":
+        return any(each.kind == "open" and part.condition in each.condition for each in parts)
     # What may stand between freedom and the year in which it began: "public domain (since 2014)".
-    told = (each for each in reversed(before) if each.kind not in (Kind.LINK, Kind.SIGN) or each.text == ":")
-    return part.kind is not Kind.YEAR or _is_open(next(told, None))
-
-
-def _has_value(after: Sequence[_Part]) -> bool:
-    """Whether `rights` or a colon is followed by freedom, before anything else is spoken of."""
-    ends = (each for each in after if each.kind not in _BESIDE or each.text in _SEPARATORS)
-    return _is_open(next(ends, None))
-
-
-def _is_open(part: _Part | None) -> bool:
-    return part is not None and part.kind is Kind.OPEN
+    told = (each.kind for each in reversed(before) if each.kind not in ("link", "sign") or each.text == ":")
+    return part.kind != "year" or next(told, "") == "open"
 
 
 # Licences -------------------------------------------------------------------------------------------------------------
@@ -186,41 +154,38 @@ def _is_open(part: _Part | None) -> bool:
 
 def _at_address(address: str) -> _Part:
     """A licence or statement by its address; any other address is not understood."""
-    found, licence = _ADDRESS.fullmatch(address), _vocabulary()["licence"]
+    found, licence, unread = _ADDRESS.fullmatch(address), _vocabulary()["licence"], _Part("unread", address)
     if found is None:
-        return _Part(Kind.UNREAD, address)
+        return unread
     place = re.sub(r"\.org/(page|data)/", ".org/vocab/", found["place"])
     port = found["port"] or ""
     codes = place.removeprefix(f"{licence['address']}/").split("-")
     known = {element["code"] for element in licence["elements"]}
     if place.startswith(licence["address"]) and known.issuperset(codes) and port in ("", *licence["jurisdictions"]):
         return _of_elements(codes, found["version"] or "", port, address)
-    return _addresses().get(place, _Part(Kind.UNREAD, address)) if not port else _Part(Kind.UNREAD, address)
+    groups = _vocabulary()["phrases"] if not port else ()
+    return next((_said(group) for group in groups if place in group.get("addresses", ())), unread)
 
 
 def _licensed(match: re.Match[str]) -> _Part:
     """A Creative Commons licence by its code or its name. Codes alone may be other words: `Photo: by-sa`."""
-    codes = [_elements()[words.key(found[0], _GAP)] for found in _element().finditer(match[0])]
+    element, known = _elements()
+    codes = [known[words.key(found[0], _GAP)] for found in element.finditer(match[0])]
     part = _of_elements(codes, match["version"] or "", match["port"] or "", match[0])
-    return part if match["name"] or match["version"] or part.kind is Kind.CLAIM else _Part(Kind.UNREAD, match[0])
+    return part if match["name"] or match["version"] or part.kind == "claim" else _Part("unread", match[0])
 
 
 def _of_elements(codes: Iterable[str], version: str, port: str, text: str) -> _Part:
     """A licence of these elements: it sets the condition of each, and restricts if one of them does."""
     elements = [each for each in _vocabulary()["licence"]["elements"] if each["code"] in codes]
     if elements[0]["code"] != "by" and all(each["kind"] == "open" for each in elements):
-        return _Part(Kind.UNREAD, text)  # All that are in use ask for attribution, so something is missing here.
+        return _Part("unread", text)  # All that are in use ask for attribution, so something is missing here.
     name = " ".join(filter(None, ("CC", "-".join(each["code"] for each in elements), version, port))).upper()
-    kind = Kind.CLAIM if any(each["kind"] == "claim" for each in elements) else Kind.OPEN
+    kind = "claim" if any(each["kind"] == "claim" for each in elements) else "open"
     return _Part(kind, condition=f"{', '.join(each['condition'] for each in elements)} ({name})")
 
 
 # The vocabulary -------------------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def _vocabulary() -> dict[str, Any]:
-    return tomllib.loads(Path(__file__).with_name("statements.toml").read_text(encoding="utf-8"))
 
 
 @functools.cache
@@ -230,7 +195,7 @@ def _phrases() -> dict[str, _Part]:
 
 
 def _said(group: dict[str, Any]) -> _Part:
-    return _Part(Kind(group["kind"]), condition=group.get("condition", ""), sure=group.get("sure", False))
+    return _Part(group["kind"], condition=group.get("condition", ""), sure=group.get("sure", False))
 
 
 def _groups() -> list[dict[str, Any]]:
@@ -240,33 +205,23 @@ def _groups() -> list[dict[str, Any]]:
 
 
 @functools.cache
-def _addresses() -> dict[str, _Part]:
-    return {address: _said(group) for group in _vocabulary()["phrases"] for address in group.get("addresses", ())}
-
-
-@functools.cache
-def _elements() -> dict[str, str]:
-    """Codes of a licence's elements by the keys of all their names."""
+def _elements() -> tuple[re.Pattern[str], dict[str, str]]:
+    """A pattern for the names and codes of a licence's elements, and their codes by the keys of both."""
     elements = _vocabulary()["licence"]["elements"]
-    return {words.key(name, _GAP): each["code"] for each in elements for name in (each["code"], *each["words"])}
-
-
-@functools.cache
-def _element() -> re.Pattern[str]:
-    elements = _vocabulary()["licence"]["elements"]
-    return re.compile(words.any_of((name for each in elements for name in (each["code"], *each["words"])), _GAP))
+    codes = {name: each["code"] for each in elements for name in (each["code"], *each["words"])}
+    return re.compile(words.any_of(codes, _GAP)), {words.key(name, _GAP): code for name, code in codes.items()}
 
 
 @functools.cache
 def _lexer() -> re.Pattern[str]:
     """What a statement is made of; the first group that fits is taken, and one fits every sign."""
     licence = _vocabulary()["licence"]
-    lead, between, after, port = (
-        words.any_of(licence[key], _GAP) for key in ("leads", "between", "after", "jurisdictions")
-    )
+    lists = ("leads", "between", "after", "jurisdictions")
+    lead, between, after, port = (words.any_of(licence[each], _GAP) for each in lists)
     code = words.any_of((each["code"] for each in licence["elements"]), _GAP)
     name = words.any_of((name for each in licence["elements"] for name in each["words"]), _GAP)
-    more = rf"(?:{_GAP}{_element().pattern})*"
+    element = _elements()[0].pattern
+    more = rf"(?:{_GAP}{element})*"
     number = rf"(?:{_GAP}|/)v?[1-4]\.[05](?!\d)"
     # A jurisdiction ends the name of a licence before 4.0: in "CC BY 3.0 in copyright", "in" is not India.
     ported = rf"(?<=[1-3]\.[05])[\s-]+(?P<port>{port})(?=\s*(?:$|[^\w\s]))"
@@ -275,7 +230,7 @@ def _lexer() -> re.Pattern[str]:
     freed = words.any_of((each for group in _groups() if group["kind"] == "open" for each in group["words"]), _GAP)
     return re.compile(
         r"(?P<address>(?:(?:https?:)?//|www\.)\S+|[a-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z]{2,}/\S*)"
-        rf"|(?P<licence>(?:(?P<name>{lead}{_GAP}(?:{between}{_GAP})*{_element().pattern}|{name}(?={more}{number})){more}"
+        rf"|(?P<licence>(?:(?P<name>{lead}{_GAP}(?:{between}{_GAP})*{element}|{name}(?={more}{number})){more}"
         rf"|{code}(?:{_GAP}{code})+(?={number})|{code}(?:-{code})+)(?:{version})?(?:{_GAP}{after})*)"
         rf"|(?P<holder>{holder}\s*:\s*(?={freed}))"  # "Copyright: public domain"; any other is a claim.
         rf"|(?P<phrase>{words.any_of((each for group in _groups() for each in group['words']), _GAP)})"

@@ -14,12 +14,9 @@ csv.field_size_limit(2**24)  # Provenance texts pass the module's default of 128
 
 
 def rows(path: Path, columns: tuple[str, ...], name: str = "") -> Iterator[tuple[int, Row]]:
-    """The rows of a UTF-8 table with the line on which each ends.
+    """The rows of a UTF-8 table, each with the line on which it ends.
 
-    Args:
-        path: the file.
-        columns: those that must be there; further ones are kept, too.
-        name: what the table is called in errors, if not by its path.
+    These `columns` must be there; further ones are kept, too. Errors call the table `name`, or by its path.
 
     Raises:
         InputError: naming the table, and the column or the line.

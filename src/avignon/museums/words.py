@@ -1,8 +1,12 @@
 """Phrases of a vocabulary found in what people write: without case, accents, or one way to put blanks and hyphens."""
 
+import functools
 import re
+import tomllib
 import unicodedata
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 _ALIKE = str.maketrans(
     {"ⓒ": "©", "Ⓒ": "©", "’": "'", "‘": "'", "´": "'", "œ": "oe", "Œ": "oe", "æ": "ae", "Æ": "ae"}
@@ -17,6 +21,12 @@ _ACCENTS = frozenset("\u0300\u0301\u0302\u0303\u0308\u030a\u0327\u030c")
 stroke, line or cross upon its letters, must not read as if it were not."""
 
 
+@functools.cache
+def vocabulary(file: str) -> dict[str, Any]:
+    """A vocabulary that ships with this package, by the name of its file."""
+    return tomllib.loads(Path(__file__).with_name(file).read_text(encoding="utf-8"))
+
+
 def plain(text: str) -> str:
     """Text for comparison: without case and accents, with one sign for each kind of apostrophe and hyphen."""
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text.translate(_ALIKE)).casefold())
@@ -24,12 +34,7 @@ def plain(text: str) -> str:
 
 
 def any_of(phrases: Iterable[str], gap: str) -> str:
-    """A pattern for any of these phrases, as whole words, the longest first.
-
-    Args:
-        phrases: as a vocabulary writes them.
-        gap: signs that may stand between their words, or not, as a pattern.
-    """
+    """A pattern for any of these phrases, as whole words, the longest first; `gap` is one for what may part words."""
     longest = sorted({plain(phrase) for phrase in phrases}, key=len, reverse=True)
     return f"(?:{'|'.join(_pattern(phrase, gap) for phrase in longest)})"
 
