@@ -55,7 +55,7 @@ def renamed(old: Fields) -> dict[str, Any]:
     """A report of schema 4 under its new names."""
     whole = old["whole"]
     return {
-        "schema": 5,
+        "schema": reports.SCHEMA,
         **{name: old[name] for name in ("series", "ends", "units", "encoder", "copy_threshold", "placing", "notes")},
         "artist_position_std": old["own_spread"],
         "copy_count": old["copies"],
@@ -126,8 +126,8 @@ def test_report_is_read_as_it_was_written(tmp_path: Path) -> None:
         ("", "damaged; delete it"),
         ("[]", "damaged; delete it"),
         ("{}", "damaged; delete it"),
-        ('{"schema": 5}', "damaged; delete it"),
-        ('{"schema": 4, "whole": {}}', "has schema 4, needed is 5; delete it and run again"),
+        (json.dumps({"schema": reports.SCHEMA}), "damaged; delete it"),
+        ('{"schema": 4, "whole": {}}', f"has schema 4, needed is {reports.SCHEMA}; delete it and run again"),
     ],
 )
 def test_damaged_and_older_reports_are_named(text: str, said: str, tmp_path: Path) -> None:

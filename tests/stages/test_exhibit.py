@@ -294,7 +294,7 @@ def test_a_report_of_another_schema_is_refused(tmp_path: Path) -> None:
     space = hang(recipe_of(), tmp_path)
     fields = read_json(space.report)
     for changes, said in (
-        ({"schema": 4}, "has schema 4, needed is 5; delete it and run again"),
+        ({"schema": 4}, f"has schema 4, needed is {reports.SCHEMA}; delete it and run again"),
         ({"frames": [{}]}, "damaged; delete it"),
         ({"overall": None}, "damaged; delete it"),
     ):
