@@ -12,6 +12,7 @@ from avignon.core.errors import ImageError, WorkspaceError
 from avignon.core.events import Event, Reporter, StageProgress
 from avignon.core.files import read_json, write_json
 from avignon.core.records import Frame
+from avignon.evaluation import report as reports
 from avignon.exhibition import build
 from avignon.stages import exhibit
 from tests.support.exhibition import (
