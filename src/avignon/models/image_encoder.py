@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
 from numpy.typing import NDArray
 from PIL import Image
 from transformers import CLIPVisionModel, CLIPVisionModelWithProjection, Dinov2Model, Dinov2WithRegistersModel
@@ -82,8 +81,8 @@ class Preprocessing:
                 resample=Image.Resampling(fields.get("resample", Image.Resampling.BICUBIC)),
                 crop=_sides(fields["crop_size"]) if fields.get("do_center_crop", True) else None,
                 scale=float(fields.get("rescale_factor", 1 / 255)) if fields.get("do_rescale", True) else 1.0,
-                mean=_channels(fields["image_mean"] if normal else [0, 0, 0]),
-                deviation=_channels(fields["image_std"] if normal else [1, 1, 1]),
+                mean=np.asarray(fields["image_mean"] if normal else [0, 0, 0], np.float32).reshape(3),
+                deviation=np.asarray(fields["image_std"] if normal else [1, 1, 1], np.float32).reshape(3),
             )
         except (LookupError, TypeError, ValueError) as wrong:
             raise ModelError(f"{path}: a value is missing or cannot be used: {hub.first_line(wrong)}") from None
@@ -108,10 +107,6 @@ def _sides(size: Any) -> int | tuple[int, int]:
     if isinstance(size, int):
         return size
     return int(size["shortest_edge"]) if "shortest_edge" in size else (int(size["width"]), int(size["height"]))
-
-
-def _channels(values: Any) -> NDArray[np.float32]:
-    return np.asarray(values, np.float32).reshape(3)
 
 
 @dataclass(frozen=True)
@@ -145,15 +140,8 @@ def load(model: str, mirrors: tuple[str, ...], revision: str, reporter: Reporter
         ModelError: it is unavailable, incomplete, damaged, pickled, or of an architecture that is not supported.
     """
     transformers_logging.disable_progress_bar()
-
-    def fetch(name: str, access: hub.Access) -> str:
-        offline = bool(access.offline)
-        return snapshot_download(
-            name, revision=revision, allow_patterns=FILES, local_files_only=offline, token=access.token
-        )
-
     wanted = hub.Wanted(model, mirrors, revision, "evaluate.encoder", "evaluate.encoder_mirrors")
-    model, folder = hub.find(wanted, fetch, reporter)
+    model, folder = hub.find(wanted, lambda name, access: hub.download(name, revision, access, FILES), reporter)
     encoder = _read(model, folder)
     try:  # What does not fit together is an error now, before any measuring.
         vector = encoder(Image.radial_gradient("L").convert("RGB"))
