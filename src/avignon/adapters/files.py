@@ -59,8 +59,7 @@ def verify_roundtrip(
         back = weights_of(fresh, name)
     except Exception as failed:
         raise AvignonError(f"{path}: what was written did not come back: {failed}".splitlines()[0]) from failed
-    wrong = [key for key in weights.keys() | back.keys() if not _same(weights.get(key), back.get(key))]
-    if wrong:
+    if wrong := [key for key in weights.keys() | back.keys() if not _same(weights.get(key), back.get(key))]:
         raise AvignonError(f"{path}: {len(wrong)} of {len(weights)} tensors did not come back: {min(wrong)}")
     if scales_of(denoiser, name) != scales_of(fresh, name):
         raise AvignonError(f"{path}: the scales (alpha / rank) did not come back")

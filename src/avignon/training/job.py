@@ -96,11 +96,11 @@ class TrainingJob:
 
     def _painted_for(self, settings: Train) -> list[Any]:
         """What pictures depend on that are painted for a training: the base's own, and the samples it is judged by."""
-        told: list[Any] = [self.recipe.painted_in_training]
-        if settings.is_judged:
-            rows = [row for artist in self.recipe.artists for row in self.space.read_metadata(artist.slug)]
-            told.append([row["sha256"] for row in rows])  # Samples are judged by the works of all artists.
-        return told
+        if not settings.is_judged:
+            return [self.recipe.painted_in_training]
+        # Samples are judged by the works of all artists.
+        rows = [row for artist in self.recipe.artists for row in self.space.read_metadata(artist.slug)]
+        return [self.recipe.painted_in_training, [row["sha256"] for row in rows]]
 
     def _identities_in_schema_1(self, base: DiffusionBase) -> set[str]:
         """Hashes by which avignon 0.1.0 may have known this job."""
@@ -129,7 +129,7 @@ class TrainingJob:
         """Write a finished adapter's cards anew where not its images, but what is known of their rights has changed."""
         path, ledger = self.folder / "card.json", self.space.read_ledger()
         held = read_json(path)
-        rights = cards.rights_of(self.artists, cards.works_of([artist.name for artist in self.artists], ledger))
+        rights = cards.rights_of(self.artists, ledger)
         if {"conditions": {}, **held["rights"]} != rights:
             write_text(self.folder / "README.md", cards.model_card(Card(**{**held, "rights": rights}), ledger))
             write_json(path, {**held, "rights": rights})
@@ -166,14 +166,11 @@ class TrainingJob:
 
     def _prior(self, base: DiffusionBase, kept: list[Example]) -> LatentDataset:
         """What the base itself paints of the works' captions; the first process paints, the others read."""
-        captions = [
-            without_trigger(caption, self._triggers[path.parent.name])
-            for path, row in kept
-            for caption in row["captions"]
-        ]
+        pairs = [(caption, self._triggers[path.parent.name]) for path, row in kept for caption in row["captions"]]
+        captions = list(dict.fromkeys(without_trigger(*pair) for pair in pairs))
         file = self.folder / "checkpoints" / "prior.safetensors"
         with self.accelerator.main_process_first():
-            return paint_prior(base, self.recipe, list(dict.fromkeys(captions)), file, self.runtime, self.reporter)
+            return paint_prior(base, self.recipe, captions, file, self.runtime, self.reporter)
 
     def sampler(self, base: DiffusionBase) -> ValidationSampler | None:
         """What paints on the way, where that is wanted and this is the process that paints."""
@@ -188,8 +185,7 @@ class TrainingJob:
 
     def keep_samples(self, pictures: list[tuple[Frame, Image.Image]]) -> None:
         """Write pictures that were painted on the way, each with its frame and its rights."""
-        works = cards.works_of([artist.name for artist in self.artists], self.space.read_ledger())
-        rights = cards.notice_from(cards.rights_of(self.artists, works))
+        rights = cards.notice_from(cards.rights_of(self.artists, self.space.read_ledger()))
         for frame, image in pictures:
             content = png.png_bytes(image, png_info.text(frame), frame_record(frame), rights)
             write_bytes(self.folder / "samples" / frame.stop / f"{frame.scene}.png", content)
@@ -199,31 +195,28 @@ class TrainingJob:
         examples, count = self.examples(), self.recipe.train.validation_works
         works = list(dict.fromkeys(row["object_id"] for _, row in examples))
         if count >= len(works):
-            raise RecipeError(
-                f"train.validation_works: {count} of {self.name}'s {len(works)} works leave none to learn from"
-            )
-        order = torch.randperm(
-            len(works), generator=torch.Generator().manual_seed(seed_of(self.recipe.seed, self.name))
-        )
-        held = {works[int(k)] for k in order[:count]}
-        parts: tuple[list[Example], list[Example]] = ([], [])
-        for example in examples:
-            parts[example[1]["object_id"] in held].append(example)
-        return parts
+            share = f"{count} of {self.name}'s {len(works)} works"
+            raise RecipeError(f"train.validation_works: {share} leave none to learn from")
+        generator = torch.Generator().manual_seed(seed_of(self.recipe.seed, self.name))
+        held = {works[int(k)] for k in torch.randperm(len(works), generator=generator)[:count]}
+        kept = [example for example in examples if example[1]["object_id"] not in held]
+        return kept, [example for example in examples if example[1]["object_id"] in held]
 
     def finish(self, base: DiffusionBase, share: dict[str, Any], metrics: dict[str, Any]) -> None:
         """Save the adapter that is on the base, verify the file, write the cards; `card.json` comes last."""
         weights = self.folder / WEIGHTS_FILE
         files.save(base.denoiser, base.targets, self.name, weights)
-        ledger = self.space.read_ledger()
-        card = cards.card(
-            self.name,
-            self.recipe,
-            self.artists,
-            [row for _, row in self.examples()],
-            ledger,
+        ledger, names = self.space.read_ledger(), tuple(artist.name for artist in self.artists)
+        works, hashed = len(cards.works_of(names, ledger)), self._learned_from()["dataset"]
+        card = Card(
+            name=self.name,
+            artists=names,
+            triggers=tuple(artist.trigger for artist in self.artists),
             base=base.card,
+            dataset={"images": len(self.examples()), "works": works, "hash": hashed},
             trainable=share,
+            rights=cards.rights_of(self.artists, ledger),
+            recipe=self.recipe.model_dump(mode="json"),
             environment=cards.environment(self.runtime.device.type, self.runtime.precision),
             metrics={**metrics, "job": self.identity(base), "weights": sha256_of(weights)},
         )
