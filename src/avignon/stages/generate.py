@@ -1,11 +1,10 @@
 """generate: adapters → a series of pictures on the way from one adapter to the next.
 
 Reads `adapters/` and `dataset/`; writes `series/<scene>/<stop>.png`, `series/series.json`, and in `series/placing.json`
-what was measured to place the stops. The same with further seeds, `<stop>-seed-<seed>.png`, are the series' extras: by
-them `evaluate` tells a scene from the chance of one seed. A frame is a full description: a picture that carries the
-very frame that is asked for is kept, so an interrupted series goes on where it stopped. Pictures made in one batch
-differ in the last bit from those made alone, so what is missing is made again in its own batch. Several processes,
-started by `accelerate launch -m avignon generate RECIPE`, share whole batches, so that their number changes no picture.
+what was measured to place the stops. The series' extras have further seeds: `<stop>-seed-<seed>.png`. A picture that
+carries the very frame that is asked for is kept, so an interrupted series goes on where it stopped. Pictures made in
+one batch differ in the last bit from those made alone, so what is missing is made again in its own batch. Several
+processes (`accelerate launch -m avignon generate RECIPE`) share whole batches, so that their number changes no picture.
 """
 
 from collections.abc import Mapping
