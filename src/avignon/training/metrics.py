@@ -43,13 +43,11 @@ class MetricsLogger:
         records = [json.loads(line) for line in lines[:first]]
         self._losses = [record["loss"] for record in records]
         self.seconds = records[-1]["seconds"] if records else 0.0
-        self.last_validation: dict[str, float] = {}
-        for record in records:
-            self.last_validation |= {name: value for name, value in record.items() if name not in _EVERY_STEP}
+        known: dict[str, float] = {name: value for record in records for name, value in record.items()}
+        self.last_validation = {name: value for name, value in known.items() if name not in _EVERY_STEP}
         if writes:
-            if not first:
-                for old in ("tensorboard", "samples"):
-                    shutil.rmtree(folder / old, ignore_errors=True)
+            for old in () if first else ("tensorboard", "samples"):
+                shutil.rmtree(folder / old, ignore_errors=True)
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first + 1)
             write_text(self._path, "".join(line + "\n" for line in lines[:first]))
         self._clock = time.monotonic()
