@@ -83,8 +83,8 @@ def check(base: DiffusionBase, folder: Path) -> None:
     """
     _check_card(base, folder)
     module, path = formats.find(folder)
-    weights = ((name, getattr(layer, "weight", None)) for name, layer in base.denoiser.named_modules())
-    layers = {name.removesuffix(".base_layer"): weight.shape for name, weight in weights if weight is not None}
+    weights = ((name, weight) for name, weight in base.denoiser.named_parameters() if name.endswith(".weight"))
+    layers = {name.removesuffix(".weight").removesuffix(".base_layer"): weight.shape for name, weight in weights}
     headers.check_fit(path, module.factors(path), layers)
     if bad := finite.first_bad_in([path]):
         raise AdapterError(bad)

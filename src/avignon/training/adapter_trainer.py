@@ -136,11 +136,7 @@ class AdapterTrainer:
 
     @torch.no_grad()
     def _validate(self, size: int) -> dict[str, float]:
-        """Loss on the works for validation, at fixed times and noises, so that two steps can be compared.
-
-        Raises:
-            AvignonError: it is not finite.
-        """
+        """Loss on the works for validation, at fixed times and noises, so that two steps can be compared."""
         if self._sets.validation is None:
             return {}
         draws = validation_batch(self._sets.validation, self._base.num_train_timesteps)

@@ -21,7 +21,8 @@ from avignon.models import finite
 from avignon.models.base import Conditioning, DiffusionBase, to_pixels
 from avignon.recipe.schema import Train
 
-Row = dict[str, Any]
+Example = tuple[Path, dict[str, Any]]
+"""A prepared image and its row of metadata."""
 
 TimestepSampler = Callable[[int, torch.Generator], torch.Tensor]
 """As `DiffusionBase.sample_timesteps`."""
@@ -34,8 +35,8 @@ def seed_of(seed: int, *names: str | int) -> int:
 
 
 def fit_captions(
-    base: DiffusionBase, examples: Sequence[tuple[Path, Row]], triggers: Mapping[str, str], reporter: Reporter
-) -> list[tuple[Path, Row]]:
+    base: DiffusionBase, examples: Sequence[Example], triggers: Mapping[str, str], reporter: Reporter
+) -> list[Example]:
     """The examples with captions that the base reads whole: a trigger behind its last token is never learned.
 
     How many tokens a text has is the base's to say: a Cyrillic or Chinese letter has up to three. `triggers` has, by
@@ -73,7 +74,7 @@ class LatentDataset:
 
 
 def encode(
-    base: DiffusionBase, examples: Sequence[tuple[Path, Row]], settings: Train, device: torch.device, reporter: Reporter
+    base: DiffusionBase, examples: Sequence[Example], settings: Train, device: torch.device, reporter: Reporter
 ) -> LatentDataset:
     """Encode every image and every caption, in fp32, then take what did so off the device.
 

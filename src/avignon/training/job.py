@@ -20,12 +20,10 @@ from avignon.generation import png_info
 from avignon.models.base import DiffusionBase
 from avignon.recipe.schema import SCHEMA, Artist, Recipe, Train
 from avignon.training.checkpoints import Checkpoints
-from avignon.training.dataset import LatentDataset, Row, encode, fit_captions, seed_of
+from avignon.training.dataset import Example, LatentDataset, encode, fit_captions, seed_of
 from avignon.training.prior import paint_prior, without_trigger
 from avignon.training.setup import RuntimeConfig
 from avignon.training.validation import ValidationMetric, ValidationSampler
-
-Example = tuple[Path, Row]
 
 NOT_IDENTITY = {
     "attention",

@@ -212,11 +212,7 @@ class StableDiffusion(DiffusionBase):
 
 
 def fetch(model: str, folder: Path, settings: BaseSettings, access: hub.Access) -> Path:
-    """Bring a repository's files into the hub's cache, and refuse it by its small files, which are in `folder`.
-
-    Raises:
-        ModelError: see `files.check`.
-    """
+    """Bring a repository's files into the hub's cache; `files.check_kind` reads its small ones, in `folder`, first."""
     if not access.offline:
         names = [Path(name) for name in HfApi().list_repo_files(model, revision=settings.revision, token=access.token)]
         for part, stem in files.WEIGHTS.items():
@@ -283,11 +279,7 @@ def _read(folder: Path, variant: str, dtype: torch.dtype, noise: dict[str, Any])
 
 
 def _fit_tokenizer(folder: Path, tokenizer: Any, encoder: Any) -> None:
-    """Let texts be as long as the text encoder takes them: a tokenizer's file may say more, or nothing at all.
-
-    Raises:
-        ModelError: the tokenizer has tokens that the encoder has no embedding for, or none to pad with.
-    """
+    """Let texts be as long as the text encoder takes them: a tokenizer's file may say more, or nothing at all."""
     place, own, most = folder / "tokenizer", tokenizer.model_max_length, encoder.max_position_embeddings
     tokenizer.model_max_length = min(own, most) if isinstance(own, int) and own > 2 else most  # More than its markers.
     if tokenizer.pad_token is None:
