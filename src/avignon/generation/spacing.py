@@ -73,15 +73,16 @@ def _measured(plan: SeriesPlan, sampler: ImageSampler, space: Workspace, reporte
         found["gains"] = equal_gains(found["effects"])
         if min(found["effects"].values()) <= 0:
             reporter.warn("an adapter changes nothing: the adapters cannot be brought to equal effect")
-    if settings.spacing == "even":
-        found |= _even(plan, sampler, space, reporter, found["gains"])
+    if settings.spacing == "even":  # Stops between which the measured way in style is equally long.
+        distances, places = _distances(plan, sampler, space, reporter, found["gains"]), evenly(PROBES)
+        found |= {"places": even_places(places, distances, settings.stops), "probes": places, "distances": distances}
     return found
 
 
-def _even(
+def _distances(
     plan: SeriesPlan, sampler: ImageSampler, space: Workspace, reporter: Reporter, gains: Mapping[str, float]
-) -> dict[str, Any]:
-    """Stops between which the measured way in style is equally long."""
+) -> list[float]:
+    """In style, from each probe of the path to the next."""
     works = {artist.slug: space.training_images(artist.slug) for artist in plan.recipe.artists}
     measure = style.yardstick({name: [style.traits(imaging.load(file)) for file in own] for name, own in works.items()})
     frames = _probes(plan, plan.path(gains))
@@ -89,10 +90,7 @@ def _even(
     reporter.note(f"measuring the path: {PROBES} places, {each} scenes each")
     seen = [style.traits(image) for image in sampler.paint(frames)]
     means = [style.mean(seen[i : i + each]) for i in range(0, len(seen), each)]
-    distances = [measure.between(one, other)["combined"] for one, other in pairwise(means)]
-    places = evenly(PROBES)
-    placed = even_places(places, distances, plan.recipe.generate.stops)
-    return {"places": placed, "probes": places, "distances": distances}
+    return [measure.between(one, other)["combined"] for one, other in pairwise(means)]
 
 
 def _probes(plan: SeriesPlan, path: MixPath) -> list[Frame]:

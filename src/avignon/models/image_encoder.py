@@ -142,18 +142,6 @@ def load(model: str, mirrors: tuple[str, ...], revision: str, reporter: Reporter
     transformers_logging.disable_progress_bar()
     wanted = hub.Wanted(model, mirrors, revision, "evaluate.encoder", "evaluate.encoder_mirrors")
     model, folder = hub.find(wanted, lambda name, access: hub.download(name, revision, access, FILES), reporter)
-    encoder = _read(model, folder)
-    try:  # What does not fit together is an error now, before any measuring.
-        vector = encoder(Image.radial_gradient("L").convert("RGB"))
-    except Exception as failed:
-        why = hub.first_line(failed)
-        raise ModelError(f"{folder}: preprocessor_config.json does not fit the model: {why}") from failed
-    if not np.isfinite(vector).all():
-        raise ModelError(f"{folder}: damaged: the encoder's vector of a picture is not finite")
-    return encoder
-
-
-def _read(model: str, folder: Path) -> ImageEncoder:
     path = folder / "config.json"
     config = hub.described(path, "no encoder in transformers' format")
     named = str((config.get("architectures") or ["nothing"])[0])
@@ -166,4 +154,13 @@ def _read(model: str, folder: Path) -> ImageEncoder:
     width = {"projection_dim": config["projection_dim"]} if named == "CLIPModel" and "projection_dim" in config else {}
     network = hub.read(kind, folder, dtype=torch.float32, **width)
     network.requires_grad_(False).eval().to(best_device())
-    return ImageEncoder(model, hub.commit_of(folder), hub.fingerprint(folder, STEM), preprocessing, network, output)
+    commit, fingerprint = hub.commit_of(folder), hub.fingerprint(folder, STEM)
+    encoder = ImageEncoder(model, commit, fingerprint, preprocessing, network, output)
+    try:  # What does not fit together is an error now, before any measuring.
+        vector = encoder(Image.radial_gradient("L").convert("RGB"))
+    except Exception as failed:
+        why = hub.first_line(failed)
+        raise ModelError(f"{folder}: preprocessor_config.json does not fit the model: {why}") from failed
+    if not np.isfinite(vector).all():
+        raise ModelError(f"{folder}: damaged: the encoder's vector of a picture is not finite")
+    return encoder

@@ -96,10 +96,13 @@ def _paint(
 ) -> None:
     """Paint what is missing, each process its share; the others' batches count as painted when it comes to them."""
     pictures = series.pictures
+    # Extras keep to themselves, so that the series has the same bytes with and without them.
+    grid, extra = (sampler.groups([frame for _, frame in part]) for part in (series.frames, series.extras))
+    groups = [*grid, *([len(series.frames) + place for place in group] for group in extra)]
     missing = distributed.broadcast_from_main(lambda: finished.missing(series))
     finished.tell_changes(series, len(missing), reporter)
     done = len(pictures) - len(missing)
-    todo = [group for group in _groups(series, sampler) if missing.intersection(group)]
+    todo = [group for group in groups if missing.intersection(group)]
     for number, group in enumerate(todo):
         wanted = missing.intersection(group)
         if number % distributed.num_processes() == distributed.process_index():
@@ -108,15 +111,6 @@ def _paint(
                     prints.write(*pictures[place], image)
         done += len(wanted)
         reporter.progress(done, len(pictures), pictures[group[-1]][0])
-
-
-def _groups(series: Series, sampler: ImageSampler) -> list[list[int]]:
-    """Places among the series' pictures that are painted together.
-
-    Extras keep to themselves, so that the series has the same bytes with and without them.
-    """
-    grid, extra = (sampler.groups([frame for _, frame in part]) for part in (series.frames, series.extras))
-    return [*grid, *([len(series.frames) + place for place in group] for group in extra)]
 
 
 def _finish(series: Series, finished: FinishedPictures) -> None:
