@@ -47,10 +47,10 @@ TARGETS = StableDiffusion.targets
 
 def frames_of(settings: Recipe, names: Sequence[str], stops: int, steps: int) -> list[Frame]:
     """4 scenes at every stop of an arc."""
-    size = settings.base.resolution
+    size, arc = settings.base.resolution, blend.MixPath(tuple(names), "arc")
     return [
-        Frame("", "", scene.prompt, "", number, steps, 5.0, "ddim", size, size, weights, "", {}, "fp32")
-        for weights in blend.path(names, stops, "arc")
+        Frame("", "", scene.prompt, "", number, steps, 5.0, "ddim", size, size, arc.at(place).weights, "", {}, "fp32")
+        for place in blend.evenly(stops)
         for number, scene in enumerate(settings.generate.scenes[:SCENES])
     ]
 

@@ -101,9 +101,9 @@ def test_records_without_a_condition_are_read() -> None:
     assert work_from({**fields, "rights": {"access": "open", "evidence": "e"}}).rights == Rights(Access.OPEN, "e", "")
 
 
-def row(access: str, condition: str = "") -> dict[str, str]:
-    """A work of the ledger under these rights."""
-    return {"rights": access, "condition": condition}
+def row(access: str, condition: str = "", artist: str = "Winslow Homer") -> dict[str, str]:
+    """An artist's kept work in the ledger, under these rights."""
+    return {"artist": artist, "decision": "kept", "rights": access, "condition": condition}
 
 
 def test_card_counts_conditions_and_its_notice_goes_with_pictures(tmp_path: Path) -> None:
@@ -114,10 +114,11 @@ def test_card_counts_conditions_and_its_notice_goes_with_pictures(tmp_path: Path
     assert told["statement"].startswith("All 4 training images are open, some with a condition. 3 of 4 ")
     assert cards.notice_from(told) == told["statement"]
     picasso = Artist(name="Pablo Picasso", works=2, trigger="picasso", rights="acknowledge-restricted")
-    mixed = cards.rights_of([picasso], [row("restricted", UNPAID), row("open")])
+    mixed = cards.rights_of([picasso], [row("restricted", UNPAID, picasso.name), row("open", "", picasso.name)])
     assert mixed["statement"].startswith("1 of 2 training images are not known to be free to use.")
     assert UNPAID in cards.notice_from(mixed)
-    plain = cards.rights_of([homer], [row("open"), {"rights": "open"}])
+    of_before = {"artist": homer.name, "decision": "kept", "rights": "open"}
+    plain = cards.rights_of([homer], [row("open"), of_before])
     assert (plain["conditions"], cards.notice_from(plain)) == ({}, "")
     assert cards.notice_from({"open": 2, "restricted": 0, "unknown": 0, "statement": "All."}) == ""  # of before
 
@@ -125,7 +126,10 @@ def test_card_counts_conditions_and_its_notice_goes_with_pictures(tmp_path: Path
 @pytest.mark.slow
 def test_pictures_card_and_page_carry_the_condition_and_follow_a_change(tmp_path: Path, tiny_sd: Path) -> None:
     """A series made from CC BY-SA works says so everywhere; where the index then says CC BY, so does all, untrained."""
-    settings = {"train": {"steps": 1}, "generate": {"stops": 2, "steps": 1, "scenes": [{"prompt": "a boat"}]}}
+    settings = {
+        "train": {"steps": 1},
+        "generate": {"stops": 2, "num_inference_steps": 1, "scenes": [{"prompt": "a boat"}]},
+    }
     recipe = small_recipe(tmp_path, tiny_sd, rights="CC BY-SA 4.0", works=2, exhibit={"films": ["grid"]}, **settings)
     space = pipeline.run(recipe, tmp_path / "runs", lambda _: None)
     assert_carried(space, SHARED)

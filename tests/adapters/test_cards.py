@@ -15,28 +15,30 @@ HOMER = Artist(name="Winslow Homer", works=2, trigger="homer")
 PICASSO = Artist(name="Pablo Picasso", works=2, trigger="picasso", rights="acknowledge-restricted")
 
 
-def rows(*access: str) -> list[dict[str, str]]:
-    """Works of the ledger under these rights."""
-    return [{"rights": each} for each in access]
+def rows(artist: Artist, *access: str) -> list[dict[str, str]]:
+    """An artist's kept works in the ledger, under these rights."""
+    return [{"artist": artist.name, "decision": "kept", "rights": each} for each in access]
 
 
 def card(folder: Path, artist: Artist, *access: str) -> Path:
     """An adapter's folder with the part of its card that speaks of rights."""
     folder.mkdir()
-    fields = {"rights": cards.rights_of([artist], rows(*access)), "dataset": {"works": len(access)}}
+    fields = {"rights": cards.rights_of([artist], rows(artist, *access)), "dataset": {"works": len(access)}}
     (folder / "card.json").write_text(json.dumps(fields), encoding="utf-8")
     return folder
 
 
 def test_statement_names_whom_it_was_acknowledged_for() -> None:
     """What is not open is counted, and the statement says for whose works the user spoke."""
-    said = cards.rights_of([HOMER, PICASSO], rows("open", "restricted", "unknown"))
+    said = cards.rights_of([HOMER, PICASSO], [*rows(HOMER, "open"), *rows(PICASSO, "restricted", "unknown")])
     assert (said["open"], said["restricted"], said["unknown"]) == (1, 1, 1)
     assert said["acknowledged"] == ["Pablo Picasso"]
     assert said["statement"].startswith("2 of 3 training images are not known to be free to use.")
     assert "those of Pablo Picasso" in said["statement"]
     assert "Winslow Homer" not in said["statement"]
-    assert cards.rights_of([HOMER], rows("open"))["statement"].startswith("All 1 training images are open")
+    assert cards.rights_of([HOMER], [*rows(HOMER, "open"), *rows(PICASSO, "open")])["statement"].startswith(
+        "All 1 training images are open"
+    )
 
 
 def test_notice_of_a_picture_follows_its_adapters(tmp_path: Path) -> None:

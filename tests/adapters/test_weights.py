@@ -1,11 +1,13 @@
 """The weights of adapters along a series: pure arithmetic."""
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
 
 from avignon.adapters.weights import (
+    Kind,
     Mix,
     MixPath,
     at_step,
@@ -16,9 +18,14 @@ from avignon.adapters.weights import (
     explicit,
     is_monotone,
     over_steps,
-    path,
     spread,
 )
+
+
+def path(names: Sequence[str], stops: int, kind: Kind) -> list[dict[str, float]]:
+    """Mean weights at evenly placed stops on the way through `names`, both ends included."""
+    way = MixPath(tuple(names), kind)
+    return [dict(way.at(place).weights) for place in evenly(stops)]
 
 
 @pytest.mark.parametrize("kind", ["linear", "arc"])

@@ -23,6 +23,7 @@ from avignon.core.errors import AdapterError, AvignonError, ModelError, RecipeEr
 from avignon.core.events import Reporter
 from avignon.core.files import digest, json_text, json_value, read_json, write_json
 from avignon.core.records import Frame
+from avignon.core.workspace import AdapterFolder
 from avignon.generation import sampler as painting
 from avignon.models import finite
 from avignon.models.stable_diffusion.model import StableDiffusion
@@ -344,12 +345,12 @@ def test_card_with_a_bad_number(recipe: Recipe, tmp_path: Path) -> None:
 
 def test_journal_has_no_word_for_infinity(tmp_path: Path) -> None:
     """The norm of a step that fp16 passed over is null in the journal; one with Infinity, of before, is still read."""
-    with MetricsLogger(tmp_path, 0, writes=True) as logger:
+    with MetricsLogger(AdapterFolder(tmp_path), 0, writes=True) as logger:
         logger.write(Step(1, 0.1, torch.tensor(0.5), torch.tensor(math.inf)), {})
     text = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8")
     assert json_value(text)["gradient_norm"] is None
     (tmp_path / "metrics.jsonl").write_text(text.replace("null", "Infinity"), encoding="utf-8")
-    with MetricsLogger(tmp_path, 1, writes=True) as logger:
+    with MetricsLogger(AdapterFolder(tmp_path), 1, writes=True) as logger:
         assert logger.recent == 0.5
 
 

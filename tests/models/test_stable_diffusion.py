@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 from diffusers import AutoencoderKL
 
+from avignon.adapters import inject
 from avignon.core.errors import ModelError, RecipeError
 from avignon.core.events import Event, Reporter
 from avignon.models import hub as models
@@ -20,6 +21,7 @@ from avignon.models import runtime
 from avignon.models.registry import SAMPLERS
 from avignon.models.stable_diffusion import model
 from avignon.models.stable_diffusion.model import StableDiffusion
+from avignon.recipe.schema import Ranks
 from tests.support.bases import load_base
 from tests.support.hub import LocalHub, take_for_the_hub
 from tests.support.runs import small_recipe
@@ -231,6 +233,16 @@ def test_another_resolution_is_warned_of(load: Loader, tiny_sd: Path) -> None:
     """A resolution that the base was not trained at is named, and used."""
     assert load(tiny_sd, resolution=96).resolution == 96
     assert load.warnings == ["tiny-sd was trained at 64 pixels, the recipe asks for 96"]
+
+
+def test_weight_bytes_are_those_of_the_file(load: Loader, tiny_sd: Path) -> None:
+    """A base tells how much memory its denoiser takes, in any precision, with an adapter on or not."""
+    base = load(tiny_sd)
+    file = tiny_sd / "unet" / "diffusion_pytorch_model.safetensors"
+    header = 8 + int.from_bytes(file.read_bytes()[:8], "little")
+    assert base.weight_bytes(torch.float32) == file.stat().st_size - header
+    inject.add(base.denoiser, base.targets, "new", Ranks(attention=2, projection=0, convolution=0), 0.0, 1)
+    assert base.weight_bytes(torch.float16) == (file.stat().st_size - header) // 2
 
 
 def test_fingerprint_is_of_the_unets_weights(load: Loader, tiny_sd: Path, copy: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from avignon.adapters.weights import path
+from avignon.adapters.weights import MixPath
 from avignon.core import imaging, png
 from avignon.core.events import Event, Reporter, StageProgress
 from avignon.core.files import write_bytes, write_json
@@ -47,7 +47,7 @@ def test_report_measures_every_frame(tmp_path: Path) -> None:
         assert (own.composition_similarity == 1) == (own.stop in ("base", "stop-1"))
         assert own.nearest.file in files
     weights = [frame.weights for frame in report.frames if frame.scene == "scene-1"]
-    assert weights == [{}, *path(recipe.adapter_names, 3, "arc")]
+    assert weights == [{}, *(MixPath(recipe.adapter_names, "arc").at(place).weights for place in (0, 0.5, 1))]
     assert [scene.scene for scene in report.scenes] == list(series.scenes)
     for course in (report.overall.course, *(scene.course for scene in report.scenes)):
         for by, steps in course.neighbour_distance.items():

@@ -451,7 +451,7 @@ def test_other_software_is_told(tmp_path: Path, tiny_sd: Path, monkeypatch: pyte
     """A checkpoint written with another torch goes on, with a warning that the end may differ."""
     recipe, space = prepared(tmp_path, tiny_sd)
     with monkeypatch.context() as before:
-        before.setattr(trainer, "_software", lambda: "torch 2.0")
+        before.setattr(trainer, "SOFTWARE", "torch 2.0")
         stopped(recipe, space, 3)
     notes: list[str] = []
     run(recipe, space, lambda event: notes.append(event.text))

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from avignon.core.about import program_link
-from avignon.core.files import digest, read_json
+from avignon.core.files import read_json
 from avignon.core.records import Access, Card, Verdict, brief
 from avignon.core.text import strip_markup
+from avignon.core.workspace import AdapterFolder
 from avignon.museums.registry import museum_name
-from avignon.recipe.schema import Artist, Recipe
+from avignon.recipe.schema import Artist
 
 Row = Mapping[str, str]
 
@@ -52,35 +53,14 @@ pipeline.load_lora_weights("path/to/this/folder")
 """
 
 
-def card(
-    name: str,
-    recipe: Recipe,
-    artists: Sequence[Artist],
-    examples: Sequence[Mapping[str, Any]],
-    ledger: Sequence[Row],
-    **facts: Mapping[str, Any],
-) -> Card:
-    """An adapter's card: what the run's files say, and `facts` from training: base, trainable, environment, metrics."""
-    works = works_of([artist.name for artist in artists], ledger)
-    hashed = digest([[row["sha256"], row["captions"]] for row in examples])
-    return Card(
-        name=name,
-        artists=tuple(artist.name for artist in artists),
-        triggers=tuple(artist.trigger for artist in artists),
-        dataset={"images": len(examples), "works": len(works), "hash": hashed},
-        rights=rights_of(artists, works),
-        recipe=recipe.model_dump(mode="json"),
-        **facts,
-    )
-
-
 def works_of(artists: Sequence[str], ledger: Sequence[Row]) -> list[Row]:
     """The ledger's kept works of these artists."""
     return [row for row in ledger if row["artist"] in artists and row["decision"] == Verdict.KEPT]
 
 
-def rights_of(artists: Sequence[Artist], works: Sequence[Row]) -> dict[str, Any]:
+def rights_of(artists: Sequence[Artist], ledger: Sequence[Row]) -> dict[str, Any]:
     """How many works under which rights and conditions, what was acknowledged, and the sentence that follows."""
+    works = works_of([artist.name for artist in artists], ledger)
     counts: dict[str, Any] = {access.value: sum(row["rights"] == access for row in works) for access in Access}
     conditions = Counter(row["condition"] for row in works if row.get("condition"))
     acknowledged = [artist.name for artist in artists if artist.rights == "acknowledge-restricted"]
@@ -113,7 +93,7 @@ def notice(folders: Iterable[Path]) -> str:
     """What a picture must say of its adapters, by their folders; empty where all works are open without a condition."""
     notices = []
     for folder in folders:
-        path = folder / "card.json"
+        path = AdapterFolder(folder).card
         try:
             notices.append(notice_from((read_json(path) if path.exists() else {})["rights"]))
         except (KeyError, TypeError):  # No card, or another program's, which says nothing of rights.

@@ -19,6 +19,7 @@ from avignon.adapters.inject import several_wanted
 from avignon.adapters.layers import dora_magnitudes, inner
 from avignon.core.errors import AdapterError, AvignonError
 from avignon.core.files import json_value, replacing
+from avignon.core.workspace import AdapterFolder
 from avignon.models import finite
 from avignon.models.base import AdapterTargets, DiffusionBase
 
@@ -59,8 +60,7 @@ def verify_roundtrip(
         back = weights_of(fresh, name)
     except Exception as failed:
         raise AvignonError(f"{path}: what was written did not come back: {failed}".splitlines()[0]) from failed
-    wrong = [key for key in weights.keys() | back.keys() if not _same(weights.get(key), back.get(key))]
-    if wrong:
+    if wrong := [key for key in weights.keys() | back.keys() if not _same(weights.get(key), back.get(key))]:
         raise AvignonError(f"{path}: {len(wrong)} of {len(weights)} tensors did not come back: {min(wrong)}")
     if scales_of(denoiser, name) != scales_of(fresh, name):
         raise AvignonError(f"{path}: the scales (alpha / rank) did not come back")
@@ -84,8 +84,8 @@ def check(base: DiffusionBase, folder: Path) -> None:
     """
     _check_card(base, folder)
     module, path = formats.find(folder)
-    weights = ((name, getattr(layer, "weight", None)) for name, layer in base.denoiser.named_modules())
-    layers = {name.removesuffix(".base_layer"): weight.shape for name, weight in weights if weight is not None}
+    weights = ((name, weight) for name, weight in base.denoiser.named_parameters() if name.endswith(".weight"))
+    layers = {name.removesuffix(".weight").removesuffix(".base_layer"): weight.shape for name, weight in weights}
     headers.check_fit(path, module.factors(path), layers)
     if bad := finite.first_bad_in([path]):
         raise AdapterError(bad)
@@ -93,7 +93,7 @@ def check(base: DiffusionBase, folder: Path) -> None:
 
 def _check_card(base: DiffusionBase, folder: Path) -> None:
     """The card, where there is one, says which weights the adapter belongs to."""
-    card = folder / "card.json"
+    card = AdapterFolder(folder).card
     if not card.exists():
         return
     try:

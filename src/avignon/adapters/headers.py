@@ -28,9 +28,9 @@ def adapter(path: Path, name: str) -> dict[str, list[int]]:
     try:
         return shapes(path)
     except (FileNotFoundError, NotADirectoryError):
-        folder, names = path.parent, sorted(each.name for each in path.parent.glob("*.safetensors"))
-        instead = f"; here are {', '.join(names)}" if names else ""
-        instead = f", and {folder.name} is a file" if folder.is_file() else instead
+        names = ", ".join(sorted(each.name for each in path.parent.glob("*.safetensors")))
+        instead = f"; here are {names}" if names else ""
+        instead = f", and {path.parent.name} is a file" if path.parent.is_file() else instead
         raise AdapterError(f"{path}: no such file; an adapter's folder holds {name}{instead}") from None
     except (OSError, safetensors.SafetensorError) as broken:
         raise AdapterError(f"{path}: damaged: {broken}") from None
@@ -52,12 +52,9 @@ def layers_in(base: Path) -> dict[str, Sequence[int]]:
 
 
 def check_fit(path: Path, factors: Factors, layers: Mapping[str, Sequence[int]]) -> None:
-    """Everything must fit a layer of the UNet; diffusers drops what does not fit with a log line at most.
+    """Everything must fit one of `layers`, the shapes of the denoiser's weights by layer; `path` is for messages.
 
-    Args:
-        path: the adapter's file, for messages.
-        factors: what is in it.
-        layers: by name, the shape of the layer's weight.
+    diffusers drops what does not fit with a log line at most.
 
     Raises:
         AdapterError: naming the first layer that does not fit.

@@ -34,9 +34,8 @@ def add(
     """
     paths = [path for path, _ in denoiser.named_modules()]
     blocks = sorted(path for path in paths if re.fullmatch(targets.blocks, path))
-    for block in ranks.blocks:
-        if block not in blocks:
-            raise RecipeError(f"train.ranks.blocks: the UNet has no {block!r}; there are {', '.join(blocks)}")
+    if unknown := [block for block in ranks.blocks if block not in blocks]:
+        raise RecipeError(f"train.ranks.blocks: the UNet has no {unknown[0]!r}; there are {', '.join(blocks)}")
     config = lora_config(targets, ranks, alpha, dora=dora, paths=paths)
     with torch.random.fork_rng(devices=[]), several_wanted():
         torch.manual_seed(seed)

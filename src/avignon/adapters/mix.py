@@ -40,8 +40,7 @@ class Mixer:
         self.restore()
         rows = [{inner(name): weight for name, weight in row.items()} for row in rows]
         names = list(dict.fromkeys(name for row in rows for name, weight in row.items() if weight))
-        same = all(row.get(name, 0.0) == rows[0].get(name, 0.0) for row in rows for name in names)
-        if same:
+        if all(row.get(name, 0.0) == rows[0].get(name, 0.0) for row in rows for name in names):
             self._denoiser.disable_lora()
             self._add(rows[0], names)
         else:
@@ -102,10 +101,7 @@ def _with_factors(module: Any, own: torch.Tensor, scales: Mapping[str, float]) -
 def mixing(denoiser: Any, targets: AdapterTargets, block_weights: Mapping[str, Mapping[str, float]]) -> Iterator[Mixer]:
     """A `Mixer` for some passes, after which the denoiser and its adapters are exactly as before, in training as well.
 
-    Args:
-        denoiser: with any number of adapters on.
-        targets: its layers.
-        block_weights: by adapter, factors on its weight in parts of the denoiser (see `weights.block_factor`).
+    `block_weights` has, by adapter, factors on its weight in parts of the denoiser (see `weights.block_factor`).
     """
     layers = [module for _, module in lora_layers(denoiser)]
     trained = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]

@@ -21,15 +21,14 @@ def routed(denoiser: Any, names: Sequence[str]) -> Iterator[None]:
     Raises:
         AvignonError: a layer does what this pass would not reproduce.
     """
-    named, inside = lora_layers(denoiser), tuple(inner(name) for name in names)
-    if len(inside) > 1:
-        for path, module in named:
-            _check_reproduced(path, module, inside)
-    layers = [module for _, module in named]
-    before = [(module, list(module.active_adapters), vars(module).get("forward")) for module in layers]
-    for module in layers:
+    layers, inside = lora_layers(denoiser), tuple(inner(name) for name in names)
+    several = len(inside) > 1
+    for path, module in layers if several else ():
+        _check_reproduced(path, module, inside)
+    before = [(module, list(module.active_adapters), vars(module).get("forward")) for _, module in layers]
+    for _, module in layers:
         module.set_adapter(inside)  # Also lets exactly these adapters' factors have gradients.
-        _take(module, partial(_routed, module, inside) if len(inside) > 1 else None)
+        _take(module, partial(_routed, module, inside) if several else None)
     try:
         yield
     finally:
@@ -50,9 +49,9 @@ def _check_reproduced(path: str, module: Any, names: Sequence[str]) -> None:
             name in module.lora_variant and name not in module.lora_magnitude_vector for name in names
         ),
     }
-    if faults := [what for what, is_there in found.items() if is_there]:
-        raise AvignonError(f"{path}: several adapters in one pass do not reproduce {', '.join(faults)}; "
-                           "set train.together = false")  # fmt: skip
+    if faults := ", ".join(what for what, is_there in found.items() if is_there):
+        told = f"several adapters in one pass do not reproduce {faults}; set train.together = false"
+        raise AvignonError(f"{path}: {told}")
 
 
 def _take(module: Any, forward: Callable[[torch.Tensor], torch.Tensor] | None) -> None:

@@ -69,20 +69,14 @@ class MixPath:
         if self.kind == "relay":
             later = tuple(relay(t, (step + 0.5) / self.steps, self.fade) for step in range(self.steps))
             return tuple(1 - weight for weight in later), later
-        one, other = (1 - t, t) if self.kind == "linear" else (_exact(math.cos(math.pi * t / 2)),
-                                                                _exact(math.sin(math.pi * t / 2)))  # fmt: skip
+        angle = math.pi * t / 2
+        one, other = (1 - t, t) if self.kind == "linear" else (_exact(math.cos(angle)), _exact(math.sin(angle)))
         return (one,) * self.steps, (other,) * self.steps
 
     def _row(self, name: str, row: Sequence[float], gain: float) -> list[float]:
         factor = self.strengths.get(name, 1.0) * gain
         profile = over_steps(self.weight_schedule.get(name, (1.0,)), self.steps)
         return [weight * factor * part for weight, part in zip(row, profile, strict=True)]
-
-
-def path(names: Sequence[str], stops: int, kind: Kind) -> list[dict[str, float]]:
-    """Mean weights at evenly placed stops on the way through `names`, both ends included."""
-    way = MixPath(tuple(names), kind)
-    return [dict(way.at(place).weights) for place in evenly(stops)]
 
 
 def evenly(stops: int) -> list[float]:
@@ -99,21 +93,19 @@ def mixed(rows: Mapping[str, Sequence[float]]) -> Mix:
 
 def explicit(weights: Mapping[str, float], weight_schedule: Mapping[str, Sequence[float]], steps: int) -> Mix:
     """A stop whose weights are given by hand, with the profiles over the denoising steps."""
-    return mixed({name: [weight * part for part in over_steps(weight_schedule.get(name, (1.0,)), steps)]
-                  for name, weight in weights.items()})  # fmt: skip
+    profiles = {name: over_steps(weight_schedule.get(name, (1.0,)), steps) for name in weights}
+    return mixed({name: [weight * part for part in profiles[name]] for name, weight in weights.items()})
 
 
 def over_steps(points: Sequence[float], steps: int) -> list[float]:
     """Values at every step of the lines that join `points`, the first at the first step and the last at the last."""
     if len(points) == 1 or steps == 1:
         return [points[0]] * steps
-    spots = [step * (len(points) - 1) / (steps - 1) for step in range(steps)]
-    return [_between(points, spot) for spot in spots]
-
-
-def _between(points: Sequence[float], spot: float) -> float:
-    before = min(int(spot), len(points) - 2)
-    return points[before] + (spot - before) * (points[before + 1] - points[before])
+    values = []
+    for spot in (step * (len(points) - 1) / (steps - 1) for step in range(steps)):
+        before = min(int(spot), len(points) - 2)
+        values.append(points[before] + (spot - before) * (points[before + 1] - points[before]))
+    return values
 
 
 def relay(t: float, progress: float, fade: float) -> float:
@@ -142,12 +134,9 @@ def equal_gains(effects: Mapping[str, float]) -> dict[str, float]:
 
 
 def even_places(probes: Sequence[float], distances: Sequence[float], stops: int) -> list[float]:
-    """Places of stops between which the measured length of the path is equal.
+    """Places of stops, both ends included, between which the measured length of the path is equal.
 
-    Args:
-        probes: places at which the path was measured, rising from 0 to 1.
-        distances: from each probe to the next, in any unit.
-        stops: how many, both ends included.
+    `distances` lead from each of `probes`, places that rise from 0 to 1, to the next.
     """
     lengths = [0.0, *accumulate(distances)]
     if lengths[-1] <= 0:
@@ -184,12 +173,9 @@ def at_step(weights: Mapping[str, float], schedule: Mapping[str, Sequence[float]
 
 
 def block_factor(factors: Mapping[str, float], layer: str, part: str) -> float:
-    """The factor on an adapter's weight in a layer of the denoiser.
+    """The factor on an adapter's weight in a layer, such as `up_blocks.1.attentions.0.proj_in` in the part `up`.
 
-    Args:
-        factors: by part: `down`, `mid`, `up`, or a block by its own name (`up_blocks.1`), which goes before its part.
-        layer: the layer's path, such as `up_blocks.1.attentions.0.proj_in`.
-        part: the part that it lies in, such as `up`.
+    `factors` are by part: `down`, `mid`, `up`, or a block by its own name (`up_blocks.1`), which goes before its part.
     """
     own = [name for name in factors if "." in name and f"{layer}.".startswith(f"{name}.")]
     if own:

@@ -16,6 +16,20 @@ from avignon.core.files import SCRATCH, damaged, digest, read_json, read_json_li
 from avignon.core.records import Found, found_from
 
 
+class AdapterFolder:
+    """The folder of one adapter: `adapters/<name>` of a run, or one from elsewhere."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.card = root / "card.json"
+        self.model_card = root / "README.md"
+        self.metrics = root / "metrics.jsonl"
+        self.tensorboard = root / "tensorboard"
+        self.samples = root / "samples"
+        self.checkpoints = root / "checkpoints"
+        self.prior = self.checkpoints / "prior.safetensors"
+
+
 class Workspace:
     """The folder of one run: `<workspace>/<recipe name>`."""
 

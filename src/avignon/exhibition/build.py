@@ -14,7 +14,7 @@ from avignon.core.events import Reporter
 from avignon.core.files import read_json
 from avignon.core.records import Access, Series, Verdict, series_from
 from avignon.core.text import strip_markup
-from avignon.core.workspace import Workspace
+from avignon.core.workspace import AdapterFolder, Workspace
 from avignon.evaluation import report as reports
 from avignon.evaluation.report import Course, Report
 from avignon.exhibition import view
@@ -55,7 +55,7 @@ def build(recipe: Recipe, space: Workspace, reporter: Reporter, films: Sequence[
     def step(text: str) -> None:
         reporter.progress(next(done), total, text)
 
-    cards = {name: read_json(space.adapter(name) / "card.json") for name in recipe.adapter_names}
+    cards = {name: read_json(AdapterFolder(space.adapter(name)).card) for name in recipe.adapter_names}
     learned = {
         (artist.name, space.relative(file)): fields
         for artist in recipe.artists

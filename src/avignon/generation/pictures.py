@@ -24,11 +24,7 @@ class FinishedPictures:
         return {place for place, picture in enumerate(series.pictures) if not self._is_finished(*picture)}
 
     def _is_finished(self, file: str, frame: Frame) -> bool:
-        """Whether the picture is there and carries this very frame.
-
-        Raises:
-            WorkspaceError: a newer version of avignon made it.
-        """
+        """Whether the picture is there and carries this very frame; one by a newer avignon is a `WorkspaceError`."""
         path = self.space.series / file
         fields = png.png_fields(path)
         try:

@@ -86,9 +86,8 @@ class ImageSampler:
                 step = min(number, first.effective_steps - 1)  # PNDM asks the denoiser once more than it has steps.
                 rows = [at_step(frame.weights, frame.weight_schedule, step) for frame in frames]
                 mixer.set(rows * 2 if guided else rows)
-                noise = self._base.predict(
-                    scheduler.scale_model_input(torch.cat([x, x]) if guided else x, t), t, conditioning
-                )
+                noisy = scheduler.scale_model_input(torch.cat([x, x]) if guided else x, t)
+                noise = self._base.predict(noisy, t, conditioning)
                 if guided:
                     without, with_text = noise.chunk(2)
                     noise = without + first.guidance_scale * (with_text - without)
@@ -176,8 +175,9 @@ class ImageSampler:
         advice = "lower generate.guidance_scale, generate.strength or the adapters' weights"
         if dtype != torch.float32:
             advice = f"set {self._reporter.stage}.precision to fp32, or {advice}"
-        return ModelError(f"{name} ({frame.prompt!r}, seed {frame.seed}, {weights}) comes to NaN or infinity with "
-                          f"{frame.scheduler} in {str(dtype).removeprefix('torch.')}: {advice}")  # fmt: skip
+        picture = f"{name} ({frame.prompt!r}, seed {frame.seed}, {weights})"
+        how = f"{frame.scheduler} in {str(dtype).removeprefix('torch.')}"
+        return ModelError(f"{picture} comes to NaN or infinity with {how}: {advice}")
 
     def _decode(self, latent: torch.Tensor, frame: Frame) -> Image.Image:
         pixels = self._base.decode_latents(latent)[0]

@@ -1,6 +1,6 @@
 """The plan of a series: every frame of it, before a picture is made."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,21 +31,23 @@ class SeriesPlan:
     def of_prompt(self, prompt: str, seed: int, **fields: Any) -> Frame:
         """A picture of a prompt in the recipe's size and settings; by the base alone unless `fields` say otherwise."""
         settings, edge = self.recipe.generate, self.recipe.base.resolution
-        common: dict[str, Any] = {
-            "scene": "",
-            "stop": "",
-            "negative_prompt": settings.negative_prompt,
-            "num_inference_steps": settings.num_inference_steps,
-            "guidance_scale": settings.guidance_scale,
-            "scheduler": settings.scheduler,
-            "width": edge,
-            "height": edge,
-            "weights": {},
-            "base": self._base,
-            "adapters": {},
-            "precision": self._precision,
-        }
-        return Frame(prompt=prompt, seed=seed, **{**common, **fields})
+        bare = Frame(
+            scene="",
+            stop="",
+            prompt=prompt,
+            negative_prompt=settings.negative_prompt,
+            seed=seed,
+            num_inference_steps=settings.num_inference_steps,
+            guidance_scale=settings.guidance_scale,
+            scheduler=settings.scheduler,
+            width=edge,
+            height=edge,
+            weights={},
+            base=self._base,
+            adapters={},
+            precision=self._precision,
+        )
+        return replace(bare, **fields)
 
     def frame(self, number: int, stop: str, mix: Mix, place: float = 0.0) -> Frame:
         """A scene (from 1) with a mix of adapters, at a place from 0 to 1 of the way to its second seed."""
@@ -80,19 +82,20 @@ class SeriesPlan:
 
     def series(self, placing: Mapping[str, Any], base_parts: Mapping[str, str]) -> Series:
         """Every frame, before a picture is made: for each scene the base alone, then the stops in order; the extras."""
-        scenes = range(1, len(self.recipe.generate.scenes) + 1)
-        frames = tuple(
-            (f"scene-{number}/{frame.stop}.png", frame) for number in scenes for frame in self._row(number, placing)
+        rows = [self._row(number, placing) for number in range(1, len(self.recipe.generate.scenes) + 1)]
+        frames = [frame for row in rows for frame in row]
+        seeds = range(1, self.recipe.generate.extra_seeds + 1)
+        again = [_reseeded(frame, number) for frame in frames for number in seeds]
+        return Series(
+            self.recipe.name,
+            scenes=tuple(row[0].scene for row in rows),
+            stops=tuple(frame.stop for frame in rows[0][1:]),
+            frames=tuple((f"{frame.scene}/{frame.stop}.png", frame) for frame in frames),
+            base_stop=BASE,
+            placing=placing,
+            extras=tuple((f"{frame.scene}/{frame.stop}-seed-{frame.seed}.png", frame) for frame in again),
+            base_parts=base_parts,
         )
-        names = tuple(f"scene-{number}" for number in scenes)
-        stops = tuple(frame.stop for _, frame in frames if frame.scene == names[0])[1:]
-        return Series(self.recipe.name, names, stops, frames, BASE, placing, self._extras(frames), base_parts)
-
-    def _extras(self, frames: Iterable[tuple[str, Frame]]) -> tuple[tuple[str, Frame], ...]:
-        """Every frame with further seeds."""
-        numbers = range(1, self.recipe.generate.extra_seeds + 1)
-        again = [_reseeded(frame, number) for _, frame in frames for number in numbers]
-        return tuple((f"{frame.scene}/{frame.stop}-seed-{frame.seed}.png", frame) for frame in again)
 
     def _row(self, number: int, placing: Mapping[str, Any]) -> list[Frame]:
         """The frames of one scene. What changes during the denoising does so over the steps that are done."""

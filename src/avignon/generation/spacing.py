@@ -17,10 +17,8 @@ from avignon.generation.sampler import ImageSampler
 from avignon.generation.series import SeriesPlan, in_few_steps
 from avignon.recipe.schema import SCHEMA, Recipe
 
-DEFAULTS = {FORMER_NAMES.get(each.name, each.name): each.default for each in fields(Frame)} | {
-    "schedule": {},
-    "blocks": {},
-}
+DEFAULTS = {FORMER_NAMES.get(each.name, each.name): each.default for each in fields(Frame)}
+DEFAULTS |= {"schedule": {}, "blocks": {}}
 """What a frame's fields hold where nothing is said of them, by the names that hashes have for them."""
 
 PROBES = 9
@@ -39,14 +37,12 @@ def unmeasured(recipe: Recipe) -> dict[str, Any]:
 def placing(plan: SeriesPlan, sampler: ImageSampler, finished: FinishedPictures, reporter: Reporter) -> dict[str, Any]:
     """Gains of the adapters and places of the stops; what was measured for the very same frames is read again."""
     recipe, space = plan.recipe, finished.space
-    if recipe.generate.weights or not (recipe.generate.equalize_adapters or recipe.generate.spacing == "even"):
+    is_even = recipe.generate.spacing == "even"
+    if recipe.generate.weights or not (recipe.generate.equalize_adapters or is_even):
         return unmeasured(recipe)
     probes = _probes(plan, plan.path({}))
-    works = (
-        [[row["sha256"] for row in space.read_metadata(artist.slug)] for artist in recipe.artists]
-        if recipe.generate.spacing == "even"
-        else []
-    )
+    judges = recipe.artists if is_even else ()
+    works = [[row["sha256"] for row in space.read_metadata(artist.slug)] for artist in judges]
     job = digest([SCHEMA, recipe.generate.chosen(exclude={"extra_seeds"}), *map(_described, probes), works])
     if space.placing.exists():
         known = read_json(space.placing, "job", "placing")
@@ -70,35 +66,31 @@ def _jobs_in_schema_1(recipe: Recipe, probes: Sequence[Frame], finished: Finishe
 
 
 def _measured(plan: SeriesPlan, sampler: ImageSampler, space: Workspace, reporter: Reporter) -> dict[str, Any]:
-    settings, found = plan.recipe.generate, unmeasured(plan.recipe)
-    names = plan.recipe.path_adapters
+    settings, names, found = plan.recipe.generate, plan.recipe.path_adapters, unmeasured(plan.recipe)
     if settings.equalize_adapters and len(names) > 1:
         frames = [replace(frame, weights={}, weight_schedule={}) for frame in _at(plan, Mix(dict.fromkeys(names, 0.0)))]
         found["effects"] = sampler.effects(frames[:4], names)
         found["gains"] = equal_gains(found["effects"])
         if min(found["effects"].values()) <= 0:
             reporter.warn("an adapter changes nothing: the adapters cannot be brought to equal effect")
-    if settings.spacing == "even":
-        found |= _even(plan, sampler, space, reporter, found["gains"])
+    if settings.spacing == "even":  # Stops between which the measured way in style is equally long.
+        distances, places = _distances(plan, sampler, space, reporter, found["gains"]), evenly(PROBES)
+        found |= {"places": even_places(places, distances, settings.stops), "probes": places, "distances": distances}
     return found
 
 
-def _even(
+def _distances(
     plan: SeriesPlan, sampler: ImageSampler, space: Workspace, reporter: Reporter, gains: Mapping[str, float]
-) -> dict[str, Any]:
-    """Stops between which the measured way in style is equally long."""
-    recipe = plan.recipe
-    works = {artist.slug: space.training_images(artist.slug) for artist in recipe.artists}
+) -> list[float]:
+    """In style, from each probe of the path to the next."""
+    works = {artist.slug: space.training_images(artist.slug) for artist in plan.recipe.artists}
     measure = style.yardstick({name: [style.traits(imaging.load(file)) for file in own] for name, own in works.items()})
     frames = _probes(plan, plan.path(gains))
     each = len(frames) // PROBES
     reporter.note(f"measuring the path: {PROBES} places, {each} scenes each")
     seen = [style.traits(image) for image in sampler.paint(frames)]
     means = [style.mean(seen[i : i + each]) for i in range(0, len(seen), each)]
-    distances = [measure.between(one, other)["combined"] for one, other in pairwise(means)]
-    places = evenly(PROBES)
-    placed = even_places(places, distances, recipe.generate.stops)
-    return {"places": placed, "probes": places, "distances": distances}
+    return [measure.between(one, other)["combined"] for one, other in pairwise(means)]
 
 
 def _probes(plan: SeriesPlan, path: MixPath) -> list[Frame]:

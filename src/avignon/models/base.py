@@ -1,7 +1,7 @@
 """The protocol of a family of base models: all that is particular to a family, and nothing else.
 
-A base model is a frozen denoiser, which works on latents and a conditioning, with what turns texts into conditionings
-and images into latents and back. `models/README.md` has the checklist for a new family.
+A base is a frozen denoiser of latents, with what turns texts into conditionings and images into latents and back.
+`models/README.md` has the checklist for a new family.
 Shapes: B samples, C channels, h × w latent pixels, H × W pixels.
 """
 
@@ -63,10 +63,6 @@ class Conditioning:
     def split(self, size: int) -> Iterator["Conditioning"]:
         """In parts of `size` samples."""
         return (self[start : start + size] for start in range(0, len(self), size))
-
-    def to(self, *where: Any) -> "Conditioning":
-        """As `torch.Tensor.to`."""
-        return Conditioning({name: tensor.to(*where) for name, tensor in self.tensors.items()})
 
     @staticmethod
     def cat(parts: Sequence["Conditioning"]) -> "Conditioning":
@@ -174,7 +170,7 @@ class DiffusionBase(ABC):
         """Choose how the denoiser computes attention."""
 
     def weight_bytes(self, dtype: torch.dtype) -> int:
-        """Bytes that the denoiser's own weights take in a precision, without adapters, gradients or activations."""
+        """Bytes of the denoiser's own weights in a precision, without adapters, gradients or activations."""
         own = (parameter for name, parameter in self.denoiser.named_parameters() if ".lora_" not in name)
         return int(sum(parameter.numel() for parameter in own) * dtype.itemsize)
 
@@ -239,14 +235,6 @@ class DiffusionBase(ABC):
         """What the denoiser says of noisy latents (B, C, h, w); in fp32, whatever it computes in.
 
         `timesteps` is (B,), or one for all.
-        """
-
-    @abstractmethod
-    def check_sampler(self, sampling: SamplingSettings) -> None:
-        """Refuse a sampler, or a number of its steps, that the base's noise levels do not allow.
-
-        Raises:
-            RecipeError: naming the field and what is allowed.
         """
 
     @abstractmethod

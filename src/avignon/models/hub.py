@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
-from huggingface_hub import HfApi, errors, get_token
+from huggingface_hub import HfApi, errors, get_token, snapshot_download
 
 from avignon.core.errors import ModelError
 from avignon.core.events import Reporter
@@ -50,8 +50,14 @@ class Access:
     """Whether the hub has no such repository, or shows it to nobody without a login."""
 
 
-Fetch = Callable[[str, Access], str]
+Fetch = Callable[[str, Access], Path]
 """Brings a repository into the hub's cache and gives its folder there; offline, it makes do with what is there."""
+
+
+def download(model: str, revision: str, access: Access, patterns: Sequence[str]) -> Path:
+    """Bring a repository's files of these patterns into the hub's cache; gives its folder there."""
+    how: dict[str, Any] = {"token": access.token, "local_files_only": bool(access.offline)}
+    return Path(snapshot_download(model, revision=revision, allow_patterns=list(patterns), **how))
 
 
 def find(wanted: Wanted, fetch: Fetch, reporter: Reporter) -> tuple[str, Path]:
@@ -83,7 +89,7 @@ def _fetched(model: str, wanted: Wanted, fetch: Fetch, reporter: Reporter) -> Pa
             f"permission; going on without it for {model}"
         )
     try:
-        folder = Path(fetch(model, access))
+        folder = fetch(model, access)
     except ModelError:
         raise
     except errors.GatedRepoError:

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
 from numpy.typing import NDArray
 from PIL import Image
 from transformers import CLIPVisionModel, CLIPVisionModelWithProjection, Dinov2Model, Dinov2WithRegistersModel
@@ -82,8 +81,8 @@ class Preprocessing:
                 resample=Image.Resampling(fields.get("resample", Image.Resampling.BICUBIC)),
                 crop=_sides(fields["crop_size"]) if fields.get("do_center_crop", True) else None,
                 scale=float(fields.get("rescale_factor", 1 / 255)) if fields.get("do_rescale", True) else 1.0,
-                mean=_channels(fields["image_mean"] if normal else [0, 0, 0]),
-                deviation=_channels(fields["image_std"] if normal else [1, 1, 1]),
+                mean=np.asarray(fields["image_mean"] if normal else [0, 0, 0], np.float32).reshape(3),
+                deviation=np.asarray(fields["image_std"] if normal else [1, 1, 1], np.float32).reshape(3),
             )
         except (LookupError, TypeError, ValueError) as wrong:
             raise ModelError(f"{path}: a value is missing or cannot be used: {hub.first_line(wrong)}") from None
@@ -108,10 +107,6 @@ def _sides(size: Any) -> int | tuple[int, int]:
     if isinstance(size, int):
         return size
     return int(size["shortest_edge"]) if "shortest_edge" in size else (int(size["width"]), int(size["height"]))
-
-
-def _channels(values: Any) -> NDArray[np.float32]:
-    return np.asarray(values, np.float32).reshape(3)
 
 
 @dataclass(frozen=True)
@@ -145,27 +140,8 @@ def load(model: str, mirrors: tuple[str, ...], revision: str, reporter: Reporter
         ModelError: it is unavailable, incomplete, damaged, pickled, or of an architecture that is not supported.
     """
     transformers_logging.disable_progress_bar()
-
-    def fetch(name: str, access: hub.Access) -> str:
-        offline = bool(access.offline)
-        return snapshot_download(
-            name, revision=revision, allow_patterns=FILES, local_files_only=offline, token=access.token
-        )
-
     wanted = hub.Wanted(model, mirrors, revision, "evaluate.encoder", "evaluate.encoder_mirrors")
-    model, folder = hub.find(wanted, fetch, reporter)
-    encoder = _read(model, folder)
-    try:  # What does not fit together is an error now, before any measuring.
-        vector = encoder(Image.radial_gradient("L").convert("RGB"))
-    except Exception as failed:
-        why = hub.first_line(failed)
-        raise ModelError(f"{folder}: preprocessor_config.json does not fit the model: {why}") from failed
-    if not np.isfinite(vector).all():
-        raise ModelError(f"{folder}: damaged: the encoder's vector of a picture is not finite")
-    return encoder
-
-
-def _read(model: str, folder: Path) -> ImageEncoder:
+    model, folder = hub.find(wanted, lambda name, access: hub.download(name, revision, access, FILES), reporter)
     path = folder / "config.json"
     config = hub.described(path, "no encoder in transformers' format")
     named = str((config.get("architectures") or ["nothing"])[0])
@@ -178,4 +154,13 @@ def _read(model: str, folder: Path) -> ImageEncoder:
     width = {"projection_dim": config["projection_dim"]} if named == "CLIPModel" and "projection_dim" in config else {}
     network = hub.read(kind, folder, dtype=torch.float32, **width)
     network.requires_grad_(False).eval().to(best_device())
-    return ImageEncoder(model, hub.commit_of(folder), hub.fingerprint(folder, STEM), preprocessing, network, output)
+    commit, fingerprint = hub.commit_of(folder), hub.fingerprint(folder, STEM)
+    encoder = ImageEncoder(model, commit, fingerprint, preprocessing, network, output)
+    try:  # What does not fit together is an error now, before any measuring.
+        vector = encoder(Image.radial_gradient("L").convert("RGB"))
+    except Exception as failed:
+        why = hub.first_line(failed)
+        raise ModelError(f"{folder}: preprocessor_config.json does not fit the model: {why}") from failed
+    if not np.isfinite(vector).all():
+        raise ModelError(f"{folder}: damaged: the encoder's vector of a picture is not finite")
+    return encoder

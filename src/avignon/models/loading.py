@@ -1,9 +1,7 @@
 """The one way to a loaded base: found, told apart by its small files, checked, and only then loaded."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from huggingface_hub import snapshot_download
+from typing import TYPE_CHECKING
 
 from avignon.core.errors import ModelError, RecipeError
 from avignon.core.events import Reporter
@@ -54,13 +52,7 @@ def check_local(settings: "BaseSettings", sampling: "SamplingSettings") -> None:
 def load(
     settings: "BaseSettings", sampling: "SamplingSettings", dtype: "torch.dtype", reporter: Reporter
 ) -> "DiffusionBase":
-    """Find, check and load a base; every parameter is frozen.
-
-    Args:
-        settings: which one, from where.
-        sampling: the sampler that it is wanted for, checked before weights are loaded.
-        dtype: of all its parts.
-        reporter: hears of mirrors, of tokens that are refused, and of settings that do not fit.
+    """Find, check and load a base in a precision; every parameter is frozen. The sampler is checked before weights are.
 
     Raises:
         ModelError: it cannot be reached, is incomplete, holds only pickle files, NaN or infinity, or is of no family.
@@ -69,17 +61,14 @@ def load(
     if settings.model == EMBEDDED:
         model, folder = EMBEDDED, embedded_folder()
     else:
-        model, folder = hub.find(
-            hub.Wanted(settings.model, settings.mirrors, settings.revision, "base.model", "base.mirrors"),
-            lambda name, access: _fetched(name, settings, access),
-            reporter,
-        )
+        wanted = hub.Wanted(settings.model, settings.mirrors, settings.revision, "base.model", "base.mirrors")
+        model, folder = hub.find(wanted, lambda name, access: _fetched(name, settings, access), reporter)
     base: DiffusionBase = family_in(folder).loader.load(model, folder, settings, sampling, dtype, reporter)
     return base
 
 
-def _fetched(model: str, settings: "BaseSettings", access: hub.Access) -> str:
+def _fetched(model: str, settings: "BaseSettings", access: hub.Access) -> Path:
     """Bring a repository into the hub's cache; its small files come first, and say what it is."""
-    asked: Any = {"revision": settings.revision, "token": access.token, "local_files_only": bool(access.offline)}
-    folder = Path(snapshot_download(model, allow_patterns=list(SMALL_FILES), **asked))
-    return str(family_in(folder).loader.fetch(model, folder, settings, access))
+    folder = hub.download(model, settings.revision, access, SMALL_FILES)
+    fetched: Path = family_in(folder).loader.fetch(model, folder, settings, access)
+    return fetched

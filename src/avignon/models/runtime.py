@@ -26,13 +26,8 @@ def best_device() -> torch.device:
     return torch.device("cpu")
 
 
-def precision_for(asked: str, stage: str, on: torch.device) -> Precision:
+def precision_for(asked: Precision | Literal["auto"], stage: str, on: torch.device) -> Precision:
     """The precision a stage works in; `auto` is the device's best: on a CPU bf16 where it multiplies that natively.
-
-    Args:
-        asked: the recipe's word.
-        stage: whose setting it is.
-        on: the device.
 
     Raises:
         RecipeError: a precision that the device cannot do.
@@ -43,12 +38,10 @@ def precision_for(asked: str, stage: str, on: torch.device) -> Precision:
         return "bf16" if on.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "fp32"
     if asked == "fp16" and on.type == "cpu":
         raise RecipeError(f"{stage}.precision: 'fp16' needs a GPU and this machine has none; use auto, bf16 or fp32")
-    if asked == "fp16":
-        return "fp16"
-    return "bf16" if asked == "bf16" else "fp32"
+    return asked
 
 
-def attention_for(asked: str, on: torch.device, trained_at: int = 0) -> Attention:
+def attention_for(asked: Attention | Literal["auto"], on: torch.device, trained_at: int = 0) -> Attention:
     """The attention backend to generate with, or to train with at this many pixels a side.
 
     Raises:
@@ -59,8 +52,8 @@ def attention_for(asked: str, on: torch.device, trained_at: int = 0) -> Attentio
         raise RecipeError(
             "train.attention: 'xformers' needs a CUDA device and `pip install avignon[xformers]`; use auto or sdpa"
         )
-    if asked in ("sdpa", "plain"):
-        return "plain" if asked == "plain" else "sdpa"
+    if asked != "auto":
+        return asked
     if usable:
         return "xformers"
     return "plain" if on.type == "cpu" and 0 < trained_at <= PLAIN_UP_TO else "sdpa"

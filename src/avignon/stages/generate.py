@@ -1,11 +1,10 @@
 """generate: adapters → a series of pictures on the way from one adapter to the next.
 
 Reads `adapters/` and `dataset/`; writes `series/<scene>/<stop>.png`, `series/series.json`, and in `series/placing.json`
-what was measured to place the stops. The same with further seeds, `<stop>-seed-<seed>.png`, are the series' extras: by
-them `evaluate` tells a scene from the chance of one seed. A frame is a full description: a picture that carries the
-very frame that is asked for is kept, so an interrupted series goes on where it stopped. Pictures made in one batch
-differ in the last bit from those made alone, so what is missing is made again in its own batch. Several processes,
-started by `accelerate launch -m avignon generate RECIPE`, share whole batches, so that their number changes no picture.
+what was measured to place the stops. The series' extras have further seeds: `<stop>-seed-<seed>.png`. A picture that
+carries the very frame that is asked for is kept, so an interrupted series goes on where it stopped. Pictures made in
+one batch differ in the last bit from those made alone, so what is missing is made again in its own batch. Several
+processes (`accelerate launch -m avignon generate RECIPE`) share whole batches, so that their number changes no picture.
 """
 
 from collections.abc import Mapping
@@ -97,10 +96,13 @@ def _paint(
 ) -> None:
     """Paint what is missing, each process its share; the others' batches count as painted when it comes to them."""
     pictures = series.pictures
+    # Extras keep to themselves, so that the series has the same bytes with and without them.
+    grid, extra = (sampler.groups([frame for _, frame in part]) for part in (series.frames, series.extras))
+    groups = [*grid, *([len(series.frames) + place for place in group] for group in extra)]
     missing = distributed.broadcast_from_main(lambda: finished.missing(series))
     finished.tell_changes(series, len(missing), reporter)
     done = len(pictures) - len(missing)
-    todo = [group for group in _groups(series, sampler) if missing.intersection(group)]
+    todo = [group for group in groups if missing.intersection(group)]
     for number, group in enumerate(todo):
         wanted = missing.intersection(group)
         if number % distributed.num_processes() == distributed.process_index():
@@ -109,15 +111,6 @@ def _paint(
                     prints.write(*pictures[place], image)
         done += len(wanted)
         reporter.progress(done, len(pictures), pictures[group[-1]][0])
-
-
-def _groups(series: Series, sampler: ImageSampler) -> list[list[int]]:
-    """Places among the series' pictures that are painted together.
-
-    Extras keep to themselves, so that the series has the same bytes with and without them.
-    """
-    grid, extra = (sampler.groups([frame for _, frame in part]) for part in (series.frames, series.extras))
-    return [*grid, *([len(series.frames) + place for place in group] for group in extra)]
 
 
 def _finish(series: Series, finished: FinishedPictures) -> None:

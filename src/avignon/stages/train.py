@@ -22,7 +22,7 @@ from avignon.core.workspace import Workspace
 from avignon.models import loading
 from avignon.models.base import DiffusionBase
 from avignon.models.runtime import best_device
-from avignon.recipe.schema import Artist, Recipe
+from avignon.recipe.schema import Recipe
 from avignon.training.adapter_trainer import AdapterTrainer
 from avignon.training.checkpoints import common
 from avignon.training.job import TrainingJob, finished
@@ -39,13 +39,12 @@ def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
     """
     settings = recipe.train
     accelerator = Accelerator(mixed_precision="no", cpu=best_device().type == "cpu")
-    if settings.batch % accelerator.num_processes:
-        raise RecipeError(
-            f"train.batch: {settings.batch} cannot be shared evenly by {accelerator.num_processes} processes"
-        )
+    if settings.batch % (count := accelerator.num_processes):
+        raise RecipeError(f"train.batch: {settings.batch} cannot be shared evenly by {count} processes")
     runtime = RuntimeConfig.for_device(recipe, accelerator.device)
-    reporter.note(f"training on {runtime.describe(accelerator.num_processes)}")
-    jobs = [TrainingJob(*job, recipe, space, reporter, runtime, accelerator) for job in _jobs(recipe)]
+    reporter.note(f"training on {runtime.describe(count)}")
+    learners = [("joint", recipe.artists)] if settings.mode == "joint" else [(a.slug, (a,)) for a in recipe.artists]
+    jobs = [TrainingJob(name, artists, recipe, space, reporter, runtime, accelerator) for name, artists in learners]
     with deterministic(settings.deterministic):
         base = loading.load(recipe.base, recipe.generate, torch.float32, reporter)
         _check_with(base, recipe)
@@ -85,13 +84,6 @@ def _check_with(base: DiffusionBase, recipe: Recipe) -> None:
             )
 
 
-def _jobs(recipe: Recipe) -> list[tuple[str, tuple[Artist, ...]]]:
-    """The adapters by name, and the artists that each learns from."""
-    if recipe.train.mode == "joint":
-        return [("joint", recipe.artists)]
-    return [(artist.slug, (artist,)) for artist in recipe.artists]
-
-
 def _groups(waiting: Sequence[TrainingJob], base: DiffusionBase, *, together: bool) -> list[list[TrainingJob]]:
     """The jobs that train in step: all new ones, and an interrupted one with those of its cohort that are not done.
 
@@ -119,26 +111,25 @@ def _cohort(job: TrainingJob, base: DiffusionBase) -> frozenset[str]:
 
 def _train(group: Sequence[TrainingJob], base: DiffusionBase) -> None:
     """Train in step; save, verify and write the cards of each adapter as soon as it is over."""
-    recipe, runtime, accelerator, reporter = group[0].recipe, group[0].runtime, group[0].accelerator, group[0].reporter
-    names = [job.name for job in group]
+    first, names, accelerator = group[0], [job.name for job in group], group[0].accelerator
     if len(group) > 1:
-        reporter.note(f"{len(group)} adapters in one pass: {', '.join(names)}")
+        first.reporter.note(f"{len(group)} adapters in one pass: {', '.join(names)}")
     if accelerator.is_main_process:
         for job in group:
             job.set_aside(base)
-            (job.folder / "card.json").unlink(missing_ok=True)
+            job.folder.card.unlink(missing_ok=True)
     sets = [job.sets(base) for job in group]
-    parameters = prepare_denoiser(base, names, recipe, runtime)
+    parameters = prepare_denoiser(base, names, first.recipe, first.runtime)
     states = distributed.broadcast_from_main(lambda: common([job.checkpoints(base) for job in group]))
     trainers = [
-        AdapterTrainer(job, base, own, factors, job.sampler(base), state)
+        AdapterTrainer(job, base, own, factors, state)
         for job, own, factors, state in zip(group, sets, parameters, states, strict=True)
     ]
     with ExitStack() as loggers:
         for trainer in trainers:
             loggers.enter_context(trainer.logger)
         done = states[0]["step"] if states[0] else 0
-        for trainer, metrics in MultiAdapterTrainer(base, trainers, recipe.train, accelerator, reporter).run(done):
+        for trainer, metrics in MultiAdapterTrainer(base, trainers).run(done):
             if accelerator.is_main_process:
                 trainer.job.finish(base, trainer.share, metrics)
             accelerator.wait_for_everyone()

@@ -21,7 +21,7 @@ from avignon.training.job import TrainingJob, TrainingSets
 from avignon.training.metrics import MetricsLogger, Step
 from avignon.training.objective import denoising_losses
 from avignon.training.optimizer import GRADIENT, LOSS, SCALE, Fault, FlatParameters, OptimizerStep
-from avignon.training.validation import BestCheckpoint, ValidationSampler
+from avignon.training.validation import BestCheckpoint
 
 SOFTWARE = f"torch {torch.__version__}"
 
@@ -43,17 +43,15 @@ class AdapterTrainer:
         base: DiffusionBase,
         sets: TrainingSets,
         parameters: list[torch.nn.Parameter],
-        sampler: ValidationSampler | None,
         state: dict[str, Any] | None,
     ) -> None:
         self.name, self.job = job.name, job
-        self._base, self._sets, self._sampler = base, sets, sampler
+        self._base, self._sets, self._sampler = base, sets, job.sampler(base)
         self._settings, self._accelerator, self._reporter = job.recipe.train, job.accelerator, job.reporter
         self._seed = seed_of(job.recipe.seed, job.name)
         # A magnitude is a factor on all of a weight: rounded to bf16, it would be off by as much as a style moves it.
-        self.parameters = FlatParameters(
-            parameters, torch.float32 if self._settings.dora else DTYPES[job.runtime.precision]
-        )
+        dtype = torch.float32 if self._settings.dora else DTYPES[job.runtime.precision]
+        self.parameters = FlatParameters(parameters, dtype)
         self.optimizer = OptimizerStep(
             self.parameters,
             self._settings,
@@ -68,13 +66,12 @@ class AdapterTrainer:
             f"{self.name}: {self.share['parameters']:,} of {self.share['unet_parameters']:,} parameters are trained "
             f"({self.share['share']:.3%}), {len(sets.train.mean)} images"
         )
-        is_main = self._accelerator.is_main_process
-        self.logger = MetricsLogger(job.folder, state["step"] if state else 0, writes=is_main)
+        first, is_main = state["step"] if state else 0, self._accelerator.is_main_process
+        self.logger = MetricsLogger(job.folder, first, writes=is_main)
         if state:
             self._restore(state)
 
     def _restore(self, state: dict[str, Any]) -> None:
-        """Go on from what a checkpoint holds."""
         if state["software"] != SOFTWARE:
             self._reporter.warn(f"{self.name}: going on from {state['software']} with {SOFTWARE}: the end may differ")
         self.optimizer.load_state_dict(state["updates"])
@@ -113,9 +110,7 @@ class AdapterTrainer:
     def measure(self, done: int, size: int) -> dict[str, float]:
         """What is measured after `done` steps, if it is time for that; each measure is taken at the end as well.
 
-        Args:
-            done: steps.
-            size: images per pass.
+        `size` is that of a pass, in images.
         """
         settings, last, found = self._settings, done == self._settings.steps, {}
         if settings.sample_every and (last or done % settings.sample_every == 0):
@@ -141,11 +136,7 @@ class AdapterTrainer:
 
     @torch.no_grad()
     def _validate(self, size: int) -> dict[str, float]:
-        """Loss on the works for validation, at fixed times and noises, so that two steps can be compared.
-
-        Raises:
-            AvignonError: it is not finite.
-        """
+        """Loss on the works for validation, at fixed times and noises, so that two steps can be compared."""
         if self._sets.validation is None:
             return {}
         draws = validation_batch(self._sets.validation, self._base.num_train_timesteps)
@@ -180,13 +171,14 @@ class AdapterTrainer:
         sets = [data for data in (self._sets.train, self._sets.prior) if data]
         files = [file for data in sets for file in data.files]
         texts = [captions for data in sets for captions in data.captions]
-        drawn = list(zip(batch.index.tolist(), batch.caption.tolist(), strict=True))
-        images, captions = [files[i] for i, _ in drawn], [texts[i][c] if c >= 0 else "" for i, c in drawn]
+        images = ", ".join(files[i] for i in batch.index.tolist())
+        drawn = zip(batch.index.tolist(), batch.caption.tolist(), strict=True)
+        captions = "; ".join(repr(texts[i][c] if c >= 0 else "") for i, c in drawn)
         reason = REASONS[fault.reason].format(loss=loss)
         return (
-            f"{self.name}: at step {fault.step + 1} {reason} (images "
-            f"{', '.join(images)}; captions {'; '.join(map(repr, captions))}; timesteps {batch.timesteps.tolist()}); "
-            f"the weights of step {fault.step} are kept in {self.job.folder / 'checkpoints'}; {ADVICE[fault.reason]}"
+            f"{self.name}: at step {fault.step + 1} {reason} "
+            f"(images {images}; captions {captions}; timesteps {batch.timesteps.tolist()}); "
+            f"the weights of step {fault.step} are kept in {self.job.folder.checkpoints}; {ADVICE[fault.reason]}"
         )
 
 

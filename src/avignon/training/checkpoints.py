@@ -3,7 +3,6 @@
 A checkpoint is a zip file (torch's format), in which each part has a checksum.
 """
 
-import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,9 +13,6 @@ import torch
 
 from avignon.core.errors import WorkspaceError
 from avignon.core.files import digest, replacing
-
-_NAME = re.compile(r"step-(\d{7})\.pt")
-
 
 State = dict[str, Any]
 
@@ -89,11 +85,10 @@ class Checkpoints:
         return self._folder / f"step-{step:07}.pt"
 
     def _newest_first(self) -> list[Path]:
-        return sorted((p for p in self._folder.glob("step-*.pt") if _NAME.fullmatch(p.name)), reverse=True)
+        return sorted(self._folder.glob(f"step-{'[0-9]' * 7}.pt"), reverse=True)
 
     def _differences(self, other: Mapping[str, str]) -> list[str]:
-        keys = [*self._job, *(key for key in other if key not in self._job)]
-        return [f"different {key}" for key in keys if self._job.get(key) != other.get(key)]
+        return [f"different {key}" for key in {**self._job, **other} if self._job.get(key) != other.get(key)]
 
     def _set_aside(self, path: Path, job: Mapping[str, str]) -> Path:
         place = path.parent / "set-aside" / f"{path.stem}-{digest(job)[:8]}.pt"

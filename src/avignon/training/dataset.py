@@ -21,7 +21,8 @@ from avignon.models import finite
 from avignon.models.base import Conditioning, DiffusionBase, to_pixels
 from avignon.recipe.schema import Train
 
-Row = dict[str, Any]
+Example = tuple[Path, dict[str, Any]]
+"""A prepared image and its row of metadata."""
 
 TimestepSampler = Callable[[int, torch.Generator], torch.Tensor]
 """As `DiffusionBase.sample_timesteps`."""
@@ -34,17 +35,12 @@ def seed_of(seed: int, *names: str | int) -> int:
 
 
 def fit_captions(
-    base: DiffusionBase, examples: Sequence[tuple[Path, Row]], triggers: Mapping[str, str], reporter: Reporter
-) -> list[tuple[Path, Row]]:
+    base: DiffusionBase, examples: Sequence[Example], triggers: Mapping[str, str], reporter: Reporter
+) -> list[Example]:
     """The examples with captions that the base reads whole: a trigger behind its last token is never learned.
 
-    How many tokens a text has is the base's to say: a Cyrillic or Chinese letter has up to three.
-
-    Args:
-        base: it says what it reads.
-        examples: prepared images, in a folder by artist.
-        triggers: by folder, the phrase that stays whole in every caption.
-        reporter: hears of captions that were shortened.
+    How many tokens a text has is the base's to say: a Cyrillic or Chinese letter has up to three. `triggers` has, by
+    the folder of an artist's examples, the phrase that stays whole in every caption.
     """
     pairs = [(caption, triggers[path.parent.name]) for path, row in examples for caption in row["captions"]]
     cut = {pair: fit(*pair, base.reads_whole) for pair in pairs if not base.reads_whole(pair[0])}
@@ -78,11 +74,7 @@ class LatentDataset:
 
 
 def encode(
-    base: DiffusionBase,
-    examples: Sequence[tuple[Path, Row]],
-    settings: Train,
-    device: torch.device,
-    reporter: Reporter,
+    base: DiffusionBase, examples: Sequence[Example], settings: Train, device: torch.device, reporter: Reporter
 ) -> LatentDataset:
     """Encode every image and every caption, in fp32, then take what did so off the device.
 
@@ -135,11 +127,9 @@ class Batch:
     @staticmethod
     def cat(batches: Sequence["Batch"]) -> "Batch":
         """Several batches as one, in their order."""
-        conditioning = Conditioning.cat([batch.conditioning for batch in batches])
-        names = [field.name for field in fields(Batch) if field.name != "conditioning"]
-        return Batch(
-            **{n: torch.cat([getattr(batch, n) for batch in batches]) for n in names}, conditioning=conditioning
-        )
+        columns = {field.name: [getattr(batch, field.name) for batch in batches] for field in fields(Batch)}
+        conditioning = Conditioning.cat(columns.pop("conditioning"))
+        return Batch(**{name: torch.cat(column) for name, column in columns.items()}, conditioning=conditioning)
 
 
 def sample_batch(data: LatentDataset, settings: Train, timesteps: TimestepSampler, seed: int, step: int) -> Batch:

@@ -15,17 +15,15 @@ from avignon.core.errors import RecipeError
 from avignon.core.events import Reporter
 from avignon.core.files import digest, read_json, sha256_of, write_bytes, write_json, write_text
 from avignon.core.records import Card, Frame, frame_record, plain
-from avignon.core.workspace import Workspace
+from avignon.core.workspace import AdapterFolder, Workspace
 from avignon.generation import png_info
 from avignon.models.base import DiffusionBase
 from avignon.recipe.schema import SCHEMA, Artist, Recipe, Train
 from avignon.training.checkpoints import Checkpoints
-from avignon.training.dataset import LatentDataset, Row, encode, fit_captions, seed_of
+from avignon.training.dataset import Example, LatentDataset, encode, fit_captions, seed_of
 from avignon.training.prior import paint_prior, without_trigger
 from avignon.training.setup import RuntimeConfig
 from avignon.training.validation import ValidationMetric, ValidationSampler
-
-Example = tuple[Path, Row]
 
 NOT_IDENTITY = {
     "attention",
@@ -62,9 +60,9 @@ class TrainingJob:
     accelerator: Accelerator
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> AdapterFolder:
         """Where everything about this adapter is written."""
-        return self.space.adapter(self.name)
+        return AdapterFolder(self.space.adapter(self.name))
 
     @property
     def _triggers(self) -> dict[str, str]:
@@ -96,11 +94,11 @@ class TrainingJob:
 
     def _painted_for(self, settings: Train) -> list[Any]:
         """What pictures depend on that are painted for a training: the base's own, and the samples it is judged by."""
-        told: list[Any] = [self.recipe.painted_in_training]
-        if settings.is_judged:
-            rows = [row for artist in self.recipe.artists for row in self.space.read_metadata(artist.slug)]
-            told.append([row["sha256"] for row in rows])  # Samples are judged by the works of all artists.
-        return told
+        if not settings.is_judged:
+            return [self.recipe.painted_in_training]
+        # Samples are judged by the works of all artists.
+        rows = [row for artist in self.recipe.artists for row in self.space.read_metadata(artist.slug)]
+        return [self.recipe.painted_in_training, [row["sha256"] for row in rows]]
 
     def _identities_in_schema_1(self, base: DiffusionBase) -> set[str]:
         """Hashes by which avignon 0.1.0 may have known this job."""
@@ -120,18 +118,18 @@ class TrainingJob:
 
     def is_done(self, base: DiffusionBase) -> bool:
         """Whether this very adapter is finished: by an earlier run that was interrupted later on, or long ago."""
-        metrics = finished(self.folder)
+        metrics = finished(self.folder.root)
         if "job" in metrics:
             return bool(metrics["job"] == self.identity(base))
         return metrics.get("identity") in self._identities_in_schema_1(base)
 
     def restate_rights(self) -> None:
         """Write a finished adapter's cards anew where not its images, but what is known of their rights has changed."""
-        path, ledger = self.folder / "card.json", self.space.read_ledger()
+        path, ledger = self.folder.card, self.space.read_ledger()
         held = read_json(path)
-        rights = cards.rights_of(self.artists, cards.works_of([artist.name for artist in self.artists], ledger))
+        rights = cards.rights_of(self.artists, ledger)
         if {"conditions": {}, **held["rights"]} != rights:
-            write_text(self.folder / "README.md", cards.model_card(Card(**{**held, "rights": rights}), ledger))
+            write_text(self.folder.model_card, cards.model_card(Card(**{**held, "rights": rights}), ledger))
             write_json(path, {**held, "rights": rights})
 
     def checkpoints(self, base: DiffusionBase) -> Checkpoints:
@@ -139,14 +137,14 @@ class TrainingJob:
         job, settings = self.identity(base), self.recipe.train
         if settings.is_open_ended:
             del job["number of steps"]
-        return Checkpoints(self.folder / "checkpoints", job, settings.keep_checkpoints, settings.steps)
+        return Checkpoints(self.folder.checkpoints, job, settings.keep_checkpoints, settings.steps)
 
     def set_aside(self, base: DiffusionBase) -> None:
         """Keep what is finished here, before another job of this name takes its place; and say so."""
-        metrics = finished(self.folder)
+        metrics = finished(self.folder.root)
         if not metrics:
             return
-        place = self.space.set_aside(self.folder, leave={"checkpoints"})
+        place = self.space.set_aside(self.folder.root, leave={self.folder.checkpoints.name})
         wanted, known = self.identity(base), metrics.get("job", {})
         others = [f"different {name}" for name in wanted if known and wanted[name] != known.get(name)]
         finished_with = ", ".join(others) or "different settings"
@@ -166,14 +164,11 @@ class TrainingJob:
 
     def _prior(self, base: DiffusionBase, kept: list[Example]) -> LatentDataset:
         """What the base itself paints of the works' captions; the first process paints, the others read."""
-        captions = [
-            without_trigger(caption, self._triggers[path.parent.name])
-            for path, row in kept
-            for caption in row["captions"]
-        ]
-        file = self.folder / "checkpoints" / "prior.safetensors"
+        pairs = [(caption, self._triggers[path.parent.name]) for path, row in kept for caption in row["captions"]]
+        captions = list(dict.fromkeys(without_trigger(*pair) for pair in pairs))
+        file = self.folder.prior
         with self.accelerator.main_process_first():
-            return paint_prior(base, self.recipe, list(dict.fromkeys(captions)), file, self.runtime, self.reporter)
+            return paint_prior(base, self.recipe, captions, file, self.runtime, self.reporter)
 
     def sampler(self, base: DiffusionBase) -> ValidationSampler | None:
         """What paints on the way, where that is wanted and this is the process that paints."""
@@ -188,53 +183,49 @@ class TrainingJob:
 
     def keep_samples(self, pictures: list[tuple[Frame, Image.Image]]) -> None:
         """Write pictures that were painted on the way, each with its frame and its rights."""
-        works = cards.works_of([artist.name for artist in self.artists], self.space.read_ledger())
-        rights = cards.notice_from(cards.rights_of(self.artists, works))
+        rights = cards.notice_from(cards.rights_of(self.artists, self.space.read_ledger()))
         for frame, image in pictures:
             content = png.png_bytes(image, png_info.text(frame), frame_record(frame), rights)
-            write_bytes(self.folder / "samples" / frame.stop / f"{frame.scene}.png", content)
+            write_bytes(self.folder.samples / frame.stop / f"{frame.scene}.png", content)
 
     def _split(self) -> tuple[list[Example], list[Example]]:
         """Examples to learn from, and those of the works that are held out to measure on."""
         examples, count = self.examples(), self.recipe.train.validation_works
         works = list(dict.fromkeys(row["object_id"] for _, row in examples))
         if count >= len(works):
-            raise RecipeError(
-                f"train.validation_works: {count} of {self.name}'s {len(works)} works leave none to learn from"
-            )
-        order = torch.randperm(
-            len(works), generator=torch.Generator().manual_seed(seed_of(self.recipe.seed, self.name))
-        )
-        held = {works[int(k)] for k in order[:count]}
-        parts: tuple[list[Example], list[Example]] = ([], [])
-        for example in examples:
-            parts[example[1]["object_id"] in held].append(example)
-        return parts
+            share = f"{count} of {self.name}'s {len(works)} works"
+            raise RecipeError(f"train.validation_works: {share} leave none to learn from")
+        generator = torch.Generator().manual_seed(seed_of(self.recipe.seed, self.name))
+        held = {works[int(k)] for k in torch.randperm(len(works), generator=generator)[:count]}
+        kept = [example for example in examples if example[1]["object_id"] not in held]
+        return kept, [example for example in examples if example[1]["object_id"] in held]
 
     def finish(self, base: DiffusionBase, share: dict[str, Any], metrics: dict[str, Any]) -> None:
         """Save the adapter that is on the base, verify the file, write the cards; `card.json` comes last."""
-        weights = self.folder / WEIGHTS_FILE
+        weights = self.folder.root / WEIGHTS_FILE
         files.save(base.denoiser, base.targets, self.name, weights)
-        ledger = self.space.read_ledger()
-        card = cards.card(
-            self.name,
-            self.recipe,
-            self.artists,
-            [row for _, row in self.examples()],
-            ledger,
+        ledger, names = self.space.read_ledger(), tuple(artist.name for artist in self.artists)
+        works, hashed = len(cards.works_of(names, ledger)), self._learned_from()["dataset"]
+        card = Card(
+            name=self.name,
+            artists=names,
+            triggers=tuple(artist.trigger for artist in self.artists),
             base=base.card,
+            dataset={"images": len(self.examples()), "works": works, "hash": hashed},
             trainable=share,
+            rights=cards.rights_of(self.artists, ledger),
+            recipe=self.recipe.model_dump(mode="json"),
             environment=cards.environment(self.runtime.device.type, self.runtime.precision),
             metrics={**metrics, "job": self.identity(base), "weights": sha256_of(weights)},
         )
-        write_text(self.folder / "README.md", cards.model_card(card, ledger))
-        write_json(self.folder / "card.json", plain(card))
+        write_text(self.folder.model_card, cards.model_card(card, ledger))
+        write_json(self.folder.card, plain(card))
         self.checkpoints(base).clear(keep_last=self.recipe.train.is_open_ended)
 
 
 def finished(folder: Path) -> dict[str, Any]:
     """What the card of a finished adapter measured; empty where none is, or its weights are not those of the card."""
-    card, weights = folder / "card.json", folder / WEIGHTS_FILE
+    card, weights = AdapterFolder(folder).card, folder / WEIGHTS_FILE
     if not (card.exists() and weights.exists()):
         return {}
     metrics = read_json(card, "metrics")["metrics"]

@@ -13,13 +13,10 @@ from types import FrameType
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 
 from avignon.adapters.route import routed
 from avignon.core.errors import AvignonError
-from avignon.core.events import Reporter
 from avignon.models.base import DiffusionBase
-from avignon.recipe.schema import Train
 from avignon.training.adapter_trainer import AdapterTrainer
 from avignon.training.dataset import Batch
 from avignon.training.memory import OUT_OF_MEMORY, OomFallback
@@ -34,18 +31,11 @@ REPORT_EVERY = 20
 class MultiAdapterTrainer:
     """Adapters trained in step with each other, by one process of those that share the batches."""
 
-    def __init__(
-        self,
-        base: DiffusionBase,
-        trainers: Sequence[AdapterTrainer],
-        settings: Train,
-        accelerator: Accelerator,
-        reporter: Reporter,
-    ) -> None:
-        self._base, self._settings, self._accelerator, self._reporter = base, settings, accelerator, reporter
-        self._trainers = list(trainers)
-        share = settings.batch * (2 if settings.prior_images else 1) // accelerator.num_processes
-        self._memory = OomFallback(base.denoiser, settings, share)
+    def __init__(self, base: DiffusionBase, trainers: Sequence[AdapterTrainer]) -> None:
+        self._base, self._trainers, job = base, list(trainers), trainers[0].job
+        self._settings, self._accelerator, self._reporter = job.recipe.train, job.accelerator, job.reporter
+        share = self._settings.batch * (2 if self._settings.prior_images else 1) // self._accelerator.num_processes
+        self._memory = OomFallback(base.denoiser, self._settings, share)
         self._pending: list[list[Step]] = []
         """Steps that nobody has looked at yet, of each trainer."""
 

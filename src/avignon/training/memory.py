@@ -68,8 +68,8 @@ class OomFallback:
         if self.warned or not torch.cuda.is_available():
             return
         free, total = torch.cuda.mem_get_info()
-        if will_spill(free, total):
-            self.warned = True
+        self.warned = will_spill(free, total)
+        if self.warned:
             reporter.warn(
                 f"GPU memory is full ({free / 2**20:.0f} MiB of {total / 2**20:.0f} are free): some drivers now use "
                 "the system's, many times slower; set train.gradient_checkpointing or a smaller train.micro_batch"

@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from avignon.core.files import json_text, write_text
 from avignon.core.records import Frame
+from avignon.core.workspace import AdapterFolder
 
 
 @dataclass(frozen=True)
@@ -37,20 +37,18 @@ class MetricsLogger:
     Seconds are the run's: adapters that learn in one pass have them in common.
     """
 
-    def __init__(self, folder: Path, first: int, *, writes: bool) -> None:
-        self._path, self._writes = folder / "metrics.jsonl", writes
+    def __init__(self, folder: AdapterFolder, first: int, *, writes: bool) -> None:
+        self._path, self._writes = folder.metrics, writes
         lines = self._path.read_text(encoding="utf-8").splitlines() if first and self._path.exists() else []
         records = [json.loads(line) for line in lines[:first]]
         self._losses = [record["loss"] for record in records]
         self.seconds = records[-1]["seconds"] if records else 0.0
-        self.last_validation: dict[str, float] = {}
-        for record in records:
-            self.last_validation |= {name: value for name, value in record.items() if name not in _EVERY_STEP}
+        known: dict[str, float] = {name: value for record in records for name, value in record.items()}
+        self.last_validation = {name: value for name, value in known.items() if name not in _EVERY_STEP}
         if writes:
-            if not first:
-                for old in ("tensorboard", "samples"):
-                    shutil.rmtree(folder / old, ignore_errors=True)
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first + 1)
+            for old in () if first else (folder.tensorboard, folder.samples):
+                shutil.rmtree(old, ignore_errors=True)
+            self._board = SummaryWriter(str(folder.tensorboard), purge_step=first + 1)
             write_text(self._path, "".join(line + "\n" for line in lines[:first]))
         self._clock = time.monotonic()
 

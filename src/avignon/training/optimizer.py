@@ -3,6 +3,7 @@
 Nothing here waits for the device: whether a step may be taken is decided where the gradients are, and read later.
 """
 
+import importlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,10 +32,10 @@ class FlatParameters:
     def __init__(self, parameters: Sequence[torch.nn.Parameter], dtype: torch.dtype) -> None:
         self._parameters = parameters
         self.master = torch.nn.Parameter(torch.cat([p.detach().flatten() for p in parameters]).float())
-        self.master.grad = torch.zeros_like(self.master)
+        self.master.grad = self._gradient = torch.zeros_like(self.master.data)
         same = dtype == torch.float32
         self._values = self.master.data if same else self.master.data.to(dtype)
-        self._grads = self.master.grad if same else torch.zeros_like(self._values)
+        self._grads = self._gradient if same else torch.zeros_like(self._values)
         for parameter, value, grad in zip(parameters, self._views(self._values), self._views(self._grads), strict=True):
             parameter.data, parameter.grad = value, grad
 
@@ -45,16 +46,14 @@ class FlatParameters:
 
     def gather(self) -> torch.Tensor:
         """Add the gradients of the last backward pass to the master's, which is returned."""
-        gradient = self.master.grad
-        assert gradient is not None
-        if self._grads is not gradient:
-            gradient.add_(self._grads)
+        if self._grads is not self._gradient:
+            self._gradient.add_(self._grads)
             self._grads.zero_()
-        return gradient
+        return self._gradient
 
     def spread(self) -> None:
         """Bring the copy up to date with the master."""
-        if self._grads is not self.master.grad:
+        if self._grads is not self._gradient:
             self._values.copy_(self.master.data)
 
     @contextmanager
@@ -70,18 +69,13 @@ class FlatParameters:
     def zero_grad(self) -> None:
         """Drop all gradients."""
         self._grads.zero_()
-        if self.master.grad is not None:
-            self.master.grad.zero_()
+        self._gradient.zero_()
 
     def release(self, vector: torch.Tensor) -> None:
         """Leave these values in the adapter's own parameters, in fp32."""
         for parameter, value in zip(self._parameters, self._views(vector.detach().clone()), strict=True):
             parameter.grad = None
             parameter.data = value
-
-
-Parts = list[dict[str, Any]]
-"""What an optimizer is given: groups of parameters."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +118,8 @@ class OptimizerStep:
         # Guard: the first fault is kept, and no step is taken from then on.
         of_gradient = torch.where(self.scale <= 1, SCALE, SOUND) if self._scaled else overflow * GRADIENT
         reason = torch.where(loss.isfinite(), torch.where(overflow, of_gradient, SOUND), LOSS)
-        self.fault = torch.where(
-            self.fault[0] == SOUND, torch.stack([reason, torch.full_like(reason, step)]), self.fault
-        )
+        found = torch.stack([reason, torch.full_like(reason, step)])
+        self.fault = torch.where(self.fault[0] == SOUND, found, self.fault)
         skip = overflow | (self.fault[0] != SOUND)
         # Clip, and step.
         gradient.mul_((settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
@@ -187,44 +180,27 @@ def new_optimizer(weights: torch.nn.Parameter, settings: Train, magnitudes: int 
     Raises:
         RecipeError: the optimizer's package is not installed.
     """
+    module, name, options = OPTIMIZERS[settings.optimizer]
     try:
-        return OPTIMIZERS[settings.optimizer](_parts(weights, magnitudes), settings)
+        kind = getattr(importlib.import_module(module), name)
     except ImportError:
         raise RecipeError(
             f"train.optimizer: {settings.optimizer!r} needs `pip install avignon[optimizers]`; adamw needs nothing"
         ) from None
+    groups = _groups(weights, magnitudes)
+    return kind(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, **options)
 
 
-def _adamw(parts: Parts, settings: Train) -> Any:
-    """Loshchilov & Hutter, arXiv:1711.05101."""
-    return torch.optim.AdamW(parts, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+OPTIMIZERS: dict[str, tuple[str, str, dict[str, bool]]] = {
+    "adamw": ("torch.optim", "AdamW", {"fused": True}),  # Loshchilov & Hutter, arXiv:1711.05101
+    "adamw-8bit": ("bitsandbytes.optim", "AdamW8bit", {}),  # Dettmers et al., arXiv:2110.02861
+    # Mishchenko & Defazio, arXiv:2306.06101: it finds the rate itself, `learning_rate` is a factor.
+    "prodigy": ("prodigyopt", "Prodigy", {"safeguard_warmup": True, "use_bias_correction": True}),
+}
+"""Module, class and options by the names that recipes have for them (`recipe.schema.Train.optimizer`)."""
 
 
-def _adamw_8bit(parts: Parts, settings: Train) -> Any:
-    """Dettmers et al., arXiv:2110.02861 (bitsandbytes)."""
-    from bitsandbytes.optim import AdamW8bit
-
-    return AdamW8bit(parts, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-
-
-def _prodigy(parts: Parts, settings: Train) -> Any:
-    """Mishchenko & Defazio, arXiv:2306.06101 (prodigyopt); it finds the rate itself, `learning_rate` is a factor."""
-    from prodigyopt import Prodigy
-
-    return Prodigy(
-        parts,
-        lr=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        safeguard_warmup=True,
-        use_bias_correction=True,
-    )
-
-
-OPTIMIZERS = {"adamw": _adamw, "adamw-8bit": _adamw_8bit, "prodigy": _prodigy}
-"""By the names that recipes have for them (`recipe.schema.Train.optimizer`)."""
-
-
-def _parts(weights: torch.nn.Parameter, magnitudes: int) -> Parts:
+def _groups(weights: torch.nn.Parameter, magnitudes: int) -> list[dict[str, Any]]:
     """The vector as an optimizer is given it: in one, or a DoRA's in two views, of which the second does not decay.
 
     Decay leads factors back to the base, but a magnitude to a layer of zeros.

@@ -27,12 +27,7 @@ def without_trigger(caption: str, trigger: str) -> str:
 
 
 def paint_prior(
-    base: DiffusionBase,
-    recipe: Recipe,
-    captions: Sequence[str],
-    file: Path,
-    runtime: RuntimeConfig,
-    reporter: Reporter,
+    base: DiffusionBase, recipe: Recipe, captions: Sequence[str], file: Path, runtime: RuntimeConfig, reporter: Reporter
 ) -> LatentDataset:
     """What the base paints of `captions`, in turn, as latents to train on; kept in `file` for the next time.
 

@@ -33,9 +33,8 @@ class RuntimeConfig:
         precision = precision_for(settings.precision, "train", device)
         attention = attention_for(settings.attention, device, recipe.base.resolution)
         # peft's DoRA cannot be traced: a block would fall into a graph for every piece of a layer.
-        compiled = settings.compile == "on" or (
-            settings.compile == "auto" and device.type == "cuda" and not settings.dora
-        )
+        pays = device.type == "cuda" and not settings.dora
+        compiled = settings.compile == "on" or (settings.compile == "auto" and pays)
         automatic = [name for name in ("precision", "attention", "compile") if getattr(settings, name) == "auto"]
         return cls(device, precision, attention, compiled, tuple(automatic))
 

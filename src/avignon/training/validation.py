@@ -75,7 +75,9 @@ class ValidationSampler:
         self._sampler = ImageSampler(base, recipe, device, reporter)
         plan = SeriesPlan(recipe, base.identity, {name: ""}, str(base.denoiser.dtype))
         scenes = range(1, min(len(recipe.generate.scenes), SCENES) + 1)
-        place = _place_of(name, recipe.path_adapters)
+        path = recipe.path_adapters
+        # Where on the way this adapter is alone, from 0 to 1; a scene's second seed goes with it.
+        place = path.index(name) / (len(path) - 1) if name in path[1:] else 0.0
         self._frames = [in_few_steps(plan.frame(scene, "", Mix({name: 1.0}), place)) for scene in scenes]
         self._before: list[Image.Image] = []
         base.offload()
@@ -91,11 +93,6 @@ class ValidationSampler:
             images = self._sampler.paint(frames)
         self._base.offload()
         return list(zip(frames, images, strict=True)), self._metric(images, self._before)
-
-
-def _place_of(name: str, path: Sequence[str]) -> float:
-    """Where on the way from the first adapter to the last this one is alone; a scene's second seed goes with it."""
-    return path.index(name) / (len(path) - 1) if name in path and len(path) > 1 else 0.0
 
 
 @dataclass

@@ -46,14 +46,7 @@ METADATA = "lora_adapter_metadata"
 
 
 def write(path: Path, weights: "Mapping[str, Tensor]", config: Mapping[str, Any], prefix: str) -> None:
-    """Write an adapter, the same bytes each time.
-
-    Args:
-        path: of the file.
-        weights: by peft's names.
-        config: of the adapter, as peft has it.
-        prefix: before every name, such as `unet`.
-    """
+    """Write an adapter's weights and configuration, by peft's names behind a prefix; the same bytes each time."""
     from safetensors.torch import save_file  # Here, because it loads torch.
 
     # peft keeps names of layers in a set, in an order that differs from process to process.

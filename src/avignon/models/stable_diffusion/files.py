@@ -7,7 +7,6 @@ noise but the picture's own.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from math import inf, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,7 +61,7 @@ def check_kind(folder: Path) -> None:
     Raises:
         ModelError: naming the file, the setting, its value, and what is allowed.
     """
-    unet, vae, text = (_described(folder, part) for part in WEIGHTS)
+    unet, vae, text = (hub.described(folder / part / "config.json", "incomplete") for part in WEIGHTS)
     for part, config in (("unet", unet), ("vae", vae)):
         _refuse(folder, part, "_class_name", config.get("_class_name", _CLASSES[part]), _CLASSES[part])
         for name in _ABSENT[part]:
@@ -80,13 +79,9 @@ def check_kind(folder: Path) -> None:
     noise_schedule(folder)
 
 
-def _described(folder: Path, part: str) -> Config:
-    return hub.described(folder / part / "config.json", "incomplete")
-
-
 def _refuse(folder: Path, part: str, name: str, found: object, allowed: object, because: str = "") -> None:
     if found != allowed:
-        expected = f"{allowed!r} ({because})" if because else f"{'null' if allowed is None else repr(allowed)}"
+        expected = f"{allowed!r} ({because})" if because else "null" if allowed is None else repr(allowed)
         raise ModelError(
             f"{folder / part / 'config.json'}: {name} is {found!r}, and only {expected} is understood, as in Stable "
             "Diffusion 1.x and 2.x, which paint from text alone (no inpainting, depth, upscaling, class-conditional)"
@@ -171,12 +166,12 @@ def _check_betas(path: Path, told: Config) -> None:
     betas, kind = told.get("trained_betas"), told.get("beta_schedule")
     if any(word in saver for word in _FLOWS) or told.get("use_flow_sigmas"):
         raise ModelError(f"{path}: {saver or 'use_flow_sigmas'}: flow matching and EDM are not understood, only betas")
-    if told.get("prediction_type", PREDICTIONS[0]) not in PREDICTIONS:
-        raise _wrong(path, "prediction_type", told["prediction_type"], PREDICTIONS)
+    if (predicts := told.get("prediction_type", PREDICTIONS[0])) not in PREDICTIONS:
+        raise ModelError(f"{path}: prediction_type is {predicts!r}; allowed are {', '.join(PREDICTIONS)}")
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise ModelError(f"{path}: num_train_timesteps is {count!r}; it is a whole number from 1 on")
     if betas is None and kind not in SCHEDULES:
-        raise _wrong(path, "beta_schedule", kind, SCHEDULES)
+        raise ModelError(f"{path}: beta_schedule is {kind!r}; allowed are {', '.join(SCHEDULES)}")
     if betas is None and kind != "squaredcos_cap_v2":
         betas, count = [told.get("beta_start"), told.get("beta_end")], 2
     if betas is not None and not (isinstance(betas, list) and len(betas) == count and _are_betas(betas)):
@@ -188,11 +183,7 @@ def _check_betas(path: Path, told: Config) -> None:
 
 def _are_betas(values: Sequence[object]) -> bool:
     numbers = [value for value in values if isinstance(value, int | float) and 0 < value <= 1]
-    return len(numbers) == len(values) and all(one < 1 for one, _ in pairwise(numbers))
-
-
-def _wrong(path: Path, name: str, found: object, allowed: Sequence[str]) -> ModelError:
-    return ModelError(f"{path}: {name} is {found!r}; allowed are {', '.join(allowed)}")
+    return len(numbers) == len(values) and all(number < 1 for number in numbers[:-1])
 
 
 def is_shifted(folder: Path) -> bool:

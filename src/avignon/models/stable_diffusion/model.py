@@ -102,12 +102,11 @@ class StableDiffusion(DiffusionBase):
 
     @property
     def max_tokens(self) -> int:  # noqa: D102
-        longest: int = self.pipeline.text_encoder.config.max_position_embeddings
-        return min(int(self.pipeline.tokenizer.model_max_length), longest)
+        positions = int(self.pipeline.text_encoder.config.max_position_embeddings)
+        return min(int(self.pipeline.tokenizer.model_max_length), positions)
 
     def _tokens(self, text: str) -> list[int]:
-        tokens: list[int] = self.pipeline.tokenizer(text, truncation=False, verbose=False).input_ids
-        return tokens
+        return list(self.pipeline.tokenizer(text, truncation=False, verbose=False).input_ids)
 
     def reads_whole(self, text: str) -> bool:  # noqa: D102
         return len(self._tokens(text)) <= self.max_tokens
@@ -115,7 +114,7 @@ class StableDiffusion(DiffusionBase):
     @torch.no_grad()
     def encode_prompts(self, texts: Sequence[str], device: torch.device, reporter: Reporter) -> Conditioning:
         """The text encoder's last hidden state, `text`: (B, tokens, width)."""
-        tokenizer, longest = self.pipeline.tokenizer, self.pipeline.tokenizer.model_max_length
+        tokenizer, longest = self.pipeline.tokenizer, self.max_tokens
         for text in dict.fromkeys(texts):
             tokens = self._tokens(text)
             if len(tokens) > longest:
@@ -158,13 +157,11 @@ class StableDiffusion(DiffusionBase):
 
     @cached_property
     def _noise_scheduler(self) -> Any:
-        """The noise levels that the base was trained on."""
         return DDPMScheduler.from_config(self.pipeline.scheduler.config)
 
     @property
     def num_train_timesteps(self) -> int:  # noqa: D102
-        levels: int = self._noise_scheduler.config.num_train_timesteps
-        return levels
+        return int(self._noise_scheduler.config.num_train_timesteps)
 
     def sample_timesteps(self, count: int, generator: torch.Generator) -> torch.Tensor:  # noqa: D102
         return torch.randint(self.num_train_timesteps, (count,), generator=generator)
@@ -207,9 +204,6 @@ class StableDiffusion(DiffusionBase):
         predicted: torch.Tensor = unet(noisy.to(unet.dtype), timesteps, text.to(unet.dtype), return_dict=False)[0]
         return predicted.float()
 
-    def check_sampler(self, sampling: SamplingSettings) -> None:  # noqa: D102
-        files.check_sampler(sampling, self.pipeline.scheduler.config)
-
     def sampler(self, name: str) -> Any:  # noqa: D102
         return _SAMPLERS[name].from_config(self.pipeline.scheduler.config)
 
@@ -217,19 +211,15 @@ class StableDiffusion(DiffusionBase):
 # Loading --------------------------------------------------------------------------------------------------------------
 
 
-def fetch(model: str, folder: Path, settings: BaseSettings, access: hub.Access) -> str:
-    """Bring a repository's files into the hub's cache, and refuse it by its small files, which are in `folder`.
-
-    Raises:
-        ModelError: see `files.check`.
-    """
+def fetch(model: str, folder: Path, settings: BaseSettings, access: hub.Access) -> Path:
+    """Bring a repository's files into the hub's cache; `files.check_kind` reads its small ones, in `folder`, first."""
     if not access.offline:
         names = [Path(name) for name in HfApi().list_repo_files(model, revision=settings.revision, token=access.token)]
         for part, stem in files.WEIGHTS.items():
             within = [name.name for name in names if name.parent == Path(part)]
             hub.check_names(within, Path(model, part), stem, settings.variant, "base.variant")
         files.check_kind(folder)
-    fetched: str = StableDiffusionPipeline.download(
+    fetched = StableDiffusionPipeline.download(
         model,
         revision=settings.revision,
         variant=settings.variant or None,
@@ -238,27 +228,21 @@ def fetch(model: str, folder: Path, settings: BaseSettings, access: hub.Access) 
         token=access.token,
         **_NOT_NEEDED,
     )
-    return fetched
+    return Path(fetched)
 
 
 def load(
-    model: str,
-    folder: Path,
-    settings: BaseSettings,
-    sampling: SamplingSettings,
-    dtype: torch.dtype,
-    reporter: Reporter,
+    model: str, folder: Path, settings: BaseSettings, sampling: SamplingSettings, dtype: torch.dtype, reporter: Reporter
 ) -> StableDiffusion:
-    """Check and load a base; see `registry.load`."""
+    """Check and load a base; see `loading.load`."""
     diffusers_logging.disable_progress_bar()  # The terminal is ours; downloads keep their bars.
     transformers_logging.disable_progress_bar()
     files.check(folder, settings.variant)
     noise = files.noise_schedule(folder)
     files.check_sampler(sampling, noise)
     if files.is_shifted(folder):
-        reporter.warn(
-            f"{folder / 'scheduler'}: snr_shift_scale is not used: Stable Diffusion was never trained with it"
-        )
+        place = folder / "scheduler"
+        reporter.warn(f"{place}: snr_shift_scale is not used: Stable Diffusion was never trained with it")
     pipeline = _read(folder, settings.variant, dtype, noise)
     size = pipeline.unet.config.sample_size
     trained_at = size * pipeline.vae_scale_factor if isinstance(size, int) else settings.resolution
@@ -268,19 +252,16 @@ def load(
         reporter.warn(f"{model} was trained at {trained_at} pixels, the recipe asks for {settings.resolution}")
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         part.requires_grad_(False).eval()
-    parts = {
-        part: hub.part(folder / part, files.WEIGHTS.get(part, ""), settings.variant)
-        for part in (*files.WEIGHTS, "tokenizer")
-    }
+    stems = {**files.WEIGHTS, "tokenizer": ""}
+    parts = {part: hub.part(folder / part, stem, settings.variant) for part, stem in stems.items()}
     parts["scheduler"] = digest(noise)  # Nothing else of it is used.
     return StableDiffusion(pipeline, model, folder, settings.variant, settings.resolution, parts)
 
 
 def _read(folder: Path, variant: str, dtype: torch.dtype, noise: dict[str, Any]) -> Any:
     """The pipeline, whose scheduler has nothing of the base's but its noise schedule."""
-    parts = {
-        part: hub.read(kind, folder / part, variant=variant or None, dtype=dtype) for part, kind in _CLASSES.items()
-    }
+    how = {"variant": variant or None, "dtype": dtype}
+    parts = {part: hub.read(kind, folder / part, **how) for part, kind in _CLASSES.items()}
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(
             folder,
@@ -298,17 +279,13 @@ def _read(folder: Path, variant: str, dtype: torch.dtype, noise: dict[str, Any])
 
 
 def _fit_tokenizer(folder: Path, tokenizer: Any, encoder: Any) -> None:
-    """Let texts be as long as the text encoder takes them: a tokenizer's file may say more, or nothing at all.
-
-    Raises:
-        ModelError: the tokenizer has tokens that the encoder has no embedding for, or none to pad with.
-    """
-    own, most = tokenizer.model_max_length, encoder.max_position_embeddings
+    """Let texts be as long as the text encoder takes them: a tokenizer's file may say more, or nothing at all."""
+    place, own, most = folder / "tokenizer", tokenizer.model_max_length, encoder.max_position_embeddings
     tokenizer.model_max_length = min(own, most) if isinstance(own, int) and own > 2 else most  # More than its markers.
     if tokenizer.pad_token is None:
-        raise ModelError(f"{folder / 'tokenizer'}: tokenizer_config.json has no pad_token, which short texts need")
+        raise ModelError(f"{place}: tokenizer_config.json has no pad_token, which short texts need")
     if len(tokenizer) > encoder.vocab_size:
         raise ModelError(
-            f"{folder / 'tokenizer'}: {len(tokenizer)} tokens, and text_encoder/config.json has a vocab_size of "
+            f"{place}: {len(tokenizer)} tokens, and text_encoder/config.json has a vocab_size of "
             f"{encoder.vocab_size}; they do not belong together"
         )
