@@ -359,7 +359,7 @@ def test_card_of_a_training_that_lost_its_journal(tiny_sd: Path, tmp_path: Path)
     recipe = small_recipe(tmp_path, tiny_sd, train={"mode": "joint", "checkpoint_every": 4})
     space, _ = carried(recipe, tmp_path / "runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cards, "card", None)  # Fails after the last step, with its checkpoint written.
+        patch.setattr(cards, "model_card", None)  # Fails after the last step, with its checkpoint written.
         with pytest.raises(TypeError):
             train.run(recipe, space, Reporter("train", lambda _: None))
     (space.adapter("joint") / "metrics.jsonl").unlink()
