@@ -95,7 +95,10 @@ STAGES = (
         parents=("prepare",),
         outputs=lambda space: space.adapters.rglob("*"),
         sections=("train", "artists", "base", "seed"),
-        depends=lambda recipe: (_state(recipe.base.folder), *_painted_in_training(recipe)),
+        depends=lambda recipe: (
+            _state(recipe.base.folder),
+            *((painted, _sources(recipe)) if (painted := recipe.painted_in_training) else ()),
+        ),
         shared=True,
     ),
     Stage(
@@ -118,7 +121,7 @@ STAGES = (
         parents=("prepare", "generate"),
         outputs=lambda space: (space.report,),
         sections=("artists", "evaluate"),
-        depends=lambda recipe: (_encoder(recipe), _report_schema()),
+        depends=lambda recipe: _measures(recipe),
     ),
     Stage(
         "exhibit",
@@ -189,21 +192,12 @@ def _folders(recipe: "Recipe") -> list[Any]:
     return [_state(Path(folder)) for folder in museums + added if folder]
 
 
-def _painted_in_training(recipe: "Recipe") -> tuple[Any, ...]:
-    painted = recipe.painted_in_training
-    return (painted, _sources(recipe)) if painted else ()
-
-
-def _report_schema() -> int:
+def _measures(recipe: "Recipe") -> tuple[Any, ...]:
+    """A local encoder's files (one on a hub is told apart by its name and revision), and the report's schema."""
     from avignon.evaluation.report import SCHEMA
 
-    return SCHEMA
-
-
-def _encoder(recipe: "Recipe") -> list[Any]:
-    """A local encoder's files; one on a hub is told apart by its name and revision."""
     encoder = Path(recipe.evaluate.encoder)
-    return _state(encoder) if encoder.is_absolute() else []
+    return _state(encoder) if encoder.is_absolute() else [], SCHEMA
 
 
 def _sources(recipe: "Recipe") -> list[str]:

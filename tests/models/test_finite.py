@@ -26,6 +26,7 @@ from avignon.core.records import Frame
 from avignon.core.workspace import AdapterFolder
 from avignon.generation import sampler as painting
 from avignon.models import finite
+from avignon.models.base import to_pixels
 from avignon.models.stable_diffusion.model import StableDiffusion
 from avignon.recipe.load import load_recipe
 from avignon.recipe.schema import Ranks, Recipe
@@ -243,12 +244,8 @@ def test_training_image_is_named(recipe: Recipe, tmp_path: Path, monkeypatch: py
     space, _ = carried(recipe, tmp_path / "runs")
     rows = space.read_metadata("winslow-homer")
     examples = [(space.metadata("winslow-homer").with_name(row["file_name"]), row) for row in rows]
-    base, views = loaded(recipe), dataset._views
-
-    def second_bad(path: Path, flip: bool) -> torch.Tensor:
-        return views(path, flip) * (math.nan if path == examples[1][0] else 1)
-
-    monkeypatch.setattr(dataset, "_views", second_bad)
+    base, read, factors = loaded(recipe), to_pixels, iter((1, math.nan, 1))
+    monkeypatch.setattr(dataset, "to_pixels", lambda image: read(image) * next(factors))
     with pytest.raises(ModelError, match=rf"NaN or infinity of the training image {examples[1][0].name}"):
         dataset.encode(base, examples, recipe.train, CPU, SILENT)
 

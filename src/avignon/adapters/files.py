@@ -60,14 +60,12 @@ def verify_roundtrip(
         back = weights_of(fresh, name)
     except Exception as failed:
         raise AvignonError(f"{path}: what was written did not come back: {failed}".splitlines()[0]) from failed
-    if wrong := [key for key in weights.keys() | back.keys() if not _same(weights.get(key), back.get(key))]:
+    pairs = {key: (weights[key], back[key]) for key in weights.keys() & back.keys()}
+    same = {key for key, (one, other) in pairs.items() if one.dtype == other.dtype and torch.equal(one, other)}
+    if wrong := (weights.keys() | back.keys()) - same:
         raise AvignonError(f"{path}: {len(wrong)} of {len(weights)} tensors did not come back: {min(wrong)}")
     if scales_of(denoiser, name) != scales_of(fresh, name):
         raise AvignonError(f"{path}: the scales (alpha / rank) did not come back")
-
-
-def _same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
-    return one is not None and other is not None and one.dtype == other.dtype and torch.equal(one, other)
 
 
 def scales_of(denoiser: Any, name: str) -> dict[str, float]:

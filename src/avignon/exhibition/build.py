@@ -82,9 +82,6 @@ def build(recipe: Recipe, space: Workspace, reporter: Reporter, films: Sequence[
     )
 
 
-# The works ------------------------------------------------------------------------------------------------------------
-
-
 def _labels(
     space: Workspace, rows: Sequence[Row], learned: Mapping[tuple[str, str], Mapping[str, Any]], step: Step
 ) -> list[WallLabel]:
@@ -138,9 +135,6 @@ def _wall(artist: Artist, tone: int, labels: list[WallLabel], cards: Mapping[str
     )
 
 
-# The adapters ---------------------------------------------------------------------------------------------------------
-
-
 def _adapters(
     recipe: Recipe, series: Series, cards: Mapping[str, Mapping[str, Any]], labels: list[WallLabel]
 ) -> tuple[MixedAdapter, ...]:
@@ -164,9 +158,6 @@ def _shares(weights: Mapping[str, float], adapters: Iterable[MixedAdapter]) -> t
     total = sum(abs(weight) for weight in weights.values()) or 1.0
     mixed = ((adapter, weights.get(adapter.name, 0.0)) for adapter in adapters if adapter.sha256)
     return tuple(AdapterShare(adapter, weight, abs(weight) / total) for adapter, weight in mixed)
-
-
-# The dialogue ---------------------------------------------------------------------------------------------------------
 
 
 def _stops(series: Series, adapters: tuple[MixedAdapter, ...]) -> tuple[Stop, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 from avignon.adapters.weights import Mix, MixPath, evenly, explicit
 from avignon.core.files import sha256_of
 from avignon.core.records import Frame, Series, Source
-from avignon.recipe.schema import Recipe, Scene
+from avignon.recipe.schema import Recipe
 
 BASE = "base"
 
@@ -26,7 +26,9 @@ class SeriesPlan:
         """Plan with the base of this identity, adapters whose weights have these hashes, and a precision."""
         self.recipe = recipe
         self._base, self._hashes, self._precision = base, hashes, precision
-        self._sources = [_source(scene) for scene in recipe.generate.scenes]
+        # The picture's hash is in every frame, so that another picture is painted anew.
+        begun = [(Path(scene.image), scene.image_strength) for scene in recipe.generate.scenes]
+        self._sources = [Source(path.name, sha256_of(path), share) if path.name else None for path, share in begun]
 
     def of_prompt(self, prompt: str, seed: int, **fields: Any) -> Frame:
         """A picture of a prompt in the recipe's size and settings; by the base alone unless `fields` say otherwise."""
@@ -115,12 +117,6 @@ def _reseeded(frame: Frame, number: int) -> Frame:
     """A frame with the scene's further seeds: both, or a scene that goes to a second seed would always end the same."""
     seed, to_seed = ((one + number * SEED_STEP) % 2**63 if one >= 0 else one for one in (frame.seed, frame.to_seed))
     return replace(frame, seed=seed, to_seed=to_seed)
-
-
-def _source(scene: Scene) -> Source | None:
-    """The picture that a scene begins from; its hash is in every frame, so that another picture is painted anew."""
-    image = Path(scene.image)
-    return Source(image.name, sha256_of(image), scene.image_strength) if scene.image else None
 
 
 def in_few_steps(frame: Frame) -> Frame:

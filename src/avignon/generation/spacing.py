@@ -43,7 +43,9 @@ def placing(plan: SeriesPlan, sampler: ImageSampler, finished: FinishedPictures,
     probes = _probes(plan, plan.path({}))
     judges = recipe.artists if is_even else ()
     works = [[row["sha256"] for row in space.read_metadata(artist.slug)] for artist in judges]
-    job = digest([SCHEMA, recipe.generate.chosen(exclude={"extra_seeds"}), *map(_described, probes), works])
+    # What sets a frame apart, without what is not said of it: a new field changes nothing where it says nothing.
+    described = [{k: v for k, v in frame_identity(one).items() if v != DEFAULTS.get(k)} for one in probes]
+    job = digest([SCHEMA, recipe.generate.chosen(exclude={"extra_seeds"}), *described, works])
     if space.placing.exists():
         known = read_json(space.placing, "job", "placing")
         if known["job"] == job or known["job"] in _jobs_in_schema_1(recipe, probes, finished):
@@ -51,11 +53,6 @@ def placing(plan: SeriesPlan, sampler: ImageSampler, finished: FinishedPictures,
     found = _measured(plan, sampler, space, reporter)
     write_json(space.placing, {"job": job, "placing": found})
     return found
-
-
-def _described(frame: Frame) -> dict[str, Any]:
-    """What sets a frame apart, without what is not said of it: a new field changes nothing where it says nothing."""
-    return {name: value for name, value in frame_identity(frame).items() if value != DEFAULTS.get(name)}
 
 
 def _jobs_in_schema_1(recipe: Recipe, probes: Sequence[Frame], finished: FinishedPictures) -> set[str]:

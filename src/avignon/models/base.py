@@ -116,8 +116,6 @@ class DiffusionBase(ABC):
         self.model, self.folder, self.variant, self.resolution, self.parts = model, folder, variant, resolution, parts
         self.denoiser: Any
 
-    # Which base it is ------------------------------------------------------------------------------------------------
-
     @property
     def revision(self) -> str:
         """The hub's commit, where there is one."""
@@ -155,8 +153,6 @@ class DiffusionBase(ABC):
             "resolution": self.resolution,
         }
 
-    # Where it computes -----------------------------------------------------------------------------------------------
-
     @abstractmethod
     def move_to(self, device: torch.device) -> None:
         """Put all parts on a device, to paint there; what decodes latents computes in fp32."""
@@ -173,8 +169,6 @@ class DiffusionBase(ABC):
         """Bytes of the denoiser's own weights in a precision, without adapters, gradients or activations."""
         own = (parameter for name, parameter in self.denoiser.named_parameters() if ".lora_" not in name)
         return int(sum(parameter.numel() for parameter in own) * dtype.itemsize)
-
-    # Texts -----------------------------------------------------------------------------------------------------------
 
     @property
     @abstractmethod
@@ -193,8 +187,6 @@ class DiffusionBase(ABC):
             ModelError: the encoder makes NaN or infinity of a text.
         """
 
-    # Images ----------------------------------------------------------------------------------------------------------
-
     @abstractmethod
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
         """(C, h, w) of a picture of so many pixels."""
@@ -206,8 +198,6 @@ class DiffusionBase(ABC):
     @abstractmethod
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
         """Images (B, 3, H, W) in -1…1 of latents (B, C, h, w) in the denoiser's scale, in fp32."""
-
-    # Noise -----------------------------------------------------------------------------------------------------------
 
     @property
     @abstractmethod

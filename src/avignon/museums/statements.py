@@ -115,9 +115,6 @@ def _parts(statement: str) -> Iterator[_Part]:
             yield _Part("unread", text)
 
 
-# What a part says beside the others -----------------------------------------------------------------------------------
-
-
 def _in_context(statement: str) -> list[_Part]:
     """The parts; those that say nothing without another that is not there are not understood.
 
@@ -147,9 +144,6 @@ def _is_complete(parts: Sequence[_Part], place: int) -> bool:
     # What may stand between freedom and the year in which it began: "public domain (since 2014)".
     told = (each.kind for each in reversed(before) if each.kind not in ("link", "sign") or each.text == ":")
     return part.kind != "year" or next(told, "") == "open"
-
-
-# Licences -------------------------------------------------------------------------------------------------------------
 
 
 def _at_address(address: str) -> _Part:
@@ -183,9 +177,6 @@ def _of_elements(codes: Iterable[str], version: str, port: str, text: str) -> _P
     name = " ".join(filter(None, ("CC", "-".join(each["code"] for each in elements), version, port))).upper()
     kind = "claim" if any(each["kind"] == "claim" for each in elements) else "open"
     return _Part(kind, condition=f"{', '.join(each['condition'] for each in elements)} ({name})")
-
-
-# The vocabulary -------------------------------------------------------------------------------------------------------
 
 
 @functools.cache

@@ -86,8 +86,6 @@ class AdapterTrainer:
         """Whether it has learned all that it will."""
         return done == self._settings.steps or self._best.is_over
 
-    # A step ----------------------------------------------------------------------------------------------------------
-
     def sample_batch(self, step: int) -> Batch:
         """Step `step`'s batch (from 0), the same in every process."""
         sets, timesteps = self._sets, self._base.sample_timesteps
@@ -104,8 +102,6 @@ class AdapterTrainer:
         rate = learning_rate(self._settings, number)
         norm = self.optimizer.apply(number, loss, rate)
         return Step(number + 1, rate, loss, norm)
-
-    # Measures --------------------------------------------------------------------------------------------------------
 
     def measure(self, done: int, size: int) -> dict[str, float]:
         """What is measured after `done` steps, if it is time for that; each measure is taken at the end as well.
@@ -162,8 +158,6 @@ class AdapterTrainer:
         found = distributed.broadcast(found)
         self._best.see(step, found, self.optimizer.result)
         return found
-
-    # Faults ----------------------------------------------------------------------------------------------------------
 
     def explain(self, fault: Fault, loss: float) -> str:
         """What went wrong at which step, on which images, and what can be done, in one line."""

@@ -81,7 +81,8 @@ def encode(
     Raises:
         ModelError: the base makes NaN or infinity of an image or a caption.
     """
-    moments = [base.encode_images(_views(path, settings.flip).to(device)) for path, _ in examples]
+    images = (to_pixels(imaging.load(path))[None].to(device) for path, _ in examples)
+    moments = [base.encode_images(torch.cat([one, one.flip(-1)]) if settings.flip else one) for one in images]
     mean, std = (torch.stack([getattr(one, name) for one in moments]) for name in ("mean", "std"))
     if bad := finite.first_bad([*zip((path.name for path, _ in examples), mean + std, strict=True)]):
         raise ModelError(f"the base's VAE makes NaN or infinity of the training image {bad}: choose another base")
@@ -95,12 +96,6 @@ def encode(
 def encode_texts(base: DiffusionBase, texts: Sequence[str], device: torch.device, reporter: Reporter) -> Conditioning:
     """Captions, and the empty prompt after them."""
     return Conditioning.cat([base.encode_prompts(part, device, reporter) for part in (texts, [""])])
-
-
-def _views(path: Path, flip: bool) -> torch.Tensor:
-    """An image, and its mirror image where wanted: (1 or 2, 3, H, W) in -1…1."""
-    pixels = to_pixels(imaging.load(path))[None]
-    return torch.cat([pixels, pixels.flip(-1)] if flip else [pixels])
 
 
 @dataclass(frozen=True)
@@ -147,8 +142,10 @@ def sample_batch(data: LatentDataset, settings: Train, timesteps: TimestepSample
     times = timesteps(size, random)
     if settings.noise_offset:  # one number for each channel: N. Guttenberg, "Diffusion with offset noise", 2023
         noise = noise + settings.noise_offset * torch.randn(*shape[:2], 1, 1, generator=random)
-    # Nothing here waits for the device.
-    at, v, said, spread, noise, times = (_sent(each, device) for each in (index, view, caption, spread, noise, times))
+    drawn = [index, view, caption, spread, noise, times]
+    if device.type == "cuda":  # Nothing here waits for the device.
+        drawn = [each.pin_memory() for each in drawn]
+    at, v, said, spread, noise, times = (each.to(device, non_blocking=True) for each in drawn)
     return Batch(
         index=index,
         caption=caption,
@@ -171,10 +168,6 @@ def sample_batch_with_prior(
     others = sample_batch(prior, settings, timesteps, seed_of(seed, "prior"), step)
     weight = torch.full_like(others.weight, settings.prior_weight)
     return Batch.cat([own, replace(others, index=others.index + len(data.files), weight=weight)])
-
-
-def _sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _nth_image(seed: int, images: int, n: int) -> int:

@@ -68,7 +68,8 @@ class MultiAdapterTrainer:
                 losses = [torch.zeros((), device=device) for _ in trainers]
                 try:
                     for group, parts in memory.passes(batches):
-                        with self._routed(group):
+                        names = [trainers[i].name for i in group]  # All together they are routed already.
+                        with routed(self._base.denoiser, names) if len(names) < len(trainers) else nullcontext():
                             # Predict, and measure how far off each sample is: (samples,)
                             batch = Batch.cat(parts)
                             errors = denoising_losses(self._base, batch) * batch.weight
@@ -102,23 +103,14 @@ class MultiAdapterTrainer:
                 stop = interrupted()
                 if saving or stop:
                     self._report([{} for _ in measured])
-                    self._save(step)
+                    if self._accelerator.is_main_process:
+                        # All have written this step before the first lets an older one go: all have one in common.
+                        self._write(dict.fromkeys(trainers, step))
+                        for trainer in trainers:
+                            trainer.checkpoints.prune(step)
                 if stop:
                     break
         return step
-
-    def _routed(self, group: Sequence[int]) -> Any:
-        """The trainers of a group alone; all of them are routed already."""
-        if len(group) == len(self._trainers):
-            return nullcontext()
-        return routed(self._base.denoiser, [self._trainers[i].name for i in group])
-
-    def _save(self, step: int) -> None:
-        """All have written this step before the first lets an older one go: one step is always common to all."""
-        if self._accelerator.is_main_process:
-            self._write(dict.fromkeys(self._trainers, step))
-            for trainer in self._trainers:
-                trainer.checkpoints.prune(step)
 
     def _write(self, steps: dict[AdapterTrainer, int]) -> None:
         cohort = [trainer.checkpoints.key for trainer in steps]

@@ -88,8 +88,6 @@ def _refuse(folder: Path, part: str, name: str, found: object, allowed: object, 
         )
 
 
-# The noise schedule ---------------------------------------------------------------------------------------------------
-
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")

@@ -81,8 +81,6 @@ class StableDiffusion(DiffusionBase):
         self.pipeline = pipeline
         self.denoiser = pipeline.unet
 
-    # Where it computes -----------------------------------------------------------------------------------------------
-
     def move_to(self, device: torch.device) -> None:  # noqa: D102 - as in the protocol, here and below
         self.pipeline.to(device)
         # The VAE of some models overflows to black pictures in fp16.
@@ -97,8 +95,6 @@ class StableDiffusion(DiffusionBase):
             self.denoiser.enable_xformers_memory_efficient_attention()
         elif backend == "plain":
             self.denoiser.set_attn_processor(AttnProcessor())  # PyTorch's own is diffusers' default.
-
-    # Texts -----------------------------------------------------------------------------------------------------------
 
     @property
     def max_tokens(self) -> int:  # noqa: D102
@@ -135,8 +131,6 @@ class StableDiffusion(DiffusionBase):
             )
         return Conditioning({"text": read})
 
-    # Images ----------------------------------------------------------------------------------------------------------
-
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:  # noqa: D102
         scale = self.pipeline.vae_scale_factor
         return self.denoiser.config.in_channels, height // scale, width // scale
@@ -152,8 +146,6 @@ class StableDiffusion(DiffusionBase):
         vae = move_to(self.pipeline.vae, latents.device, torch.float32)
         pixels: torch.Tensor = vae.decode(latents.float() / vae.config.scaling_factor, return_dict=False)[0]
         return pixels
-
-    # Noise -----------------------------------------------------------------------------------------------------------
 
     @cached_property
     def _noise_scheduler(self) -> Any:
@@ -206,9 +198,6 @@ class StableDiffusion(DiffusionBase):
 
     def sampler(self, name: str) -> Any:  # noqa: D102
         return _SAMPLERS[name].from_config(self.pipeline.scheduler.config)
-
-
-# Loading --------------------------------------------------------------------------------------------------------------
 
 
 def fetch(model: str, folder: Path, settings: BaseSettings, access: hub.Access) -> Path:
