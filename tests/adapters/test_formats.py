@@ -1,5 +1,6 @@
 """Formats of adapter files: a second one is one module and one row."""
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The module, and its row."""
     (tmp_path / "toy_format.py").write_text(TOY, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(registry.FORMATS, "toy", "toy_format")
+    monkeypatch.setitem(registry.FORMATS, "toy", importlib.import_module("toy_format"))
 
 
 def saved(recipe: Recipe, folder: Path) -> dict[str, torch.Tensor]:
