@@ -183,9 +183,9 @@ CODE = """
 import sys
 from pathlib import Path
 from avignon import checks, pipeline
-from avignon.recipe.load import load_recipe as load
+from avignon.recipe.load import load_recipe
 heard = []
-pipeline.run(load(Path(sys.argv[1])), Path(sys.argv[2]), heard.append, until="generate")
+pipeline.run(load_recipe(Path(sys.argv[1])), Path(sys.argv[2]), heard.append, until="generate")
 print([event.kind for event in heard], [name for name in ("torch", "diffusers", "peft") if name in sys.modules])
 """
 

@@ -26,7 +26,7 @@ from avignon.models.stable_diffusion.model import StableDiffusion
 from avignon.recipe.schema import Ranks, Recipe
 from avignon.stages import train
 from avignon.training import job as jobs
-from avignon.training import loop as lockstep
+from avignon.training import loop
 from avignon.training.dataset import seed_of
 from avignon.training.objective import denoising_losses
 from avignon.training.setup import RuntimeConfig
@@ -466,7 +466,7 @@ def test_low_precision_does_not_round_magnitudes(
         used.update(magnitude.dtype for magnitude in layers.dora_magnitudes(base.denoiser, "joint").values())
         return denoising_losses(base, batch)
 
-    monkeypatch.setattr(lockstep, "denoising_losses", watched)
+    monkeypatch.setattr(loop, "denoising_losses", watched)
     recipe, space = prepared(tmp_path, tiny_sd, steps=2)
     tensors = run(recipe, space)
     assert used == {torch.float32}

@@ -20,9 +20,9 @@ STAGES = """
 import re, sys
 from pathlib import Path
 from avignon import pipeline
-from avignon.recipe.load import load_recipe as load
+from avignon.recipe.load import load_recipe
 folder, until = Path(sys.argv[1]), sys.argv[2]
-recipe = load(folder / "pair.toml", ["artists.0.decisions=words.csv"])
+recipe = load_recipe(folder / "pair.toml", ["artists.0.decisions=words.csv"])
 pipeline.run(recipe, folder / "runs", lambda _: None, until=until)
 assert "torch" not in sys.modules
 print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) // 1024)

@@ -341,7 +341,7 @@ def test_card_with_a_bad_number(recipe: Recipe, tmp_path: Path) -> None:
 
 
 def test_journal_has_no_word_for_infinity(tmp_path: Path) -> None:
-    """The norm of a step that fp16 passed over is null in the journal; one with Infinity, of before, is still read."""
+    """The norm of a step that fp16 passed over is null in the metrics; one with Infinity, of before, is still read."""
     with MetricsLogger(AdapterFolder(tmp_path), 0, writes=True) as logger:
         logger.write(Step(1, 0.1, torch.tensor(0.5), torch.tensor(math.inf)), {})
     text = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8")

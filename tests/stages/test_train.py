@@ -28,9 +28,8 @@ from avignon.models.base import Conditioning
 from avignon.models.stable_diffusion.model import StableDiffusion
 from avignon.recipe.schema import Recipe, Train
 from avignon.training import adapter_trainer as trainer
-from avignon.training import dataset, memory
+from avignon.training import dataset, loop, memory
 from avignon.training import job as jobs
-from avignon.training import loop as lockstep
 from avignon.training.adapter_trainer import learning_rate
 from avignon.training.checkpoints import Checkpoints
 from avignon.training.objective import denoising_losses
@@ -301,7 +300,7 @@ def test_interrupt_is_kept_to_the_end_of_the_step(
 
 def interrupted_block(times: int, reached: list[str]) -> None:
     """Get Ctrl-C so many times inside the block, and note how far it came."""
-    with lockstep.deferred_interrupt() as interrupted:
+    with loop.deferred_interrupt() as interrupted:
         for number in range(times):
             os.kill(os.getpid(), signal.SIGINT)
             reached.append(f"{number + 1}: {interrupted()}")
@@ -488,7 +487,7 @@ def spoiling(monkeypatch: pytest.MonkeyPatch, place: int, spoil: Callable[[torch
         found = denoising_losses(*arguments)
         return spoil(found) if next(calls) == place else found
 
-    monkeypatch.setattr(lockstep, "denoising_losses", losses)
+    monkeypatch.setattr(loop, "denoising_losses", losses)
 
 
 class Unsound(torch.autograd.Function):
@@ -887,7 +886,7 @@ def test_out_of_memory_steps_down(
     recipe, space = prepared(tmp_path / "a", tiny_sd, **common)
     told: list[str] = []
     with monkeypatch.context() as patch:
-        patch.setattr(lockstep, "denoising_losses", OutOfMemory(most, checkpointing=True))
+        patch.setattr(loop, "denoising_losses", OutOfMemory(most, checkpointing=True))
         run(recipe, space, lambda event: told.append(event.text) if event.kind == "warning" else None)
     assert len(told) == rungs
     assert all("out of memory: going on with" in line for line in told)
@@ -899,7 +898,7 @@ def test_out_of_memory_steps_down(
 def test_no_rung_left(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where even one image at a time finds no memory, the error is told and nothing is written."""
     recipe, space = prepared(tmp_path, tiny_sd, mode="joint", batch=2)
-    monkeypatch.setattr(lockstep, "denoising_losses", OutOfMemory(0, checkpointing=False))
+    monkeypatch.setattr(loop, "denoising_losses", OutOfMemory(0, checkpointing=False))
     with pytest.raises(RuntimeError, match="not enough memory"):
         run(recipe, space)
     assert not (space.adapter("joint") / lora_format.WEIGHTS_FILE).exists()

@@ -16,8 +16,7 @@ from avignon.core.workspace import Workspace
 from avignon.recipe.schema import Recipe
 from avignon.training import adapter_trainer as trainer
 from avignon.training import job as jobs
-from avignon.training import loop as lockstep
-from avignon.training import validation as studies
+from avignon.training import loop, validation
 from avignon.training.dataset import Batch
 from avignon.training.objective import denoising_losses
 from avignon.training.optimizer import OptimizerStep
@@ -39,7 +38,7 @@ GRIS = "juan-gris"
 BOTH = (HOMER, PICASSO)
 
 COMPANY = {"micro_batch": 1}
-"""Passes of one image of each, so that the bits tell in which company an adapter was: larger ones may round alike."""
+"""Passes of one image of each, so that the bits tell in which cohort an adapter was: larger ones may round alike."""
 
 
 def losses(space: Workspace, name: str) -> list[float]:
@@ -247,7 +246,7 @@ def judged(monkeypatch: pytest.MonkeyPatch, scores: dict[str, list[float]]) -> N
         score = scores[sampler._name][step - 1]
         return [], {"style_gained": score, "copies": 0.0, "sample_score": score}
 
-    monkeypatch.setattr(studies.ValidationSampler, "paint", paint)
+    monkeypatch.setattr(validation.ValidationSampler, "paint", paint)
 
 
 EARLY = {HOMER: [0.5, 0.4, 0.3, 0.2, 0.1, 0.0], PICASSO: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]}
@@ -333,7 +332,7 @@ def test_no_number_of_one_is_not_the_others(
         return found * torch.tensor([1.0, math.nan]) if next(calls) == 4 else found  # two passes a step
 
     with monkeypatch.context() as patch:
-        patch.setattr(lockstep, "denoising_losses", spoiled)
+        patch.setattr(loop, "denoising_losses", spoiled)
         with pytest.raises(AvignonError, match=f"{PICASSO}: at step 3 the loss is nan"):
             run(recipe, space)
     for name, files in ((HOMER, [2, 3]), (PICASSO, [2])):
@@ -375,7 +374,7 @@ def test_out_of_memory_parts_the_adapters_first(
     common = {"batch": 4, "steps": 2}
     recipe, space = prepared(tmp_path / "a", tiny_sd, **common)
     with monkeypatch.context() as patch:
-        patch.setattr(lockstep, "denoising_losses", OutOfMemory(most, checkpointing=checkpointing))
+        patch.setattr(loop, "denoising_losses", OutOfMemory(most, checkpointing=checkpointing))
         told = notes_of(recipe, space, "warning")
     assert told[0] == (
         f"{HOMER}, {PICASSO}: out of memory: going on with one adapter per pass (train.together = false)"
@@ -399,7 +398,7 @@ def test_out_of_memory_within_a_step(tmp_path: Path, tiny_sd: Path, monkeypatch:
         return denoising_losses(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(lockstep, "denoising_losses", second_fails)
+        patch.setattr(loop, "denoising_losses", second_fails)
         run(recipe, space)
     started, other = prepared(tmp_path / "b", tiny_sd, **COMPANY, steps=2, together=False)
     run(started, other)

@@ -1,4 +1,4 @@
-"""What is painted for a training: the base's own pictures, samples on the way, and the choice by them."""
+"""What is painted for a training: the base's own pictures, samples on the way, and the best by them."""
 
 import math
 import random
@@ -20,9 +20,7 @@ from avignon.models.base import Conditioning, DiffusionBase
 from avignon.models.stable_diffusion.model import StableDiffusion
 from avignon.recipe.load import load_recipe
 from avignon.recipe.schema import Recipe, Train
-from avignon.training import dataset, prior
-from avignon.training import loop as lockstep
-from avignon.training import validation as studies
+from avignon.training import dataset, loop, prior, validation
 from avignon.training.objective import denoising_losses
 from avignon.training.setup import RuntimeConfig
 from tests.support.bases import load_base, uniform
@@ -113,7 +111,7 @@ def test_prior_counts_in_the_loss(tmp_path: Path, tiny_sd: Path, monkeypatch: py
     def known(base: DiffusionBase, drawn: dataset.Batch) -> torch.Tensor:
         return denoising_losses(base, drawn) * 0 + torch.where(drawn.weight == 1, 2.0, 3.0)
 
-    monkeypatch.setattr(lockstep, "denoising_losses", known)
+    monkeypatch.setattr(loop, "denoising_losses", known)
     for micro_batch in (0, 1):
         settings = {"prior_images": 2, "prior_weight": 10.0, "micro_batch": micro_batch}
         recipe, space = prepared(tmp_path / str(micro_batch), tiny_sd, **settings)
@@ -171,7 +169,7 @@ def test_samples_of_restricted_works_say_so(tmp_path: Path, tiny_sd: Path) -> No
         assert "not known to be free to use" in image.text["Copyright"]  # type: ignore[attr-defined]
 
 
-# The choice -----------------------------------------------------------------------------------------------------------
+# The best -----------------------------------------------------------------------------------------------------------
 
 
 def works(folder: Path, colour: str, seed: int) -> list[Path]:
@@ -192,34 +190,34 @@ def works(folder: Path, colour: str, seed: int) -> list[Path]:
 def test_judge_tells_style_from_copies(tmp_path: Path) -> None:
     """Nearer to the artist than before is gained; a copy of a work gains more, and is told as a copy."""
     files = {"red": works(tmp_path / "red", "firebrick", 1), "blue": works(tmp_path / "blue", "navy", 2)}
-    judge = studies.ValidationMetric.over(files, ["red"])
+    metric = validation.ValidationMetric.over(files, ["red"])
     blue = [imaging.load(file) for file in files["blue"]]
     red = [imaging.load(file) for file in works(tmp_path / "new", "firebrick", 3)]
-    before = judge(blue, blue)
+    before = metric(blue, blue)
     assert before == {"style_gained": 0.0, "copies": 0.0, "sample_score": 0.0}
-    new = judge(red, blue)
+    new = metric(red, blue)
     assert new["style_gained"] > 0.3
     assert new["copies"] < 0.5, "bars fall alike by chance now and then"
-    copied = judge([imaging.load(file) for file in files["red"]], blue)
+    copied = metric([imaging.load(file) for file in files["red"]], blue)
     assert copied["copies"] == 1
     assert copied["sample_score"] < new["sample_score"]
 
 
 def test_choice_keeps_the_best() -> None:
     """The best weights are kept as they were; so many worse samples end it; its state comes back."""
-    choice, vector = studies.BestCheckpoint(patience=2), torch.zeros(3)
+    best, vector = validation.BestCheckpoint(patience=2), torch.zeros(3)
     for step, score in enumerate((0.1, 0.5, 0.4, 0.5)):
-        assert not choice.is_over
+        assert not best.is_over
         vector += 1
-        choice.see(step, {"sample_score": score}, vector)
-    assert choice.is_over
-    assert choice.step == 1
-    assert choice.weights is not None
-    assert choice.weights.tolist() == [2, 2, 2]
-    other = studies.BestCheckpoint(patience=3)
-    other.load_state_dict(choice.state_dict())
+        best.see(step, {"sample_score": score}, vector)
+    assert best.is_over
+    assert best.step == 1
+    assert best.weights is not None
+    assert best.weights.tolist() == [2, 2, 2]
+    other = validation.BestCheckpoint(patience=3)
+    other.load_state_dict(best.state_dict())
     assert (other.step, other.found, other.worse, other.is_over) == (1, {"sample_score": 0.5}, 2, False)
-    assert not studies.BestCheckpoint(patience=0, worse=99).is_over
+    assert not validation.BestCheckpoint(patience=0, worse=99).is_over
 
 
 class Judged:
@@ -254,7 +252,7 @@ def test_samples_are_frames_of_the_series(tmp_path: Path, tiny_sd: Path) -> None
 def judged(monkeypatch: pytest.MonkeyPatch, *scores: float) -> None:
     """Let every sample have the score of its step."""
     paint = Judged(*scores)
-    monkeypatch.setattr(studies.ValidationSampler, "paint", lambda self, step, vector: paint(step, vector))
+    monkeypatch.setattr(validation.ValidationSampler, "paint", lambda self, step, vector: paint(step, vector))
 
 
 def test_best_weights_are_saved(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
