@@ -26,6 +26,7 @@ from avignon.museums.nga import Nga
 from avignon.museums.protocol import ArtistQuery
 from tests.support import Asked, Reply, fullsize
 from tests.support.museum import Fault, LocalMuseum, fill
+from tests.support.tables import FromFolder
 
 Captured = pytest.CaptureFixture[str]
 
@@ -281,7 +282,7 @@ def test_commit_that_nobody_tells_is_not_known(own: Ranged) -> None:
 def test_quirks_of_the_export_survive(tmp_path: Path, old: bool) -> None:
     """Every title, with its quotes and line breaks, comes out as Python's own CSV reader reads it; ids are numbers."""
     folder = fullsize.make(tmp_path / "data", share=0.01, old_columns=old)
-    held = catalog.update("https://museum.test/data", Files(folder))
+    held = catalog.update("https://museum.test/data", FromFolder(folder))
     with (folder / "objects.csv").open(encoding="utf-8", newline="") as file:
         expected = {int(row["objectid"]): (row["title"], row["provenancetext"]) for row in csv.DictReader(file)}
     with held.asked() as ask:
@@ -294,22 +295,6 @@ def test_quirks_of_the_export_survive(tmp_path: Path, old: bool) -> None:
     assert all(
         ("openaccess not in this export" in each.work.rights.evidence) is old for each in found if each.work.image_url
     )
-
-
-class Files(Fetcher):
-    """Tables from a folder, in place of the network."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.folder = folder
-        self._client.close()
-
-    def table(self, url: str, *, limit: int = 2**31, known_as: str = "") -> tuple[Path, bool]:
-        """The folder's file of the same name."""
-        path = self.folder / url.rpartition("/")[2]
-        if not path.exists():
-            raise FetchError(f"{url}: not in the folder", 404)
-        return path, True
 
 
 # The command

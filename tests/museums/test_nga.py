@@ -15,12 +15,13 @@ from avignon.core.errors import FetchError, ImageError, InputError
 from avignon.core.imaging import size_of
 from avignon.core.records import Access, Found
 from avignon.museums import catalog
-from avignon.museums.http import Answer, Fetcher
+from avignon.museums.http import Fetcher
 from avignon.museums.iiif import Images
 from avignon.museums.nga import Nga
 from avignon.museums.protocol import ArtistQuery
 from tests.support.museum import COLUMNS, Fault, LocalMuseum, fill
 from tests.support.paths import SHARED_TABLES
+from tests.support.tables import FromFolder
 
 """Tables of the real museum, where they lie beside the checkout; few have them."""
 
@@ -377,26 +378,6 @@ def test_image_that_is_not_there(museum: LocalMuseum, fetcher: Fetcher) -> None:
 
 
 # The real tables
-
-
-class FromFolder(Fetcher):
-    """Tables from a folder, in place of the network."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.folder = folder
-        self._client.close()
-
-    def table(self, url: str, *, limit: int = 2**31, known_as: str = "") -> tuple[Path, bool]:
-        """The folder's file of the same name."""
-        path = self.folder / url.rpartition("/")[2]
-        if not path.exists():
-            raise FetchError(f"{url}: not in the folder", 404)
-        return path, True
-
-    def get(self, url: str, **_: object) -> Answer:
-        """Refuse: no test of tables needs an image."""
-        raise AssertionError(url)
 
 
 @pytest.fixture(scope="module")
