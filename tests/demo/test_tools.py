@@ -2,8 +2,11 @@
 
 import json
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
@@ -16,7 +19,7 @@ from tests.support.bases import load_base
 from tests.support.paths import RECIPES, ROOT
 from tools import make_museum
 from tools.train_miniature import __main__ as entry
-from tools.train_miniature import clock, data, settings, training
+from tools.train_miniature import autoencoder, clock, data, denoiser, settings, text_encoder, training
 
 TABLES = ROOT / "src" / "avignon" / "demo" / "tables"
 RATE = training.learning_rate
@@ -169,6 +172,39 @@ def test_rendering_ends_with_its_time(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "neutral_64.u8").write_bytes(bytes(64 * 64 * 3))
     data.render(run)
     assert len(data.pictures(run, "neutral")) == 1
+
+
+def test_steps_stay_on_their_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that a step computes lies on the run's device, not the CPU: torch's `meta` device mixes with none."""
+    monkeypatch.setattr(settings, "CHECKS", 4)
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # It knows no such device.
+    for kind in settings.KINDS:
+        (tmp_path / f"{kind}_64.u8").write_bytes(bytes(12 * 64 * 64 * 3))
+    np.save(tmp_path / "latents.npy", np.zeros((12, 8, 8, 8), np.float16))
+    np.save(tmp_path / "tokens.npy", np.zeros((12, 4, 77), np.int16))
+    timed = clock.Clock(1, ["unet"], time.monotonic())
+    run = settings.Run(size=64, cache=tmp_path, clock=timed, device=torch.device("meta"))
+    vae, unet = (new(run).to("meta") for new in (autoencoder.new_vae, denoiser.new_unet))
+    tokenizer = text_encoder.tokenizer_of_run(run)
+    text = text_encoder.new_text_encoder(tokenizer).to("meta")
+    crops, noise = autoencoder.Crops(run), denoiser.Denoising(run, unet, text, tokenizer)
+    words = text_encoder.AttributeTask(text, tokenizer, run.device)
+    losses: list[tuple[torch.nn.Module, Callable[[], torch.Tensor]]] = [
+        (vae, lambda: autoencoder.vae_loss(vae, crops.batch(0), 0)),
+        (vae, lambda: autoencoder.decoder_loss(vae, crops.batch(0), 0)),
+        (unet, lambda: noise.loss(0)),
+        (words.both, lambda: words.loss(0)),
+    ]
+    for module, loss_of in losses:
+        loss = loss_of()
+        assert loss.device.type == "meta"
+        loss.backward()  # type: ignore[no-untyped-call]
+        average, weights = training.ExponentialMovingAverage(module), list(module.parameters())
+        muon = training.Muon([w for w in weights if w.grad is not None and w.ndim > 1 and min(w.shape[:2]) >= 16])
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        muon.step(1e-3)
+        average.update(0.9)
+        assert {momentum.device.type for momentum in muon.momenta} == {"meta"}
 
 
 def test_bad_options_are_refused(

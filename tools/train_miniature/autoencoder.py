@@ -68,8 +68,8 @@ class Crops:
             source = source.view(count, run.size, run.size, 3)[: count - settings.CHECKS]
             if run.device.type == "cuda":
                 room = torch.cuda.mem_get_info(run.device)[0] // 4 // len(KINDS) // (run.size**2 * 3)
-                source = source[:room].to(run.device)
-            self._sources[kind] = source
+                source = source[:room]
+            self._sources[kind] = source.to(run.device)
 
     def batch(self, step: int) -> Tensor:
         """The batch of a step: (B, 3, h, w) in -1..1, channels last."""

@@ -60,7 +60,7 @@ class Run:
     @property
     def batches(self) -> Batches:
         """What a step takes; a card is busy only with much at once."""
-        if self.device.type == "cpu":
+        if self.device.type != "cuda":
             return Batches(vae=16, crop=64, unet=32)
         large = torch.cuda.get_device_properties(self.device).total_memory >= LARGE_CARD
         return Batches(vae=32, crop=128, unet=256) if large else Batches(vae=16, crop=128, unet=64)
