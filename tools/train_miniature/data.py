@@ -75,7 +75,7 @@ def render(run: Run) -> None:
             done = run.cache / f"{kind}_{run.size}.done"
             if done.exists():
                 continue
-            count, chunk = (settings.NEUTRAL, 100) if kind == "neutral" else (settings.PAINTED, 10)
+            count, chunk = (settings.NEUTRAL, 20) if kind == "neutral" else (settings.PAINTED, 10)
             least, until = count, 0.0
             if run.clock:
                 share = TIME_OF_NEUTRAL + (1 - TIME_OF_NEUTRAL) * place / (len(KINDS) - 1)

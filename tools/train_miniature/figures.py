@@ -18,7 +18,7 @@ from tools.train_miniature.settings import SEED, Run
 
 def report(run: Run) -> None:
     """Measure the exported model and draw the curves and the sheet of samples."""
-    pipeline = StableDiffusionPipeline.from_pretrained(run.base, torch_dtype=torch.float32, safety_checker=None)
+    pipeline = StableDiffusionPipeline.from_pretrained(run.base, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.to(run.device)
     print("PSNR", psnr(run, pipeline.vae, run.measured if run.clock else settings.CHECKS))
