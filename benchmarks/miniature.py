@@ -1,12 +1,17 @@
 """The miniature against its ground truth: since programs paint the embedded world, any scene has its true pictures.
 
-    python benchmarks/miniature.py [obedience vae style dialogue] [--samples 320] [--works 1000] [--scenes 24]
+    python benchmarks/miniature.py [obedience vae style dialogue demo] [--samples 320] [--works 1000] [--scenes 24]
+    python benchmarks/miniature.py --candidate FOLDER [--set train.steps=600 …]    another base beside the shipped one
 
 Each figure is printed beside its goal. Two small networks judge, trained here on true pictures and never on samples:
 the first, on neutral drawings alone, names the subjects of the base's samples; the second, on all three hands, names
 the subjects of adapters' samples and gives the feature space of the Fréchet distances (its 64 features before the last
 layer). Nothing that the miniature or an adapter learned was optimised in either. Sampling is the product's own, in
 bf16.
+
+With a candidate the same judges measure both bases on the same scenes and seeds. Each paints at its own size, and all
+is compared at the shipped one's: what a larger base makes is reduced to it. A candidate replaces the shipped base only
+if it is better in every row, within 60 MB, and its demo within 6 minutes on two cores.
 """
 
 from __future__ import annotations
@@ -19,10 +24,12 @@ import math
 import multiprocessing
 import random
 import tempfile
+import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -41,21 +48,90 @@ from avignon.core.workspace import Workspace
 from avignon.demo import world
 from avignon.demo.painters import PAINTERS
 from avignon.generation import sampler as painting
-from avignon.models import loading, runtime
+from avignon.models import loading, registry, runtime
 from avignon.recipe.load import load_recipe
 from avignon.recipe.schema import Recipe
 
 ROOT = Path(__file__).parents[1]
 SILENT = Reporter("benchmark", lambda _: None)
 SIZE = 192
+"""Pixels of a side of the shipped base, at which all is compared."""
 HANDS = ("neutral", *PAINTERS)
 SUBJECTS = list(world.SUBJECTS)
+BF16 = "generate.precision=bf16"
 STOPS = 9
 SEEDS = 8
 """Samples of one scene at one stop, and half of the true works it is compared with."""
 
 Pictures = NDArray[np.uint8]
 Floats = NDArray[np.float64]
+
+
+# --- Bases and their figures ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure of a base, and what makes it better: more, less, or only that it keeps within a limit."""
+
+    what: str
+    value: float
+    goal: str = ""
+    unit: str = "%"
+    wanted: Literal["more", "less", "within", ""] = "more"
+    limit: float = math.inf
+
+    def number(self) -> str:
+        """The value with its unit."""
+        return f"{100 * self.value:.1f} %" if self.unit == "%" else f"{self.value:.2f} {self.unit}".rstrip()
+
+    def verdict(self, shipped: Row) -> str:
+        """How a candidate's figure stands to the shipped one's."""
+        if self.wanted == "within":
+            return "within" if self.value <= self.limit else "beyond"
+        if not self.wanted or self.value == shipped.value:
+            return "equal" if self.wanted else ""
+        return "better" if (self.value > shipped.value) == (self.wanted == "more") else "worse"
+
+
+@dataclass
+class Base:
+    """A base that is measured, as the demo's recipe names it."""
+
+    folder: Path
+    overrides: tuple[str, ...] = ()
+    rows: list[Row] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """Pixels of a side that it was trained on; the autoencoder reduces by 8."""
+        return 8 * int(read_json(self.folder / "unet" / "config.json")["sample_size"])
+
+    def recipe(self, *overrides: str) -> Recipe:
+        """The demo's recipe with this base."""
+        return load_recipe(ROOT / "recipes/demo.toml", [*self.overrides, *overrides])
+
+    def row(self, *figure: Any, **how: Any) -> None:
+        """Print a figure and keep it."""
+        self.rows.append(Row(*figure, **how))
+        show(self.rows[-1])
+
+
+def show(row: Row) -> None:
+    """One line of the table."""
+    print(f"{row.what:<64} {row.number():>12}   {row.goal}", flush=True)
+
+
+def compare(shipped: Base, candidate: Base) -> list[str]:
+    """Both tables side by side with a verdict for each row, as lines; the last says whether the candidate is better."""
+    lines, missed = [f"{'':<64} {'shipped':>12} {'candidate':>12}   verdict"], []
+    for old, new in zip(shipped.rows, candidate.rows, strict=True):
+        verdict = new.verdict(old)
+        lines.append(f"{new.what:<64} {old.number():>12} {new.number():>12}   {verdict}".rstrip())
+        if verdict not in ("better", "within", ""):
+            missed.append(new.what)
+    last = "better in every row" if not missed else f"the shipped one stays; not better in: {'; '.join(missed)}"
+    return [*lines, last]
 
 
 # --- True pictures ----------------------------------------------------------------------------------------------------
@@ -72,18 +148,18 @@ def scenes(purpose: str, count: int, *, validation_works: bool = False) -> list[
     return drawn
 
 
-def true_picture(task: tuple[str, world.Scene, int]) -> Pictures:
-    """One scene by one hand, (SIZE, SIZE, 3); a painter's is reduced from a larger one, as a museum's pictures are."""
-    hand, scene, seed = task
+def true_picture(task: tuple[str, world.Scene, int, int]) -> Pictures:
+    """One scene by one hand, (size, size, 3); a painter's is reduced from a larger one, as a museum's pictures are."""
+    hand, scene, seed, size = task
     if hand == "neutral":
-        return np.asarray(world.render(scene, SIZE))
-    large = PAINTERS[hand](scene, (2 * SIZE, 2 * SIZE), seed)
-    return np.asarray(large.resize((SIZE, SIZE), Image.Resampling.LANCZOS))
+        return np.asarray(world.render(scene, size))
+    large = PAINTERS[hand](scene, (2 * size, 2 * size), seed)
+    return np.asarray(large.resize((size, size), Image.Resampling.LANCZOS))
 
 
-def true_pictures(hand: str, what: Sequence[world.Scene], first: int = 0) -> Pictures:
-    """Many scenes by one hand, (N, SIZE, SIZE, 3), on all cores."""
-    tasks = [(hand, scene, first + k) for k, scene in enumerate(what)]
+def true_pictures(hand: str, what: Sequence[world.Scene], first: int = 0, size: int = SIZE) -> Pictures:
+    """Many scenes by one hand, (N, size, size, 3), on all cores."""
+    tasks = [(hand, scene, first + k, size) for k, scene in enumerate(what)]
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
         return np.stack(list(pool.map(true_picture, tasks, chunksize=20)))
 
@@ -162,7 +238,8 @@ def neutral_judge() -> ValidationMetric:
     """The judge of the base's samples; its accuracy on held-out drawings is printed."""
     what, test = scenes("judge", 8000), scenes("judge, test", 500) + scenes("judge, test", 500, validation_works=True)
     judge = train_judge(true_pictures("neutral", what), subjects_of(what), [0] * len(what))
-    row("judge's accuracy on held-out drawings", right(judge.look(true_pictures("neutral", test))[1], test), ">= 97 %")
+    named = judge.look(true_pictures("neutral", test))[1]
+    show(Row("judge's accuracy on held-out drawings", right(named, test), ">= 97 %"))
     return judge
 
 
@@ -174,7 +251,7 @@ def judge_of_hands() -> ValidationMetric:
     test = scenes("judge of hands, test", 300)
     for hand in HANDS:
         named = judge.look(true_pictures(hand, test, first=50_000))[1]
-        row(f"second judge's accuracy, {hand}", right(named, test), "the most that samples can reach")
+        show(Row(f"second judge's accuracy, {hand}", right(named, test), "the most that samples can reach"))
     return judge
 
 
@@ -184,18 +261,19 @@ def judge_of_hands() -> ValidationMetric:
 class Sampler:
     """The product's own way to pictures: its loading, its adapters, its painter."""
 
-    def __init__(self, settings: Recipe, folders: dict[str, Path]) -> None:
-        self._settings = settings
+    def __init__(self, settings: Recipe, folders: dict[str, Path], size: int) -> None:
+        self._settings, self._size = settings, size
         base = loading.load(settings.base, settings.generate, torch.bfloat16, SILENT)
         for name, folder in folders.items():
             adapter_files.load(base, name, folder)
         self._sampler = painting.ImageSampler(base, settings, runtime.best_device(), SILENT)
 
     def paint(self, what: Sequence[world.Scene], weights: dict[str, float], first: int = 0) -> Pictures:
-        """One sample of each scene's caption, (N, SIZE, SIZE, 3)."""
+        """One sample of each scene's caption, reduced or enlarged to (N, SIZE, SIZE, 3)."""
         frames = [self._frame(scene, first + k, weights) for k, scene in enumerate(what)]
         groups = [frames[k : k + 16] for k in range(0, len(frames), 16)]
-        return np.stack([np.asarray(image) for group in groups for image in self._sampler.paint(group)])
+        images = (image for group in groups for image in self._sampler.paint(group))
+        return np.stack([np.asarray(image.resize((SIZE, SIZE), Image.Resampling.LANCZOS)) for image in images])
 
     def _frame(self, scene: world.Scene, seed: int, weights: dict[str, float]) -> Frame:
         settings = self._settings.generate
@@ -208,8 +286,8 @@ class Sampler:
             num_inference_steps=settings.num_inference_steps,
             guidance_scale=settings.guidance_scale,
             scheduler=settings.scheduler,
-            width=SIZE,
-            height=SIZE,
+            width=self._size,
+            height=self._size,
             weights=weights,
             base="",
             adapters={},
@@ -217,44 +295,36 @@ class Sampler:
         )
 
 
-def demo(*overrides: str) -> Recipe:
-    """The demo's recipe."""
-    return load_recipe(ROOT / "recipes/demo.toml", ["generate.precision=bf16", *overrides])
-
-
 # --- The figures ------------------------------------------------------------------------------------------------------
 
 
-def row(what: str, value: float, goal: str, unit: str = "%") -> None:
-    """One line of the table."""
-    number = f"{100 * value:8.1f} %" if unit == "%" else f"{value:8.2f} {unit}"
-    print(f"{what:<64} {number:>12}   {goal}", flush=True)
-
-
-def obedience(arguments: argparse.Namespace) -> None:
+def obedience(arguments: argparse.Namespace, base: Base, judge: ValidationMetric) -> None:
     """How often the base paints the subject it was asked for."""
-    judge, sampler = neutral_judge(), Sampler(demo(), {})
+    sampler = Sampler(base.recipe(BF16), {}, base.size)
     for name, held, goal in (("seen combinations", False, ">= 90 %"), ("unseen combinations", True, ">= 80 %")):
         what = scenes(f"obedience, {name}", arguments.samples, validation_works=held)
         named = judge.look(sampler.paint(what, {}))[1]
-        row(f"base obeys, {name} ({len(what)} samples)", right(named, what), goal)
+        base.row(f"base obeys, {name} ({len(what)} samples)", right(named, what), goal)
         for distance in world.DISTANCES:
             part = [k for k, scene in enumerate(what) if scene.distance == distance and scene.number == 1]
-            row(f"  of these one subject, {distance}", right(named[part], [what[k] for k in part]), "")
+            base.row(f"  of these one subject, {distance}", right(named[part], [what[k] for k in part]), wanted="")
 
 
 @torch.no_grad()
-def autoencoder(_: argparse.Namespace) -> None:
+def autoencoder(base: Base) -> None:
     """Peak signal-to-noise ratio of reconstructions, mean over pictures."""
-    settings = demo()
-    base: Any = loading.load(settings.base, settings.generate, torch.float32, SILENT)
-    vae = base.pipeline.vae
+    settings = base.recipe()
+    loaded: Any = loading.load(settings.base, settings.generate, torch.float32, SILENT)
+    vae = loaded.pipeline.vae
     what = scenes("autoencoder", 96)
     for hand in HANDS:
-        true = tensor(true_pictures(hand, what, first=60_000))
+        true = tensor(true_pictures(hand, what, first=60_000, size=base.size))
         made = torch.cat([vae.decode(vae.encode(part).latent_dist.mode()).sample for part in torch.split(true, 16)])
-        errors = ((made.clamp(-1, 1) - true) / 2).square().mean((1, 2, 3))
-        row(f"autoencoder, {hand}", float((-10 * errors.log10()).mean()), ">= 28 dB", "dB")
+        difference = made.clamp(-1, 1) - true
+        if base.size != SIZE:
+            difference = F.interpolate(difference, SIZE, mode="bicubic", antialias=True)
+        errors = (difference / 2).square().mean((1, 2, 3))
+        base.row(f"autoencoder, {hand}", float((-10 * errors.log10()).mean()), ">= 28 dB", "dB")
 
 
 def frechet(a: Floats, b: Floats) -> float:
@@ -267,33 +337,35 @@ def frechet(a: Floats, b: Floats) -> float:
     return float(mean @ mean + np.trace(one) + np.trace(other) - 2 * cross)
 
 
-def trained(folder: Path, settings: Recipe) -> Workspace:
+def trained(base: Base, folder: Path) -> Workspace:
     """A run of the demo with its adapters, and how many seconds they took to train."""
+    settings = base.recipe(BF16)
     space = pipeline.run(settings, folder, lambda _: None, until="train")
     for name in settings.adapter_names:
         last = (space.adapter(name) / "metrics.jsonl").read_text().splitlines()[-1]
-        row(f"training, {name}", json.loads(last)["seconds"], "<= 110 s", "s")
+        base.row(f"training, {name}", json.loads(last)["seconds"], "<= 110 s", "s", "within", 110)
     return space
 
 
-def style(arguments: argparse.Namespace, judge: ValidationMetric, sampler: Sampler, names: Sequence[str]) -> None:
+def style(arguments: argparse.Namespace, base: Base, judge: ValidationMetric, sampler: Sampler) -> None:
     """How much of the way from the base to a painter an adapter goes, in features of the second judge."""
     what = scenes("style", max(arguments.samples, arguments.works))
     asked, effective_steps = what[: arguments.samples], what[: arguments.works]
-    base = judge.look(sampler.paint(asked, {}))[0]
-    for name, hand in zip(names, PAINTERS, strict=True):
+    plain = judge.look(sampler.paint(asked, {}))[0]
+    for name, hand in zip(base.recipe().adapter_names, PAINTERS, strict=True):
         true = judge.look(true_pictures(hand, effective_steps, first=70_000))[0]
         made, named = judge.look(sampler.paint(asked, {name: 1.0}))
-        before, after = frechet(base, true), frechet(made, true)
-        row(f"{name}: Fréchet distance, base", before, f"{len(asked)} samples, {len(effective_steps)} works", "")
-        row(f"{name}: Fréchet distance, adapter", after, "", "")
-        row(f"{name}: share of the distance that is left", after / before, "<= 35 %")
-        row(f"{name}: subject still named right", right(named, asked), ">= 75 %")
+        before, after = frechet(plain, true), frechet(made, true)
+        counts = f"{len(asked)} samples, {len(effective_steps)} works"
+        base.row(f"{name}: Fréchet distance, base", before, counts, "", wanted="")
+        base.row(f"{name}: Fréchet distance, adapter", after, unit="", wanted="less")
+        base.row(f"{name}: share of the distance that is left", after / before, "<= 35 %", wanted="less")
+        base.row(f"{name}: subject still named right", right(named, asked), ">= 75 %")
 
 
-def stops_of(folder: Path) -> list[dict[str, float]]:
+def stops_of(base: Base, folder: Path) -> list[dict[str, float]]:
     """The weights at the stops as the product places them: voices of equal effect, steps of equal style."""
-    settings = demo(f"generate.stops={STOPS}", "generate.spacing=even", "generate.equalize_adapters=true")
+    settings = base.recipe(BF16, f"generate.stops={STOPS}", "generate.spacing=even", "generate.equalize_adapters=true")
     space = pipeline.run(settings, folder, lambda _: None, until="generate")
     placing = read_json(space.placing)["placing"]
     strengths = {name: settings.generate.strength_of(name) for name in settings.path_adapters}
@@ -302,7 +374,11 @@ def stops_of(folder: Path) -> list[dict[str, float]]:
 
 
 def dialogue(
-    arguments: argparse.Namespace, judge: ValidationMetric, sampler: Sampler, stops: Sequence[dict[str, float]]
+    arguments: argparse.Namespace,
+    base: Base,
+    judge: ValidationMetric,
+    sampler: Sampler,
+    stops: Sequence[dict[str, float]],
 ) -> None:
     """Whether every stop leads away from the first painter and towards the second, scene by scene."""
     what = [dataclasses.replace(scene, number=1) for scene in scenes("dialogue", arguments.scenes)]
@@ -314,13 +390,66 @@ def dialogue(
     seen = [judge.look(sampler.paint(repeated, weights))[0].reshape(len(what), SEEDS, -1).mean(1) for weights in stops]
     away, near = (np.linalg.norm(np.stack(seen) - hand, axis=-1) for hand in hands)  # (stops, scenes)
     steps = np.stack([np.diff(away, axis=0) > 0, np.diff(near, axis=0) < 0])  # (2, stops - 1, scenes)
-    row(f"dialogue: scenes with every step right ({len(what)} scenes)", float(steps.all((0, 1)).mean()), ">= 90 %")
-    row("dialogue: steps in the right direction", float(steps.mean()), "")
+    base.row(f"dialogue: scenes with every step right ({len(what)} scenes)", float(steps.all((0, 1)).mean()), ">= 90 %")
+    base.row("dialogue: steps in the right direction", float(steps.mean()))
+
+
+def whole_demo(base: Base) -> None:
+    """Bytes of the base, and how long the demo takes with it from nothing to the page."""
+    size = sum(file.stat().st_size for file in base.folder.rglob("*") if file.is_file())
+    base.row("size of the base", size / 1e6, "<= 60 MB", "MB", "within", 60)
+    with tempfile.TemporaryDirectory() as scratch:
+        began = time.monotonic()
+        pipeline.run(base.recipe(), Path(scratch), lambda _: None)
+        seconds = time.monotonic() - began
+    base.row("the whole demo", seconds, "<= 360 s on two cores", "s", "within", 360)
+
+
+def measure(arguments: argparse.Namespace, base: Base, folder: Path, judges: dict[str, ValidationMetric]) -> None:
+    """The figures of one base in the parts asked for; `folder` is where the demo's adapters are or will be."""
+    if "demo" in arguments.parts:
+        whole_demo(base)
+    if "vae" in arguments.parts:
+        autoencoder(base)
+    if "obedience" in arguments.parts:
+        obedience(arguments, base, judges["neutral"])
+    if not {"style", "dialogue"}.intersection(arguments.parts):
+        return
+    space = trained(base, folder)
+    settings = base.recipe(BF16)
+    sampler = Sampler(settings, {name: space.adapter(name) for name in settings.adapter_names}, base.size)
+    if "style" in arguments.parts:
+        style(arguments, base, judges["hands"], sampler)
+    if "dialogue" in arguments.parts:
+        dialogue(arguments, base, judges["hands"], sampler, stops_of(base, folder))
 
 
 def main() -> None:
-    """Print the figures of the parts asked for."""
-    parts = ("obedience", "vae", "style", "dialogue")
+    """Print the figures of the parts asked for; with a candidate, of both bases, and then side by side."""
+    arguments = parsed()
+    judges = {}
+    if "obedience" in arguments.parts:
+        judges["neutral"] = neutral_judge()
+    if {"style", "dialogue"}.intersection(arguments.parts):
+        judges["hands"] = judge_of_hands()
+    bases = [Base(registry.embedded_folder())]
+    if arguments.candidate:
+        candidate = Base(arguments.candidate.resolve())
+        named = (f"base.model={candidate.folder}", f"base.resolution={candidate.size}")
+        candidate.overrides = (*named, *arguments.set)
+        bases.append(candidate)
+    with tempfile.TemporaryDirectory() as scratch:
+        for place, base in enumerate(bases):
+            print(base.folder)
+            folder = Path(scratch) / str(place)
+            measure(arguments, base, folder if place else arguments.workspace or folder, judges)
+    if arguments.candidate:
+        print(*compare(*bases), sep="\n")
+
+
+def parsed() -> argparse.Namespace:
+    """What the command line says, checked."""
+    parts = ("obedience", "vae", "style", "dialogue", "demo")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(parts)}; all by default")
     parser.add_argument(
@@ -329,26 +458,19 @@ def main() -> None:
     parser.add_argument("--works", type=int, default=1000, help="true works of each painter")
     parser.add_argument("--scenes", type=int, default=24, help="scenes of the dialogue")
     parser.add_argument("--workspace", type=Path, help="a folder whose adapters of the demo are taken if up to date")
+    parser.add_argument("--candidate", type=Path, help="folder of another base, in diffusers' format, to judge")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="values of the demo's recipe for the candidate"
+    )
     arguments = parser.parse_args()
     arguments.parts = arguments.parts or parts
     if unknown := set(arguments.parts).difference(parts):  # argparse's choices would refuse no part at all
         parser.error(f"no part {min(unknown)!r}; there are {', '.join(parts)}")
-    if "vae" in arguments.parts:
-        autoencoder(arguments)
-    if "obedience" in arguments.parts:
-        obedience(arguments)
-    if not {"style", "dialogue"}.intersection(arguments.parts):
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        settings = demo()
-        folder = arguments.workspace or Path(scratch)
-        space = trained(folder, settings)
-        sampler = Sampler(settings, {name: space.adapter(name) for name in settings.adapter_names})
-        judge = judge_of_hands()
-        if "style" in arguments.parts:
-            style(arguments, judge, sampler, settings.adapter_names)
-        if "dialogue" in arguments.parts:
-            dialogue(arguments, judge, sampler, stops_of(folder))
+    if arguments.candidate and not (arguments.candidate / "unet" / "config.json").is_file():
+        parser.error(
+            f"--candidate: {arguments.candidate} holds no unet/config.json; a base in diffusers' format is wanted"
+        )
+    return arguments
 
 
 if __name__ == "__main__":

@@ -1,9 +1,14 @@
 """Training pictures, rendered once, and the captions that go with them."""
 
+import os
 import random
 import string
-from concurrent.futures import ProcessPoolExecutor
-from typing import Any, Literal
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +19,14 @@ from torch import Tensor
 from avignon.demo import world
 from avignon.demo.painters import PAINTERS
 from tools.train_miniature import settings
-from tools.train_miniature.settings import KINDS, SEED, SIZE
+from tools.train_miniature.settings import KINDS, SEED, Run
 
 CAPTION_DROPOUT = 0.12
 """Share of captions replaced by the empty prompt, for classifier-free guidance (Ho & Salimans 2022)."""
+TIME_OF_NEUTRAL = 0.4
+"""Share of the time for rendering that the neutral pictures have; the painters have the rest in equal parts."""
+CAPTIONS = 4
+"""Captions of each picture that are made beforehand where a card would wait for them."""
 
 
 def scene_of(kind: str, index: int) -> world.Scene:
@@ -35,44 +44,69 @@ def is_plain(scene: world.Scene) -> bool:
     return near and scene.time != "night" and scene.weather in ("fine", "cloudy")
 
 
-def picture(kind: str, index: int) -> NDArray[np.uint8]:
-    """The index-th training picture of a kind, (SIZE, SIZE, 3)."""
+def picture(size: int, kind: str, index: int) -> NDArray[np.uint8]:
+    """The index-th training picture of a kind, (size, size, 3)."""
     scene = scene_of(kind, index)
     if kind == "neutral":
-        return np.asarray(world.render(scene, SIZE))
+        return np.asarray(world.render(scene, size))
     rng = random.Random(index)
-    side = rng.choice((SIZE, SIZE, SIZE * 3 // 2))  # some larger ones, cropped: fine strokes at another scale
-    x, y = rng.randint(0, side - SIZE), rng.randint(0, side - SIZE)
+    side = rng.choice((size, size, size * 3 // 2))  # some larger ones, cropped: fine strokes at another scale
+    x, y = rng.randint(0, side - size), rng.randint(0, side - size)
     painted = PAINTERS[kind](scene, (2 * side, 2 * side), index)  # reduced, as pictures of a museum are
-    return np.asarray(painted.resize((side, side), Image.Resampling.LANCZOS))[y : y + SIZE, x : x + SIZE]
+    return np.asarray(painted.resize((side, side), Image.Resampling.LANCZOS))[y : y + size, x : x + size]
 
 
-def _pictures(task: tuple[str, int, int]) -> NDArray[np.uint8]:
-    kind, start, stop = task
-    return np.stack([picture(kind, k) for k in range(start, stop)])
+def _pictures(size: int, kind: str, indices: Sequence[int]) -> bytes:
+    return b"".join(picture(size, kind, k).tobytes() for k in indices)
 
 
-def pictures(kind: str, mode: Literal["r", "w+"] = "r") -> np.memmap[Any, np.dtype[np.uint8]]:
-    """The pictures of a kind as a memory map (N, SIZE, SIZE, 3)."""
-    count = settings.NEUTRAL if kind == "neutral" else settings.PAINTED
-    return np.memmap(settings.CACHE / f"{kind}_{SIZE}.u8", np.uint8, mode, shape=(count, SIZE, SIZE, 3))
+def pictures(run: Run, kind: str) -> np.memmap[Any, np.dtype[np.uint8]]:
+    """The rendered pictures of a kind as a memory map (N, size, size, 3)."""
+    flat = np.memmap(run.cache / f"{kind}_{run.size}.u8", np.uint8, "r")
+    return flat.reshape(-1, run.size, run.size, 3)  # type: ignore[return-value]
 
 
-def render() -> None:
-    """Render every kind once; a kind that is already rendered is skipped."""
-    settings.CACHE.mkdir(parents=True, exist_ok=True)
-    for kind in KINDS:
-        done = settings.CACHE / f"{kind}_{SIZE}.done"
-        if done.exists():
-            continue
-        out = pictures(kind, "w+")
-        tasks = [(kind, k, min(k + 100, len(out))) for k in range(0, len(out), 100)]
-        with ProcessPoolExecutor() as pool:
-            for task, part in zip(tasks, pool.map(_pictures, tasks), strict=True):
-                out[task[1] : task[2]] = part
-        out.flush()
-        done.touch()
-        print(f"scenes: {len(out)} {kind}", flush=True)
+def render(run: Run) -> None:
+    """Render every kind once, a fixed number or what the time allows; a kind that is already rendered is skipped."""
+    workers = os.cpu_count() or 1
+    began, seconds = time.monotonic(), run.clock.left() if run.clock else 0.0
+    with ProcessPoolExecutor(workers) as pool:
+        for place, kind in enumerate(KINDS):
+            done = run.cache / f"{kind}_{run.size}.done"
+            if done.exists():
+                continue
+            count, chunk = (settings.NEUTRAL, 20) if kind == "neutral" else (settings.PAINTED, 10)
+            least, until = count, 0.0
+            if run.clock:
+                share = TIME_OF_NEUTRAL + (1 - TIME_OF_NEUTRAL) * place / (len(KINDS) - 1)
+                least, count, until = settings.CHECKS + 32, 2 * count, began + share * seconds
+            tasks = [range(k, min(k + chunk, count)) for k in range(0, count, chunk)]
+            with (run.cache / f"{kind}_{run.size}.u8").open("wb") as file:
+                for part in _in_order(pool, partial(_pictures, run.size, kind), tasks, workers + 2, least, until):
+                    file.write(part)
+            done.touch()
+            print(f"scenes: {len(pictures(run, kind))} {kind}", flush=True)
+
+
+def _in_order(
+    pool: Executor, make: partial[bytes], tasks: Sequence[range], most: int, least: int, until: float
+) -> Iterator[bytes]:
+    """Results of tasks in their order, at most `most` on the way; none is begun `until` that time and `least` items."""
+    waiting: deque[Future[bytes]] = deque()
+    for task in tasks:
+        if task.start >= least and time.monotonic() > until:
+            break
+        waiting.append(pool.submit(make, task))
+        if len(waiting) == most:
+            yield waiting.popleft().result()
+    for each in waiting:
+        yield each.result()
+
+
+def captions_of(index: int) -> list[str]:
+    """Some captions of a neutral picture, made beforehand."""
+    rng, scene = random.Random(f"{SEED}/captions/{index}"), scene_of("neutral", index)
+    return [training_caption(scene, rng) for _ in range(CAPTIONS)]
 
 
 def training_caption(scene: world.Scene, rng: random.Random) -> str:
@@ -102,4 +136,9 @@ def _unknown_word(rng: random.Random) -> str:
 
 def to_tensor(batch: NDArray[np.uint8]) -> Tensor:
     """(B, H, W, 3) bytes to (B, 3, H, W) floats in -1..1."""
-    return torch.from_numpy(np.array(batch)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    return scaled(torch.from_numpy(np.array(batch)))
+
+
+def scaled(batch: Tensor) -> Tensor:
+    """(B, H, W, 3) bytes to (B, 3, H, W) floats in -1..1."""
+    return batch.permute(0, 3, 1, 2).float().div(127.5).sub(1)

@@ -12,29 +12,30 @@ from torch import Tensor
 from avignon.demo import world
 from tools.train_miniature import settings
 from tools.train_miniature.data import scene_of, training_caption
-from tools.train_miniature.settings import SEED, SIZE
+from tools.train_miniature.settings import SEED, Run
 from tools.train_miniature.text_encoder import TEXT_WIDTH, token_ids, tokenizer_of_run, trained_text_encoder
-from tools.train_miniature.training import shipped, train
+from tools.train_miniature.training import train, weights_of
 
 UNET_CHANNELS = (64, 128, 256)
 UNET_HEADS = (2, 4, 8)
 UNET_BLOCKS = ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D")
 """No attention at the finest level: it costs a third of the time there, and subjects are larger than that."""
 UNET_STEPS = 3_600
-UNET_BATCH = 32
 UNET_RATE = 1e-3
+COMPILE_SECONDS = 600
+"""Seconds of training from which compiling pays: it takes a minute or two itself."""
 SNR_CAP = 5.0
 """Gamma of min-SNR weighting (Hang et al. 2023)."""
 
 
-def new_unet() -> Any:
+def new_unet(run: Run) -> Any:
     """UNet2DConditionModel as in Stable Diffusion 2: linear projections, cross-attention at all levels but one.
 
     Stable Diffusion leaves attention out at its coarsest level, this one at its finest.
     """
     torch.manual_seed(SEED + 2)
     unet = UNet2DConditionModel(
-        sample_size=SIZE // 8,
+        sample_size=run.size // 8,
         in_channels=4,
         out_channels=4,
         layers_per_block=1,
@@ -45,7 +46,8 @@ def new_unet() -> Any:
         attention_head_dim=UNET_HEADS,
         use_linear_projection=True,
     ).to(memory_format=torch.channels_last)
-    unet.set_attn_processor(AttnProcessor())  # torch's fused attention is far slower backwards on CPUs
+    if run.device.type == "cpu":
+        unet.set_attn_processor(AttnProcessor())  # torch's fused attention is far slower backwards on CPUs
     return unet
 
 
@@ -66,31 +68,39 @@ def new_scheduler() -> Any:
 class Denoising:
     """What one step of the denoiser's training needs: latents, words, noise schedule."""
 
-    def __init__(self, unet: Any, text: Any, tokenizer: Any) -> None:
+    def __init__(self, run: Run, unet: Any, text: Any, tokenizer: Any) -> None:
         self.unet, self.text, self.tokenizer = unet, text, tokenizer
-        self.moments = np.load(settings.CACHE / "latents.npy", mmap_mode="r")
-        self.kept: Tensor = new_scheduler().alphas_cumprod
+        self.device, self.batch = run.device, run.batches.unet
+        self.moments = latents_of(run)
+        self.tokens = None
+        if run.clock and (run.cache / "tokens.npy").exists():
+            self.tokens = torch.from_numpy(np.load(run.cache / "tokens.npy")).to(run.device)  # (N, captions, 77)
+        self.kept: Tensor = new_scheduler().alphas_cumprod.to(run.device)
 
     def loss(self, step: int) -> Tensor:
         """Min-SNR-weighted error of the predicted noise."""
         rng = np.random.default_rng((SEED, step))
         words = random.Random(f"{SEED}/{step}")
-        chosen = np.sort(rng.choice(len(self.moments) - settings.CHECKS, size=UNET_BATCH))
-        moments = torch.from_numpy(self.moments[chosen]).float()  # (B, 8, h, w)
-        texts = [training_caption(scene_of("neutral", int(k)), words) for k in chosen]
+        chosen = np.sort(rng.choice(len(self.moments) - settings.CHECKS, size=self.batch))
+        rows = torch.from_numpy(chosen).to(self.device)
+        moments = self.moments[rows].float()  # (B, 8, h, w)
+        if self.tokens is None:
+            ids = token_ids(self.tokenizer, [training_caption(scene_of("neutral", int(k)), words) for k in chosen])
+        else:
+            ids = self.tokens[rows, step % self.tokens.shape[1]].long()
         torch.manual_seed(SEED + step)
         clean = moments[:, :4] + moments[:, 4:] * torch.randn_like(moments[:, 4:])
-        times = (torch.arange(UNET_BATCH) + torch.rand(UNET_BATCH)) * (1000 / UNET_BATCH)  # one from each stratum
-        return self.error(clean, times.long(), texts).mean()
+        strata = torch.arange(self.batch, device=self.device) + torch.rand(self.batch, device=self.device)
+        return self.error(clean, (strata * (1000 / self.batch)).long(), ids).mean()
 
-    def error(self, clean: Tensor, times: Tensor, texts: list[str]) -> Tensor:
-        """Weighted squared error of each sample, (B,)."""
+    def error(self, clean: Tensor, times: Tensor, ids: Tensor) -> Tensor:
+        """Weighted squared error of each sample, (B,); `ids` are those of its caption, (B, 77)."""
         kept = self.kept[times][:, None, None, None]
         noise = torch.randn_like(clean)
         noisy = (kept.sqrt() * clean + (1 - kept).sqrt() * noise).to(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16):
             with torch.no_grad():
-                words = self.text(token_ids(self.tokenizer, texts)).last_hidden_state  # (B, 77, C)
+                words = self.text(ids.to(self.device)).last_hidden_state  # (B, 77, C)
             made = self.unet(noisy, times, words).sample
         snr = (kept / (1 - kept)).flatten()
         weight = snr.clamp(max=SNR_CAP) / snr
@@ -101,18 +111,31 @@ class Denoising:
     def measure(self) -> dict[str, float]:
         """The same error on held-out pictures, at fixed timesteps and noise."""
         torch.manual_seed(SEED)
-        moments = torch.from_numpy(np.array(self.moments[-settings.CHECKS :])).float()
-        times = torch.arange(settings.CHECKS) * 1000 // settings.CHECKS
+        moments = self.moments[-settings.CHECKS :].float()
+        times = torch.arange(settings.CHECKS, device=self.device) * 1000 // settings.CHECKS
         first = len(self.moments) - settings.CHECKS
         texts = [world.caption(scene_of("neutral", first + k)) for k in range(settings.CHECKS)]
-        return {"held": float(self.error(moments[:, :4], times, texts).mean())}
+        return {"held": float(self.error(moments[:, :4], times, token_ids(self.tokenizer, texts)).mean())}
 
 
-def train_unet(steps: int | None, *, warm: bool) -> None:
+def latents_of(run: Run) -> Tensor:
+    """The latents in the cache, on the device; they say for which size of pictures the cache was made."""
+    moments = np.load(run.cache / "latents.npy", mmap_mode=None if run.device.type == "cuda" else "c")
+    if moments.shape[-1] * 8 != run.size:
+        found = moments.shape[-1] * 8
+        raise SystemExit(
+            f"{run.cache}: holds latents of {found} pixels, and --size is {run.size}; name another --cache"
+        )
+    return torch.from_numpy(moments).to(run.device)
+
+
+def train_unet(run: Run, steps: int | None) -> None:
     """Train the denoiser."""
-    tokenizer, unet = tokenizer_of_run(), new_unet()
-    if warm:
-        unet.load_state_dict(shipped("unet/diffusion_pytorch_model.safetensors"))
-    work = Denoising(unet, trained_text_encoder(tokenizer), tokenizer)
-    unet.compile(dynamic=False)
-    train("unet", unet, work.loss, steps or UNET_STEPS, UNET_RATE, work.measure)
+    tokenizer, unet = tokenizer_of_run(run), new_unet(run)
+    if run.warm:
+        unet.load_state_dict(weights_of(run.warm, "unet"))
+    unet.to(run.device)
+    work = Denoising(run, unet, trained_text_encoder(run, tokenizer).to(run.device), tokenizer)
+    if not run.clock or run.clock.left() >= COMPILE_SECONDS:
+        unet.compile(dynamic=False)
+    train(run, "unet", unet, work.loss, steps or UNET_STEPS, UNET_RATE, work.measure)

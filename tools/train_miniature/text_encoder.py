@@ -3,9 +3,11 @@
 import random
 import re
 from collections import Counter
-from itertools import pairwise
+from concurrent.futures import ProcessPoolExecutor
+from itertools import chain, pairwise
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 (the name torch's own documentation uses)
 from tokenizers.pre_tokenizers import ByteLevel
@@ -13,10 +15,9 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from avignon.demo import world
-from tools.train_miniature import settings
-from tools.train_miniature.data import scene_of, training_caption
-from tools.train_miniature.settings import SEED
-from tools.train_miniature.training import shipped, train
+from tools.train_miniature.data import captions_of, pictures, scene_of, training_caption
+from tools.train_miniature.settings import SEED, Run
+from tools.train_miniature.training import averaged, train, weights_of
 
 TEXT_WIDTH = 128
 TEXT_LAYERS = 4
@@ -28,16 +29,16 @@ ATTRIBUTES = (len(world.SUBJECTS), len(world.COLOURS), 3, len(world.TIMES), len(
 """How many values each attribute of a caption has."""
 
 
-def tokenizer_of_run() -> Any:
-    """The tokenizer that the weights at hand were trained with: this run's, else the shipped one, else a new one.
+def tokenizer_of_run(run: Run) -> Any:
+    """The tokenizer that the weights at hand were trained with: this run's, else that of `words`, else a new one.
 
     Ids without their weights mean nothing, so what was learnt once is kept beside the checkpoints.
     """
-    for folder in (settings.CACHE / "tokenizer", settings.BASE / "tokenizer"):
+    for folder in (run.cache / "tokenizer", run.words / "tokenizer"):
         if folder.exists():
             return CLIPTokenizer.from_pretrained(folder)
     tokenizer = new_tokenizer()
-    tokenizer.save_pretrained(settings.CACHE / "tokenizer")
+    tokenizer.save_pretrained(run.cache / "tokenizer")
     return tokenizer
 
 
@@ -125,26 +126,35 @@ def attributes(scene: world.Scene) -> list[int]:
     ]
 
 
+def write_tokens(run: Run) -> None:
+    """Ids of captions of each neutral picture, (N, captions, 77): a card would wait while they are made one by one."""
+    with ProcessPoolExecutor() as pool:
+        texts = list(pool.map(captions_of, range(len(pictures(run, "neutral"))), chunksize=100))
+    tokenizer = tokenizer_of_run(run)
+    parts = [token_ids(tokenizer, list(chain(*texts[k : k + 500]))).short() for k in range(0, len(texts), 500)]
+    np.save(run.cache / "tokens.npy", torch.cat(parts).view(len(texts), -1, 77).numpy())
+
+
 class AttributeTask:
     """The text encoder's own task: predict a caption's attributes from its end, and from any padding after it.
 
     Denoising alone would teach it the same, more slowly.
     """
 
-    def __init__(self, text: Any, tokenizer: Any) -> None:
-        self.text, self.tokenizer = text, tokenizer
+    def __init__(self, text: Any, tokenizer: Any, device: torch.device) -> None:
+        self.text, self.tokenizer, self.device = text, tokenizer, device
         self.heads = torch.nn.Linear(TEXT_WIDTH, sum(ATTRIBUTES))
-        self.both = torch.nn.ModuleDict({"text": text, "heads": self.heads})
+        self.both = torch.nn.ModuleDict({"text": text, "heads": self.heads}).to(device)
 
     def loss(self, step: int) -> Tensor:
         """Cross-entropy over all attributes, at the end of the caption and at one place after it."""
         rng = random.Random(f"{SEED}/words/{step}")
         scenes = [scene_of("words", step * WORD_BATCH + k) for k in range(WORD_BATCH)]
         texts = [training_caption(scene, rng) for scene in scenes]
-        wanted = torch.tensor([attributes(scene) for scene in scenes])  # (B, 7)
+        wanted = torch.tensor([attributes(scene) for scene in scenes]).to(self.device)  # (B, 7)
         ids = token_ids(self.tokenizer, texts)
-        with torch.autocast("cpu", torch.bfloat16):
-            hidden = self.text(ids).last_hidden_state  # (B, 77, C)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            hidden = self.text(ids.to(self.device)).last_hidden_state  # (B, 77, C)
         end = (ids == self.tokenizer.eos_token_id).int().argmax(1)
         after = torch.tensor([rng.randint(min(int(k) + 1, 76), 76) for k in end])
         row = torch.arange(WORD_BATCH)
@@ -154,19 +164,19 @@ class AttributeTask:
         return torch.stack(errors).sum()
 
 
-def train_words(steps: int | None) -> None:
+def train_words(run: Run, steps: int | None) -> None:
     """Train the text encoder."""
-    tokenizer = tokenizer_of_run()
-    task = AttributeTask(new_text_encoder(tokenizer), tokenizer)
-    train("words", task.both, task.loss, steps or WORD_STEPS, WORD_RATE, dict)
+    tokenizer = tokenizer_of_run(run)
+    task = AttributeTask(new_text_encoder(tokenizer), tokenizer, run.device)
+    train(run, "words", task.both, task.loss, steps or WORD_STEPS, WORD_RATE, dict)
 
 
-def trained_text_encoder(tokenizer: Any) -> Any:
-    """The text encoder with its averaged weights, or the shipped ones if none was trained here; frozen."""
+def trained_text_encoder(run: Run, tokenizer: Any) -> Any:
+    """The text encoder with its averaged weights, or those of `words` if none was trained here; frozen."""
     text = new_text_encoder(tokenizer)
-    if (settings.CACHE / "words.pt").exists():
-        state = torch.load(settings.CACHE / "words.pt", weights_only=True)["average"]
+    if (run.cache / "words.pt").exists():
+        state = averaged(run, "words")
         text.load_state_dict({k.removeprefix("text."): v for k, v in state.items() if k.startswith("text.")})
     else:
-        text.load_state_dict(shipped("text_encoder/model.safetensors"))
+        text.load_state_dict(weights_of(run.words, "text_encoder"))
     return text.eval().requires_grad_(False)
