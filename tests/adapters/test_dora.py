@@ -476,12 +476,18 @@ def test_low_precision_does_not_round_magnitudes(
 
 
 @pytest.mark.parametrize(("dora", "compiled"), [(False, True), (True, False)])
-def test_dora_is_not_compiled_unasked(tmp_path: Path, tiny_sd: Path, dora: bool, compiled: bool) -> None:
-    """On a CUDA device `auto` compiles a LoRA's blocks but not a DoRA's; `on` does both."""
+def test_dora_is_not_compiled_unasked(
+    tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch, dora: bool, compiled: bool
+) -> None:
+    """On a CUDA device `auto` compiles a LoRA's blocks but not a DoRA's, and none where that fails; `on` does both."""
     for asked, expected in (("auto", compiled), ("on", True)):
         fixed = {"dora": dora, "compile": asked, "precision": "fp32", "attention": "sdpa"}
         recipe = small_recipe(tmp_path / asked, tiny_sd, train=fixed)
-        assert RuntimeConfig.for_device(recipe, torch.device("cuda")).compiled is expected
+        for works in (True, False):
+            monkeypatch.setattr("avignon.training.setup.compiles", lambda _, works=works: works)
+            chosen = RuntimeConfig.for_device(recipe, torch.device("cuda"))
+            assert chosen.compiled is (expected and (works or asked == "on"))
+            assert ("torch.compile does not work here" in chosen.describe(1)) is (expected and not chosen.compiled)
 
 
 def test_card_and_page_say_dora(

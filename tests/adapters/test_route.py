@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from avignon.adapters import inject, route
 from avignon.core.errors import AvignonError
@@ -53,3 +54,30 @@ def test_other_layers_are_refused(denoiser: Any) -> None:
     inject.add(denoiser, TARGETS, "b", Ranks(attention=2, projection=2, convolution=0), 0.0, 2)
     with pytest.raises(AvignonError, match="adapters on other layers"):
         route.routed(denoiser, ["a", "b"]).__enter__()
+
+
+def test_compiled_blocks_of_one_shape_share_their_code(denoiser: Any) -> None:
+    """Both adapters, then one, in compiled blocks: what uncompiled ones give, and a graph for each shape and route."""
+    for seed, name in enumerate("ab"):
+        inject.add(denoiser, TARGETS, name, RANKS, 0.0, seed=seed)
+    torch.manual_seed(0)
+    for key, parameter in denoiser.named_parameters():
+        if "lora_B" in key:  # It begins at 0.
+            parameter.data.normal_(0, 0.1)
+    inputs = torch.randn(4, 4, 8, 8), torch.tensor([1, 300, 600, 900]), torch.randn(4, 77, 16)
+
+    def said(names: str) -> torch.Tensor:
+        with route.routed(denoiser, list(names)), torch.no_grad():
+            found: torch.Tensor = denoiser(*inputs).sample
+        return found
+
+    plain = [said(names) for names in ("ab", "a")]
+    torch.compiler.reset()
+    counters.clear()
+    denoiser.compile_repeated_blocks(dynamic=False, backend="eager")
+    compiled = [said(names) for names in ("ab", "a")]
+    blocks = [module for module in denoiser.modules() if type(module).__name__ == "BasicTransformerBlock"]
+    torch.compiler.reset()
+    assert all(torch.equal(one, other) for one, other in zip(plain, compiled, strict=True))
+    assert not counters["graph_break"]
+    assert counters["stats"]["unique_graphs"] == 2 * 3 < 2 * len(blocks), "3 shapes"

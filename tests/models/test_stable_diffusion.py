@@ -2,10 +2,12 @@
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -533,7 +535,7 @@ def test_half_precision_needs_a_gpu(stage: str) -> None:
 @pytest.mark.parametrize("installed", [True, False])
 def test_attention_table(monkeypatch: pytest.MonkeyPatch, installed: bool) -> None:
     """With CUDA and the package, and only then, `auto` takes xFormers; to ask for it otherwise is an error."""
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: object() if installed else None)
+    monkeypatch.setattr(runtime, "has_xformers", lambda _: installed)
     assert runtime.attention_for("auto", CUDA) == ("xformers" if installed else "sdpa")
     assert runtime.attention_for("auto", CPU) == runtime.attention_for("sdpa", CUDA) == "sdpa"
     for device in (CPU, CUDA):
@@ -542,6 +544,46 @@ def test_attention_table(monkeypatch: pytest.MonkeyPatch, installed: bool) -> No
         else:
             with pytest.raises(RecipeError, match=r"train\.attention: 'xformers' needs"):
                 runtime.attention_for("xformers", device)
+
+
+def test_xformers_without_kernels_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Installed, but built for another PyTorch: `auto` takes PyTorch's own, instead of failing at the first step."""
+
+    def attend(*_: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError("No operator found for `memory_efficient_attention_forward`")
+
+    for works, attention in ((attend, False), (lambda q, *_: q, True)):
+        monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
+        monkeypatch.setitem(sys.modules, "xformers.ops", SimpleNamespace(memory_efficient_attention=works))
+        assert runtime.has_xformers(CPU) is attention
+
+
+def test_compiling_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where torch.compile fails, as without Triton or a C compiler, it is said before anything depends on it."""
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("Cannot find a working triton installation")
+
+    monkeypatch.setattr(torch, "compile", fails)
+    assert not runtime.compiles(CPU)
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    assert runtime.compiles(CPU)
+
+
+@pytest.mark.parametrize(
+    ("failed", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 8 GB)"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+    ],
+)
+def test_out_of_memory_by_any_name(failed: RuntimeError, expected: bool) -> None:
+    """Drivers, libraries and devices say in words of their own that memory ran out; another error is none of that."""
+    assert runtime.is_out_of_memory(failed) is expected
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

@@ -9,6 +9,7 @@ import torch
 from avignon.adapters.layers import doras, inner, lora_layers, outer
 from avignon.adapters.weights import block_factor
 from avignon.models.base import AdapterTargets
+from avignon.models.runtime import send
 
 
 class Mixer:
@@ -62,12 +63,18 @@ class Mixer:
     def _scale(self, rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> None:
         if unlike := doras(self._denoiser).intersection(map(outer, names)):
             raise ValueError(f"samples of one batch have different weights of a DoRA: {', '.join(sorted(unlike))}")
+        places, weights = [], []
         for (path, module, layer), scales in zip(self._layers, self._scales, strict=True):
             module.set_adapter(names)
             for name in (name for name in names if name in module.lora_A):
                 scale = self._factor(name, path) * scales[name]
-                weights = torch.tensor([row.get(name, 0.0) * scale for row in rows])
-                module.scaling[name] = weights.view(self._targets.per_sample(path, layer)).to(layer.weight)
+                places.append((module.scaling, name, self._targets.per_sample(path, layer)))
+                weights.append([row.get(name, 0.0) * scale for row in rows])
+        # All in one copy: each would have the host wait for the device.
+        own = self._own[0]
+        table = send(torch.tensor(weights).to(own.dtype), own.device)
+        for (scaling, name, shape), column in zip(places, table, strict=True):
+            scaling[name] = column.view(shape)
 
     def _factor(self, name: str, path: str) -> float:
         return block_factor(self._blocks.get(name, {}), path, self._targets.part_of(path))

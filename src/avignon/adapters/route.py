@@ -1,8 +1,8 @@
 """Several adapters trained in one pass: each part of a batch goes through its own adapter alone."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache
 from typing import Any
 
 import torch
@@ -25,16 +25,16 @@ def routed(denoiser: Any, names: Sequence[str]) -> Iterator[None]:
     several = len(inside) > 1
     for path, module in layers if several else ():
         _check_reproduced(path, module, inside)
-    before = [(module, list(module.active_adapters), vars(module).get("forward")) for _, module in layers]
+    before = [(module, list(module.active_adapters), type(module)) for _, module in layers]
     for _, module in layers:
         module.set_adapter(inside)  # Also lets exactly these adapters' factors have gradients.
-        _take(module, partial(_routed, module, inside) if several else None)
+        module.__class__ = _kind(type(module), several=several)
     try:
         yield
     finally:
-        for module, active, forward in before:
+        for module, active, kind in before:
             module.set_adapter(active)
-            _take(module, forward)
+            module.__class__ = kind
 
 
 def _check_reproduced(path: str, module: Any, names: Sequence[str]) -> None:
@@ -54,25 +54,37 @@ def _check_reproduced(path: str, module: Any, names: Sequence[str]) -> None:
         raise AvignonError(f"{path}: {told}")
 
 
-def _take(module: Any, forward: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
-    """Let a layer compute by `forward`; None is its class's own."""
-    vars(module).pop("forward", None)
-    if forward:
-        module.forward = forward
+class _Routed:
+    """Mixed into a layer's class: a batch in as many equal parts as adapters are active, each through its own.
 
-
-def _routed(module: Any, names: tuple[str, ...], x: torch.Tensor) -> torch.Tensor:
-    """A layer of a batch in `len(names)` parts: the base's once for all, then each part's own adapter.
-
-    Samples never meet in a denoiser, so a part's loss reaches no adapter but its own.
+    A class, because compiled blocks share their code where the classes of their layers are the same: a function set on
+    each layer would have every block compiled for itself, up to torch's limit, and the others never.
     """
-    base: torch.Tensor = module.base_layer(x)
-    parts = list(zip(names, x.chunk(len(names)), strict=True))
-    if module.lora_variant:  # One that is more than a sum, such as DoRA, is left to peft.
-        results = base.chunk(len(names))
-        return torch.cat([_variant(module, *part, result) for part, result in zip(parts, results, strict=True)])
-    # Scaled where it is small, between the factors.
-    return base + torch.cat([module.lora_B[n](module.lora_A[n](part) * module.scaling[n]) for n, part in parts])
+
+    own: type
+    """The layer's class without this."""
+
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        """The base's once for all parts; samples never meet, so a part's loss reaches no adapter but its own."""
+        base: torch.Tensor = self.base_layer(x)
+        names = self.active_adapters
+        parts = list(zip(names, x.chunk(len(names)), strict=True))
+        if self.lora_variant:  # One that is more than a sum, such as DoRA, is left to peft.
+            results = base.chunk(len(names))
+            return torch.cat([_variant(self, *part, result) for part, result in zip(parts, results, strict=True)])
+        # Scaled where it is small, between the factors.
+        return base + torch.cat([self.lora_B[n](self.lora_A[n](part) * self.scaling[n]) for n, part in parts])
+
+
+def _kind(kind: type, *, several: bool) -> type:
+    """A layer's class for several adapters in one pass, or its own."""
+    own = kind.own if issubclass(kind, _Routed) else kind
+    return _routed_kind(own) if several else own
+
+
+@cache
+def _routed_kind(kind: type) -> type:
+    return type(f"Routed{kind.__name__}", (_Routed, kind), {"own": kind})
 
 
 def _variant(module: Any, name: str, x: torch.Tensor, result: torch.Tensor) -> torch.Tensor:

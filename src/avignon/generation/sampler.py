@@ -23,7 +23,7 @@ from avignon.core.files import sha256_of
 from avignon.core.records import Frame
 from avignon.models import finite
 from avignon.models.base import Conditioning, DiffusionBase, LatentMoments, to_image, to_pixels
-from avignon.models.runtime import attention_for
+from avignon.models.runtime import OUT_OF_MEMORY, attention_for, is_out_of_memory, send
 from avignon.recipe.schema import Recipe
 
 PROBED = (0.2, 0.4, 0.6, 0.8)
@@ -57,8 +57,8 @@ class ImageSampler:
         """One batch; halved where it does not fit into the memory."""
         try:
             return [self._decode(x[None], frame) for x, frame in zip(self.denoise(frames), frames, strict=True)]
-        except torch.OutOfMemoryError:
-            if len(frames) == 1:
+        except OUT_OF_MEMORY as failed:
+            if len(frames) == 1 or not is_out_of_memory(failed):
                 raise
         self._batch = len(frames) // 2
         self._reporter.note(f"{len(frames)} pictures at once do not fit into memory; going on with {self._batch}")
@@ -79,15 +79,16 @@ class ImageSampler:
         if guided:
             conditioning = Conditioning.cat([self._encode([frame.negative_prompt for frame in frames]), conditioning])
         scheduler = self._base.sampler(first.scheduler)
-        scheduler.set_timesteps(first.num_inference_steps, device=self._device)
+        scheduler.set_timesteps(first.num_inference_steps)
         x, timesteps = self._begin(frames, scheduler)
+        on_device = send(timesteps, self._device)  # A scheduler reads its own, and would wait for the device to do so.
         with mixing(self._base.denoiser, self._base.targets, first.block_weights) as mixer:
             for number, t in enumerate(timesteps):
                 step = min(number, first.effective_steps - 1)  # PNDM asks the denoiser once more than it has steps.
                 rows = [at_step(frame.weights, frame.weight_schedule, step) for frame in frames]
                 mixer.set(rows * 2 if guided else rows)
                 noisy = scheduler.scale_model_input(torch.cat([x, x]) if guided else x, t)
-                noise = self._base.predict(noisy, t, conditioning)
+                noise = self._base.predict(noisy, on_device[number], conditioning)
                 if guided:
                     without, with_text = noise.chunk(2)
                     noise = without + first.guidance_scale * (with_text - without)

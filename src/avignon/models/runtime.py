@@ -1,5 +1,6 @@
 """What a model computes on: device, precision, attention."""
 
+import importlib
 import importlib.util
 from typing import Any, Literal
 
@@ -47,16 +48,62 @@ def attention_for(asked: Attention | Literal["auto"], on: torch.device, trained_
     Raises:
         RecipeError: xFormers is asked for and cannot be used here.
     """
-    usable = on.type == "cuda" and importlib.util.find_spec("xformers") is not None
+    usable = asked in ("auto", "xformers") and on.type == "cuda" and has_xformers(on)
     if asked == "xformers" and not usable:
         raise RecipeError(
-            "train.attention: 'xformers' needs a CUDA device and `pip install avignon[xformers]`; use auto or sdpa"
+            "train.attention: 'xformers' needs a CUDA device and `pip install avignon[xformers]`, built for this "
+            "PyTorch; use auto or sdpa"
         )
     if asked != "auto":
         return asked
     if usable:
         return "xformers"
     return "plain" if on.type == "cpu" and 0 < trained_at <= PLAIN_UP_TO else "sdpa"
+
+
+def has_xformers(on: torch.device) -> bool:
+    """Whether xFormers is there and has kernels, forward and backward: one built for another PyTorch has none."""
+    if importlib.util.find_spec("xformers") is None:
+        return False
+    try:
+        attend = importlib.import_module("xformers.ops").memory_efficient_attention
+        q = torch.zeros((1, 8, 1, 64), device=on, dtype=torch.float16, requires_grad=True)
+        attend(q, q, q).sum().backward()
+    except Exception:  # noqa: BLE001 - whatever it is, it does not work here
+        return False
+    return True
+
+
+def compiles(on: torch.device) -> bool:
+    """Whether torch can compile for a device, tried on a sum: it needs a C compiler, and on CUDA Triton and Volta."""
+    try:
+        torch.compile(torch.neg, dynamic=False)(torch.zeros(8, device=on))
+    except Exception:  # noqa: BLE001 - whatever it is, it does not work here
+        return False
+    return True
+
+
+OUT_OF_MEMORY = (MemoryError, RuntimeError)
+"""What may be raised where memory runs out; `is_out_of_memory` tells whether it did."""
+
+
+def is_out_of_memory(failed: BaseException) -> bool:
+    """Whether memory ran out; only PyTorch's own allocators for GPUs have an error of their own for that."""
+    known = isinstance(failed, torch.OutOfMemoryError | MemoryError)
+    return known or any(words in str(failed) for words in _OUT_OF_MEMORY)
+
+
+_OUT_OF_MEMORY = (
+    "not enough memory",  # A CPU.
+    "out of memory",  # CUDA's driver; Apple's GPU; what a compiled block raises of either.
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
+
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor on a device; the host does not wait for a CUDA device, which is only so from pinned memory."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def move_to(module: Any, *where: Any, **how: Any) -> Any:

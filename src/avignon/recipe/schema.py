@@ -222,10 +222,11 @@ class Train(Section):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about half the memory, a third more time."""
     attention: Literal["auto", "sdpa", "xformers", "plain"] = "auto"
-    """`sdpa` is PyTorch's own, `plain` two matrix products. `auto` takes xFormers where it is installed and a CUDA
-    device is there, plain to train on a CPU where pictures are small, else PyTorch's own."""
+    """`sdpa` is PyTorch's own, `plain` two matrix products. `auto` takes xFormers where it works, on a CUDA
+    device, plain to train on a CPU where pictures are small, else PyTorch's own."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Compile the UNet's repeated blocks (torch.compile); `auto` does on a CUDA device, except for a DoRA."""
+    """Compile the UNet's repeated blocks (torch.compile); `auto` does on a CUDA device where that works, except
+    for a DoRA."""
     deterministic: bool = False
     """Only algorithms that give the same bits on every run; a GPU is slower with them, a CPU gives them anyway."""
     checkpoint_every: int = Field(default=100, ge=1)

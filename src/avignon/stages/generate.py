@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from PIL import Image
 
 from avignon.adapters import cards, files, headers
@@ -27,7 +28,7 @@ from avignon.generation.sampler import ImageSampler
 from avignon.generation.series import SeriesPlan
 from avignon.generation.spacing import placing
 from avignon.models import loading
-from avignon.models.runtime import DTYPES, best_device, precision_for
+from avignon.models.runtime import DTYPES, best_device, move_to, precision_for
 from avignon.recipe.schema import Recipe
 
 
@@ -40,6 +41,8 @@ def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
     device = best_device()
     precision = precision_for(recipe.generate.precision, "generate", device)
     base = loading.load(recipe.base, recipe.generate, DTYPES[precision], reporter)
+    if device.type == "cuda":  # Its convolutions are made for it; a CPU's results stay as they are.
+        move_to(base.denoiser, memory_format=torch.channels_last)
     folders = {name: space.adapter(name) for name in recipe.adapter_names}
     folders |= {name: Path(folder) for name, folder in recipe.generate.adapters.items()}
     for name, folder in folders.items():

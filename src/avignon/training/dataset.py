@@ -19,6 +19,7 @@ from avignon.core.events import Reporter
 from avignon.core.prompts import fit
 from avignon.models import finite
 from avignon.models.base import Conditioning, DiffusionBase, to_pixels
+from avignon.models.runtime import send
 from avignon.recipe.schema import Train
 
 Example = tuple[Path, dict[str, Any]]
@@ -142,10 +143,7 @@ def sample_batch(data: LatentDataset, settings: Train, timesteps: TimestepSample
     times = timesteps(size, random)
     if settings.noise_offset:  # one number for each channel: N. Guttenberg, "Diffusion with offset noise", 2023
         noise = noise + settings.noise_offset * torch.randn(*shape[:2], 1, 1, generator=random)
-    drawn = [index, view, caption, spread, noise, times]
-    if device.type == "cuda":  # Nothing here waits for the device.
-        drawn = [each.pin_memory() for each in drawn]
-    at, v, said, spread, noise, times = (each.to(device, non_blocking=True) for each in drawn)
+    at, v, said, spread, noise, times = (send(each, device) for each in (index, view, caption, spread, noise, times))
     return Batch(
         index=index,
         caption=caption,

@@ -17,9 +17,10 @@ import torch
 from avignon.adapters.route import routed
 from avignon.core.errors import AvignonError
 from avignon.models.base import DiffusionBase
+from avignon.models.runtime import OUT_OF_MEMORY
 from avignon.training.adapter_trainer import AdapterTrainer
 from avignon.training.dataset import Batch
-from avignon.training.memory import OUT_OF_MEMORY, OomFallback
+from avignon.training.memory import OomFallback
 from avignon.training.metrics import Step
 from avignon.training.objective import denoising_losses
 from avignon.training.optimizer import Fault

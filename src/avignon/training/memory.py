@@ -8,11 +8,9 @@ from typing import Any
 import torch
 
 from avignon.core.events import Reporter
+from avignon.models.runtime import is_out_of_memory
 from avignon.recipe.schema import Train
 from avignon.training.dataset import Batch
-
-OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError, RuntimeError)
-"""What may be raised where memory runs out: PyTorch has an error of its own for GPUs; on a CPU it says so in words."""
 
 
 @dataclass
@@ -46,14 +44,13 @@ class OomFallback:
 
     def can_step_down(self, failed: BaseException) -> bool:
         """Whether memory ran out, and less can be done at once."""
-        ran_out = isinstance(failed, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(failed)
-        return ran_out and (self.size > 1 or not self.denoiser.is_gradient_checkpointing or not self.apart)
+        can_do_less = self.size > 1 or not self.denoiser.is_gradient_checkpointing or not self.apart
+        return can_do_less and is_out_of_memory(failed)
 
     def step_down(self) -> str:
         """Do less at once from now on; says what. To be called once the error and what its traceback holds are gone."""
         gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        torch.accelerator.empty_cache()
         if not self.apart:
             self.apart = True
             return "out of memory: going on with one adapter per pass (train.together = false)"

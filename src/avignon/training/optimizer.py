@@ -72,8 +72,9 @@ class FlatParameters:
         self._gradient.zero_()
 
     def release(self, vector: torch.Tensor) -> None:
-        """Leave these values in the adapter's own parameters, in fp32."""
-        for parameter, value in zip(self._parameters, self._views(vector.detach().clone()), strict=True):
+        """Leave these values in the adapter's own parameters, in fp32; the best ones were kept on the CPU."""
+        values = vector.detach().to(self.master.device, copy=True)
+        for parameter, value in zip(self._parameters, self._views(values), strict=True):
             parameter.grad = None
             parameter.data = value
 

@@ -11,9 +11,13 @@ from avignon.adapters import inject
 from avignon.core.errors import ModelError
 from avignon.models import finite
 from avignon.models.base import DiffusionBase
-from avignon.models.runtime import DTYPES, Attention, Precision, attention_for, move_to, precision_for
+from avignon.models.runtime import DTYPES, Attention, Precision, attention_for, compiles, move_to, precision_for
 from avignon.recipe.schema import Recipe
 from avignon.training.dataset import seed_of
+
+GRAPHS = 64
+"""Ways to compile a block, at most: one for each shape (4 in Stable Diffusion) of all adapters together, of each alone
+and of each size of a pass. Beyond torch's own limit, 8, blocks would run uncompiled."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class RuntimeConfig:
     attention: Attention
     compiled: bool
     why: tuple[str, ...]
+    cannot_compile: bool = False
+    """Whether blocks would be compiled if that worked here."""
 
     @classmethod
     def for_device(cls, recipe: Recipe, device: torch.device) -> "RuntimeConfig":
@@ -34,14 +40,16 @@ class RuntimeConfig:
         attention = attention_for(settings.attention, device, recipe.base.resolution)
         # peft's DoRA cannot be traced: a block would fall into a graph for every piece of a layer.
         pays = device.type == "cuda" and not settings.dora
-        compiled = settings.compile == "on" or (settings.compile == "auto" and pays)
+        wanted = settings.compile == "on" or (settings.compile == "auto" and pays)
+        compiled = wanted and (settings.compile == "on" or compiles(device))
         automatic = [name for name in ("precision", "attention", "compile") if getattr(settings, name) == "auto"]
-        return cls(device, precision, attention, compiled, tuple(automatic))
+        return cls(device, precision, attention, compiled, tuple(automatic), wanted and not compiled)
 
     def describe(self, processes: int) -> str:
         """In one line: what was picked, and which of it by the program itself."""
         parts = [str(self.device), self.precision, f"attention {self.attention}"]
         parts += ["compiled blocks"] if self.compiled else []
+        parts += ["blocks not compiled, because torch.compile does not work here"] if self.cannot_compile else []
         parts += [f"{processes} processes"] if processes > 1 else []
         return ", ".join(parts) + (f" (chosen for this machine: {', '.join(self.why)})" if self.why else "")
 
@@ -68,7 +76,9 @@ def prepare_denoiser(
     if settings.gradient_checkpointing:
         denoiser.enable_gradient_checkpointing()
     if runtime.compiled:
-        denoiser.compile_repeated_blocks()
+        torch.compiler.reset()  # What adapters before these had compiled would count against the limit.
+        torch._dynamo.config.recompile_limit = GRAPHS
+        denoiser.compile_repeated_blocks(dynamic=False)
     return parameters
 
 
