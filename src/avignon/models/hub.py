@@ -60,6 +60,11 @@ def download(model: str, revision: str, access: Access, patterns: Sequence[str])
     return Path(snapshot_download(model, revision=revision, allow_patterns=list(patterns), **how))
 
 
+def files_of(model: str, revision: str, access: Access) -> list[str]:
+    """Names of all files of a repository."""
+    return list(HfApi().list_repo_files(model, revision=revision, token=access.token))
+
+
 def find(wanted: Wanted, fetch: Fetch, reporter: Reporter) -> tuple[str, Path]:
     """The model's name and its folder; a folder on this machine is named without the way to it.
 

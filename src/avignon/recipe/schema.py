@@ -36,6 +36,18 @@ def _located(model: str, info: ValidationInfo) -> str:
     return placed(model, info) if model.startswith((".", "/", "~")) else model
 
 
+def _adapter(value: str, info: ValidationInfo) -> str:
+    """A path made absolute: what begins as one, ends as one, or is there; else an imported name or a repository."""
+    path = placed(value, info)
+    is_path = value.startswith((".", "/", "~")) or Path(path).exists()
+    if is_path or not re.fullmatch(IMPORTED_OR_HUB, value):
+        return path
+    return value
+
+
+IMPORTED_OR_HUB = r"[\w.-]+|[\w.-]+/[\w.-]+(/[\w./ -]+\.safetensors)?(@[\w./-]+)?"
+
+
 class Artist(Section):
     """One artist of the dialogue."""
 
@@ -271,6 +283,7 @@ class Scene(Section):
 class Generate(Section):
     """How the series is made."""
 
+    schema_1 = {"denoiser_only": ABSENT}
     formerly = {
         "path_adapters": "voices",
         "equalize_adapters": "equal_voices",
@@ -300,9 +313,13 @@ class Generate(Section):
     """Factors on an adapter's weight over the denoising steps, joined by lines: `[1, 0]` composes, `[0, 1]` ends."""
     block_weights: dict[str, dict[str, float]] = {}
     """Factors on an adapter's weight in parts of the UNet: `down`, `mid`, `up`, or a block such as `"up_blocks.1"`."""
-    adapters: dict[str, UserPath] = {}
-    """Further adapters to mix in by `path_adapters` or `weights`: name = folder of pytorch_lora_weights.safetensors. A
-    name with a dot or a blank needs quotation marks, as all such keys of TOML: `"style_v1.5" = "loras/style"`."""
+    adapters: dict[str, Annotated[str, AfterValidator(_adapter)]] = {}
+    """Further adapters to mix in by `path_adapters` or `weights`, of any program that docs/ADAPTERS.md names: name = a
+    file or its folder, a name that `avignon import` gave, or a repository as `owner/name`, `owner/name@revision` or
+    `owner/name/file.safetensors`. A name with a dot or a blank needs quotation marks, as all such keys of TOML:
+    `"style_v1.5" = "loras/style"`."""
+    denoiser_only: tuple[str, ...] = Field(default=(), strict=False)
+    """Adapters of which only the denoiser's part is used: what they change in the text encoder is left out."""
     strength: float = Field(default=1.0, gt=0, le=4)
     """Factor on every weight of the path."""
     strengths: dict[str, Annotated[float, Field(gt=0, le=4)]] = {}
@@ -405,6 +422,7 @@ class Recipe(Section):
             "weight_schedule": settings.weight_schedule,
             "block_weights": settings.block_weights,
             "strengths": settings.strengths,
+            "denoiser_only": settings.denoiser_only,
         }
         for field, names in named.items():
             for name in names:
