@@ -205,7 +205,7 @@ def test_lokr(tmp_path: Path, shapes: dict[str, tuple[int, ...]], rank: int | No
         second = torch.einsum("ijkl,jr,ip->prkl", parts["lokr_t2"], parts["lokr_w2_b"], parts["lokr_w2_a"])
     else:
         second = parts["lokr_w2"] if "lokr_w2" in parts else parts["lokr_w2_a"] @ parts["lokr_w2_b"]
-    whole = torch.kron(first.view(*first.shape, *(1 for _ in second.shape[2:])), second)
+    whole = torch.kron(first.reshape(*first.shape, *(1 for _ in second.shape[2:])), second.contiguous())
     assert tuple(change.shape) == shape == tuple(whole.shape)
     assert close(change.delta, (3.0 / rank if rank else 1.0) * whole)
 

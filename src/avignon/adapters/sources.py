@@ -9,6 +9,7 @@ from avignon.adapters.formats import registry as formats
 from avignon.core.errors import AdapterError
 from avignon.core.events import Reporter
 from avignon.core.files import CACHE_ELSEWHERE, SCRATCH, cache_folder, read_json, storing, write_json
+from avignon.recipe.schema import adapter_place
 
 if TYPE_CHECKING:
     from avignon.models.hub import Access
@@ -88,12 +89,13 @@ def keep(value: str, name: str, reporter: Reporter) -> tuple[str, formats.Adapte
     Raises:
         AdapterError: it cannot be read, or the name is taken.
     """
+    value = adapter_place(value, Path.cwd())
     found = place(value, reporter, "avignon import")
-    file = formats.find(found)
-    formats.read_file(file)
     name = name or _name_of(value, found)
     if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
         raise AdapterError(f"--as {name!r}: a name has letters, digits, `_`, `-` and dots inside it")
+    file = formats.find(found)
+    formats.read_file(file)  # What its header does not tell, such as a damaged configuration.
     folder = collection() / name
     if folder.exists():
         known = formats.find(folder)

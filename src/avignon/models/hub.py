@@ -13,7 +13,7 @@ from typing import Any
 import safetensors
 from huggingface_hub import HfApi, errors, get_token, snapshot_download
 
-from avignon.core.errors import ModelError
+from avignon.core.errors import InputError, ModelError
 from avignon.core.events import Reporter
 from avignon.core.files import digest, sha256_of
 from avignon.models import finite
@@ -95,7 +95,7 @@ def _fetched(model: str, wanted: Wanted, fetch: Fetch, reporter: Reporter) -> Pa
         )
     try:
         folder = fetch(model, access)
-    except ModelError:
+    except InputError:
         raise
     except errors.GatedRepoError:
         raise ModelError(

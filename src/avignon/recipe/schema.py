@@ -36,16 +36,19 @@ def _located(model: str, info: ValidationInfo) -> str:
     return placed(model, info) if model.startswith((".", "/", "~")) else model
 
 
+def adapter_place(value: str, folder: Path) -> str:
+    """Which adapter is meant: a path made absolute, from `folder`; an imported name or a repository as it is.
+
+    A path is what begins or ends as one, or is there.
+    """
+    path = (folder / Path(value).expanduser()).resolve()
+    looks_like_one = value.startswith((".", "/", "~")) or re.fullmatch(r"([^/]+/)?[^/]+\.safetensors", value)
+    is_other = re.fullmatch(r"[\w.-]+|[\w.-]+/[\w.-]+(/[\w./ -]+\.safetensors)?(@[\w./-]+)?", value)
+    return str(path) if value and (looks_like_one or path.exists() or not is_other) else value
+
+
 def _adapter(value: str, info: ValidationInfo) -> str:
-    """A path made absolute: what begins as one, ends as one, or is there; else an imported name or a repository."""
-    path = placed(value, info)
-    is_path = value.startswith((".", "/", "~")) or Path(path).exists()
-    if is_path or not re.fullmatch(IMPORTED_OR_HUB, value):
-        return path
-    return value
-
-
-IMPORTED_OR_HUB = r"[\w.-]+|[\w.-]+/[\w.-]+(/[\w./ -]+\.safetensors)?(@[\w./-]+)?"
+    return adapter_place(value, info.context) if info.context else value
 
 
 class Artist(Section):
