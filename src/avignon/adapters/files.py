@@ -137,6 +137,11 @@ def load(base: DiffusionBase, name: str, place: Path, *, denoiser_only: bool = F
                 restore_fp32_magnitudes(base.denoiser, name, state.of(component))
             elif not denoiser_only:
                 _put_on_encoder(base.networks[component], component, name, state)
+            else:
+                continue
+            count = sum(key.endswith(".lora_A.weight") for key in weights_of(base.networks[component], name))
+            if count != len(state.of(component)):  # peft leaves out what is no linear layer and no convolution.
+                raise ValueError(f"of {len(state.of(component))} layers in {component} only {count} can be adapted")
     except AdapterError:
         raise
     except Exception as failed:
@@ -151,8 +156,8 @@ def load(base: DiffusionBase, name: str, place: Path, *, denoiser_only: bool = F
 def _fitted(change: LayerChange, weight: torch.Tensor) -> LayerChange:
     """A layer's change in fp32, in the shape of the layer's weight; norms of inputs as the ΔW that they come to."""
     ones = (1,) * (weight.dim() - 2)
-    down = change.down.float().view(change.rank, *weight.shape[1:])
-    change = replace(change, down=down, up=change.up.float().view(len(weight), change.rank, *ones))
+    down = change.down.float().reshape(change.rank, *weight.shape[1:])
+    change = replace(change, down=down, up=change.up.float().reshape(len(weight), change.rank, *ones))
     if change.axis == "output" or change.magnitude is None:
         return change
     own = weight.detach().float().cpu()
