@@ -94,6 +94,10 @@ class AdapterTargets:
     """Before the names of layers in an adapter's file in diffusers' format."""
 
 
+ENCODER_TARGETS = AdapterTargets(kinds={}, blocks="", part_of=lambda _: "", per_sample=lambda *_: (-1, 1, 1), prefix="")
+"""Of a network that reads prompts: nothing new is trained on it, and it has no parts with weights of their own."""
+
+
 class DiffusionBase(ABC):
     """A loaded base model: frozen, and all that is particular to its family.
 
@@ -115,6 +119,16 @@ class DiffusionBase(ABC):
     def __init__(self, model: str, folder: Path, variant: str, resolution: int, parts: Mapping[str, str]) -> None:
         self.model, self.folder, self.variant, self.resolution, self.parts = model, folder, variant, resolution, parts
         self.denoiser: Any
+
+    @property
+    def prompt_encoders(self) -> Mapping[str, Any]:
+        """The networks that read prompts and that adapters may change as well, by their folders; in order."""
+        return {}
+
+    @property
+    def networks(self) -> dict[str, Any]:
+        """All networks that adapters may change, by the prefix of their layers in files; the denoiser first."""
+        return {self.targets.prefix: self.denoiser, **self.prompt_encoders}
 
     @property
     def revision(self) -> str:
