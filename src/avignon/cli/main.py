@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from avignon import __version__
+from avignon.cli.adapters import export, merge, publish
 from avignon.cli.doctor import doctor
 from avignon.cli.museum import catalog, works
 from avignon.cli.run import new, recipes, run, stages
@@ -16,6 +17,7 @@ from avignon.core.naming import NOT_UTF8, shown
 
 JOBS: dict[str, tuple[click.Command, ...]] = {
     "The run and its stages, in their order": (new, recipes, run, *stages),
+    "Adapters": (export, merge, publish),
     "Museum": (works, catalog),
     "Machine": (doctor,),
 }
