@@ -98,7 +98,7 @@ def as_dora(state: AdapterState, axis: Axis) -> tuple[AdapterState, dict[str, to
 def test_dora_is_its_change_of_the_base(axis: Axis) -> None:
     """At full rank, base and merged LoRA are (1 - w)·W + w·m·V/‖V‖, V = W + sBA, with the norm over its own axis."""
     dora, own = as_dora(ONE, axis)
-    mix = merged([Part("dora", dora, lambda _: 0.7)], 64, own.__getitem__)
+    mix = merged([Part("dora", dora, lambda _: 0.7)], 64, own)
     for layer, each in dora.layers.items():
         moved = own[layer] + each.delta
         over = [d for d in range(moved.dim()) if d != {"output": 0, "input": 1}[axis]]
@@ -113,7 +113,7 @@ def test_what_cannot_be_merged_is_refused_in_a_line() -> None:
     """A DoRA without a rank or a base, layers of different shapes, weights that are all 0."""
     dora, own = as_dora(ONE, "output")
     with pytest.raises(AdapterError, match=r"dora: a DoRA changes every weight, .* name a --rank"):
-        merged([Part("dora", dora, lambda _: 1.0)], own=own.__getitem__)
+        merged([Part("dora", dora, lambda _: 1.0)], own=own)
     with pytest.raises(AdapterError, match="dora: a DoRA's change depends on the base's weights; name its --base"):
         merged([Part("dora", dora, lambda _: 1.0)], 4)
     other = AdapterState({"unet.a": change((12, 8), 2, 2.0, 0)})

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from avignon.adapters import state
 from avignon.adapters.formats import registry
 from avignon.adapters.state import AdapterState, LayerChange
+from avignon.core.errors import AdapterError
 from tests.support.adapters import layers_of, networks, random_state, same
 
 ROUND = ("kohya", "diffusers", "peft", "kohya")
@@ -90,6 +91,16 @@ def test_full_change_of_any_rank() -> None:
         assert change.rank == min(len(delta), delta[0].numel())
         assert change.shape == shape
         assert torch.equal(change.delta, delta)
+
+
+@pytest.mark.parametrize("name", ["diffusers", "peft"])
+def test_norms_of_inputs_are_in_no_other_format(tmp_path: Path, name: str) -> None:
+    """A DoRA of input norms is kept by kohya's format, and refused by the others in one line."""
+    change = LayerChange(torch.ones(2, 4), torch.ones(8, 2), 1.0, torch.ones(4), "input")
+    adapter = AdapterState({"unet.conv_in": change})
+    assert same(adapter, registry.read(written(adapter, "kohya", tmp_path / "kohya")))
+    with pytest.raises(AdapterError, match="conv_in: peft's names have no DoRA with norms of inputs"):
+        written(adapter, name, tmp_path / name)
 
 
 def test_configuration_names_layers_in_full() -> None:

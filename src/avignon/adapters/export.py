@@ -7,15 +7,17 @@ from pathlib import Path
 
 import torch
 
-from avignon.adapters import cards, modelspec
+from avignon.adapters import cards, modelspec, sources
 from avignon.adapters.formats import registry as formats
 from avignon.adapters.formats import safe
 from avignon.adapters.state import AdapterState, LayerChange
 from avignon.core import imaging
 from avignon.core.errors import AvignonError, WorkspaceError
+from avignon.core.events import Reporter
 from avignon.core.files import SCRATCH, read_json, replacing, storing, write_json
 from avignon.core.records import Card
 from avignon.core.workspace import AdapterFolder, Workspace
+from avignon.recipe.schema import adapter_place
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -59,12 +61,18 @@ class Source:
         return modelspec.of_header(told, network(self.state), self.name, self.architecture)
 
 
-def opened(place: Path) -> Source:
-    """The adapter in a folder, such as `RUN/adapters/NAME`, or in a file.
+def named(value: str, reporter: Reporter) -> Source:
+    """The adapter that a user names: a file, a folder such as `RUN/adapters/NAME`, an imported name, a repository.
 
     Raises:
         AdapterError: it is missing, damaged, or of a kind that is not understood.
+        ModelError: a repository cannot be reached.
     """
+    return opened(sources.place(adapter_place(value, Path.cwd()), reporter, "ADAPTER"))
+
+
+def opened(place: Path) -> Source:
+    """The adapter in a file or a folder; an `AdapterError` where there is none."""
     file = formats.find(place)
     state, card = formats.read_file(file), _card(file.path)
     stem = file.path.parent.resolve().name if file.path.stem in NAMELESS else file.path.stem

@@ -23,7 +23,6 @@ from avignon.adapters.layers import dora_magnitudes, inner
 from avignon.adapters.state import AdapterState, LayerChange, from_tensors, full, lora_config
 from avignon.core.errors import AdapterError, AvignonError
 from avignon.core.files import json_value, replacing
-from avignon.core.workspace import AdapterFolder
 from avignon.models import finite
 from avignon.models.base import AdapterTargets, DiffusionBase
 
@@ -86,16 +85,17 @@ def check(base: DiffusionBase, place: Path) -> AdapterFile:
     Raises:
         AdapterError: it is missing, damaged, or made for another base.
     """
-    _check_card(base, place)
     file = formats.find(place)
-    headers.check_fit(file.path, file.layers, {layer: weight.shape for layer, weight in _weights(base).items()})
+    if file.card:
+        _check_card(base, file.card)
+    headers.check_fit(file.path, file.layers, {layer: weight.shape for layer, weight in weights_by_layer(base).items()})
     for path in file.paths:
         if bad := finite.first_bad_in([path]):
             raise AdapterError(bad)
     return file
 
 
-def _weights(base: DiffusionBase) -> dict[str, torch.Tensor]:
+def weights_by_layer(base: DiffusionBase) -> dict[str, torch.Tensor]:
     """The weights of the base's networks by layer, as `AdapterState` names them."""
     return {
         names.canonical(f"{component}.{name.removesuffix('.weight').removesuffix('.base_layer')}"): weight
@@ -105,11 +105,8 @@ def _weights(base: DiffusionBase) -> dict[str, torch.Tensor]:
     }
 
 
-def _check_card(base: DiffusionBase, folder: Path) -> None:
-    """The card, where there is one, says which weights the adapter belongs to."""
-    card = AdapterFolder(folder).card
-    if not card.exists():
-        return
+def _check_card(base: DiffusionBase, card: Path) -> None:
+    """The card says which weights the adapter belongs to."""
     try:
         trained_on = json_value(card.read_text(encoding="utf-8"))["base"]
         model, fingerprint, fits = str(trained_on["model"]), str(trained_on["fingerprint"]), base.fits(trained_on)
@@ -117,19 +114,19 @@ def _check_card(base: DiffusionBase, folder: Path) -> None:
         raise AdapterError(f"{card}: damaged: no base with model and fingerprint") from None
     if not fits:
         raise AdapterError(
-            f"{folder}: made for another base: {model} ({fingerprint[:12]}), "
+            f"{card.parent}: made for another base: {model} ({fingerprint[:12]}), "
             f"and the recipe's is {base.model} ({base.fingerprint[:12]})"
         )
 
 
-def load(base: DiffusionBase, name: str, place: Path) -> AdapterFile:
-    """Put a saved adapter on the base's denoiser, and the part that it has for them on its prompt encoders.
+def load(base: DiffusionBase, name: str, place: Path, *, denoiser_only: bool = False) -> AdapterFile:
+    """Put a saved adapter on the base's denoiser and, unless `denoiser_only`, what it has for them on its encoders.
 
     Raises:
         AdapterError: it is missing, damaged, or made for another base.
     """
     file = check(base, place)
-    weights = _weights(base)
+    weights = weights_by_layer(base)
     try:
         state = formats.read_file(file)
         layers = {layer: _fitted(change, weights[layer]) for layer, change in state.layers.items()}
@@ -138,8 +135,13 @@ def load(base: DiffusionBase, name: str, place: Path) -> AdapterFile:
             if component == base.targets.prefix:
                 _put_on_denoiser(base.denoiser, base.targets, name, state)
                 restore_fp32_magnitudes(base.denoiser, name, state.of(component))
-            else:
+            elif not denoiser_only:
                 _put_on_encoder(base.networks[component], component, name, state)
+            else:
+                continue
+            count = sum(key.endswith(".lora_A.weight") for key in weights_of(base.networks[component], name))
+            if count != len(state.of(component)):  # peft leaves out what is no linear layer and no convolution.
+                raise ValueError(f"of {len(state.of(component))} layers in {component} only {count} can be adapted")
     except AdapterError:
         raise
     except Exception as failed:
@@ -154,8 +156,8 @@ def load(base: DiffusionBase, name: str, place: Path) -> AdapterFile:
 def _fitted(change: LayerChange, weight: torch.Tensor) -> LayerChange:
     """A layer's change in fp32, in the shape of the layer's weight; norms of inputs as the ΔW that they come to."""
     ones = (1,) * (weight.dim() - 2)
-    down = change.down.float().view(change.rank, *weight.shape[1:])
-    change = replace(change, down=down, up=change.up.float().view(len(weight), change.rank, *ones))
+    down = change.down.float().reshape(change.rank, *weight.shape[1:])
+    change = replace(change, down=down, up=change.up.float().reshape(len(weight), change.rank, *ones))
     if change.axis == "output" or change.magnitude is None:
         return change
     own = weight.detach().float().cpu()

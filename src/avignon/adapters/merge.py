@@ -7,14 +7,15 @@ Eckart & Young, Psychometrika 1 (1936): the truncated SVD is the nearest matrix 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import torch
 
 from avignon.adapters.state import AdapterState, LayerChange
 from avignon.core.errors import AdapterError
 
-Own = Callable[[str], torch.Tensor]
-"""The base's own weight of a layer, (out, in) or (out, in, k, k)."""
+Own = Mapping[str, torch.Tensor]
+"""The base's own weights by layer, (out, in) or (out, in, k, k)."""
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 """Factors U (out, R) and V (R, in·k·k) in fp32, whose product is a change of a layer."""
@@ -51,7 +52,7 @@ class Merged:
         return math.sqrt(lost / whole) if whole else 0.0
 
 
-def merged(parts: Sequence[Part], rank: int = 0, own: Own | None = None) -> Merged:
+def merged(parts: Sequence[Part], rank: int = 0, own: Own = MappingProxyType({})) -> Merged:
     """The sum of adapters as a plain LoRA, of at most this rank in each layer; 0 keeps all ranks, and is exact.
 
     `own` is needed for a DoRA, whose change depends on the base.
@@ -87,16 +88,16 @@ def _common_shape(layer: str, changes: Sequence[tuple[str, LayerChange]]) -> tup
     return one.shape
 
 
-def _factors(name: str, layer: str, change: LayerChange, weight: float, rank: int, own: Own | None) -> Pair:
+def _factors(name: str, layer: str, change: LayerChange, weight: float, rank: int, own: Own) -> Pair:
     """The factors of w·ΔW; a DoRA's is a full matrix, beside an identity."""
     up, down = change.up.flatten(1).float() * (weight * change.scale), change.down.flatten(1).float()
     if change.magnitude is None:
         return up, down
     if not rank:
         raise AdapterError(f"{name}: a DoRA changes every weight, so that no LoRA is exactly it; name a --rank")
-    if own is None:
+    if layer not in own:
         raise AdapterError(f"{name}: a DoRA's change depends on the base's weights; name its --base")
-    delta = weight * dora_delta(change, own(layer).flatten(1).float())
+    delta = weight * dora_delta(change, own[layer].detach().flatten(1).float())
     return torch.eye(len(delta)), delta
 
 

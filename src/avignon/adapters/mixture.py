@@ -3,11 +3,10 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
-from avignon.adapters import export, modelspec
+from avignon.adapters import export, files, modelspec, sources
 from avignon.adapters.export import Source
 from avignon.adapters.merge import Merged, Part, merged
 from avignon.adapters.weights import block_factor
@@ -18,7 +17,11 @@ from avignon.core.records import Frame, series_from
 from avignon.core.workspace import Workspace
 from avignon.models import loading
 from avignon.models.base import DiffusionBase
+from avignon.models.registry import FAMILIES
 from avignon.recipe.schema import Base, Recipe
+
+DENOISERS = {family.denoiser for family in FAMILIES.values()}
+"""Components whose layers lie in blocks; the others read prompts."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Ingredient:
     weight: float
     blocks: Mapping[str, float] = field(default_factory=dict)
     """Factors on the weight in parts of the denoiser, as `weights.block_factor` takes them."""
+    denoiser_only: bool = False
+    """Whether what it changes in prompt encoders is left out."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,8 @@ class _Sampling:
     num_inference_steps: int = 1
 
 
-def of_places(given: Sequence[str]) -> list[Ingredient]:
-    """Adapters as a user names them, `PLACE=WEIGHT`.
+def of_places(given: Sequence[str], reporter: Reporter) -> list[Ingredient]:
+    """Adapters as a user names them, `ADAPTER=WEIGHT`.
 
     Raises:
         AdapterError: a weight that is none, an adapter that is missing or damaged.
@@ -54,11 +59,11 @@ def of_places(given: Sequence[str]) -> list[Ingredient]:
             weight = math.nan
         if not place or not math.isfinite(weight):
             raise AdapterError(f"{each!r}: not ADAPTER=WEIGHT, such as runs/demo/adapters/NAME=0.7")
-        found.append(Ingredient(export.opened(Path(place)), weight))
+        found.append(Ingredient(export.named(place, reporter), weight))
     return found
 
 
-def of_stop(recipe: Recipe, space: Workspace, scene: str, stop: str) -> list[Ingredient]:
+def of_stop(recipe: Recipe, space: Workspace, scene: str, stop: str, reporter: Reporter) -> list[Ingredient]:
     """The adapters of a picture of a series, with the weights (gains among them) that it was painted with.
 
     Raises:
@@ -72,15 +77,16 @@ def of_stop(recipe: Recipe, space: Workspace, scene: str, stop: str) -> list[Ing
             f"{frame.scene}/{frame.stop}: the weight of {changing} changes over the denoising steps (generate.path = "
             "'relay' or generate.weight_schedule); a file has one weight for all steps"
         )
-    places = {name: Path(place) for name, place in recipe.generate.adapters.items()}
     found = []
     for name, weight in frame.weights.items():
         if not weight:
             continue
-        source = export.opened(places.get(name, space.adapter(name)))
+        other = recipe.generate.adapters.get(name)
+        source = export.opened(sources.place(other, reporter) if other else space.adapter(name))
         if source.sha256 != frame.adapters[name]:
             raise AdapterError(f"{source.path}: not the adapter that the series was painted with; run generate again")
-        found.append(Ingredient(source, weight, frame.block_weights.get(name, {})))
+        blocks, denoiser_only = frame.block_weights.get(name, {}), name in frame.denoiser_only
+        found.append(Ingredient(source, weight, blocks, denoiser_only))
     if not found:
         raise WorkspaceError(f"{frame.scene}/{frame.stop}: painted by the base alone; name a stop with an adapter")
     return found
@@ -112,7 +118,8 @@ def merge(
     _check_one_base([each.source for each in ingredients])
     loaded = _base(ingredients, rank, base, reporter)
     parts = [Part(each.source.name, each.source.state, _weight_of(each, loaded)) for each in ingredients]
-    mixed = merged(parts, rank, (lambda layer: _own(loaded, layer)) if loaded else None)
+    own = files.weights_by_layer(loaded) if loaded else {}
+    mixed = merged(parts, rank, own)
     told = f"the sum of the adapters' changes of weights, {f'truncated to rank {rank}' if rank else 'exact'}"
     told += f" (relative error {mixed.error:.2g})" if rank else ""
     names = [(each.source.name, each.source.header(), each.weight) for each in ingredients]
@@ -149,14 +156,10 @@ def _base(ingredients: Sequence[Ingredient], rank: int, base: Base | str, report
 def _weight_of(each: Ingredient, base: DiffusionBase | None) -> Callable[[str], float]:
     def weight(layer: str) -> float:
         component, _, inside = layer.partition(".")
-        if not each.blocks or base is None or component != base.targets.prefix:
+        if component not in DENOISERS:
+            return 0.0 if each.denoiser_only else each.weight
+        if not each.blocks or base is None:
             return each.weight
         return each.weight * block_factor(each.blocks, inside, base.targets.part_of(inside))
 
     return weight
-
-
-def _own(base: DiffusionBase, layer: str) -> torch.Tensor:
-    component, _, inside = layer.partition(".")
-    own: torch.Tensor = base.networks[component].get_submodule(inside).weight.detach()
-    return own

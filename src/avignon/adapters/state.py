@@ -9,6 +9,8 @@ from typing import Any, Literal
 import torch
 from peft import LoraConfig
 
+from avignon.core.errors import AdapterError
+
 Config = Mapping[str, Any]
 """The arguments of a `peft.LoraConfig`."""
 
@@ -96,7 +98,11 @@ class AdapterState:
         return replace(self, layers={name: change(layer) for name, layer in self.layers.items()})
 
     def tensors(self, component: str) -> dict[str, torch.Tensor]:
-        """The component's tensors by peft's names: `<layer>.lora_A.weight` and so on."""
+        """The component's tensors by peft's names: `<layer>.lora_A.weight` and so on.
+
+        Raises:
+            AdapterError: a DoRA's magnitudes are of inputs, which peft does not know.
+        """
         return {key: each for name, layer in self.of(component).items() for key, each in _named(name, layer)}
 
     def config(self, component: str) -> dict[str, Any]:
@@ -124,7 +130,8 @@ def _named(name: str, layer: LayerChange) -> Iterator[tuple[str, torch.Tensor]]:
     yield f"{name}.lora_A.weight", layer.down
     yield f"{name}.lora_B.weight", layer.up
     if layer.magnitude is not None:
-        assert layer.axis == "output", f"{name}: peft knows magnitudes of outputs only"
+        if layer.axis != "output":
+            raise AdapterError(f"{name}: peft's names have no DoRA with norms of inputs; only kohya's format has")
         # peft's shape of a convolution's is (1, out, 1, 1).
         lengths = layer.magnitude if layer.up.dim() == 2 else layer.magnitude.view(1, -1, 1, 1)
         yield f"{name}.lora_magnitude_vector", lengths

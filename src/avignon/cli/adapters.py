@@ -1,11 +1,15 @@
 """Commands on saved adapters: write one for other programs, merge several, make a folder for a model hub."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from avignon.core.errors import InputError
+
+if TYPE_CHECKING:
+    from avignon.core.events import Reporter
+    from avignon.recipe.schema import Base
 
 PLACE = click.Path(path_type=Path)
 FORMATS = click.Choice(("kohya", "diffusers", "peft"))
@@ -25,18 +29,19 @@ def _free(place: Path) -> Path:
 
 
 @click.command()
-@click.argument("adapter", type=PLACE)
+@click.argument("adapter")
 @click.option("--format", "kind", type=FORMATS, default="kohya", show_default=True, help="All programs read kohya.")
 @click.option("--precision", type=PRECISIONS, help="Of its numbers; by default those that it has.")
 @click.option("--to", type=PLACE, help="The file, or peft's folder; by default in this folder, by the adapter's name.")
-def export(adapter: Path, kind: str, precision: str | None, to: Path | None) -> None:
+def export(adapter: str, kind: str, precision: str | None, to: Path | None) -> None:
     """Write ADAPTER for other programs.
 
-    ADAPTER is a folder, such as RUN/adapters/NAME, or a file in any format that avignon reads.
+    ADAPTER is a folder, such as RUN/adapters/NAME, a file in any format that avignon reads, or what `avignon import`
+    takes and keeps.
     """
     from avignon.adapters import export as exported
 
-    source = exported.opened(adapter)
+    source = exported.named(adapter, _told("export"))
     place = _free(to or Path(source.name + ENDINGS[kind]))
     exported.write(place, source.state, kind, source.header(), precision or "")
     click.echo(place)
@@ -64,21 +69,20 @@ def merge(
     """Merge adapters into one: those named, or the mix of a picture of a series, with its measured weights."""
     from avignon.adapters import export as exported
     from avignon.adapters import mixture
-    from avignon.core.events import Reporter
     from avignon.core.workspace import Workspace
     from avignon.recipe.load import load_recipe
 
-    settings: Any = base or ""
+    settings: Base | str = base or ""
+    heard = _told("merge")
     if scene or stop:
         if len(mix) != 1 or not (scene and stop):
             raise InputError("a mix of a series is RECIPE --scene S --stop N")
         recipe = load_recipe(mix[0])
-        ingredients = mixture.of_stop(recipe, Workspace(workspace / recipe.name), scene, stop)
-        settings = settings or recipe.base
+        ingredients = mixture.of_stop(recipe, Workspace(workspace / recipe.name), scene, stop, heard)
+        settings = base or recipe.base
     else:
-        ingredients = mixture.of_places(mix)
+        ingredients = mixture.of_places(mix, heard)
     place = _free(to)
-    heard = Reporter("merge", lambda event: click.echo(f"merge: {event.text}", err=True))
     merged, header = mixture.merge(ingredients, place.stem, rank or 0, settings, heard)
     exported.write(place, merged.state, "kohya", header, precision or "")
     if merged.lost:
@@ -87,6 +91,13 @@ def merge(
         for layer, error in worst:
             click.echo(f"  {error:.3g}  {layer}")
     click.echo(place)
+
+
+def _told(command: str) -> "Reporter":
+    """Notes and warnings, on stderr."""
+    from avignon.core.events import Reporter
+
+    return Reporter(command, lambda event: click.echo(f"{command}: {event.text}", err=True))
 
 
 @click.command()

@@ -10,6 +10,7 @@ import click
 from avignon import __version__
 from avignon.cli.adapters import export, merge, publish
 from avignon.cli.doctor import doctor
+from avignon.cli.imports import adapters, import_adapter
 from avignon.cli.museum import catalog, works
 from avignon.cli.run import new, recipes, run, stages
 from avignon.core.errors import AvignonError, InputError
@@ -17,7 +18,7 @@ from avignon.core.naming import NOT_UTF8, shown
 
 JOBS: dict[str, tuple[click.Command, ...]] = {
     "The run and its stages, in their order": (new, recipes, run, *stages),
-    "Adapters": (export, merge, publish),
+    "Adapters": (import_adapter, adapters, export, merge, publish),
     "Museum": (works, catalog),
     "Machine": (doctor,),
 }

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avignon.adapters.formats import names
+from avignon.models.registry import FAMILIES
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,10 @@ WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 METADATA = "lora_adapter_metadata"
 """The key of a file's metadata under which diffusers keeps an adapter's configuration, as JSON."""
 
-_COMPONENTS = "|".join(map(re.escape, names.PREFIXES))
+_FOLDERS = {name for family in FAMILIES.values() for name in (family.denoiser, *family.prompt_encoders)}
+
+_COMPONENTS = "|".join(map(re.escape, sorted({*names.PREFIXES, *_FOLDERS})))
+"""Before the names of layers: diffusers calls a network by the folder that it lies in."""
 
 
 def recognizes(keys: list[str]) -> bool:
