@@ -17,12 +17,14 @@ from avignon.adapters.formats import diffusers as lora_format
 from avignon.core.errors import AdapterError, WorkspaceError
 from avignon.core.events import Event, Reporter, StageProgress
 from avignon.core.files import sha256_of
+from avignon.core.png import png_fields
 from avignon.core.settings import ABSENT, Section
 from avignon.core.workspace import Workspace
 from avignon.models.stable_diffusion.model import StableDiffusion
 from avignon.recipe.load import load_recipe
 from avignon.recipe.schema import Recipe, Train
 from tests.support.bases import load_base
+from tests.support.exports import header
 from tests.support.hub import LocalHub, take_for_the_hub
 from tests.support.paths import FIXTURES
 from tests.support.runs import carried, small_recipe
@@ -84,9 +86,12 @@ def finished(tmp_path: Path) -> tuple[Recipe, Path]:
 
 @pytest.mark.parametrize("old", OLD_RUNS)
 def test_finished_run_of_the_version_before_stays_finished(tmp_path: Path, old: str) -> None:
-    """Works, dataset, adapters, measured path and pictures of older versions are those of this one: none is new."""
+    """Works, dataset, adapters, measured path and pictures of older versions are those of this one: none is new.
+
+    The files for other programs are added, with a picture of the series that is there; what is measured stays current.
+    """
     recipe, folder = copied(old, tmp_path)
-    before = made(Workspace(folder / recipe.name))
+    before, measured = made(Workspace(folder / recipe.name)), Workspace(folder / recipe.name).made_by("generate")
     placing = (folder / recipe.name / "series" / "placing.json").read_bytes()
     space, events = run(recipe, folder)
     assert [e.stage for e in events if e.kind == "skipped"] == ["collect", "curate", "prepare"]
@@ -94,8 +99,19 @@ def test_finished_run_of_the_version_before_stays_finished(tmp_path: Path, old: 
     assert pictures_made(events) == 0
     assert not any("measuring" in text for text in said(events, "note"))
     assert made(space) == before
+    assert space.made_by("generate") == measured
     assert space.placing.read_bytes() == placing
     assert not (space.root / "set-aside").exists()
+    for name in recipe.adapter_names:
+        place, weights = space.adapter(name), sha256_of(space.adapter(name) / lora_format.WEIGHTS_FILE)
+        told = header(place / f"{name}.safetensors")
+        assert told["modelspec.architecture"] == "stable-diffusion-v2-512/lora"
+        assert told["modelspec.description"].count("\n- ") == 2
+        assert "modelspec.date" not in told, "nobody wrote down when it was trained"
+        assert json.loads((place / f"{name}.json").read_text(encoding="utf-8"))["sd version"] == "SD2"
+        fields = png_fields(place / f"{name}.png")
+        assert fields["adapters"][name] == weights
+        assert [other for other, weight in fields["weights"].items() if weight] == [name]
     _, again = run(recipe, folder)
     assert [e.kind for e in again] == ["skipped"] * 5
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:  # The command line lists its commands from the table: what ta
     from avignon.recipe.schema import Recipe
 
 
+ADAPTER_FILES = 2
+"""What a finished adapter's folder holds: raised where that changes, so that what is new is added, without training."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """A row of the table: the module of its name does the work."""
@@ -96,6 +100,7 @@ STAGES = (
         outputs=lambda space: space.adapters.rglob("*"),
         sections=("train", "artists", "base", "seed"),
         depends=lambda recipe: (
+            ADAPTER_FILES,
             _state(recipe.base.folder),
             *((painted, _sources(recipe)) if (painted := recipe.painted_in_training) else ()),
         ),

@@ -2,9 +2,11 @@
 
 It answers what the client asks when it downloads: a repository's information, its tree, and its files under
 `resolve`. Weights are "large files": the hub answers for them with a redirect to a second server, as it does to its
-content network. Point a process at it with HF_ENDPOINT (read once, when huggingface_hub is imported).
+content network. It takes uploads as well, by Git LFS' protocol: that of Xet, which the real one prefers, is not built.
+Point a process at it with HF_ENDPOINT (read once, when huggingface_hub is imported).
 """
 
+import base64
 import hashlib
 import json
 from collections.abc import Mapping
@@ -84,6 +86,9 @@ class LocalHub(LocalServer):
         """Which tokens are valid; None takes any. A request with another is refused, for public files as well."""
         self.refusal = "Invalid credentials in Authorization header"
         """How it is refused; of a token that ran out, the hub says other words."""
+        self.writers: frozenset[str] = frozenset()
+        """Which tokens may write; a request to write without any is 401, with another 403."""
+        self._uploaded: dict[str, bytes] = {}
         self._repos: dict[str, _Repo] = {}
         self._network = _ContentNetwork(self)
         super().__init__()
@@ -141,6 +146,8 @@ class LocalHub(LocalServer):
         return _error(status, {401: "RepoNotFound", 404: missing}.get(status, ""), f"Scripted {status}")
 
     def _route(self, asked: Asked) -> Reply:
+        if asked.method in ("POST", "PUT"):
+            return self._write(asked)
         match asked.parts:
             case ("api", "models", owner, name, *rest):
                 return self._api(asked, f"{owner}/{name}", rest)
@@ -159,6 +166,52 @@ class LocalHub(LocalServer):
             case ["tree", _, *path]:
                 return self._tree(repo_id, found, "/".join(path), asked.query.get("recursive", "").lower() == "true")
         return _error(404, "", "Not found")
+
+    def _write(self, asked: Asked) -> Reply:
+        """Make a repository, and take files: what is large by Git LFS, then a commit that names it."""
+        if asked.parts[0] == "lfs-objects":  # Signed addresses, that need no token.
+            self._uploaded[asked.parts[1]] = asked.body
+            return Reply(200)
+        token = asked.headers.get("authorization", "").removeprefix("Bearer ")
+        if token not in self.writers:
+            return _error(403 if token else 401, "", "Forbidden" if token else "Invalid username or password.")
+        match asked.parts:
+            case ("api", "repos", "create"):
+                told = json.loads(asked.body)
+                repo_id = f"{told['organization']}/{told['name']}"
+                self._repos.setdefault(repo_id, _Repo())
+                return _json({"url": f"{self.url}/{repo_id}", "name": repo_id})
+            case ("api", "validate-yaml"):
+                return _json({"warnings": [], "errors": []})
+            case ("api", "models", _, _, "preupload", _):
+                paths = [each["path"] for each in json.loads(asked.body)["files"]]
+                modes = {path: "lfs" if path.endswith(LARGE) else "regular" for path in paths}
+                return _json({"files": [{"path": p, "uploadMode": m, "shouldIgnore": False} for p, m in modes.items()]})
+            case (_, _, "info", "lfs", "objects", "batch"):
+                objects = json.loads(asked.body)["objects"]
+                actions = {o["oid"]: {"upload": {"href": f"{self.url}/lfs-objects/{o['oid']}"}} for o in objects}
+                return _json({"transfer": "basic", "objects": [{**o, "actions": actions[o["oid"]]} for o in objects]})
+            case ("api", "models", owner, name, "commit", revision):
+                return self._committed(f"{owner}/{name}", revision, asked.body)
+        return _error(404, "", "Not found")
+
+    def _committed(self, repo_id: str, revision: str, body: bytes) -> Reply:
+        """A commit as the client sends it, a line each for its message and its files; files of before stay."""
+        repo = self._repos[repo_id]
+        files = dict(repo.commits[repo.branches[revision]]) if revision in repo.branches else {}
+        for line in map(json.loads, body.splitlines()):
+            told = line["value"]
+            if line["key"] == "file":
+                files[told["path"]] = _File(told["path"], base64.b64decode(told["content"]))
+            elif line["key"] == "lfsFile":
+                files[told["path"]] = _File(told["path"], self._uploaded[told["oid"]])
+        sha = _sha1(f"{repo_id}\n" + "".join(f"{file.oid} {file.path}\n" for file in files.values()))
+        repo.commits[sha], repo.branches[revision] = files, sha
+        return _json({"commitUrl": f"{self.url}/{repo_id}/commit/{sha}", "commitOid": sha, "success": True})
+
+    def files(self, repo_id: str, revision: str = "main") -> dict[str, bytes]:
+        """What a branch holds."""
+        return {path: file.body for path, file in self._repos[repo_id].commits[self.commit(repo_id, revision)].items()}
 
     def _commit(self, asked: Asked, repo_id: str, revision: str) -> str | Reply:
         """The commit asked for, or the hub's way of saying that there is none."""
@@ -257,6 +310,7 @@ def take_for_the_hub(hub: LocalHub, cache: Path, monkeypatch: pytest.MonkeyPatch
     template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
 
 
 class _ContentNetwork(LocalServer):

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
@@ -17,13 +18,19 @@ from avignon.recipe.schema import Artist
 
 Row = Mapping[str, str]
 
+REPOSITORY = r"[\w-][\w.-]*/[\w.-]+"
+"""A model's name on a hub, as `owner/name`; no directory and not the embedded one."""
+
 MODEL_CARD = """\
 ---
 library_name: diffusers
-base_model: {model}
-tags: [lora, stable-diffusion, text-to-image, avignon]
+pipeline_tag: text-to-image
+{base}license: other
+license_name: see-rights-below
+license_link: README.md
+tags: [{method_tag}, stable-diffusion, text-to-image, template:sd-lora, avignon]
 instance_prompt: {prompt}
----
+{widget}---
 # {name}
 
 A {method} adapter trained by {program} on {works} works ({images} images)
@@ -46,8 +53,10 @@ of {artists}. What it makes are pictures by a trained model. None of them is a w
 
 ## Use
 
+`{name}.safetensors` is for ComfyUI, A1111, Forge, InvokeAI and SD.Next. With diffusers:
+
 ```python
-pipeline.load_lora_weights("path/to/this/folder")
+pipeline.load_lora_weights("path/to/this/folder", weight_name="pytorch_lora_weights.safetensors")
 ```
 """
 
@@ -55,6 +64,15 @@ pipeline.load_lora_weights("path/to/this/folder")
 def works_of(artists: Sequence[str], ledger: Sequence[Row]) -> list[Row]:
     """The ledger's kept works of these artists."""
     return [row for row in ledger if row["artist"] in artists and row["decision"] == Verdict.KEPT]
+
+
+WORK = ("museum", "object_id", "accession", "title", "artist", "year", "rights", "condition", "credit", "page")
+"""Columns of the ledger that a card keeps of each work."""
+
+
+def work_records(artists: Sequence[str], ledger: Sequence[Row]) -> list[dict[str, str]]:
+    """What a card says of every work that these artists' adapter learns from."""
+    return [{column: row.get(column, "") for column in WORK} for row in works_of(artists, ledger)]
 
 
 def rights_of(artists: Sequence[Artist], ledger: Sequence[Row]) -> dict[str, Any]:
@@ -148,23 +166,40 @@ def environment(device: str, precision: str) -> dict[str, str]:
     return {**libraries, "python": platform.python_version(), "device": device, "precision": precision}
 
 
-def model_card(card: Card, ledger: Sequence[Row]) -> str:
-    """The card as a page in Markdown, with every training work named."""
+def model_card(card: Card, pictures: Mapping[str, str] | None = None) -> str:
+    """The card as a page in Markdown, with every training work named.
+
+    The header in YAML is a model hub's (https://huggingface.co/docs/hub/model-cards). `pictures` are shown there: files
+    beside the page, and their prompts.
+    """
     facts = {**card.dataset, **card.trainable, **card.metrics, **card.base}
     triggers = ", ".join(card.triggers)
     loss = facts["final_loss"]
     ranks = ", ".join(f"{kind} {rank}" for kind, rank in card.trainable["ranks"].items())
     return MODEL_CARD.format(
         **{**facts, "ranks": ranks, "revision": card.base["revision"] or "-"},
+        base=f"base_model: {card.base['model']}\n" if re.fullmatch(REPOSITORY, card.base["model"]) else "",
+        method_tag=card.trainable["method"].lower(),
+        widget=_widget(pictures or {}),
         name=card.name,
         program=program_link(),
         artists=" and ".join(card.artists),
         trigger=triggers,
         loss="unknown" if loss is None else f"{loss:.4f}",
-        prompt=json.dumps(triggers, ensure_ascii=False),  # A JSON string is a YAML string, whatever it holds.
+        prompt=json.dumps(triggers, ensure_ascii=False),
         statement=card.rights["statement"],
-        table="\n".join(_line(row) for row in works_of(card.artists, ledger)),
+        table="\n".join(_line(row) for row in card.works),
     )
+
+
+def _widget(pictures: Mapping[str, str]) -> str:
+    """The pictures that a hub shows beside the page."""
+    # A JSON string is a YAML string, whatever it holds.
+    shown = "".join(
+        f"- text: {json.dumps(prompt, ensure_ascii=False)}\n  output:\n    url: {json.dumps(file)}\n"
+        for file, prompt in pictures.items()
+    )
+    return f"widget:\n{shown}" if shown else ""
 
 
 def _line(row: Row) -> str:

@@ -88,14 +88,14 @@ def check(base: DiffusionBase, place: Path) -> AdapterFile:
     file = formats.find(place)
     if file.card:
         _check_card(base, file.card)
-    headers.check_fit(file.path, file.layers, {layer: weight.shape for layer, weight in _weights(base).items()})
+    headers.check_fit(file.path, file.layers, {layer: weight.shape for layer, weight in weights_by_layer(base).items()})
     for path in file.paths:
         if bad := finite.first_bad_in([path]):
             raise AdapterError(bad)
     return file
 
 
-def _weights(base: DiffusionBase) -> dict[str, torch.Tensor]:
+def weights_by_layer(base: DiffusionBase) -> dict[str, torch.Tensor]:
     """The weights of the base's networks by layer, as `AdapterState` names them."""
     return {
         names.canonical(f"{component}.{name.removesuffix('.weight').removesuffix('.base_layer')}"): weight
@@ -126,7 +126,7 @@ def load(base: DiffusionBase, name: str, place: Path, *, denoiser_only: bool = F
         AdapterError: it is missing, damaged, or made for another base.
     """
     file = check(base, place)
-    weights = _weights(base)
+    weights = weights_by_layer(base)
     try:
         state = formats.read_file(file)
         layers = {layer: _fitted(change, weights[layer]) for layer, change in state.layers.items()}

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from avignon import __version__
+from avignon.cli.adapters import export, merge, publish
 from avignon.cli.doctor import doctor
 from avignon.cli.imports import adapters, import_adapter
 from avignon.cli.museum import catalog, works
@@ -17,7 +18,7 @@ from avignon.core.naming import NOT_UTF8, shown
 
 JOBS: dict[str, tuple[click.Command, ...]] = {
     "The run and its stages, in their order": (new, recipes, run, *stages),
-    "Adapters": (import_adapter, adapters),
+    "Adapters": (import_adapter, adapters, export, merge, publish),
     "Museum": (works, catalog),
     "Machine": (doctor,),
 }

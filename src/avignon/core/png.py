@@ -74,6 +74,14 @@ def png_fields(path: Path) -> Any:
         return None
 
 
+def with_rights(path: Path, rights: str) -> bytes:
+    """A PNG that `png_bytes` wrote, with the same pixels and words, that says something else of its rights."""
+    with identified(path) as (image, _):
+        image.load()
+        told = getattr(image, "text", {})
+        return png_bytes(image, str(told.get("parameters", "")), json_value(str(told["avignon"])), rights)
+
+
 def png_rights(path: Path) -> str:
     """The rights that `png_bytes` wrote; empty where all is open."""
     with identified(path) as (image, _):

@@ -183,6 +183,10 @@ class Card:
     environment: Mapping[str, Any]
     metrics: Mapping[str, Any]
     """Steps, final loss (mean of the last 50 steps), seconds, and the identity of the training job."""
+    works: Sequence[Mapping[str, str]] = ()
+    """What it learned from: of every work the ledger's columns that tell whose it is and under which rights."""
+    date: str = ""
+    """The day on which its training ended (ISO 8601, UTC); empty where that was not written down."""
 
 
 @dataclass(frozen=True)
@@ -229,6 +233,12 @@ class Frame:
     """None where the picture begins from noise."""
     denoiser_only: Sequence[str] = ()
     """Adapters whose part on the prompt encoders is left out."""
+
+    @property
+    def only(self) -> str:
+        """The adapter that alone is on; empty where none is, or several are."""
+        is_on = [name for name, weight in self.weights.items() if weight or name in self.weight_schedule]
+        return is_on[0] if len(is_on) == 1 else ""
 
     @property
     def effective_steps(self) -> int:

@@ -29,6 +29,10 @@ class AdapterFolder:
         self.checkpoints = root / "checkpoints"
         self.prior = self.checkpoints / "prior.safetensors"
 
+    def shared(self, name: str, ending: str = ".safetensors") -> Path:
+        """The adapter's one file for all other programs; with `.json` and `.png`, what they show beside it."""
+        return self.root / f"{name}{ending}"
+
 
 class Workspace:
     """The folder of one run: `<workspace>/<recipe name>`."""

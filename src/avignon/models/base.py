@@ -157,10 +157,22 @@ class DiffusionBase(ABC):
         return card["fingerprint"] in self.earlier_names | {self.fingerprint}
 
     @property
+    @abstractmethod
+    def architecture(self) -> str:
+        """The family's identifier in ModelSpec (https://github.com/Stability-AI/ModelSpec), for adapters' headers."""
+
+    @property
+    @abstractmethod
+    def prediction_type(self) -> str:
+        """What the denoiser predicts, in ModelSpec's words: `epsilon`, `v`, or another's own."""
+
+    @property
     def card(self) -> dict[str, Any]:
         """What an adapter's card says of its base."""
         return {
             "model": self.model,
+            "architecture": self.architecture,
+            "prediction_type": self.prediction_type,
             "revision": self.revision,
             "fingerprint": self.fingerprint,
             "parts": dict(self.parts),

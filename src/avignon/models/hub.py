@@ -282,3 +282,28 @@ def read(kind: Any, folder: Path, **how: Any) -> Any:
             or f"{folder}: {bad} overflows in {model.dtype}; set precision to fp32 or bf16"
         )
     return model
+
+
+def upload(folder: Path, repository: str) -> str:
+    """Upload a folder to the hub as a model, with the user's own token; gives its address.
+
+    Raises:
+        ModelError: the hub refuses it or cannot be reached, in one line.
+    """
+    place = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    try:
+        api = HfApi()
+        api.create_repo(repository, repo_type="model", exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Adapter, model card and pictures")
+    except errors.HFValidationError:
+        raise ModelError(f"--upload {repository!r}: not OWNER/NAME") from None
+    except Exception as failed:
+        status = failed.response.status_code if isinstance(failed, errors.HfHubHTTPError) else 0
+        advice = {
+            401: "it knows no valid token of yours: `hf auth login`, or set HF_TOKEN",
+            403: "your token may not write there: make one with the role `write`, and check OWNER",
+        }.get(status, first_line(failed))
+        raise ModelError(
+            f"--upload {repository!r}: {place} refuses it ({advice}); {folder} is ready all the same"
+        ) from failed
+    return f"{place}/{repository}"

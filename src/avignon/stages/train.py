@@ -51,7 +51,7 @@ def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
         accelerator.wait_for_everyone()  # All have read the cards before the first process takes one away.
         if accelerator.is_main_process:
             for job in (job for job in jobs if job not in waiting):
-                job.restate_rights()
+                job.restate(base)
         for place, group in enumerate(_groups(waiting, base, together=settings.together)):
             if place:  # The one before has adapters on, in another precision.
                 base = loading.load(recipe.base, recipe.generate, torch.float32, reporter)

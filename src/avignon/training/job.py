@@ -1,6 +1,7 @@
 """One adapter to train: all that its weights depend on, what it learns from, and what is left in the end."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from avignon.core.workspace import AdapterFolder, Workspace
 from avignon.generation import png_info
 from avignon.models.base import DiffusionBase
 from avignon.recipe.schema import SCHEMA, Artist, Recipe, Train
+from avignon.training import sharing
 from avignon.training.checkpoints import Checkpoints
 from avignon.training.dataset import Example, LatentDataset, encode, fit_captions, seed_of
 from avignon.training.prior import paint_prior, without_trigger
@@ -123,14 +125,30 @@ class TrainingJob:
             return bool(metrics["job"] == self.identity(base))
         return metrics.get("identity") in self._identities_in_schema_1(base)
 
-    def restate_rights(self) -> None:
-        """Write a finished adapter's cards anew where not its images, but what is known of their rights has changed."""
-        path, ledger = self.folder.card, self.space.read_ledger()
-        held = read_json(path)
-        rights = cards.rights_of(self.artists, ledger)
-        if {"conditions": {}, **held["rights"]} != rights:
-            write_text(self.folder.model_card, cards.model_card(Card(**{**held, "rights": rights}), ledger))
-            write_json(path, {**held, "rights": rights})
+    def restate(self, base: DiffusionBase) -> None:
+        """Write anew what a finished adapter's folder says beside its weights, where something else is known now.
+
+        That is the rights of its images, and what earlier versions did not write: works, the file for other programs.
+        """
+        held = read_json(self.folder.card)
+        about = {key: base.card[key] for key in ("architecture", "prediction_type", "resolution")} | held["base"]
+        card = Card(**{**held, "base": about, **self._sources()})
+        if plain(card) != held:
+            write_text(self.folder.model_card, cards.model_card(card))
+            write_json(self.folder.card, plain(card))
+        sharing.share(card, self.folder, self.captions(), self.space)
+
+    def _sources(self) -> dict[str, Any]:
+        """What a card says of the works and their rights."""
+        ledger, names = self.space.read_ledger(), tuple(artist.name for artist in self.artists)
+        return {"rights": cards.rights_of(self.artists, ledger), "works": tuple(cards.work_records(names, ledger))}
+
+    def captions(self) -> dict[str, list[str]]:
+        """What the job learns to read, by the folder of an artist's images."""
+        found: dict[str, list[str]] = {artist.slug: [] for artist in self.artists}
+        for path, row in self.examples():
+            found[path.parent.name] += row["captions"]
+        return found
 
     def checkpoints(self, base: DiffusionBase) -> Checkpoints:
         """Where an interrupted training goes on, or a finished one of which more steps are wanted."""
@@ -201,24 +219,26 @@ class TrainingJob:
         return kept, [example for example in examples if example[1]["object_id"] in held]
 
     def finish(self, base: DiffusionBase, share: dict[str, Any], metrics: dict[str, Any]) -> None:
-        """Save the adapter that is on the base, verify the file, write the cards; `card.json` comes last."""
-        weights = self.folder.root / WEIGHTS_FILE
+        """Save the adapter that is on the base, verify its files, write the cards; `card.json` comes last."""
+        weights, sources = self.folder.root / WEIGHTS_FILE, self._sources()
         files.save(base.denoiser, base.targets, self.name, weights)
-        ledger, names = self.space.read_ledger(), tuple(artist.name for artist in self.artists)
-        works, hashed = len(cards.works_of(names, ledger)), self._learned_from()["dataset"]
+        counts = {"images": len(self.examples()), "works": len(sources["works"])}
         card = Card(
             name=self.name,
-            artists=names,
+            artists=tuple(artist.name for artist in self.artists),
             triggers=tuple(artist.trigger for artist in self.artists),
             base=base.card,
-            dataset={"images": len(self.examples()), "works": works, "hash": hashed},
+            dataset={**counts, "hash": self._learned_from()["dataset"]},
             trainable=share,
-            rights=cards.rights_of(self.artists, ledger),
             recipe=self.recipe.model_dump(mode="json"),
             environment=cards.environment(self.runtime.device.type, self.runtime.precision),
             metrics={**metrics, "job": self.identity(base), "weights": sha256_of(weights)},
+            date=datetime.now(UTC).date().isoformat(),
+            **sources,
         )
-        write_text(self.folder.model_card, cards.model_card(card, ledger))
+        sharing.paint(card, self.folder, base, self.recipe, self.runtime, self.reporter)
+        sharing.share(card, self.folder, self.captions(), self.space)
+        write_text(self.folder.model_card, cards.model_card(card))
         write_json(self.folder.card, plain(card))
         self.checkpoints(base).clear(keep_last=self.recipe.train.is_open_ended)
 

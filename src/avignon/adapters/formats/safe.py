@@ -12,13 +12,15 @@ def write(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str
     """Write tensors and metadata to `path`, which the caller replaces or removes as a whole."""
     contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
     safetensors_torch.save_file(contiguous, path, dict(metadata))
-    _sort_header(path)
+    annotate(path, {})
 
 
-def _sort_header(path: Path) -> None:
-    """Sort a file's header, whose metadata is in random order, so that equal adapters are equal files."""
+def annotate(path: Path, more: Mapping[str, str]) -> None:
+    """Add to a file's metadata, and sort its header, whose order is random, so that equal adapters are equal files."""
     content = path.read_bytes()
     start = 8 + int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
+    held = json.loads(content[8:start])
+    held["__metadata__"] = {**held.get("__metadata__", {}), **more}
+    header = json.dumps(held, sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)  # The tensors stay aligned.
     path.write_bytes(len(header).to_bytes(8, "little") + header + content[start:])

@@ -100,6 +100,16 @@ class StableDiffusion(DiffusionBase):
             self.denoiser.set_attn_processor(AttnProcessor())  # PyTorch's own is diffusers' default.
 
     @property
+    def architecture(self) -> str:  # noqa: D102
+        if not self.denoiser.config.use_linear_projection:  # Version 2 alone projects with linear layers.
+            return "stable-diffusion-v1"
+        return "stable-diffusion-v2-768-v" if self.prediction_type == "v" else "stable-diffusion-v2-512"
+
+    @property
+    def prediction_type(self) -> str:  # noqa: D102
+        return str(self.pipeline.scheduler.config.prediction_type).removesuffix("_prediction")
+
+    @property
     def max_tokens(self) -> int:  # noqa: D102
         positions = int(self.pipeline.text_encoder.config.max_position_embeddings)
         return min(int(self.pipeline.tokenizer.model_max_length), positions)
