@@ -8,7 +8,7 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
@@ -24,16 +24,25 @@ from avignon.core.records import Frame
 from avignon.models import finite
 from avignon.models.base import Conditioning, DiffusionBase, LatentMoments, to_image, to_pixels
 from avignon.models.runtime import attention_for
-from avignon.recipe.schema import Recipe
+from avignon.recipe.schema import Generate, Train
 
 PROBED = (0.2, 0.4, 0.6, 0.8)
 """Noise levels, as shares of all timesteps, at which an adapter's effect is measured."""
 
 
+class SamplerSettings(Protocol):
+    """What a sampler reads of a recipe, or of a command that has none."""
+
+    @property
+    def generate(self) -> Generate: ...  # noqa: D102 - as in recipe.schema.Recipe
+    @property
+    def train(self) -> Train: ...  # noqa: D102
+
+
 class ImageSampler:
     """The loaded pipeline with its adapters on, ready to make pictures of frames."""
 
-    def __init__(self, base: DiffusionBase, recipe: Recipe, device: torch.device, reporter: Reporter) -> None:
+    def __init__(self, base: DiffusionBase, recipe: SamplerSettings, device: torch.device, reporter: Reporter) -> None:
         self._base, self._device, self._reporter = base, device, reporter
         self._batch = recipe.generate.batch
         base.move_to(device)
