@@ -8,16 +8,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 from PIL import Image
 
-from avignon.core import png
-from avignon.core.files import sha256_of
+from avignon.adapters import files, inject
+from avignon.adapters.formats.diffusers import WEIGHTS_FILE
+from avignon.core import imaging, png
+from avignon.core.events import Reporter
+from avignon.core.files import sha256_of, write_json
 from avignon.core.grids import GAP
-from avignon.core.records import frame_from
+from avignon.core.records import EMBEDDED, frame_from
+from avignon.generation import standalone
+from avignon.models import loading
+from avignon.recipe.schema import Generate, Ranks, Scene
 from tests.support import images
 from tests.support.commands import avignon, told
 from tests.support.museum import draw
 from tests.support.saved import ATLANTIC, AVIGNON, BASE, RUN, saved
+
+SILENT = Reporter("test", lambda _: None)
 
 QUICK = ("--steps", 2, "--precision", "fp32")
 
@@ -40,7 +50,7 @@ def test_sample_paints_on_the_base_of_the_card(tmp_path: Path, capsys: pytest.Ca
     assert f"{AVIGNON}: 'a boat' is without its trigger phrase, 'in the style of the avignon painter'" in out
     frame = frame_from(png.png_fields(picture))
     assert (frame.prompt, frame.seed, frame.weights, frame.num_inference_steps) == ("a boat", 3, {AVIGNON: 0.5}, 2)
-    assert frame.adapters == {AVIGNON: sha256_of(adapter / "pytorch_lora_weights.safetensors")}
+    assert frame.adapters == {AVIGNON: sha256_of(adapter / WEIGHTS_FILE)}
     assert (frame.width, frame.precision) == (64, "fp32")
     said = texts(picture)
     assert said["parameters"].startswith("a boat\nNegative prompt: \nSteps: 2, Sampler: DDIM, CFG scale: 7.5, Seed: 3")
@@ -62,27 +72,25 @@ def test_compare_shows_base_each_alone_and_the_mix(tmp_path: Path, capsys: pytes
     one, other = saved(tmp_path, AVIGNON), saved(tmp_path, ATLANTIC)
     command = ("sample", f"{one}=3", other, "--prompt", "a boat", "--seed", 1, "--seed", 2, "--compare", "--quiet")
     code, out, _ = told(capsys, *command, "--to", tmp_path / "out", *QUICK)
-    files = [Path(line) for line in out.splitlines()]
+    painted = [Path(line) for line in out.splitlines()]
     stops = ("base", AVIGNON, ATLANTIC, "mix")
     assert code == 0
-    assert [file.name for file in files] == [
-        *(f"{stop}-{seed}.png" for seed in (1, 2) for stop in stops),
-        "compare.png",
-    ]
-    weights = [frame_from(png.png_fields(file)).weights for file in files[:4]]
+    names = [f"{stop}-{seed}.png" for seed in (1, 2) for stop in stops]
+    assert [file.name for file in painted] == [*names, "compare.png"]
+    weights = [frame_from(png.png_fields(file)).weights for file in painted[:4]]
     assert weights == [{}, {AVIGNON: 3.0}, {ATLANTIC: 1.0}, {AVIGNON: 3.0, ATLANTIC: 1.0}]
-    assert len({file.read_bytes() for file in files[:4]}) == 4
-    sheet = np.asarray(Image.open(files[-1]))
+    assert len({file.read_bytes() for file in painted[:4]}) == 4
+    sheet = np.asarray(Image.open(painted[-1]))
     height, width = sheet.shape[:2]
-    for place, file in enumerate(files[:-1]):
+    for place, file in enumerate(painted[:-1]):
         down, across = divmod(place, 4)
         top, left = height - (2 - down) * (64 + GAP) + GAP, width - (4 - across) * (64 + GAP) + GAP
         assert np.array_equal(sheet[top : top + 64, left : left + 64], np.asarray(Image.open(file)))
     above, beside = sheet[: height - 2 * 64 - GAP], sheet[:, : width - 4 * (64 + GAP) + GAP]
     assert above.min() < 100, "labels above"
     assert beside.min() < 100, "labels beside"
-    assert [frame["seed"] for frame in png.png_fields(files[-1])["frames"]] == [1] * 4 + [2] * 4
-    assert "mix: the-avignon-painter 3, the-atlantic-painter 1" in texts(files[-1])["parameters"]
+    assert [frame["seed"] for frame in png.png_fields(painted[-1])["frames"]] == [1] * 4 + [2] * 4
+    assert "mix: the-avignon-painter 3, the-atlantic-painter 1" in texts(painted[-1])["parameters"]
 
 
 Broken = Callable[[Path], tuple[Any, ...]]
@@ -152,6 +160,55 @@ def test_base_that_is_named_goes_before_the_card(tmp_path: Path, capsys: pytest.
     assert "It is not known what the adapter" in texts(picture)["Copyright"]
 
 
+def headed(folder: Path, **header: str) -> Path:
+    """An adapter without a card, whose file's header says so much."""
+    adapter = saved(folder)
+    (adapter / "card.json").unlink()
+    file = adapter / WEIGHTS_FILE
+    with safetensors.safe_open(file, framework="np") as opened:
+        held = dict(opened.metadata())
+    safetensors.torch.save_file(safetensors.torch.load_file(file), file, {**held, **header})
+    return adapter
+
+
+def test_header_names_base_and_trigger_where_no_card_does(tmp_path: Path) -> None:
+    """A repository in the header is the base, at the size that it says; a checkpoint's file name is none."""
+    told = {"ss_sd_model_name": "someone/sd", "ss_resolution": "(512, 512)", "modelspec.trigger_phrase": "a phrase"}
+    (adapter,) = standalone.saved([str(headed(tmp_path, **told))])
+    assert standalone.base_for([adapter]) == standalone.WantedBase("someone/sd", resolution=512)
+    assert adapter.triggers == ("a phrase",)
+    (foreign,) = standalone.saved([str(headed(tmp_path / "more", ss_sd_model_name="v1-5-pruned.safetensors"))])
+    assert foreign.base is None
+
+
+def test_adapters_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """Two runs may each have an adapter of one name; weights and files keep them apart."""
+    one, other = saved(tmp_path / "one"), saved(tmp_path / "other")
+    found = standalone.saved([f"{one}=0.5", str(other)])
+    assert [(each.name, each.folder, each.weight) for each in found] == [
+        (AVIGNON, one, 0.5),
+        (f"{AVIGNON}-2", other, 1.0),
+    ]
+
+
+@pytest.mark.slow
+def test_adapter_of_the_embedded_base_needs_no_base_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A card that names the miniature inside the package is enough; the picture has its 192 pixels."""
+    base = loading.load(standalone.WantedBase(EMBEDDED), Generate(scenes=(Scene(prompt=""),)), torch.float32, SILENT)
+    assert base.resolution == 192
+    inject.add(base.denoiser, base.targets, "new", Ranks(attention=1, projection=0, convolution=0), 0.0, 1)
+    files.save(base.denoiser, base.targets, "new", tmp_path / "new" / WEIGHTS_FILE)
+    card = {
+        "triggers": [],
+        "base": base.card,
+        "recipe": {"base": {"model": EMBEDDED, "revision": "main", "variant": ""}},
+    }
+    write_json(tmp_path / "new" / "card.json", card)
+    command = ("sample", tmp_path / "new", "--prompt", "a boat", "--to", tmp_path / "out", "--quiet", "--steps", 1)
+    code, out, _ = told(capsys, *command)
+    assert (code, imaging.size_of(Path(out.strip()))) == (0, (192, 192))
+
+
 # evaluate ADAPTER --against FOLDER ------------------------------------------------------------------------------------
 
 
@@ -179,7 +236,7 @@ def test_evaluate_writes_one_result_with_all_facts(tmp_path: Path, capsys: pytes
     ]
     result = json.loads(path.read_text(encoding="utf-8"))
     assert (result["schema"], result["adapter"]["name"], result["adapter"]["weight"]) == (1, AVIGNON, 2.0)
-    assert result["adapter"]["sha256"] == sha256_of(adapter / "pytorch_lora_weights.safetensors")
+    assert result["adapter"]["sha256"] == sha256_of(adapter / WEIGHTS_FILE)
     assert result["adapter"]["card"]["triggers"] == ["in the style of the avignon painter"]
     assert (result["base"]["model"], result["base"]["resolution"]) == ("base", 64)
     assert result["settings"]["prompts"] == ["a boat on the sea"]

@@ -1,11 +1,14 @@
 """Saved adapters by themselves: on the base that their cards name, painted with and kept as files, without a recipe."""
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
+
+import safetensors
 
 from avignon.adapters import files, headers
 from avignon.adapters.formats import registry as formats
@@ -49,21 +52,30 @@ class SavedAdapter:
     weight: float = 1.0
     card: Mapping[str, Any] = field(default_factory=dict)
     """Its card; empty where it has none."""
+    header: Mapping[str, str] = field(default_factory=dict)
+    """What its file's header says."""
 
     @property
     def triggers(self) -> tuple[str, ...]:
-        """The phrases by which prompts call it, as far as its card says."""
-        return tuple(map(str, self.card.get("triggers", ())))
+        """The phrases by which prompts call it, as far as its card or its header says."""
+        told = self.header.get("modelspec.trigger_phrase", "")
+        return tuple(map(str, self.card.get("triggers", [told] if told else [])))
 
     @property
     def base(self) -> WantedBase | None:
-        """The base that its card names; None where it names none.
+        """The base that its card names, or its header; None where neither does.
 
         Raises:
             AdapterError: the card is damaged, or names a directory that is not there.
         """
-        if "base" not in self.card:
-            return None
+        return self._base_of_card() if "base" in self.card else _base_in(self.header)
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the base on its card; empty where none is told."""
+        return str(self.card["base"]["fingerprint"]) if "base" in self.card else ""
+
+    def _base_of_card(self) -> WantedBase:
         path = AdapterFolder(self.folder).card
         try:
             told, asked = self.card["base"], self.card["recipe"]["base"]
@@ -82,6 +94,15 @@ class SavedAdapter:
         return WantedBase(local, revision, variant, resolution)
 
 
+def _base_in(header: Mapping[str, str]) -> WantedBase | None:
+    """The base that a header names as trainers write it (`ss_sd_model_name`): a repository; a file's name is none."""
+    model = header.get("ss_sd_model_name", "")
+    if model != EMBEDDED and not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
+        return None
+    size = re.search(r"\d+", header.get("ss_resolution", ""))
+    return WantedBase(model, resolution=int(size[0]) if size else 0)
+
+
 def saved(asked: Sequence[str]) -> list[SavedAdapter]:
     """The adapters that a command names, each as `ADAPTER` or `ADAPTER=WEIGHT`; two of one name are told apart.
 
@@ -96,7 +117,7 @@ def saved(asked: Sequence[str]) -> list[SavedAdapter]:
         if any(folder == other.folder for other in found.values()):
             raise AdapterError(f"{place}: named twice; one adapter has one weight")
         name = next(name for name in _numbered(folder.name) if name not in found)
-        found[name] = SavedAdapter(name, folder, path, weight, _card(folder))
+        found[name] = SavedAdapter(name, folder, path, weight, _card(folder), _header(path))
     return list(found.values())
 
 
@@ -113,16 +134,20 @@ def _card(folder: Path) -> Mapping[str, Any]:
     return card
 
 
+def _header(path: Path) -> Mapping[str, str]:
+    with safetensors.safe_open(path, framework="np") as file:
+        return dict(file.metadata() or {})
+
+
 def base_for(adapters: Sequence[SavedAdapter], asked: str = "", size: int = 0) -> WantedBase:
-    """The base to put the adapters on: the one that is asked for, else the one that their cards name.
+    """The base to put the adapters on: the one that is asked for, else the one that their cards or headers name.
 
     Raises:
         InputError: no card names one, or two cards name different ones.
     """
     if asked:
         model = str(Path(asked).expanduser().resolve()) if asked.startswith((".", "/", "~")) else asked
-        told = [int(each.card["base"].get("resolution", 0)) for each in adapters if "base" in each.card]
-        return WantedBase(model, resolution=size or next(iter(told), 0))
+        return WantedBase(model, resolution=size)
     named = [(each, base) for each in adapters if (base := each.base)]
     if not named:
         raise InputError(
@@ -131,11 +156,11 @@ def base_for(adapters: Sequence[SavedAdapter], asked: str = "", size: int = 0) -
         )
     (first, wanted), *others = named
     for each, base in others:
-        ours, its = first.card["base"], each.card["base"]
-        if base.model != wanted.model and its["fingerprint"] != ours["fingerprint"]:
+        same = each.fingerprint and each.fingerprint == first.fingerprint
+        if base.model != wanted.model and not same:
             raise AdapterError(
-                f"{each.folder}: made for {its['model']} ({its['fingerprint'][:12]}), and {first.folder} for "
-                f"{ours['model']} ({ours['fingerprint'][:12]}); adapters in one picture need one base"
+                f"{each.folder}: made for {base.model} ({each.fingerprint[:12]}), and {first.folder} for "
+                f"{wanted.model} ({first.fingerprint[:12]}); adapters in one picture need one base"
             )
     return replace(wanted, resolution=size or wanted.resolution)
 
