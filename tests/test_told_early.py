@@ -65,35 +65,29 @@ def tensors(change: Callable[[dict[str, torch.Tensor]], None]) -> Callable[[Path
     return spoil
 
 
-def only_file(folder: Path) -> None:
-    """A file of the weights where the folder should be."""
+def two_files(folder: Path) -> None:
+    """Two files of other names in place of the one."""
     content = (folder / lora_format.WEIGHTS_FILE).read_bytes()
-    shutil.rmtree(folder)
-    folder.write_bytes(content)
+    (folder / lora_format.WEIGHTS_FILE).unlink()
+    for name in ("one.safetensors", "two.safetensors"):
+        (folder / name).write_bytes(content)
 
 
 SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (shutil.rmtree, "no such file; an adapter's folder holds pytorch_lora_weights.safetensors"),
-    "a file": (
-        only_file,
-        "no such file; an adapter's folder holds pytorch_lora_weights.safetensors, and guest is a file",
-    ),
-    "other name": (
-        lambda f: (f / lora_format.WEIGHTS_FILE).rename(f / "style.safetensors"),
-        "no such file; an adapter's folder holds pytorch_lora_weights.safetensors; here are style.safetensors",
-    ),
+    "two files": (two_files, "holds several adapters: one.safetensors, two.safetensors; name one of these files"),
     "cut off": (
         lambda f: (f / lora_format.WEIGHTS_FILE).write_bytes((f / lora_format.WEIGHTS_FILE).read_bytes()[:-9]),
         "damaged: ",
     ),
     "empty": (lambda f: (f / lora_format.WEIGHTS_FILE).write_bytes(b""), "damaged: "),
     "of another program": (
-        tensors(lambda t: t.update({k.replace("unet.", "lora_unet_"): t.pop(k) for k in list(t)})),
-        "is no part of a LoRA or DoRA for a UNet in diffusers' format",
+        tensors(lambda t: t.update({k.replace("unet.", "model/"): t.pop(k) for k in list(t)})),
+        "is no part of an adapter that is read",
     ),
     "of a text encoder": (
         tensors(lambda t: t.update({"text_encoder.x.lora_A.weight": torch.zeros(4, 16)})),
-        "text_encoder.x.lora_A.weight is no part of",
+        "of text_encoder.x there is only text_encoder.x.lora_A.weight",
     ),
     "half": (tensors(lambda t: t.__delitem__(next(k for k in t if "lora_B" in k))), "no complete LoRA or DoRA"),
     "wider": (
@@ -102,7 +96,7 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "other layer": (
         tensors(lambda t: t.update({k.replace("mid_block", "middle"): t.pop(k) for k in list(t) if "mid_block" in k})),
-        "made for another base: the UNet has no layer middle",
+        "made for another base: there is no layer unet.middle.attentions",
     ),
 }
 
@@ -115,7 +109,7 @@ def test_adapter_that_cannot_be_used(
     own = shutil.copytree(guest, tmp_path / "guest")
     spoilt[0](own)
     said = refusal(with_guest(tmp_path, tiny_sd, own), tmp_path)
-    assert said.startswith(f"{own / lora_format.WEIGHTS_FILE}: ")
+    assert said.startswith((f"{own / lora_format.WEIGHTS_FILE}: ", f"{own}: "))
     assert spoilt[1] in said
 
 

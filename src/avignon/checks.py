@@ -20,10 +20,9 @@ def check_files(recipe: Recipe) -> None:
     base = recipe.base.folder
     layers = headers.layers_in(base) if base and recipe.generate.adapters else {}
     for folder in recipe.generate.adapters.values():
-        module, path = formats.find(Path(folder))
-        factors = module.factors(path)
+        file = formats.find(Path(folder))
         if layers:  # Whether it fits a base that is yet to be fetched, `train` tells before it trains.
-            headers.check_fit(path, factors, layers)
+            headers.check_fit(file.path, file.layers, layers)
     encoder = Path(recipe.evaluate.encoder)
     if encoder.is_absolute():
         from avignon.models import hub  # Here, because the hub's client takes long to load.

@@ -405,7 +405,7 @@ def spoilt(saved: Path) -> Callable[[Callable[[dict[str, torch.Tensor]], None]],
 SHAPES: dict[str, tuple[Callable[[dict[str, torch.Tensor]], None], str]] = {
     "other layer": (
         lambda t: t.update({k.replace("mid_block", "middle"): t.pop(k) for k in list(t) if "mid_block" in k}),
-        "no layer middle",
+        "there is no layer unet.middle.attentions.0.",
     ),
     "wider input": (lambda t: t.update({k: torch.zeros(4, 99) for k in t if k.endswith("to_q.lora_A.weight")}), "here"),
     "wider output": (
@@ -420,8 +420,8 @@ SHAPES: dict[str, tuple[Callable[[dict[str, torch.Tensor]], None], str]] = {
     "half a pair": (lambda t: t.__delitem__(next(k for k in t if "lora_B" in k)), "no complete LoRA or DoRA"),
     "text encoder": (lambda t: t.update({"text_encoder.x.lora_A.weight": torch.zeros(4, 16)}), "text_encoder.x"),
     "other names": (
-        lambda t: t.update({k.replace("unet.", "lora_unet_"): t.pop(k) for k in list(t)}),
-        "in diffusers' format",
+        lambda t: t.update({k.replace("unet.", "model/"): t.pop(k) for k in list(t)}),
+        "is no part of an adapter that is read",
     ),
     "nothing": (lambda t: t.clear(), "no complete LoRA or DoRA"),
 }

@@ -9,7 +9,7 @@ import torch
 
 from avignon import checks
 from avignon.adapters import files, inject
-from avignon.adapters.formats import diffusers, registry
+from avignon.adapters.formats import registry
 from avignon.core.errors import AdapterError
 from avignon.core.events import Reporter
 from avignon.recipe.schema import Ranks, Recipe
@@ -19,28 +19,21 @@ from tests.support.runs import small_recipe
 SILENT = Reporter("test", lambda _: None)
 
 TOY = '''
-"""A toy's format: `<layer>.down` and `<layer>.up`."""
-
-from safetensors import safe_open
-from safetensors.torch import load_file
+"""A toy's format: layers with slashes, behind the toy's name."""
 
 WEIGHTS_FILE = "toy.safetensors"
-NAMES = {"down": "lora_A", "up": "lora_B"}
 
 
-def factors(path):
-    found = {}
-    with safe_open(path, framework="np") as file:
-        for key in file.keys():
-            layer, _, part = key.rpartition(".")
-            found.setdefault(layer, {})[NAMES[part]] = file.get_slice(key).get_shape()
-    return found
+def recognizes(keys):
+    return any(key.startswith("toy/") for key in keys)
 
 
-def read(path):
-    split = {key: key.rpartition(".") for key in load_file(path)}
-    tensors = load_file(path)
-    return {f"unet.{layer}.{NAMES[part]}.weight": tensors[key] for key, (layer, _, part) in split.items()}, None
+def layer_of(stem):
+    return "unet." + stem.removeprefix("toy/").replace("/", ".") if stem.startswith("toy/") else ""
+
+
+def configs(paths, metadata):
+    return {}
 '''
 
 
@@ -59,8 +52,10 @@ def saved(recipe: Recipe, folder: Path) -> dict[str, torch.Tensor]:
     for parameter in inject.add(denoiser, TARGETS, "new", Ranks(attention=2, projection=0, convolution=0), 0.0, 1):
         parameter.data = torch.randn(parameter.shape, generator=random)
     weights = files.weights_of(denoiser, "new")
-    names = {".lora_A.weight": ".down", ".lora_B.weight": ".up"}
-    renamed = {key.replace(old, names[old]): tensor for key, tensor in weights.items() for old in names if old in key}
+    renamed = {}
+    for key, tensor in weights.items():
+        layer, _, part = key.rpartition(".lora_")
+        renamed[f"toy/{layer.replace('.', '/')}.lora_{part}"] = tensor
     folder.mkdir()
     safetensors.torch.save_file(renamed, folder / "toy.safetensors")
     return weights
@@ -80,11 +75,10 @@ def test_one_module_and_one_row_add_a_format(tmp_path: Path, tiny_sd: Path, toy:
 
 
 def test_folder_of_no_format_is_told_as_before(tmp_path: Path, toy: None) -> None:
-    """Where no format's file lies in a folder, the line names diffusers'."""
+    """Where no adapter lies in a folder, the line names diffusers' file."""
     (tmp_path / "empty").mkdir()
-    module, path = registry.find(tmp_path / "empty")
-    assert (module, path.name) == (diffusers, diffusers.WEIGHTS_FILE)
-    with pytest.raises(
-        AdapterError, match=r"no such file; an adapter's folder holds pytorch_lora_weights\.safetensors"
-    ):
-        module.factors(path)
+    told = (
+        r"pytorch_lora_weights\.safetensors: no such file; an adapter's folder holds pytorch_lora_weights\.safetensors"
+    )
+    with pytest.raises(AdapterError, match=told):
+        registry.find(tmp_path / "empty")

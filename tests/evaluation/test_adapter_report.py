@@ -5,15 +5,16 @@ import pytest
 from avignon.evaluation import style
 from avignon.evaluation.adapter_report import Measures, SetReport, gained
 from avignon.evaluation.measure import MeasuredImage
-from tests.support.museum import draw
+from tests.support.paintings import painted
 
-WORKS = {f"{number}.png": draw(number, 64, 64) for number in range(4)}
+SIZE = (64, 64)
+WORKS = {f"{number}.png": painted(number, SIZE) for number in range(4)}
 MEASURES = Measures(WORKS, {file: file for file in WORKS})
 
 
 def seen(*numbers: int) -> list[MeasuredImage]:
-    """Drawn pictures; those of numbers below 4 are works."""
-    return [MeasuredImage(image, style.traits(image)) for image in (draw(number, 64, 64) for number in numbers)]
+    """Pictures; those of numbers below 4 are works."""
+    return [MeasuredImage(image, style.traits(image)) for image in (painted(number, SIZE) for number in numbers)]
 
 
 def measured(*rows: list[MeasuredImage]) -> SetReport:

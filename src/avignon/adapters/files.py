@@ -6,24 +6,26 @@ which is why `save` reloads what it wrote and compares each tensor.
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft.utils import get_peft_model_state_dict
+from peft import inject_adapter_in_model
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 
 from avignon.adapters import headers
-from avignon.adapters.formats import diffusers
+from avignon.adapters.formats import diffusers, names
 from avignon.adapters.formats import registry as formats
+from avignon.adapters.formats.registry import AdapterFile
 from avignon.adapters.inject import several_wanted
 from avignon.adapters.layers import dora_magnitudes, inner
+from avignon.adapters.state import AdapterState, LayerChange, from_tensors, full, lora_config
 from avignon.core.errors import AdapterError, AvignonError
 from avignon.core.files import json_value, replacing
 from avignon.core.workspace import AdapterFolder
 from avignon.models import finite
 from avignon.models.base import AdapterTargets, DiffusionBase
-
-Tensors = Mapping[str, torch.Tensor]
 
 
 def save(denoiser: Any, targets: AdapterTargets, name: str, path: Path) -> None:
@@ -32,10 +34,14 @@ def save(denoiser: Any, targets: AdapterTargets, name: str, path: Path) -> None:
     Raises:
         AvignonError: the file, loaded into a fresh denoiser, differs from what was trained (and is not kept).
     """
-    weights = weights_of(denoiser, name)
     with replacing(path) as scratch:
-        diffusers.write(scratch, weights, denoiser.peft_config[inner(name)].to_dict(), targets.prefix)
-        verify_roundtrip(denoiser, targets, name, weights, scratch)
+        diffusers.write(scratch, state_of(denoiser, targets, name), {})
+        verify_roundtrip(denoiser, targets, name, weights_of(denoiser, name), scratch)
+
+
+def state_of(denoiser: Any, targets: AdapterTargets, name: str) -> AdapterState:
+    """An adapter that is on a denoiser, on the CPU."""
+    return from_tensors(targets.prefix, weights_of(denoiser, name), denoiser.peft_config[inner(name)].to_dict())
 
 
 def weights_of(denoiser: Any, name: str) -> dict[str, torch.Tensor]:
@@ -56,7 +62,7 @@ def verify_roundtrip(
         with torch.device("meta"):
             fresh = type(denoiser).from_config(denoiser.config)
         fresh.to_empty(device="cpu")  # Only the adapter's own tensors are ever written: the rest takes no memory.
-        _put_on(fresh, targets, name, *diffusers.read(path))
+        _put_on_denoiser(fresh, targets, name, formats.read(path))
         back = weights_of(fresh, name)
     except Exception as failed:
         raise AvignonError(f"{path}: what was written did not come back: {failed}".splitlines()[0]) from failed
@@ -74,19 +80,29 @@ def scales_of(denoiser: Any, name: str) -> dict[str, float]:
     return {path: m.scaling[inside] for path, m in denoiser.named_modules() if inside in getattr(m, "scaling", {})}
 
 
-def check(base: DiffusionBase, folder: Path) -> None:
-    """Whether a saved adapter can be put on the base's denoiser, as far as its card and its file tell.
+def check(base: DiffusionBase, place: Path) -> AdapterFile:
+    """Whether a saved adapter can be put on the base, as far as its card and its file tell.
 
     Raises:
         AdapterError: it is missing, damaged, or made for another base.
     """
-    _check_card(base, folder)
-    module, path = formats.find(folder)
-    weights = ((name, weight) for name, weight in base.denoiser.named_parameters() if name.endswith(".weight"))
-    layers = {name.removesuffix(".weight").removesuffix(".base_layer"): weight.shape for name, weight in weights}
-    headers.check_fit(path, module.factors(path), layers)
-    if bad := finite.first_bad_in([path]):
-        raise AdapterError(bad)
+    _check_card(base, place)
+    file = formats.find(place)
+    headers.check_fit(file.path, file.layers, {layer: weight.shape for layer, weight in _weights(base).items()})
+    for path in file.paths:
+        if bad := finite.first_bad_in([path]):
+            raise AdapterError(bad)
+    return file
+
+
+def _weights(base: DiffusionBase) -> dict[str, torch.Tensor]:
+    """The weights of the base's networks by layer, as `AdapterState` names them."""
+    return {
+        names.canonical(f"{component}.{name.removesuffix('.weight').removesuffix('.base_layer')}"): weight
+        for component, network in base.networks.items()
+        for name, weight in network.named_parameters()
+        if name.endswith(".weight") and ".lora_" not in name
+    }
 
 
 def _check_card(base: DiffusionBase, folder: Path) -> None:
@@ -106,46 +122,87 @@ def _check_card(base: DiffusionBase, folder: Path) -> None:
         )
 
 
-def load(base: DiffusionBase, name: str, folder: Path) -> None:
-    """Put a saved adapter on the base's denoiser.
+def load(base: DiffusionBase, name: str, place: Path) -> AdapterFile:
+    """Put a saved adapter on the base's denoiser, and the part that it has for them on its prompt encoders.
 
     Raises:
         AdapterError: it is missing, damaged, or made for another base.
     """
-    check(base, folder)
-    module, path = formats.find(folder)
+    file = check(base, place)
+    weights = _weights(base)
     try:
-        tensors, config = module.read(path)
-        _put_on(base.denoiser, base.targets, name, tensors, config)
-        restore_fp32_magnitudes(base.denoiser, base.targets, name, tensors)
+        state = formats.read_file(file)
+        layers = {layer: _fitted(change, weights[layer]) for layer, change in state.layers.items()}
+        state = replace(state, layers=layers)
+        for component in state.components:
+            if component == base.targets.prefix:
+                _put_on_denoiser(base.denoiser, base.targets, name, state)
+                restore_fp32_magnitudes(base.denoiser, name, state.of(component))
+            else:
+                _put_on_encoder(base.networks[component], component, name, state)
+    except AdapterError:
+        raise
     except Exception as failed:
-        raise AdapterError(f"{path}: damaged: {failed}".splitlines()[0]) from failed
-    for layer, scale in scales_of(base.denoiser, name).items():
-        if not math.isfinite(scale):
-            raise AdapterError(f"{path}: damaged: the scale (alpha / rank) of {layer} is {scale}")
+        raise AdapterError(f"{file.path}: damaged: {failed}".splitlines()[0]) from failed
+    for component, network in base.networks.items():
+        for layer, scale in scales_of(network, name).items():
+            if not math.isfinite(scale):
+                raise AdapterError(f"{file.path}: damaged: the scale (alpha / rank) of {component}.{layer} is {scale}")
+    return file
 
 
-def _put_on(denoiser: Any, targets: AdapterTargets, name: str, tensors: Tensors, config: Any) -> None:
-    """Put on what a format has read: tensors by diffusers' names, and peft's configuration."""
+def _fitted(change: LayerChange, weight: torch.Tensor) -> LayerChange:
+    """A layer's change in fp32, in the shape of the layer's weight; norms of inputs as the ΔW that they come to."""
+    ones = (1,) * (weight.dim() - 2)
+    down = change.down.float().view(change.rank, *weight.shape[1:])
+    change = replace(change, down=down, up=change.up.float().view(len(weight), change.rank, *ones))
+    if change.axis == "output" or change.magnitude is None:
+        return change
+    own = weight.detach().float().cpu()
+    moved = own + change.delta
+    lengths = torch.linalg.vector_norm(moved.transpose(0, 1).flatten(1), dim=1)
+    return full((change.magnitude.float() / lengths).view(1, -1, *ones) * moved - own)
+
+
+def _put_on_denoiser(denoiser: Any, targets: AdapterTargets, name: str, state: AdapterState) -> None:
+    prefix = targets.prefix
+    tensors = {f"{prefix}.{key}": tensor for key, tensor in state.tensors(prefix).items()}
+    config = {f"{prefix}.{key}": value for key, value in state.config(prefix).items()}
     with several_wanted():
         denoiser.load_lora_adapter(
-            dict(tensors), prefix=targets.prefix, metadata=config, adapter_name=inner(name), low_cpu_mem_usage=True
+            tensors, prefix=prefix, metadata=config, adapter_name=inner(name), low_cpu_mem_usage=True
         )
 
 
-def restore_fp32_magnitudes(denoiser: Any, targets: AdapterTargets, name: str, tensors: Tensors) -> None:
-    """Give a DoRA's magnitudes the file's precision back, whatever the denoiser's is: each scales all of a weight.
+def _put_on_encoder(network: Any, component: str, name: str, state: AdapterState) -> None:
+    """Put the part of a prompt encoder on it; transformers' names of its modules may differ from those in files."""
+    modules = {names.canonical(f"{component}.{path}"): path for path, _ in network.named_modules()}
+    own = {f"{component}.{modules[layer]}": change for layer, change in state.layers.items() if layer in modules}
+    renamed = AdapterState(own)  # Its configuration names every layer in full.
+    config, tensors = lora_config(renamed.config(component)), renamed.tensors(component)
+    with several_wanted():
+        inject_adapter_in_model(config, network, adapter_name=inner(name), low_cpu_mem_usage=True)
+        set_peft_model_state_dict(network, tensors, adapter_name=inner(name), low_cpu_mem_usage=True)
+    network.requires_grad_(False)
+    restore_fp32_magnitudes(network, name, renamed.of(component))
+
+
+def restore_fp32_magnitudes(network: Any, name: str, layers: Mapping[str, LayerChange]) -> None:
+    """Give a DoRA's magnitudes the file's precision back, whatever the network's is: each scales all of a weight.
+
+    `layers` are by their names in the network. peft makes a DoRA of all of them or of none; those that have no
+    magnitude in the file are made plain again.
 
     Raises:
-        ValueError: the file has magnitudes for more or fewer layers than peft made of it.
+        ValueError: the file has magnitudes for layers of which peft made no DoRA.
     """
-    ending, loaded = ".lora_magnitude_vector", dora_magnitudes(denoiser, name)
-    saved = {
-        key.removeprefix(f"{targets.prefix}.").removesuffix(ending): tensor
-        for key, tensor in tensors.items()
-        if key.endswith(ending)
-    }
-    if unlike := saved.keys() ^ loaded.keys():
-        raise ValueError(f"tensors and metadata do not agree whether {min(unlike)} has a DoRA's magnitude")
+    loaded = dora_magnitudes(network, name)
+    if missing := {layer for layer, change in layers.items() if change.magnitude is not None} - loaded.keys():
+        raise ValueError(f"no magnitude was loaded for {min(missing)}")
     for layer, magnitude in loaded.items():
-        magnitude.data = saved[layer].to(magnitude.device, torch.float32)
+        saved = layers[layer].magnitude
+        if saved is None:
+            module = network.get_submodule(layer)
+            del module.lora_magnitude_vector[inner(name)], module.lora_variant[inner(name)]
+        else:
+            magnitude.data = saved.to(magnitude.device, torch.float32).view(magnitude.shape)

@@ -1,76 +1,136 @@
 """Files of adapters and bases by their headers, without torch: what an adapter changes and whether that fits a base."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import safetensors
 
+from avignon.adapters.formats.names import canonical
 from avignon.core.errors import AdapterError
 from avignon.models.registry import FAMILIES
 
-Factors = Mapping[str, Mapping[str, Sequence[int]]]
-"""By adapted layer, the shapes of `lora_A`, `lora_B` and, of a DoRA, `lora_magnitude_vector`."""
+
+@dataclass(frozen=True)
+class LayerShapes:
+    """A layer's change, by the shapes of the low-rank factors that it comes to."""
+
+    kind: str
+    """How it is written: LoRA, LoCon, LoHa, LoKr, full."""
+    down: tuple[int, ...]
+    """Of A, (r, in) or (r, in, k, k); (r, in·k·k) where the file does not tell the kernel."""
+    up: tuple[int, ...]
+    """Of B, (out, r) or (out, r, 1, 1)."""
+    magnitude: tuple[int, ...] = ()
+    """Of a DoRA's magnitudes, as the file has them."""
+
+    @property
+    def rank(self) -> int:
+        """The width r between A and B."""
+        return self.down[0]
+
+    @property
+    def method(self) -> str:
+        """The kind, or DoRA."""
+        return "DoRA" if self.magnitude and self.kind == "LoRA" else self.kind
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Whether it is a change of a weight of this shape, (out, in) or (out, in, k, k)."""
+        out, rest = shape[0], tuple(shape[1:])
+        is_flat = self.kind in ("LoHa", "LoKr", "full") and self.down[1:] == (prod(rest),)
+        if not (is_flat or self.down[1:] == rest) or self.up[:2] != (out, self.rank):
+            return False
+        # peft's shape, then LyCORIS' for norms of outputs and of inputs.
+        ones = (1,) * len(rest[1:])
+        lengths = [(out,) if len(shape) == 2 else (1, out, *ones), (out, 1, *ones), (1, rest[0], *ones)]
+        return not self.magnitude or self.magnitude in lengths
 
 
 def shapes(path: Path) -> dict[str, list[int]]:
     """Shapes of the tensors of a safetensors file."""
+    return _header(path)[0]
+
+
+def _header(path: Path) -> tuple[dict[str, list[int]], dict[str, str]]:
     with safetensors.safe_open(path, framework="np") as file:
-        return {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118 - it is no mapping
+        held = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118 - it is no mapping
+        return held, file.metadata() or {}
 
 
-def adapter(path: Path, name: str) -> dict[str, list[int]]:
-    """The same of an adapter's file; `name` is what a file in an adapter's folder is called.
+def adapter(path: Path, name: str) -> tuple[dict[str, list[int]], dict[str, str]]:
+    """Shapes of the tensors of an adapter's file, and its metadata; `name` is what such a file is usually called.
 
     Raises:
         AdapterError: it is missing or damaged.
     """
     try:
-        return shapes(path)
+        return _header(path)
     except (FileNotFoundError, NotADirectoryError):
-        names = ", ".join(sorted(each.name for each in path.parent.glob("*.safetensors")))
-        instead = f"; here are {names}" if names else ""
-        instead = f", and {path.parent.name} is a file" if path.parent.is_file() else instead
-        raise AdapterError(f"{path}: no such file; an adapter's folder holds {name}{instead}") from None
+        raise AdapterError(
+            f"{path}: no such file; an adapter's folder holds {name}, or one safetensors file of another name"
+        ) from None
     except (OSError, safetensors.SafetensorError) as broken:
         raise AdapterError(f"{path}: damaged: {broken}") from None
 
 
 def layers_in(base: Path) -> dict[str, Sequence[int]]:
-    """Shapes of the weights of a base's denoiser, by layer, from all files; none where one is missing or damaged.
+    """Shapes of the weights of a base's networks that adapters can change, by layer as `AdapterState` names them.
 
-    What is wrong with a base is told where the base is checked.
+    From all files; none where one is missing or damaged.
     """
     found: dict[str, Sequence[int]] = {}
-    folders = {family.denoiser for family in FAMILIES.values()}
-    for path in (path for folder in folders for path in (base / folder).glob("*.safetensors")):
+    components = {each for family in FAMILIES.values() for each in (family.denoiser, *family.prompt_encoders)}
+    for path in (path for component in components for path in (base / component).glob("*.safetensors")):
         try:
-            found |= {k.removesuffix(".weight"): v for k, v in shapes(path).items() if k.endswith(".weight")}
+            own = {k.removesuffix(".weight"): v for k, v in shapes(path).items() if k.endswith(".weight")}
         except (OSError, safetensors.SafetensorError):
             return {}
+        found |= {canonical(f"{path.parent.name}.{layer}"): shape for layer, shape in own.items()}
     return found
 
 
-def check_fit(path: Path, factors: Factors, layers: Mapping[str, Sequence[int]]) -> None:
-    """Everything must fit one of `layers`, the shapes of the denoiser's weights by layer; `path` is for messages.
+def check_fit(path: Path, changes: Mapping[str, LayerShapes], layers: Mapping[str, Sequence[int]]) -> None:
+    """Everything must fit one of `layers`, the shapes of a base's weights by layer; `path` is for messages.
 
     diffusers drops what does not fit with a log line at most.
 
     Raises:
-        AdapterError: naming the first layer that does not fit.
+        AdapterError: naming the first layer that does not fit, and how many there are.
     """
-    for layer, parts in factors.items():
-        shape = layers.get(layer)
-        if shape is None:
-            raise AdapterError(f"{path}: made for another base: the UNet has no layer {layer}")
-        # A is (rank, in, …) and B (out, rank, …); of a convolution, A has the kernel's shape as well.
-        down, up = parts["lora_A"], parts["lora_B"]
-        if not down[0]:
+    unknown = [layer for layer in changes if layer not in layers]
+    if unknown:
+        rest = f", nor {len(unknown) - 1} more of its {len(changes)} layers" if len(unknown) > 1 else ""
+        raise AdapterError(f"{path}: made for another base: there is no layer {unknown[0]} here{rest}{seems(unknown)}")
+    for layer, change in changes.items():
+        if not change.rank:
             raise AdapterError(f"{path}: damaged: {layer} has a rank of 0")
-        length = [shape[0]] if len(shape) == 2 else [1, shape[0], 1, 1]
-        fits = list(down[1:]) == list(shape[1:]) and list(up[:2]) == [shape[0], down[0]]
-        if not fits or list(parts.get("lora_magnitude_vector", length)) != length:
-            raise AdapterError(f"{path}: made for another base: {layer} is {tuple(shape)} here")
+        if not change.fits(layers[layer]):
+            raise AdapterError(
+                f"{path}: made for another base: {layer} is {tuple(layers[layer])} here, and its change is "
+                f"B {change.up} by A {change.down}{seems(changes)}"
+            )
+
+
+_FAMILIES = {
+    "Stable Diffusion XL": r"lora_te2_|text_encoder_2\.|down_blocks\.[12]\..*transformer_blocks\.[1-9]\.|add_embedding",
+    "FLUX": r"double_blocks|single_blocks|single_transformer_blocks",
+    "Stable Diffusion 3": r"joint_blocks|ff_context",
+    "Wan or another model of videos": r"(^|[._])blocks[._]\d+[._](self_attn|cross_attn)",
+    "Z-Image or Lumina": r"(^|[._])layers[._]\d+[._](attention|feed_forward|adaLN)",
+    "a transformer such as FLUX or Stable Diffusion 3": r"^(transformer|diffusion_model|lora_transformer)[._]",
+}
+"""Marks of other families of bases in the names of an adapter's layers."""
+
+
+def seems(names: Iterable[str]) -> str:
+    """`; it seems to be for …`, where names of layers have the marks of another family of bases; else nothing."""
+    text = list(names)
+    found = (family for family, marks in _FAMILIES.items() if any(re.search(marks, name) for name in text))
+    family = next(found, "")
+    return f"; it seems to be for {family}" if family else ""
 
 
 def content_hash(path: Path) -> str:

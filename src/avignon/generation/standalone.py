@@ -8,15 +8,15 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import safetensors
-
 from avignon.adapters import files, headers
 from avignon.adapters.formats import registry as formats
+from avignon.adapters.formats.diffusers import WEIGHTS_FILE
+from avignon.adapters.formats.registry import AdapterFile
 from avignon.adapters.weights import weighted
 from avignon.core import prompts
 from avignon.core.errors import AdapterError, InputError, WorkspaceError
 from avignon.core.events import Reporter
-from avignon.core.files import json_value, sha256_of
+from avignon.core.files import json_value
 from avignon.core.naming import stem
 from avignon.core.records import EMBEDDED, Frame
 from avignon.core.workspace import AdapterFolder
@@ -46,19 +46,22 @@ class SavedAdapter:
 
     name: str
     """As pictures and files call it."""
-    folder: Path
-    file: Path
-    """Its weights."""
+    place: Path
+    """Its folder, or its file."""
+    file: AdapterFile
     weight: float = 1.0
     card: Mapping[str, Any] = field(default_factory=dict)
     """Its card; empty where it has none."""
-    header: Mapping[str, str] = field(default_factory=dict)
-    """What its file's header says."""
+
+    @property
+    def folder(self) -> Path:
+        """Where its file lies, and its card."""
+        return self.file.path.parent
 
     @property
     def triggers(self) -> tuple[str, ...]:
         """The phrases by which prompts call it, as far as its card or its header says."""
-        told = self.header.get("modelspec.trigger_phrase", "")
+        told = self.file.metadata.get("modelspec.trigger_phrase", "")
         return tuple(map(str, self.card.get("triggers", [told] if told else [])))
 
     @property
@@ -68,7 +71,7 @@ class SavedAdapter:
         Raises:
             AdapterError: the card is damaged, or names a directory that is not there.
         """
-        return self._base_of_card() if "base" in self.card else _base_in(self.header)
+        return self._base_of_card() if "base" in self.card else _base_in(self.file.metadata)
 
     @property
     def fingerprint(self) -> str:
@@ -111,19 +114,20 @@ def saved(asked: Sequence[str]) -> list[SavedAdapter]:
     """
     found: dict[str, SavedAdapter] = {}
     for place, weight in map(weighted, asked):
-        folder = Path(place).expanduser().resolve()
-        module, path = formats.find(folder)
-        module.factors(path)
-        if any(folder == other.folder for other in found.values()):
+        here = Path(place).expanduser().resolve()
+        file = formats.find(here)
+        if any(file.path == other.file.path for other in found.values()):
             raise AdapterError(f"{place}: named twice; one adapter has one weight")
-        name = next(name for name in _numbered(folder.name) if name not in found)
-        found[name] = SavedAdapter(name, folder, path, weight, _card(folder), _header(path))
+        own = here.stem if here.is_file() else here.name
+        name = next(name for name in _numbered(own) if name not in found)
+        found[name] = SavedAdapter(name, here, file, weight, _card(file))
     return list(found.values())
 
 
-def _card(folder: Path) -> Mapping[str, Any]:
-    path = AdapterFolder(folder).card
-    if not path.exists():
+def _card(file: AdapterFile) -> Mapping[str, Any]:
+    """The card of an adapter's folder; a file by another name than those in such folders has none."""
+    path = AdapterFolder(file.path.parent).card
+    if file.path.name != WEIGHTS_FILE or not path.exists():
         return {}
     try:
         card = json_value(path.read_bytes())
@@ -132,11 +136,6 @@ def _card(folder: Path) -> Mapping[str, Any]:
     if not isinstance(card, dict):
         raise AdapterError(f"{path}: damaged: no JSON object")
     return card
-
-
-def _header(path: Path) -> Mapping[str, str]:
-    with safetensors.safe_open(path, framework="np") as file:
-        return dict(file.metadata() or {})
 
 
 def base_for(adapters: Sequence[SavedAdapter], asked: str = "", size: int = 0) -> WantedBase:
@@ -151,7 +150,7 @@ def base_for(adapters: Sequence[SavedAdapter], asked: str = "", size: int = 0) -
     named = [(each, base) for each in adapters if (base := each.base)]
     if not named:
         raise InputError(
-            f"{adapters[0].folder}: nothing says for which base it was made; name one with --base "
+            f"{adapters[0].place}: nothing says for which base it was made; name one with --base "
             f"(a model on the hub, a directory, or `{EMBEDDED}`)"
         )
     (first, wanted), *others = named
@@ -159,7 +158,7 @@ def base_for(adapters: Sequence[SavedAdapter], asked: str = "", size: int = 0) -
         same = each.fingerprint and each.fingerprint == first.fingerprint
         if base.model != wanted.model and not same:
             raise AdapterError(
-                f"{each.folder}: made for {base.model} ({each.fingerprint[:12]}), and {first.folder} for "
+                f"{each.place}: made for {base.model} ({each.fingerprint[:12]}), and {first.place} for "
                 f"{wanted.model} ({first.fingerprint[:12]}); adapters in one picture need one base"
             )
     return replace(wanted, resolution=size or wanted.resolution)
@@ -183,9 +182,9 @@ class StandaloneSampler:
         if not self.base.resolution:
             raise InputError(f"base.resolution: {self.base.model} does not say at which size it was trained")
         for each in adapters:
-            files.load(self.base, each.name, each.folder)
-        self.hashes = {each.name: sha256_of(each.file) for each in adapters}
-        contents = {each.name: headers.content_hash(each.file) for each in adapters}
+            files.load(self.base, each.name, each.place)
+        self.hashes = {each.name: each.file.sha256 for each in adapters}
+        contents = {each.name: headers.content_hash(each.file.path) for each in adapters}
         self._sampler = ImageSampler(self.base, self, device, reporter)
         self._prints = Prints(folder, {each.name: each.folder for each in adapters}, self.base.model, contents)
 

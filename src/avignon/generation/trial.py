@@ -91,7 +91,7 @@ def scenes_of(adapter: SavedAdapter) -> tuple[str, ...]:
     except (KeyError, TypeError):
         prompts = ()
     if not prompts:
-        raise AdapterError(f"{adapter.folder}: no card with the scenes of a recipe; say what to paint with --prompt")
+        raise AdapterError(f"{adapter.place}: no card with the scenes of a recipe; say what to paint with --prompt")
     return tuple(dict.fromkeys(prompts))
 
 
@@ -173,9 +173,10 @@ def _adapter(sampler: StandaloneSampler, adapter: SavedAdapter) -> dict[str, Any
     told = ("artists", "triggers", "dataset", "trainable", "rights", "metrics")
     return {
         "name": adapter.name,
-        "file": adapter.file.name,
+        "file": adapter.file.path.name,
+        "format": adapter.file.format,
         "sha256": sampler.hashes[adapter.name],
-        "content_sha256": headers.content_hash(adapter.file),
+        "content_sha256": headers.content_hash(adapter.file.path),
         "weight": adapter.weight,
         "card": {key: adapter.card[key] for key in told if key in adapter.card},
     }

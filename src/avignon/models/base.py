@@ -117,6 +117,16 @@ class DiffusionBase(ABC):
         self.denoiser: Any
 
     @property
+    def prompt_encoders(self) -> Mapping[str, Any]:
+        """The networks that read prompts and that adapters may change as well, by their folders; in order."""
+        return {}
+
+    @property
+    def networks(self) -> dict[str, Any]:
+        """All networks that adapters may change, by the prefix of their layers in files; the denoiser first."""
+        return {self.targets.prefix: self.denoiser, **self.prompt_encoders}
+
+    @property
     def revision(self) -> str:
         """The hub's commit, where there is one."""
         return hub.commit_of(self.folder)

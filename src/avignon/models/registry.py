@@ -18,6 +18,8 @@ class Family:
     """The class of diffusers' that its model_index.json names."""
     denoiser: str
     """The folder of the network that adapters are put on."""
+    prompt_encoders: tuple[str, ...]
+    """The folders of the networks that read prompts, which adapters may change as well."""
     samplers: tuple[str, ...]
     """Names of its samplers, as recipes have them."""
     blocks: str
@@ -41,6 +43,7 @@ FAMILIES = {
         label="Stable Diffusion 1.x and 2.x",
         pipeline="StableDiffusionPipeline",
         denoiser="unet",
+        prompt_encoders=("text_encoder",),
         samplers=("ddim", "pndm", "euler", "dpm++"),
         blocks=r"down|mid|up|mid_block\..+|(down|up)_blocks\.\d+(\..+)?",
         package="avignon.models.stable_diffusion",

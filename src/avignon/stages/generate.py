@@ -10,11 +10,10 @@ processes (`accelerate launch -m avignon generate RECIPE`) share whole batches, 
 from pathlib import Path
 
 from avignon.adapters import files, headers
-from avignon.adapters.formats import registry as formats
 from avignon.core import distributed
 from avignon.core.errors import WorkspaceError
 from avignon.core.events import Reporter
-from avignon.core.files import sha256_of, write_json
+from avignon.core.files import write_json
 from avignon.core.records import Series, series_record
 from avignon.core.workspace import Workspace
 from avignon.generation.pictures import FinishedPictures, Prints
@@ -37,12 +36,10 @@ def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
     base = loading.load(recipe.base, recipe.generate, DTYPES[precision], reporter)
     folders = {name: space.adapter(name) for name in recipe.adapter_names}
     folders |= {name: Path(folder) for name, folder in recipe.generate.adapters.items()}
-    for name, folder in folders.items():
-        files.load(base, name, folder)
-    weights = {name: formats.find(folder)[1] for name, folder in folders.items()}
-    contents = {name: headers.content_hash(path) for name, path in weights.items()}
+    loaded = {name: files.load(base, name, folder) for name, folder in folders.items()}
+    contents = {name: headers.content_hash(file.path) for name, file in loaded.items()}
     sampler, finished = ImageSampler(base, recipe, device, reporter), FinishedPictures(space, base)
-    plan = SeriesPlan(recipe, base.identity, {name: sha256_of(path) for name, path in weights.items()}, precision)
+    plan = SeriesPlan(recipe, base.identity, {name: file.sha256 for name, file in loaded.items()}, precision)
     placed = distributed.broadcast_from_main(lambda: placing(plan, sampler, finished, reporter))
     series, prints = plan.series(placed, base.parts), Prints(space.series, folders, base.model, contents)
     if distributed.is_main_process():

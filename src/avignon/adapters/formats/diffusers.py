@@ -1,74 +1,74 @@
-"""diffusers' format: peft's own names of tensors behind a prefix, and the adapter's configuration as metadata.
+"""diffusers' format: names of layers with dots behind a component, and peft's configurations as metadata.
 
-`factors` needs no torch.
+Written with peft's own names (`lora_A`, `lora_B`); read with those of diffusers' scripts (`lora.down`), those of 2023
+(`processor.to_q_lora`), and the one that a text encoder's layers had then (`lora_linear_layer`) as well.
 """
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import safetensors
-
-from avignon.adapters import headers
-from avignon.core.errors import AdapterError
-from avignon.models.registry import FAMILIES
+from avignon.adapters.formats import names
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import torch
+
+    from avignon.adapters.state import AdapterState
 
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
-
-_PREFIXES = "|".join(re.escape(family.denoiser) for family in FAMILIES.values())
-"""Before the names of layers: diffusers calls a denoiser by the folder that it lies in."""
-
-
-def factors(path: Path) -> dict[str, dict[str, list[int]]]:
-    """Shapes of A, B and a DoRA's magnitude of every adapted layer.
-
-    Raises:
-        AdapterError: the file is missing, damaged, or holds anything else than a UNet's LoRA in diffusers' format.
-    """
-    found: dict[str, dict[str, list[int]]] = {}
-    for key, shape in headers.adapter(path, WEIGHTS_FILE).items():
-        match = re.fullmatch(rf"(?:{_PREFIXES})\.(.+)\.(?:(lora_[AB])\.weight|(lora_magnitude_vector))", key)
-        if not match:  # Of a text encoder, say: it would be on in every picture, whatever its weight.
-            raise AdapterError(f"{path}: {key} is no part of a LoRA or DoRA for a UNet in diffusers' format")
-        found.setdefault(match[1], {})[match[2] or match[3]] = shape
-    if not found or any(not parts.keys() >= {"lora_A", "lora_B"} for parts in found.values()):
-        raise AdapterError(f"{path}: no complete LoRA or DoRA for a UNet in diffusers' format")
-    return found
-
 
 METADATA = "lora_adapter_metadata"
 """The key of a file's metadata under which diffusers keeps an adapter's configuration, as JSON."""
 
-
-def write(path: Path, weights: "Mapping[str, Tensor]", config: Mapping[str, Any], prefix: str) -> None:
-    """Write an adapter's weights and configuration, by peft's names behind a prefix; the same bytes each time."""
-    from safetensors.torch import save_file  # Here, because it loads torch.
-
-    # peft keeps names of layers in a set, in an order that differs from process to process.
-    ordered = {f"{prefix}.{key}": sorted(v) if isinstance(v, set) else v for key, v in config.items()}
-    metadata = {"format": "pt", METADATA: json.dumps(ordered, indent=2, sort_keys=True)}
-    save_file({f"{prefix}.{key}": tensor for key, tensor in weights.items()}, path, metadata)
-    _sort_header(path)
+_COMPONENTS = "|".join(map(re.escape, names.PREFIXES))
 
 
-def _sort_header(path: Path) -> None:
-    """Sort a file's header, whose metadata is in random order, so that equal adapters are equal files."""
-    content = path.read_bytes()
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)  # The tensors stay aligned.
-    path.write_bytes(len(header).to_bytes(8, "little") + header + content[start:])
+def recognizes(keys: list[str]) -> bool:
+    """Whether a file with these keys is in this format; of those files that none recognizes, it is the likeliest."""
+    return any(re.match(rf"({_COMPONENTS})\.|.*\.processor\.", key) for key in keys)
 
 
-def read(path: Path) -> "tuple[dict[str, Tensor], dict[str, Any] | None]":
-    """Tensors by their names in the file, and the adapter's configuration; None where the file has none."""
-    from safetensors.torch import load_file
+def layer_of(stem: str) -> str:
+    """The layer that a key without its part is of."""
+    if re.match(r"(down_blocks|mid_block|up_blocks)\..*\.processor\.", stem):  # Attention processors, saved alone.
+        stem = f"unet.{stem}"
+    if not re.match(rf"({_COMPONENTS})\..", stem):
+        return ""
+    if stem.startswith("text_encoder"):  # The names of 2023.
+        old = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
+        return names.canonical(re.sub(r"\bto_(q|k|v|out)$", lambda found: old[found[0]], stem))
+    return re.sub(r"\.to_out$", ".to_out.0", stem.replace(".processor.", "."))
 
-    with safetensors.safe_open(path, framework="pt") as file:
-        told = (file.metadata() or {}).get(METADATA)
-    return load_file(path), json.loads(told) if told else None
+
+def configs(paths: Sequence[Path], metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:  # noqa: ARG001 - as peft's
+    """Peft's configurations by component, as far as the file's metadata have them.
+
+    Raises:
+        ValueError: they are no JSON.
+    """
+    told = json.loads(metadata.get(METADATA, "{}"))
+    found: dict[str, dict[str, Any]] = {}
+    for key, value in told.items():
+        component, _, field = key.partition(".")
+        found.setdefault(component, {})[field] = value
+    return found
+
+
+def write(
+    path: Path, state: "AdapterState", metadata: Mapping[str, str], precision: "torch.dtype | None" = None
+) -> None:
+    """Write an adapter with header metadata, in a precision (by default its own); the same bytes each time."""
+    from avignon.adapters.formats import safe
+
+    own = state.map(lambda layer: layer.to(precision)) if precision else state
+    told = {f"{part}.{key}": _plain(value) for part in own.components for key, value in own.config(part).items()}
+    tensors = {f"{part}.{key}": tensor for part in own.components for key, tensor in own.tensors(part).items()}
+    header = {"format": "pt", METADATA: json.dumps(told, indent=2, sort_keys=True)}
+    safe.write(path, tensors, {**metadata, **header})
+
+
+def _plain(value: Any) -> Any:
+    """A value for JSON; peft keeps names of layers in a set, in an order that differs from process to process."""
+    return sorted(value) if isinstance(value, set) else value

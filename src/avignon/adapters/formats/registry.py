@@ -1,16 +1,131 @@
-"""The formats of adapter files, one row each: one program, one module."""
+"""The formats of adapter files, one row each, and the one way to an adapter's file. Torch is loaded by `read` alone.
 
+A format is found by the keys in the file, whatever the file is called.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from avignon.adapters.formats import diffusers
+from avignon.adapters import headers
+from avignon.adapters.formats import diffusers, kohya, parts, peft
+from avignon.adapters.headers import LayerShapes
+from avignon.core.errors import AdapterError
+from avignon.core.files import digest, sha256_of
 
-FORMATS = {"diffusers": diffusers}
-"""Modules by the name of their format. Each has `WEIGHTS_FILE`, `factors`, `read` and `write`, as diffusers'."""
+if TYPE_CHECKING:
+    from avignon.adapters.state import AdapterState
+
+FORMATS = {"diffusers": diffusers, "kohya": kohya, "peft": peft}
+"""Modules by the name of their format. Each has `WEIGHTS_FILE`, `recognizes`, `layer_of`, `configs` and `write`, as
+diffusers'; one that is only read needs no `write`."""
 
 
-def find(folder: Path) -> tuple[Any, Path]:
-    """The format of the adapter in a folder, by the file that is there, and that file; else diffusers'."""
-    there = (module for module in FORMATS.values() if (folder / module.WEIGHTS_FILE).exists())
-    module = next(there, diffusers)
-    return module, folder / module.WEIGHTS_FILE
+@dataclass(frozen=True)
+class AdapterFile:
+    """A saved adapter as its header describes it."""
+
+    paths: tuple[Path, ...]
+    """Its files of tensors: one, but for peft's folders of several components."""
+    format: str
+    """Its name in `FORMATS`."""
+    layers: Mapping[str, LayerShapes]
+    """By layer, as `AdapterState` names them."""
+    keys: Mapping[str, Mapping[str, str]]
+    """By layer, the names of its tensors in the file, by part."""
+    metadata: Mapping[str, str]
+    """The header's."""
+
+    @property
+    def path(self) -> Path:
+        """The file; of several the first."""
+        return self.paths[0]
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the file, or over those of several."""
+        hashes = [sha256_of(path) for path in self.paths]
+        return hashes[0] if len(hashes) == 1 else digest(hashes)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The ways in which changes of layers are written: LoRA, DoRA, LoCon, LoHa, LoKr, full."""
+        return tuple(dict.fromkeys(each.method for each in self.layers.values()))
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The ranks that occur, in ascending order."""
+        return tuple(sorted({each.rank for each in self.layers.values()}))
+
+
+def find(place: Path) -> AdapterFile:
+    """The adapter in a file, or in a folder with one: that of a format's own name, else the only safetensors file.
+
+    Raises:
+        AdapterError: there is none, or it is damaged, incomplete, or in no format that is read.
+    """
+    paths = _weights_in(place)
+    found = [headers.adapter(path, diffusers.WEIGHTS_FILE) for path in paths]
+    keys = [key for shapes, _ in found for key in shapes]
+    name = next((name for name, module in FORMATS.items() if module.recognizes(keys)), "diffusers")
+    grouped = parts.grouped(str(paths[0]), keys, FORMATS[name].layer_of)
+    shapes = {key: shape for each, _ in found for key, shape in each.items()}
+    layers = {}
+    for layer, own in grouped.items():
+        try:
+            layers[layer] = parts.shapes({part: shapes[key] for part, key in own.items()})
+        except ValueError:
+            raise AdapterError(
+                f"{paths[0]}: no complete LoRA or DoRA: of {layer} there is only {', '.join(sorted(own.values()))}"
+            ) from None
+    if not layers:
+        raise AdapterError(f"{paths[0]}: no complete LoRA or DoRA: it holds no tensor")
+    return AdapterFile(paths, name, layers, grouped, found[0][1])
+
+
+def _weights_in(place: Path) -> tuple[Path, ...]:
+    """The files of an adapter; where there is none, the one that is missed."""
+    if place.is_file():
+        return (place,)
+    own = next((place / each.WEIGHTS_FILE for each in FORMATS.values() if (place / each.WEIGHTS_FILE).is_file()), None)
+    if own:
+        return (own,)
+    by_component = sorted(path.parent for path in place.glob(f"*/{peft.CONFIG_FILE}"))
+    if by_component:
+        return tuple(folder / peft.WEIGHTS_FILE for folder in by_component)
+    files = sorted(place.glob("*.safetensors"))
+    if len(files) > 1:
+        names = ", ".join(path.name for path in files)
+        raise AdapterError(f"{place}: holds several adapters: {names}; name one of these files")
+    return tuple(files) or (place / diffusers.WEIGHTS_FILE,)
+
+
+def read(place: Path) -> "AdapterState":
+    """The adapter in a file or a folder.
+
+    Raises:
+        AdapterError: as by `find`; or its configuration is damaged.
+    """
+    return read_file(find(place))
+
+
+def read_file(file: AdapterFile) -> "AdapterState":
+    """The adapter of an opened file."""
+    from safetensors.torch import load_file
+
+    from avignon.adapters.formats import lycoris
+    from avignon.adapters.state import AdapterState
+
+    try:
+        told: dict[str, Any] = FORMATS[file.format].configs(file.paths, file.metadata)
+        tensors = {key: tensor for path in file.paths for key, tensor in load_file(path).items()}
+        layers = {}
+        for layer, keys in file.keys.items():
+            own = {part: tensors[key] for part, key in keys.items()}
+            layers[layer] = lycoris.layer(file.layers[layer].kind, own, layer, told)
+    except (OSError, ValueError, KeyError, TypeError) as broken:
+        raise AdapterError(f"{file.path}: damaged: {type(broken).__name__}: {broken}".splitlines()[0]) from broken
+    configs = {part: told[part] for part in {layer.partition(".")[0] for layer in layers} if part in told}
+    return AdapterState(layers, file.format, file.metadata, configs)

@@ -81,6 +81,10 @@ class StableDiffusion(DiffusionBase):
         self.pipeline = pipeline
         self.denoiser = pipeline.unet
 
+    @property
+    def prompt_encoders(self) -> dict[str, Any]:  # noqa: D102
+        return {"text_encoder": self.pipeline.text_encoder}
+
     def move_to(self, device: torch.device) -> None:  # noqa: D102 - as in the protocol, here and below
         self.pipeline.to(device)
         # The VAE of some models overflows to black pictures in fp16.

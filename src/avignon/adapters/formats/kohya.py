@@ -1,0 +1,59 @@
+"""kohya's format, which every program reads: names with underscores, and each layer's alpha as a tensor.
+
+Written for Stable Diffusion 1 and 2 with diffusers' block names; read with StabilityAI's as well, and with LyCORIS'
+parts. `diffusers.utils.convert_state_dict_to_kohya` is not used: it writes alpha = rank whatever alpha was, leaves the
+dots in the stems of a UNet's DoRA magnitudes, and calls a single text encoder `lora_te1_`.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from avignon.adapters.formats import names
+
+if TYPE_CHECKING:
+    import torch
+
+    from avignon.adapters.state import AdapterState
+
+WEIGHTS_FILE = ""
+"""Such a file has any name."""
+
+
+def recognizes(keys: list[str]) -> bool:
+    """Whether a file with these keys is in this format."""
+    return any(key.startswith(("lora_unet_", "lora_te", "lycoris_")) for key in keys)
+
+
+def layer_of(stem: str) -> str:
+    """The layer that a key without its part is of."""
+    return names.from_kohya(stem.replace("lycoris_", "lora_", 1) if stem.startswith("lycoris_") else stem)
+
+
+def configs(paths: Sequence[Path], metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:  # noqa: ARG001 - as the others'
+    """None: scales are tensors here."""
+    return {}
+
+
+def write(
+    path: Path, state: "AdapterState", metadata: Mapping[str, str], precision: "torch.dtype | None" = None
+) -> None:
+    """Write an adapter with header metadata, in a precision (by default its own); the same bytes each time.
+
+    A layer's alpha is in fp32, so that it is what it was, and magnitudes keep their precision.
+    """
+    import torch
+
+    from avignon.adapters.formats import safe
+
+    tensors = {}
+    for layer, change in sorted(state.layers.items()):
+        stem, own = names.kohya(layer), change.to(precision) if precision else change
+        tensors[f"{stem}.lora_down.weight"], tensors[f"{stem}.lora_up.weight"] = own.down, own.up
+        tensors[f"{stem}.alpha"] = torch.tensor(change.alpha, dtype=torch.float32)
+        if change.magnitude is not None:
+            ones = [1] * (change.down.dim() - 1)
+            tensors[f"{stem}.dora_scale"] = (
+                change.magnitude.view(-1, *ones) if change.axis == "output" else change.magnitude.view(1, -1, *ones[1:])
+            )
+    safe.write(path, tensors, metadata)

@@ -1,0 +1,99 @@
+"""Names of layers: diffusers' with dots, kohya's with underscores, StabilityAI's blocks. Needs no torch.
+
+diffusers' own converter (`StableDiffusionPipeline.lora_state_dict`) is not used: it drops `dora_scale`, knows two kinds
+of layers of LyCORIS, needs the UNet's configuration, and stops at the first key that it does not know without saying
+which file has it. The names follow one rule with a list of exceptions, which is shorter than mending its results.
+`tests/adapters/test_names.py` holds this module against every layer of the real networks, and against diffusers.
+"""
+
+import re
+
+PREFIXES = {"unet": "lora_unet", "text_encoder": "lora_te", "text_encoder_2": "lora_te2"}
+"""kohya's prefixes by diffusers' components, as of Stable Diffusion 1 and 2; SDXL's first encoder is lora_te1."""
+
+_COMPONENTS = {prefix: component for component, prefix in PREFIXES.items()} | {"lora_te1": "text_encoder"}
+
+# Parts of a name that hold an underscore themselves; every other underscore of kohya's stands for a dot.
+_WORDS = (
+    *("down_blocks", "up_blocks", "mid_block", "transformer_blocks", "time_embedding", "add_embedding", "linear_1"),
+    *("linear_2", "to_q", "to_k", "to_v", "to_out", "proj_in", "proj_out", "time_emb_proj", "conv_shortcut", "conv_in"),
+    *("conv_out", "conv_norm_out", "group_norm", "add_k_proj", "add_q_proj", "add_v_proj", "text_model"),
+    *("text_projection", "self_attn", "q_proj", "k_proj", "v_proj", "out_proj", "layer_norm1", "layer_norm2"),
+    *("final_layer_norm", "token_embedding", "position_embedding"),
+)
+_WORD = re.compile("|".join(sorted(_WORDS, key=len, reverse=True)) + "|_")
+
+_INSIDE = {
+    "in_layers_0": "norm1",
+    "in_layers_2": "conv1",
+    "out_layers_0": "norm2",
+    "out_layers_3": "conv2",
+    "emb_layers_1": "time_emb_proj",
+    "skip_connection": "conv_shortcut",
+}
+"""Parts of a residual block, by StabilityAI's names."""
+
+_OUTSIDE = {
+    "input_blocks_0_0": "conv_in",
+    "time_embed_0": "time_embedding_linear_1",
+    "time_embed_2": "time_embedding_linear_2",
+    "label_emb_0_0": "add_embedding_linear_1",
+    "label_emb_0_2": "add_embedding_linear_2",
+    "out_0": "conv_norm_out",
+    "out_2": "conv_out",
+}
+"""Layers outside the blocks, by StabilityAI's names."""
+
+_PER_BLOCK = 3
+"""Of StabilityAI's blocks in one of diffusers': two residual ones and one more (`layers_per_block` 2, SD 1 to XL)."""
+
+
+def kohya(layer: str) -> str:
+    """Kohya's name of a layer: `unet.mid_block.attentions.0.proj_in` → `lora_unet_mid_block_attentions_0_proj_in`."""
+    component, _, inside = layer.partition(".")
+    return f"{PREFIXES[component]}_{inside.replace('.', '_')}"
+
+
+def from_kohya(name: str) -> str:
+    """The inverse, of StabilityAI's block names as well; empty where the name has none of kohya's prefixes."""
+    match = re.fullmatch(r"(lora_unet|lora_te[12]?)_(.+)", name)
+    if not match:
+        return ""
+    component, inside = _COMPONENTS[match[1]], match[2]
+    if component == "unet":
+        inside = _from_stability(inside)
+    return canonical(f"{component}." + _WORD.sub(lambda found: "." if found[0] == "_" else found[0], inside))
+
+
+def canonical(layer: str) -> str:
+    """A layer of a text encoder by the name that files have for it.
+
+    transformers 5 took `text_model` out of CLIP's modules; files of every program keep it.
+    """
+    return re.sub(r"^(text_encoder(?:_\d)?)\.(?=encoder\.|embeddings\.|final_layer_norm)", r"\1.text_model.", layer)
+
+
+def _from_stability(name: str) -> str:
+    """Diffusers' name, with underscores, of a layer that may have StabilityAI's."""
+    if name in _OUTSIDE:
+        return _OUTSIDE[name]
+    match = re.fullmatch(r"(input_blocks|output_blocks)_(\d+)_(\d+)_(.+)", name)
+    if match:
+        return _in_block(match[1], int(match[2]), int(match[3]), match[4])
+    match = re.fullmatch(r"middle_block_([012])_(.+)", name)
+    if match:
+        place = ("resnets_0", "attentions_0", "resnets_1")[int(match[1])]
+        return f"mid_block_{place}_{_INSIDE.get(match[2], match[2])}"
+    return name
+
+
+def _in_block(side: str, number: int, part: int, inside: str) -> str:
+    """The same in the numbered block of a side, at a place in it: residual block, attention, change of size."""
+    block, layer = divmod(number - (side == "input_blocks"), _PER_BLOCK)
+    name = "down_blocks" if side == "input_blocks" else "up_blocks"
+    if inside == "op":
+        return f"{name}_{block}_downsamplers_0_conv"
+    if inside == "conv":
+        return f"{name}_{block}_upsamplers_0_conv"
+    kind = "attentions" if part else "resnets"
+    return f"{name}_{block}_{kind}_{layer}_{_INSIDE.get(inside, inside)}"

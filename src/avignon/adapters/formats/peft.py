@@ -1,0 +1,76 @@
+"""peft's format: a folder with `adapter_model.safetensors` and `adapter_config.json`, of one component of a pipeline.
+
+An adapter of several components is a folder of such folders, named as diffusers names the components; so do peft's own
+examples for Stable Diffusion.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from avignon.adapters.formats import names
+
+if TYPE_CHECKING:
+    import torch
+
+    from avignon.adapters.state import AdapterState
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+
+CONFIG_FILE = "adapter_config.json"
+
+_BEFORE = "base_model.model."
+"""Before every name of a layer."""
+
+
+def recognizes(keys: list[str]) -> bool:
+    """Whether a file with these keys is in this format."""
+    return any(key.startswith(_BEFORE) for key in keys)
+
+
+def layer_of(stem: str) -> str:
+    """The layer that a key without its part is of; which component has it, its first block tells."""
+    inside = stem.removeprefix(_BEFORE)
+    if inside == stem:
+        return ""
+    is_text = re.match(r"text_model\.|encoder\.|embeddings\.|final_layer_norm", inside)
+    return names.canonical(f"{'text_encoder' if is_text else 'unet'}.{inside}")
+
+
+def configs(paths: Sequence[Path], metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:  # noqa: ARG001 - as diffusers'
+    """What `adapter_config.json` beside the weights says, for whichever component they are of.
+
+    Raises:
+        OSError, ValueError: it is missing or damaged, or not of a LoRA.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for folder in (path.parent for path in paths):
+        told = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        if (kind := told.get("peft_type")) != "LORA":
+            raise ValueError(f"{CONFIG_FILE}: peft_type is {kind!r}; only 'LORA' is read")
+        found |= {folder.name: told} if len(paths) > 1 else dict.fromkeys(names.PREFIXES, told)
+    return found
+
+
+def write(
+    path: Path, state: "AdapterState", metadata: Mapping[str, str], precision: "torch.dtype | None" = None
+) -> None:
+    """Write an adapter into the folder `path`, in a precision (by default its own); the same bytes each time."""
+    from avignon.adapters.formats import safe
+    from avignon.adapters.state import lora_config
+
+    own = state.map(lambda layer: layer.to(precision)) if precision else state
+    for part in own.components:
+        folder = path / part if len(own.components) > 1 else path
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {f"{_BEFORE}{key}": tensor for key, tensor in own.tensors(part).items()}
+        safe.write(folder / WEIGHTS_FILE, tensors, {**metadata, "format": "pt"})
+        told = {key: _plain(value) for key, value in lora_config(own.config(part)).to_dict().items()}
+        text = json.dumps(told, indent=2, sort_keys=True, default=str)
+        (folder / CONFIG_FILE).write_text(f"{text}\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    return sorted(value) if isinstance(value, set) else value
