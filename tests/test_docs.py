@@ -61,13 +61,17 @@ def test_readme_folder_is_the_runs_folder() -> None:
         assert space.relative(path) in text
 
 
+WITHOUT_A_RUN = ("works", "doctor", "catalog", "recipes", "new", "sample", "import", "adapters")
+"""Commands that read and write no run."""
+
+
 def test_help_of_each_command() -> None:
     """Every command explains itself in a sentence and names the options of a run."""
     for name, command in cli.commands.items():
         with click.Context(command, info_name=name) as context:
             text = command.get_help(context)
         assert (command.help or "").strip().endswith(".")
-        assert "--workspace" in text or name in ("works", "doctor", "catalog", "recipes", "new", "sample")
+        assert "--workspace" in text or name in WITHOUT_A_RUN
 
 
 @pytest.mark.slow

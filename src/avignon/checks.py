@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from avignon.adapters import headers
+from avignon.adapters import headers, sources
 from avignon.adapters.formats import registry as formats
 from avignon.core import imaging, prompts
 from avignon.core.events import Reporter
@@ -19,8 +19,8 @@ def check_files(recipe: Recipe) -> None:
             imaging.size_of(Path(scene.image))
     base = recipe.base.folder
     layers = headers.layers_in(base) if base and recipe.generate.adapters else {}
-    for folder in recipe.generate.adapters.values():
-        file = formats.find(Path(folder))
+    for place in filter(None, map(sources.local, recipe.generate.adapters.values())):
+        file = formats.find(place)
         if layers:  # Whether it fits a base that is yet to be fetched, `train` tells before it trains.
             headers.check_fit(file.path, file.layers, layers)
     encoder = Path(recipe.evaluate.encoder)

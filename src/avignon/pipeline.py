@@ -110,7 +110,7 @@ STAGES = (
         depends=lambda recipe: (
             recipe.adapter_names,
             _state(recipe.base.folder),
-            [_state(Path(folder)) for folder in recipe.generate.adapters.values()],
+            [_adapter(value) for value in recipe.generate.adapters.values()],
             _sources(recipe),
         ),
         shared=True,
@@ -203,6 +203,16 @@ def _measures(recipe: "Recipe") -> tuple[Any, ...]:
 def _sources(recipe: "Recipe") -> list[str]:
     """The pictures that scenes begin from."""
     return [_sha256(Path(scene.image)) for scene in recipe.generate.scenes if scene.image]
+
+
+def _adapter(value: str) -> list[Any]:
+    """An adapter's files; one on a hub is told apart by its name and revision."""
+    from avignon.adapters import sources
+
+    place = sources.local(value)
+    if place and place.is_file():
+        return [[place.stat().st_size, place.stat().st_mtime_ns]]
+    return _state(place)
 
 
 def _state(root: Path | None) -> list[Any]:

@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from avignon.adapters import cards
+from avignon.adapters.formats.diffusers import WEIGHTS_FILE
+from avignon.adapters.formats.registry import AdapterFile
 from avignon.core.png import png_bytes
 from avignon.recipe.schema import Artist
 
@@ -41,15 +43,44 @@ def test_statement_names_whom_it_was_acknowledged_for() -> None:
     )
 
 
+def opened(folder: Path, metadata: dict[str, str] | None = None) -> AdapterFile:
+    """A folder's adapter, whose tensors are of no interest."""
+    folder.mkdir(exist_ok=True)
+    path = folder / WEIGHTS_FILE
+    path.write_bytes(b"weights")
+    return AdapterFile((path,), "kohya", {}, {}, metadata or {})
+
+
 def test_notice_of_a_picture_follows_its_adapters(tmp_path: Path) -> None:
     """A picture says what its adapters say; nothing where all is open, and that nothing is known of a stranger."""
-    homer = card(tmp_path / "homer", HOMER, "open", "open")
-    picasso = card(tmp_path / "picasso", PICASSO, "restricted", "open")
-    stranger = tmp_path / "stranger"
+    homer = opened(card(tmp_path / "homer", HOMER, "open", "open"))
+    picasso = opened(card(tmp_path / "picasso", PICASSO, "restricted", "open"))
+    stranger = opened(tmp_path / "stranger")
     assert cards.notice([homer]) == ""
     assert cards.notice([homer, picasso]).startswith("1 of 2 training images are not known to be free to use.")
     assert cards.notice([picasso, picasso]) == cards.notice([picasso])
-    assert cards.notice([homer, stranger]) == "It is not known what the adapter stranger learned from."
+    assert cards.notice([homer, stranger]) == UNKNOWN
+
+
+UNKNOWN = (
+    "The adapter pytorch_lora_weights.safetensors (SHA-256 9a129038d9a0) is from elsewhere; "
+    "rights of the training images: unknown."
+)
+
+
+def test_notice_says_what_the_header_says(tmp_path: Path) -> None:
+    """Of an adapter from elsewhere: author, licence, and of its training what kohya's scripts write."""
+    header = {
+        "modelspec.author": "Ann",
+        "modelspec.license": "CC-BY-4.0",
+        "ss_num_train_images": "40",
+        "ss_steps": "1600",
+        "ss_sd_model_name": "v2-1_512.safetensors",
+        "ss_base_model_version": "sd_v2",
+    }
+    told = cards.notice([opened(tmp_path / "ann", header)])
+    assert "; author: Ann; licence: CC-BY-4.0; trained: 40 images, 1600 steps, on v2-1_512.safetensors; " in told
+    assert told.endswith("rights of the training images: unknown.")
 
 
 def test_png_carries_its_notice() -> None:
@@ -64,7 +95,6 @@ def test_png_carries_its_notice() -> None:
 @pytest.mark.parametrize("text", ["{}", '{"rights": null}', '{"rights": {"open": 3}}'])
 def test_card_without_rights_is_unknown(tmp_path: Path, text: str) -> None:
     """B10: a card of another program, which says nothing of rights, leaves them unknown; so does none."""
-    unknown = f"It is not known what the adapter {tmp_path.name} learned from."
-    assert cards.notice([tmp_path]) == unknown
+    assert cards.notice([opened(tmp_path)]) == UNKNOWN
     (tmp_path / "card.json").write_text(text, encoding="utf-8")
-    assert cards.notice([tmp_path]) == unknown
+    assert cards.notice([opened(tmp_path)]) == UNKNOWN

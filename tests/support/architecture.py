@@ -110,11 +110,11 @@ def long_functions(package: Path, most: int = 60) -> list[str]:
     ]
 
 
-def too_many_lines(package: Path, most: int = 16_630) -> list[str]:
+def too_many_lines(package: Path, most: int = 17_000) -> list[str]:
     """The lines of all modules outside `demo/`, where they are more than `most`: what adds to the program raises it.
 
-    940 of them are `avignon sample` and `avignon evaluate ADAPTER`: pictures and measures of saved adapters; 940 more
-    are other programs' formats of adapters.
+    940 of them are `avignon sample` and `avignon evaluate ADAPTER`: pictures and measures of saved adapters; 1,300
+    more are other programs' adapters.
     """
     lines = sum(each.lines for each in sources(package) if each.path.parent.name != "demo")
     return [f"{lines} lines outside demo/, {lines - most} too many"] if lines > most else []

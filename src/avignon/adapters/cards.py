@@ -5,14 +5,13 @@ import platform
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
+from avignon.adapters.formats.registry import AdapterFile
 from avignon.core.about import program_link
 from avignon.core.files import read_json
-from avignon.core.records import Access, Card, Verdict, brief
+from avignon.core.records import Access, Card, Origin, Verdict, brief
 from avignon.core.text import strip_markup
-from avignon.core.workspace import AdapterFolder
 from avignon.museums.registry import museum_name
 from avignon.recipe.schema import Artist
 
@@ -89,16 +88,51 @@ def _statement(works: int, closed: int, acknowledged: Sequence[str], conditions:
     )
 
 
-def notice(folders: Iterable[Path]) -> str:
-    """What a picture must say of its adapters, by their folders; empty where all works are open without a condition."""
-    notices = []
-    for folder in folders:
-        path = AdapterFolder(folder).card
-        try:
-            notices.append(notice_from((read_json(path) if path.exists() else {})["rights"]))
-        except (KeyError, TypeError):  # No card, or another program's, which says nothing of rights.
-            notices.append(f"It is not known what the adapter {folder.name} learned from.")
+def notice(adapters: Iterable[AdapterFile]) -> str:
+    """What a picture must say of its adapters; empty where all works are open without a condition."""
+    notices = [_notice(each) for each in adapters]
     return " ".join(dict.fromkeys(filter(None, notices)))
+
+
+def _notice(adapter: AdapterFile) -> str:
+    rights = _rights_on_card(adapter)
+    if rights is not None:
+        return notice_from(rights)
+    known = origin(adapter)
+    said = {"author": known.author, "licence": known.license, "trained": known.training}
+    told = "".join(f"; {what}: {value}" for what, value in said.items() if value)
+    return (
+        f"The adapter {known.file} (SHA-256 {known.sha256[:12]}) is from elsewhere{told}; "
+        f"rights of the training images: {known.rights}."
+    )
+
+
+def _rights_on_card(adapter: AdapterFile) -> Mapping[str, Any] | None:
+    """What the card beside an adapter says of rights; None without one, or where it is another program's."""
+    try:
+        rights = (read_json(adapter.card) if adapter.card else {})["rights"]
+        notice_from(rights)
+    except (KeyError, TypeError):
+        return None
+    return dict(rights)
+
+
+def origin(adapter: AdapterFile) -> Origin:
+    """What an adapter's header says of itself, by the keys of ModelSpec and of kohya's scripts."""
+    said = {key: " ".join(str(value).split())[:200] for key, value in adapter.metadata.items()}
+    facts = {
+        "{} images": said.get("ss_num_train_images", ""),
+        "{} steps": said.get("ss_steps", ""),
+        "on {}": said.get("ss_sd_model_name", "") or said.get("ss_base_model_version", ""),
+    }
+    return Origin(
+        file=adapter.path.name,
+        sha256=adapter.sha256,
+        format=adapter.format,
+        author=said.get("modelspec.author", ""),
+        license=said.get("modelspec.license", ""),
+        training=", ".join(form.format(fact) for form, fact in facts.items() if fact not in ("", "None")),
+    )
 
 
 def notice_from(rights: Mapping[str, Any]) -> str:

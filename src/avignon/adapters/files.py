@@ -23,7 +23,6 @@ from avignon.adapters.layers import dora_magnitudes, inner
 from avignon.adapters.state import AdapterState, LayerChange, from_tensors, full, lora_config
 from avignon.core.errors import AdapterError, AvignonError
 from avignon.core.files import json_value, replacing
-from avignon.core.workspace import AdapterFolder
 from avignon.models import finite
 from avignon.models.base import AdapterTargets, DiffusionBase
 
@@ -86,8 +85,9 @@ def check(base: DiffusionBase, place: Path) -> AdapterFile:
     Raises:
         AdapterError: it is missing, damaged, or made for another base.
     """
-    _check_card(base, place)
     file = formats.find(place)
+    if file.card:
+        _check_card(base, file.card)
     headers.check_fit(file.path, file.layers, {layer: weight.shape for layer, weight in _weights(base).items()})
     for path in file.paths:
         if bad := finite.first_bad_in([path]):
@@ -105,11 +105,8 @@ def _weights(base: DiffusionBase) -> dict[str, torch.Tensor]:
     }
 
 
-def _check_card(base: DiffusionBase, folder: Path) -> None:
-    """The card, where there is one, says which weights the adapter belongs to."""
-    card = AdapterFolder(folder).card
-    if not card.exists():
-        return
+def _check_card(base: DiffusionBase, card: Path) -> None:
+    """The card says which weights the adapter belongs to."""
     try:
         trained_on = json_value(card.read_text(encoding="utf-8"))["base"]
         model, fingerprint, fits = str(trained_on["model"]), str(trained_on["fingerprint"]), base.fits(trained_on)
@@ -117,13 +114,13 @@ def _check_card(base: DiffusionBase, folder: Path) -> None:
         raise AdapterError(f"{card}: damaged: no base with model and fingerprint") from None
     if not fits:
         raise AdapterError(
-            f"{folder}: made for another base: {model} ({fingerprint[:12]}), "
+            f"{card.parent}: made for another base: {model} ({fingerprint[:12]}), "
             f"and this one is {base.model} ({base.fingerprint[:12]})"
         )
 
 
-def load(base: DiffusionBase, name: str, place: Path) -> AdapterFile:
-    """Put a saved adapter on the base's denoiser, and the part that it has for them on its prompt encoders.
+def load(base: DiffusionBase, name: str, place: Path, *, denoiser_only: bool = False) -> AdapterFile:
+    """Put a saved adapter on the base's denoiser and, unless `denoiser_only`, what it has for them on its encoders.
 
     Raises:
         AdapterError: it is missing, damaged, or made for another base.
@@ -138,7 +135,7 @@ def load(base: DiffusionBase, name: str, place: Path) -> AdapterFile:
             if component == base.targets.prefix:
                 _put_on_denoiser(base.denoiser, base.targets, name, state)
                 restore_fp32_magnitudes(base.denoiser, name, state.of(component))
-            else:
+            elif not denoiser_only:
                 _put_on_encoder(base.networks[component], component, name, state)
     except AdapterError:
         raise

@@ -110,19 +110,33 @@ def check_fit(path: Path, changes: Mapping[str, LayerShapes], layers: Mapping[st
         if not change.fits(layers[layer]):
             raise AdapterError(
                 f"{path}: made for another base: {layer} is {tuple(layers[layer])} here, and its change is "
-                f"B {change.up} by A {change.down}{seems(changes)}"
+                f"B {change.up} by A {change.down}{_meant_for(changes)}"
             )
+
+
+_TEXT_WIDTHS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
+
+
+def family(changes: Mapping[str, LayerShapes]) -> str:
+    """Which bases an adapter is for, by the width of the texts that its cross-attention reads; empty where unknown."""
+    widths = {each.down[1] for layer, each in changes.items() if layer.endswith(("attn2.to_k", "attn2.to_v"))}
+    return next((_TEXT_WIDTHS[width] for width in widths if width in _TEXT_WIDTHS), "")
 
 
 _FAMILIES = {
     "Stable Diffusion XL": r"lora_te2_|text_encoder_2\.|down_blocks\.[12]\..*transformer_blocks\.[1-9]\.|add_embedding",
-    "FLUX": r"double_blocks|single_blocks|single_transformer_blocks",
-    "Stable Diffusion 3": r"joint_blocks|ff_context",
+    "FLUX": r"(double|single)[._](transformer[._])?blocks|single_transformer_blocks",
+    "Stable Diffusion 3": r"joint[._]blocks|ff[._]context",
     "Wan or another model of videos": r"(^|[._])blocks[._]\d+[._](self_attn|cross_attn)",
     "Z-Image or Lumina": r"(^|[._])layers[._]\d+[._](attention|feed_forward|adaLN)",
     "a transformer such as FLUX or Stable Diffusion 3": r"^(transformer|diffusion_model|lora_transformer)[._]",
 }
 """Marks of other families of bases in the names of an adapter's layers."""
+
+
+def _meant_for(changes: Mapping[str, LayerShapes]) -> str:
+    meant = family(changes)
+    return seems(changes) or (f"; it seems to be for {meant}" if meant else "")
 
 
 def seems(names: Iterable[str]) -> str:

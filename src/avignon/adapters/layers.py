@@ -34,6 +34,11 @@ def dora_magnitudes(denoiser: Any, name: str) -> dict[str, torch.nn.Parameter]:
     }
 
 
+def adapters_on(network: Any) -> set[str]:
+    """Names of the adapters that change any layer of a network."""
+    return {outer(inside) for _, module in lora_layers(network) for inside in module.lora_A}
+
+
 def doras(denoiser: Any) -> set[str]:
     """Names of those adapters on the UNet that are DoRA."""
     return {outer(inside) for _, module in lora_layers(denoiser) for inside in module.lora_magnitude_vector}

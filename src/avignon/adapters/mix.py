@@ -21,7 +21,7 @@ class Mixer:
     """
 
     def __init__(self, denoiser: Any, targets: AdapterTargets, blocks: Mapping[str, Mapping[str, float]]) -> None:
-        self._denoiser, self._targets = denoiser, targets
+        self._doras, self._targets = doras(denoiser), targets
         self._layers = [(name, module, module.get_base_layer()) for name, module in lora_layers(denoiser)]
         self._own = [layer.weight.data for _, _, layer in self._layers]
         self._scales = [dict(module.scaling) for _, module, _ in self._layers]
@@ -41,16 +41,20 @@ class Mixer:
         rows = [{inner(name): weight for name, weight in row.items()} for row in rows]
         names = list(dict.fromkeys(name for row in rows for name, weight in row.items() if weight))
         if all(row.get(name, 0.0) == rows[0].get(name, 0.0) for row in rows for name in names):
-            self._denoiser.disable_lora()
+            self._enable(on=False)
             self._add(rows[0], names)
         else:
-            self._denoiser.enable_lora()
+            self._enable(on=True)
             self._scale(rows, names)
 
     def restore(self) -> None:
         """Give every layer its own weights back."""
         for (_, _, layer), own in zip(self._layers, self._own, strict=True):
             layer.weight.data = own
+
+    def _enable(self, *, on: bool) -> None:
+        for _, module, _ in self._layers:
+            module.enable_adapters(enabled=on)
 
     def _add(self, row: Mapping[str, float], names: Sequence[str]) -> None:
         for (path, module, layer), own, scales in zip(self._layers, self._own, self._scales, strict=True):
@@ -60,7 +64,7 @@ class Mixer:
                 layer.weight.data = torch.empty_like(own).copy_(changed.view(own.shape))
 
     def _scale(self, rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> None:
-        if unlike := doras(self._denoiser).intersection(map(outer, names)):
+        if unlike := self._doras.intersection(map(outer, names)):
             raise ValueError(f"samples of one batch have different weights of a DoRA: {', '.join(sorted(unlike))}")
         for (path, module, layer), scales in zip(self._layers, self._scales, strict=True):
             module.set_adapter(names)

@@ -9,6 +9,7 @@ import click
 
 from avignon import __version__
 from avignon.cli.doctor import doctor
+from avignon.cli.imports import adapters, import_adapter
 from avignon.cli.museum import catalog, works
 from avignon.cli.run import new, recipes, run, stages
 from avignon.cli.standalone import sample
@@ -17,7 +18,7 @@ from avignon.core.naming import NOT_UTF8, shown
 
 JOBS: dict[str, tuple[click.Command, ...]] = {
     "The run and its stages, in their order": (new, recipes, run, *stages),
-    "Adapters": (sample,),
+    "Adapters": (sample, import_adapter, adapters),
     "Museum": (works, catalog),
     "Machine": (doctor,),
 }

@@ -102,14 +102,15 @@ def _opened(
 def sample(
     adapters: tuple[str, ...], prompt: str, seeds: tuple[int, ...], folder: Path, compare: bool, **options: Any
 ) -> None:
-    """Paint pictures with saved adapters, without a recipe. An ADAPTER is its folder, as RUN/adapters/NAME.
+    """Paint pictures with saved adapters, without a recipe.
 
+    An ADAPTER is a folder, as RUN/adapters/NAME, a file, a name that `avignon import` gave, or OWNER/NAME on the hub.
     The base is the one that the adapter's card names. A picture that is there already is kept, and none is overwritten.
     """
     from avignon.generation import comparison, standalone
 
     with _reporting("sample", options["quiet"], options["as_json"]) as reporter:
-        sampler = _opened(standalone.saved(adapters), [prompt], folder, reporter, **options)
+        sampler = _opened(standalone.saved(adapters, reporter), [prompt], folder, reporter, **options)
         files = comparison.sample(sampler, prompt, tuple(dict.fromkeys(seeds)), compare=compare)
     if not options["as_json"]:
         click.echo("\n".join(map(str, files)))
@@ -152,7 +153,7 @@ def evaluate_adapter(
 
     with _reporting("evaluate", options["quiet"], options["as_json"]) as reporter:
         trial.pictures_in(works)
-        (one,) = standalone.saved([adapter])
+        (one,) = standalone.saved([adapter], reporter)
         texts = tuple(dict.fromkeys(prompts)) or trial.scenes_of(one)
         folder = folder or Path("evaluations", one.name)
         sampler = _opened([one], texts, folder, reporter, **options)

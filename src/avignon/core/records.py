@@ -227,11 +227,28 @@ class Frame:
     """How far it is turned: 0 is `seed`'s noise, 1 is `to_seed`'s."""
     source: Source | None = None
     """None where the picture begins from noise."""
+    denoiser_only: Sequence[str] = ()
+    """Adapters whose part on the prompt encoders is left out."""
 
     @property
     def effective_steps(self) -> int:
         """Denoising steps that are done: where the picture begins from a source, the last of `num_inference_steps`."""
         return int(self.num_inference_steps * self.source.strength) if self.source else self.num_inference_steps
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What is known of an adapter that no card of avignon's comes with: its file, and what its header says."""
+
+    file: str
+    sha256: str
+    format: str
+    author: str = ""
+    license: str = ""
+    training: str = ""
+    """Of its images, steps and base."""
+    rights: str = "unknown"
+    """Of the images that it was trained on."""
 
 
 @dataclass(frozen=True)
@@ -251,6 +268,8 @@ class Series:
     """The frames with further seeds, which have no place in the grid."""
     base_parts: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of every part of the base; empty in a series by avignon 0.1.0."""
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+    """Of the adapters that have no card, by their names in the recipe."""
 
     @property
     def pictures(self) -> tuple[tuple[str, Frame], ...]:
@@ -296,10 +315,13 @@ FORMER_NAMES = {
 }
 """Names of a frame's fields in schema 1, whose files state no number. Hashes keep them, so that identities stay."""
 
+LATER_FIELDS = frozenset({"denoiser_only"})
+"""Fields of a frame that schema 1 had not."""
+
 
 def frame_record(frame: Frame) -> dict[str, Any]:
-    """A frame as files hold it, with its schema number."""
-    return {"schema": SCHEMA, **plain(frame)}
+    """A frame as files hold it, with its schema number; fields that schema 1 had not, where they say something."""
+    return {"schema": SCHEMA, **_said(frame)}
 
 
 def series_record(series: Series) -> dict[str, Any]:
@@ -308,8 +330,12 @@ def series_record(series: Series) -> dict[str, Any]:
 
 
 def frame_identity(frame: Frame) -> dict[str, Any]:
-    """A frame as hashes cover it: its fields under the names of schema 1."""
-    return {FORMER_NAMES.get(name, name): value for name, value in plain(frame).items()}
+    """A frame as hashes cover it: its fields under the names of schema 1, and new ones where they say something."""
+    return {FORMER_NAMES.get(name, name): value for name, value in _said(frame).items()}
+
+
+def _said(frame: Frame) -> dict[str, Any]:
+    return {name: value for name, value in plain(frame).items() if value or name not in LATER_FIELDS}
 
 
 def frame_from(fields: Mapping[str, Any], schema: int = 1) -> Frame:
@@ -319,7 +345,8 @@ def frame_from(fields: Mapping[str, Any], schema: int = 1) -> Frame:
         given = {name: given.pop(old) for name, old in FORMER_NAMES.items() if old in given} | given
     rows = {name: tuple(row) for name, row in given.pop("weight_schedule", {}).items()}
     source = given.pop("source", None)
-    return Frame(**given, weight_schedule=rows, source=source and Source(**source))
+    only = tuple(given.pop("denoiser_only", ()))
+    return Frame(**given, weight_schedule=rows, source=source and Source(**source), denoiser_only=only)
 
 
 def _known(schema: Any, what: str) -> int:
@@ -338,4 +365,5 @@ def series_from(fields: Mapping[str, Any]) -> Series:
     schema = _known(given.pop("schema", 1), "series")
     for key in ("frames", "extras"):
         given[key] = tuple((file, frame_from(frame, schema)) for file, frame in given[key])
+    given["origins"] = {name: Origin(**each) for name, each in given.get("origins", {}).items()}
     return Series(**given | {key: tuple(given[key]) for key in ("scenes", "stops")})

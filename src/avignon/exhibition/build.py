@@ -147,7 +147,8 @@ def _adapters(
         artists = card["artists"] if card else ()
         works = tuple(label for label in kept if label.row["artist"] in artists)
         title = " and ".join(artists) or name
-        adapters.append(MixedAdapter(name, title, place % TONES, sums.get(name, ""), card, works))
+        tone, known = place % TONES, series.origins.get(name)
+        adapters.append(MixedAdapter(name, title, tone, sums.get(name, ""), card, works, known))
     return tuple(adapters)
 
 

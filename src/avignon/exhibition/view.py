@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from avignon.core.records import Access, Frame
+from avignon.core.records import Access, Frame, Origin
 from avignon.evaluation.report import Course, FrameReport, Report
 
 RIBBON = 7
@@ -113,6 +113,8 @@ class MixedAdapter:
     card: Mapping[str, Any] | None
     """None for an adapter from outside the run: nothing is known of its training."""
     works: tuple[WallLabel, ...]
+    origin: Origin | None = None
+    """Of one from outside the run: what its file says of itself."""
 
 
 @dataclass(frozen=True)

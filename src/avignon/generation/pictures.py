@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image
 
 from avignon.adapters import cards
+from avignon.adapters.formats.registry import AdapterFile
 from avignon.core import imaging, png
 from avignon.core.errors import WorkspaceError
 from avignon.core.events import Reporter
@@ -23,8 +24,7 @@ class Prints:
     """Pictures as files: what each says of itself and of its rights."""
 
     folder: Path
-    adapters: Mapping[str, Path]
-    """Their folders, with their cards."""
+    adapters: Mapping[str, AdapterFile]
     model: str
     contents: Mapping[str, str]
     """Hashes by which other programs know the adapters."""

@@ -5,7 +5,8 @@ diffusers' own StableDiffusionPipeline makes of the same adapters and weights.
 """
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from PIL import Image
 
-from avignon.adapters.layers import doras
+from avignon.adapters.layers import adapters_on, doras
 from avignon.adapters.mix import mixing
 from avignon.adapters.weights import at_step
 from avignon.core import imaging
@@ -22,7 +23,14 @@ from avignon.core.events import Reporter
 from avignon.core.files import sha256_of
 from avignon.core.records import Frame
 from avignon.models import finite
-from avignon.models.base import Conditioning, DiffusionBase, LatentMoments, to_image, to_pixels
+from avignon.models.base import (
+    ENCODER_TARGETS,
+    Conditioning,
+    DiffusionBase,
+    LatentMoments,
+    to_image,
+    to_pixels,
+)
 from avignon.models.runtime import attention_for
 from avignon.recipe.schema import Generate, Train
 
@@ -39,6 +47,10 @@ class SamplerSettings(Protocol):
     def train(self) -> Train: ...  # noqa: D102
 
 
+Reading = tuple[tuple[str, float], ...]
+"""Adapters that change how prompts are read, with their weights."""
+
+
 class ImageSampler:
     """The loaded pipeline with its adapters on, ready to make pictures of frames."""
 
@@ -47,7 +59,7 @@ class ImageSampler:
         self._batch = recipe.generate.batch
         base.move_to(device)
         base.set_attention_backend(attention_for(recipe.train.attention, device))
-        self._prompts: dict[str, Conditioning] = {}
+        self._prompts: dict[tuple[str, Reading], Conditioning] = {}
         self._files = {sha256_of(Path(s.image)): Path(s.image) for s in recipe.generate.scenes if s.image}
         self._sources: dict[tuple[str, int, int], LatentMoments] = {}
 
@@ -84,9 +96,11 @@ class ImageSampler:
         """
         first = frames[0]
         guided = first.guidance_scale > 1
-        conditioning = self._encode([frame.prompt for frame in frames])
+        weights = [frame.weights for frame in frames]
+        conditioning = self._encode([frame.prompt for frame in frames], weights)
         if guided:
-            conditioning = Conditioning.cat([self._encode([frame.negative_prompt for frame in frames]), conditioning])
+            negative = self._encode([frame.negative_prompt for frame in frames], weights)
+            conditioning = Conditioning.cat([negative, conditioning])
         scheduler = self._base.sampler(first.scheduler)
         scheduler.set_timesteps(first.num_inference_steps, device=self._device)
         x, timesteps = self._begin(frames, scheduler)
@@ -139,7 +153,9 @@ class ImageSampler:
         Measured on the base's own pictures of `frames` (one `batch_key`), noised to `PROBED` of the way.
         """
         frames = [replace(frame, source=None) for frame in frames]
-        conditioning = self._encode([frame.prompt for frame in frames])
+        prompts = [frame.prompt for frame in frames]
+        readings = {name: self._encode(prompts, [{name: 1.0}] * len(frames)) for name in names}
+        conditioning = self._encode(prompts, [{}] * len(frames))
         clean, noise = self.denoise(frames), self._noise(frames)
         squares = dict.fromkeys(names, 0.0)
         with mixing(self._base.denoiser, self._base.targets, frames[0].block_weights) as mixer:
@@ -151,7 +167,7 @@ class ImageSampler:
                 predicted = self._base.predict(noisy, t, conditioning)
                 for name in names:
                     mixer.set([{name: 1.0}] * len(frames))
-                    squares[name] += float((self._base.predict(noisy, t, conditioning) - predicted).square().mean())
+                    squares[name] += float((self._base.predict(noisy, t, readings[name]) - predicted).square().mean())
                     if not math.isfinite(squares[name]):
                         raise self._spoiled(replace(frames[0], weights={name: 1.0}))
         return {name: (square / len(PROBED)) ** 0.5 for name, square in squares.items()}
@@ -169,12 +185,25 @@ class ImageSampler:
         other = _normal(shape, frame.to_seed, len(own))
         return [slerp(one, two, frame.seed_place) for one, two in zip(own, other, strict=True)]
 
-    def _encode(self, prompts: Sequence[str]) -> Conditioning:
-        """The conditioning of prompts, each of which is encoded once."""
-        for prompt in prompts:
-            if prompt not in self._prompts:
-                self._prompts[prompt] = self._base.encode_prompts([prompt], self._device, self._reporter)
-        return Conditioning.cat([self._prompts[prompt] for prompt in prompts])
+    def _encode(self, prompts: Sequence[str], rows: Sequence[Mapping[str, float]]) -> Conditioning:
+        """The conditioning of prompts with weights of adapters, each encoded once for what changes how it is read.
+
+        An adapter's part on a prompt encoder has the weight of the adapter, in the mean over the denoising steps.
+        """
+        encoders = self._base.prompt_encoders.values()
+        readers = {name for encoder in encoders for name in adapters_on(encoder)}
+        readings = [tuple(sorted((name, row[name]) for name in readers & row.keys() if row[name])) for row in rows]
+        keys = list(zip(prompts, readings, strict=True))
+        with ExitStack() as stack:
+            mixers = [stack.enter_context(mixing(encoder, ENCODER_TARGETS, {})) for encoder in encoders if readers]
+            for prompt, reading in dict.fromkeys(keys):
+                if (prompt, reading) in self._prompts:
+                    continue
+                for mixer in mixers:
+                    mixer.set([dict(reading)])
+                read = self._base.encode_prompts([prompt], self._device, self._reporter)
+                self._prompts[prompt, reading] = read
+        return Conditioning.cat([self._prompts[key] for key in keys])
 
     def _spoiled(self, frame: Frame) -> ModelError:
         """What to say of a picture that came to NaN or infinity: which one, and what to change."""

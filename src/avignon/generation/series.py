@@ -51,6 +51,7 @@ class SeriesPlan:
             to_seed=scene.to_seed,
             seed_place=place if scene.to_seed >= 0 else 0.0,
             source=self._sources[number - 1],
+            denoiser_only=tuple(name for name in settings.denoiser_only if mix.weights.get(name)),
         )
 
     def path(self, gains: Mapping[str, float], steps: int = 0) -> MixPath:

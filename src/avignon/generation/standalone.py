@@ -8,9 +8,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from avignon.adapters import files, headers
+from avignon.adapters import files, headers, sources
 from avignon.adapters.formats import registry as formats
-from avignon.adapters.formats.diffusers import WEIGHTS_FILE
 from avignon.adapters.formats.registry import AdapterFile
 from avignon.adapters.weights import weighted
 from avignon.core import prompts
@@ -19,14 +18,13 @@ from avignon.core.events import Reporter
 from avignon.core.files import json_value
 from avignon.core.naming import stem
 from avignon.core.records import EMBEDDED, Frame
-from avignon.core.workspace import AdapterFolder
 from avignon.generation.pictures import Prints, shows
 from avignon.generation.sampler import ImageSampler
 from avignon.generation.series import bare_frame
 from avignon.models import loading
 from avignon.models.registry import local_folder
 from avignon.models.runtime import DTYPES, best_device, precision_for
-from avignon.recipe.schema import Generate, Train
+from avignon.recipe.schema import Generate, Train, adapter_place
 
 
 @dataclass(frozen=True)
@@ -54,11 +52,6 @@ class SavedAdapter:
     """Its card; empty where it has none."""
 
     @property
-    def folder(self) -> Path:
-        """Where its file lies, and its card."""
-        return self.file.path.parent
-
-    @property
     def triggers(self) -> tuple[str, ...]:
         """The phrases by which prompts call it, as far as its card or its header says."""
         told = self.file.metadata.get("modelspec.trigger_phrase", "")
@@ -79,7 +72,7 @@ class SavedAdapter:
         return str(self.card["base"]["fingerprint"]) if "base" in self.card else ""
 
     def _base_of_card(self) -> WantedBase:
-        path = AdapterFolder(self.folder).card
+        path = self.file.card
         try:
             told, asked = self.card["base"], self.card["recipe"]["base"]
             model, fingerprint = str(told["model"]), str(told["fingerprint"])
@@ -106,35 +99,35 @@ def _base_in(header: Mapping[str, str]) -> WantedBase | None:
     return WantedBase(model, resolution=int(size[0]) if size else 0)
 
 
-def saved(asked: Sequence[str]) -> list[SavedAdapter]:
+def saved(asked: Sequence[str], reporter: Reporter) -> list[SavedAdapter]:
     """The adapters that a command names, each as `ADAPTER` or `ADAPTER=WEIGHT`; two of one name are told apart.
+
+    An adapter is a folder, a file, a name that `avignon import` gave, or a repository of the hub (`sources.place`).
 
     Raises:
         AdapterError: one is missing or damaged, or is named twice.
     """
     found: dict[str, SavedAdapter] = {}
     for place, weight in map(weighted, asked):
-        here = Path(place).expanduser().resolve()
+        here = sources.place(adapter_place(place, Path.cwd()), reporter, "ADAPTER")
         file = formats.find(here)
         if any(file.path == other.file.path for other in found.values()):
             raise AdapterError(f"{place}: named twice; one adapter has one weight")
-        own = here.stem if here.is_file() else here.name
+        own = here.stem if here.is_file() else Path(place.partition("@")[0]).resolve().name  # Not a hub's commit.
         name = next(name for name in _numbered(own) if name not in found)
         found[name] = SavedAdapter(name, here, file, weight, _card(file))
     return list(found.values())
 
 
 def _card(file: AdapterFile) -> Mapping[str, Any]:
-    """The card of an adapter's folder; a file by another name than those in such folders has none."""
-    path = AdapterFolder(file.path.parent).card
-    if file.path.name != WEIGHTS_FILE or not path.exists():
+    if not file.card:
         return {}
     try:
-        card = json_value(path.read_bytes())
+        card = json_value(file.card.read_bytes())
     except ValueError:
         card = None
     if not isinstance(card, dict):
-        raise AdapterError(f"{path}: damaged: no JSON object")
+        raise AdapterError(f"{file.card}: damaged: no JSON object")
     return card
 
 
@@ -183,10 +176,12 @@ class StandaloneSampler:
             raise InputError(f"base.resolution: {self.base.model} does not say at which size it was trained")
         for each in adapters:
             files.load(self.base, each.name, each.place)
+            if not each.card:
+                reporter.note(f"{each.name}: {each.file.summary}")
         self.hashes = {each.name: each.file.sha256 for each in adapters}
         contents = {each.name: headers.content_hash(each.file.path) for each in adapters}
         self._sampler = ImageSampler(self.base, self, device, reporter)
-        self._prints = Prints(folder, {each.name: each.folder for each in adapters}, self.base.model, contents)
+        self._prints = Prints(folder, {each.name: each.file for each in adapters}, self.base.model, contents)
 
     def frame(self, stop: str, prompt: str, seed: int, weights: Mapping[str, float]) -> Frame:
         """A picture of a prompt by the adapters with these weights; of the base alone where there are none."""

@@ -94,6 +94,10 @@ class AdapterTargets:
     """Before the names of layers in an adapter's file in diffusers' format."""
 
 
+ENCODER_TARGETS = AdapterTargets(kinds={}, blocks="", part_of=lambda _: "", per_sample=lambda *_: (-1, 1, 1), prefix="")
+"""Of a network that reads prompts: nothing new is trained on it, and it has no parts with weights of their own."""
+
+
 class DiffusionBase(ABC):
     """A loaded base model: frozen, and all that is particular to its family.
 

@@ -13,7 +13,7 @@ from typing import Any
 import safetensors
 from huggingface_hub import HfApi, errors, get_token, snapshot_download
 
-from avignon.core.errors import ModelError
+from avignon.core.errors import InputError, ModelError
 from avignon.core.events import Reporter
 from avignon.core.files import digest, sha256_of
 from avignon.models import finite
@@ -60,6 +60,11 @@ def download(model: str, revision: str, access: Access, patterns: Sequence[str])
     return Path(snapshot_download(model, revision=revision, allow_patterns=list(patterns), **how))
 
 
+def files_of(model: str, revision: str, access: Access) -> list[str]:
+    """Names of all files of a repository."""
+    return list(HfApi().list_repo_files(model, revision=revision, token=access.token))
+
+
 def find(wanted: Wanted, fetch: Fetch, reporter: Reporter) -> tuple[str, Path]:
     """The model's name and its folder; a folder on this machine is named without the way to it.
 
@@ -90,7 +95,7 @@ def _fetched(model: str, wanted: Wanted, fetch: Fetch, reporter: Reporter) -> Pa
         )
     try:
         folder = fetch(model, access)
-    except ModelError:
+    except InputError:
         raise
     except errors.GatedRepoError:
         raise ModelError(

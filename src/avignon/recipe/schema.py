@@ -36,6 +36,21 @@ def _located(model: str, info: ValidationInfo) -> str:
     return placed(model, info) if model.startswith((".", "/", "~")) else model
 
 
+def adapter_place(value: str, folder: Path) -> str:
+    """Which adapter is meant: a path made absolute, from `folder`; an imported name or a repository as it is.
+
+    A path is what begins or ends as one, or is there.
+    """
+    path = (folder / Path(value).expanduser()).resolve()
+    looks_like_one = value.startswith((".", "/", "~")) or re.fullmatch(r"([^/]+/)?[^/]+\.safetensors", value)
+    is_other = re.fullmatch(r"[\w.-]+|[\w.-]+/[\w.-]+(/[\w./ -]+\.safetensors)?(@[\w./-]+)?", value)
+    return str(path) if value and (looks_like_one or path.exists() or not is_other) else value
+
+
+def _adapter(value: str, info: ValidationInfo) -> str:
+    return adapter_place(value, info.context) if info.context else value
+
+
 class Artist(Section):
     """One artist of the dialogue."""
 
@@ -271,6 +286,7 @@ class Scene(Section):
 class Generate(Section):
     """How the series is made."""
 
+    schema_1 = {"denoiser_only": ABSENT}
     formerly = {
         "path_adapters": "voices",
         "equalize_adapters": "equal_voices",
@@ -300,9 +316,13 @@ class Generate(Section):
     """Factors on an adapter's weight over the denoising steps, joined by lines: `[1, 0]` composes, `[0, 1]` ends."""
     block_weights: dict[str, dict[str, float]] = {}
     """Factors on an adapter's weight in parts of the UNet: `down`, `mid`, `up`, or a block such as `"up_blocks.1"`."""
-    adapters: dict[str, UserPath] = {}
-    """Further adapters to mix in by `path_adapters` or `weights`: name = folder of pytorch_lora_weights.safetensors. A
-    name with a dot or a blank needs quotation marks, as all such keys of TOML: `"style_v1.5" = "loras/style"`."""
+    adapters: dict[str, Annotated[str, AfterValidator(_adapter)]] = {}
+    """Further adapters to mix in by `path_adapters` or `weights`, of any program that docs/ADAPTERS.md names: name = a
+    file or its folder, a name that `avignon import` gave, or a repository as `owner/name`, `owner/name@revision` or
+    `owner/name/file.safetensors`. A name with a dot or a blank needs quotation marks, as all such keys of TOML:
+    `"style_v1.5" = "loras/style"`."""
+    denoiser_only: tuple[str, ...] = Field(default=(), strict=False)
+    """Adapters of which only the denoiser's part is used: what they change in the text encoder is left out."""
     strength: float = Field(default=1.0, gt=0, le=4)
     """Factor on every weight of the path."""
     strengths: dict[str, Annotated[float, Field(gt=0, le=4)]] = {}
@@ -405,6 +425,7 @@ class Recipe(Section):
             "weight_schedule": settings.weight_schedule,
             "block_weights": settings.block_weights,
             "strengths": settings.strengths,
+            "denoiser_only": settings.denoiser_only,
         }
         for field, names in named.items():
             for name in names:

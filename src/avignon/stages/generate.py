@@ -7,9 +7,9 @@ one batch differ in the last bit from those made alone, so what is missing is ma
 processes (`accelerate launch -m avignon generate RECIPE`) share whole batches, so that their number changes no picture.
 """
 
-from pathlib import Path
+from dataclasses import replace
 
-from avignon.adapters import files, headers
+from avignon.adapters import cards, files, headers, sources
 from avignon.core import distributed
 from avignon.core.errors import WorkspaceError
 from avignon.core.events import Reporter
@@ -34,14 +34,20 @@ def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
     device = best_device()
     precision = precision_for(recipe.generate.precision, "generate", device)
     base = loading.load(recipe.base, recipe.generate, DTYPES[precision], reporter)
-    folders = {name: space.adapter(name) for name in recipe.adapter_names}
-    folders |= {name: Path(folder) for name, folder in recipe.generate.adapters.items()}
-    loaded = {name: files.load(base, name, folder) for name, folder in folders.items()}
+    places = {name: space.adapter(name) for name in recipe.adapter_names}
+    places |= {name: sources.place(value, reporter) for name, value in recipe.generate.adapters.items()}
+    loaded = {}
+    for name, place in places.items():
+        loaded[name] = files.load(base, name, place, denoiser_only=name in recipe.generate.denoiser_only)
+        if name in recipe.generate.adapters:
+            reporter.note(f"{name}: {loaded[name].summary}")
     contents = {name: headers.content_hash(file.path) for name, file in loaded.items()}
     sampler, finished = ImageSampler(base, recipe, device, reporter), FinishedPictures(space, base)
     plan = SeriesPlan(recipe, base.identity, {name: file.sha256 for name, file in loaded.items()}, precision)
     placed = distributed.broadcast_from_main(lambda: placing(plan, sampler, finished, reporter))
-    series, prints = plan.series(placed, base.parts), Prints(space.series, folders, base.model, contents)
+    origins = {name: cards.origin(file) for name, file in loaded.items() if not file.card}
+    series = replace(plan.series(placed, base.parts), origins=origins)
+    prints = Prints(space.series, loaded, base.model, contents)
     if distributed.is_main_process():
         _restate_rights(series, finished, prints)
     distributed.barrier()

@@ -8,13 +8,12 @@ RECIPE` spreads each batch over several processes, of which the main one alone w
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from textwrap import shorten
 
 import torch
 from accelerate import Accelerator
 
-from avignon.adapters import files
+from avignon.adapters import files, sources
 from avignon.core import distributed
 from avignon.core.errors import RecipeError
 from avignon.core.events import Reporter
@@ -47,7 +46,7 @@ def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
     jobs = [TrainingJob(name, artists, recipe, space, reporter, runtime, accelerator) for name, artists in learners]
     with deterministic(settings.deterministic):
         base = loading.load(recipe.base, recipe.generate, torch.float32, reporter)
-        _check_with(base, recipe)
+        _check_with(base, recipe, reporter)
         waiting = [job for job in jobs if not job.is_done(base)]
         accelerator.wait_for_everyone()  # All have read the cards before the first process takes one away.
         if accelerator.is_main_process:
@@ -72,10 +71,10 @@ def _keep_others(space: Workspace, names: set[str], reporter: Reporter) -> None:
             )
 
 
-def _check_with(base: DiffusionBase, recipe: Recipe) -> None:
+def _check_with(base: DiffusionBase, recipe: Recipe, reporter: Reporter) -> None:
     """What only the base can tell of the user's words and files, told before anything is trained."""
-    for folder in recipe.generate.adapters.values():
-        files.check(base, Path(folder))
+    for name, value in recipe.generate.adapters.items():
+        reporter.note(f"{name}: {files.check(base, sources.place(value, reporter)).summary}")
     for number, artist in enumerate(recipe.artists):
         if not base.reads_whole(artist.trigger):
             raise RecipeError(

@@ -85,13 +85,13 @@ def _lokr(parts: Parts, alpha: float | None) -> LayerChange:
         sides.append(_tucker(core.float(), up, down) if core is not None else (up, down))
     (up, down), (up_2, down_2) = sides
     scale = alpha / rank if alpha is not None and rank else 1.0
-    narrow = down.view(*down.shape, *(1 for _ in down_2.shape[2:]))
+    narrow = down.reshape(*down.shape, *(1 for _ in down_2.shape[2:]))
     return _fewest(torch.kron(up, up_2), torch.kron(narrow, down_2), scale)
 
 
 def _tucker(core: torch.Tensor, up: torch.Tensor, down: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Factors (out, r) and (r, in, k, k) of a core (r, r, k, k), with `up` (r, out) and `down` (r, in)."""
-    return up.T, torch.einsum("ijkl,jq->iqkl", core, down)
+    return up.T.contiguous(), torch.einsum("ijkl,jq->iqkl", core, down).contiguous()
 
 
 def _full(parts: Parts, alpha: float | None) -> LayerChange:  # noqa: ARG001 - a whole ΔW has no scale

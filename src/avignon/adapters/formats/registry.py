@@ -3,6 +3,7 @@
 A format is found by the keys in the file, whatever the file is called.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from avignon.adapters.formats import diffusers, kohya, parts, peft
 from avignon.adapters.headers import LayerShapes
 from avignon.core.errors import AdapterError
 from avignon.core.files import digest, sha256_of
+from avignon.core.workspace import AdapterFolder
 
 if TYPE_CHECKING:
     from avignon.adapters.state import AdapterState
@@ -43,6 +45,12 @@ class AdapterFile:
         """The file; of several the first."""
         return self.paths[0]
 
+    @property
+    def card(self) -> Path | None:
+        """Avignon's card, where the file lies in an adapter's own folder under the name that it has there."""
+        card = AdapterFolder(self.path.parent).card
+        return card if self.path.name == diffusers.WEIGHTS_FILE and card.exists() else None
+
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of the file, or over those of several."""
@@ -58,6 +66,27 @@ class AdapterFile:
     def ranks(self) -> tuple[int, ...]:
         """The ranks that occur, in ascending order."""
         return tuple(sorted({each.rank for each in self.layers.values()}))
+
+    @property
+    def _alpha(self) -> str:
+        if any("alpha" in keys for keys in self.keys.values()):
+            return "an alpha for each layer"
+        is_told = self.format == "peft" or diffusers.METADATA in self.metadata
+        return "alpha by its configuration" if is_told else "no alpha (a scale of 1)"
+
+    @property
+    def summary(self) -> str:
+        """What was read, for people, in a line."""
+        count = len(self.layers)
+        components = Counter(layer.partition(".")[0] for layer in self.layers)
+        ranks = f"rank {self.ranks[0]}" if len(self.ranks) == 1 else f"ranks {self.ranks[0]} to {self.ranks[-1]}"
+        where = ", ".join(f"{part} {number}" for part, number in components.items())
+        family = headers.family(self.layers)
+        kinds = " and ".join(self.kinds)
+        return (
+            f"{self.path.name}: {self.format} format, {kinds}, {count} of {count} layers read ({where}), {ranks}, "
+            f"{self._alpha}, {f'for {family}' if family else 'its base is not told'}"
+        )
 
 
 def find(place: Path) -> AdapterFile:

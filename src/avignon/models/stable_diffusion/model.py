@@ -18,7 +18,6 @@ from diffusers import (
 )
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.utils import logging as diffusers_logging
-from huggingface_hub import HfApi
 from transformers import CLIPTextModel
 from transformers.utils import logging as transformers_logging
 
@@ -207,7 +206,7 @@ class StableDiffusion(DiffusionBase):
 def fetch(model: str, folder: Path, settings: BaseSettings, access: hub.Access) -> Path:
     """Bring a repository's files into the hub's cache; `files.check_kind` reads its small ones, in `folder`, first."""
     if not access.offline:
-        names = [Path(name) for name in HfApi().list_repo_files(model, revision=settings.revision, token=access.token)]
+        names = [Path(name) for name in hub.files_of(model, settings.revision, access)]
         for part, stem in files.WEIGHTS.items():
             within = [name.name for name in names if name.parent == Path(part)]
             hub.check_names(within, Path(model, part), stem, settings.variant, "base.variant")
