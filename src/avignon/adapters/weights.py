@@ -4,6 +4,7 @@ A dialogue is a path: `place` 0 is the first adapter alone, 1 the last, the othe
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
@@ -77,6 +78,12 @@ class MixPath:
         factor = self.strengths.get(name, 1.0) * gain
         profile = over_steps(self.weight_schedule.get(name, (1.0,)), self.steps)
         return [weight * factor * part for weight, part in zip(row, profile, strict=True)]
+
+
+def weighted(text: str) -> tuple[str, float]:
+    """An adapter and its weight from `ADAPTER=WEIGHT`; the weight is 1 where no number stands behind the last `=`."""
+    name, _, number = text.rpartition("=")
+    return (name, float(number)) if re.fullmatch(r"[+-]?(\d+(\.\d*)?|\.\d+)", number) and name else (text, 1.0)
 
 
 def evenly(stops: int) -> list[float]:

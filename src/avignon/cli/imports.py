@@ -7,7 +7,9 @@ import click
 @click.argument("source", metavar="FILE|HUB_ID")
 @click.option("--as", "name", default="", metavar="NAME", help="What recipes call it; by default the file's name.")
 def import_adapter(source: str, name: str) -> None:
-    """Keep an adapter of any program in your cache, to be named in recipes: `adapters = { mine = "NAME" }`.
+    """Keep an adapter of any program in your cache, by a name for recipes.
+
+    A recipe uses it by `adapters = { mine = "NAME" }` in its table `[generate]`.
 
     FILE is a safetensors file or a folder with one; HUB_ID is owner/name, owner/name@revision, or
     owner/name/file.safetensors.
@@ -24,7 +26,7 @@ def import_adapter(source: str, name: str) -> None:
 
 @click.command()
 def adapters() -> None:
-    """List the adapters that `avignon import` keeps, by the names that recipes have for them."""
+    """List the adapters that `avignon import` keeps, by their names."""
     from avignon.adapters import sources
     from avignon.adapters.formats import registry
     from avignon.adapters.headers import family

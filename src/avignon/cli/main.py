@@ -13,12 +13,13 @@ from avignon.cli.doctor import doctor
 from avignon.cli.imports import adapters, import_adapter
 from avignon.cli.museum import catalog, works
 from avignon.cli.run import new, recipes, run, stages
+from avignon.cli.standalone import sample
 from avignon.core.errors import AvignonError, InputError
 from avignon.core.naming import NOT_UTF8, shown
 
 JOBS: dict[str, tuple[click.Command, ...]] = {
     "The run and its stages, in their order": (new, recipes, run, *stages),
-    "Adapters": (import_adapter, adapters, export, merge, publish),
+    "Adapters": (sample, import_adapter, adapters, export, merge, publish),
     "Museum": (works, catalog),
     "Machine": (doctor,),
 }

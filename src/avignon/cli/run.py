@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from avignon.cli.standalone import EvaluateCommand
 from avignon.museums.registry import MUSEUMS
 from avignon.pipeline import NAMES, STAGES, Stage
 
@@ -48,7 +49,9 @@ def run(recipe: str, workspace: Path, overrides: tuple[str, ...], quiet: bool, a
 
 
 def _stage_command(stage: Stage) -> click.Command:
-    @click.command(stage.name, help=f"{stage.help} Stages before it are done where they are not up to date.")
+    kind = EvaluateCommand if stage.name == "evaluate" else click.Command
+
+    @click.command(stage.name, cls=kind, help=f"{stage.help} Stages before it are done where they are not up to date.")
     @_run_options
     @click.pass_context
     def command(context: click.Context, /, **options: Any) -> None:

@@ -12,7 +12,7 @@ from itertools import accumulate
 from PIL import Image, ImageDraw, ImageFont
 
 from avignon.core import imaging, pages
-from avignon.core.naming import without_accents
+from avignon.core.grids import Font, drawable, fitted
 from avignon.core.text import strip_markup
 from avignon.curation.gate import THUMBNAIL, Decided
 
@@ -22,8 +22,6 @@ ROWS = 200
 """Of pictures at most, before there are more columns: a JPEG is no higher than 65,500 pixels."""
 
 GROUND, INK, KEPT, REJECTED = "#f6f4ef", "#222222", "#2e7d32", "#b3261e"
-
-Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def sheet(prints: Sequence[Print]) -> bytes:
         title = f"{wall[0].artist}: {sum(each.kept for each in wall)} kept of {len(wall)}"
         if without := len(wall) - len(pictures):
             title += f" (without a picture, and so on the page alone: {without})"
-        brush.text((MARGIN, top + MARGIN), _drawable(title), fill=INK, font=font)
+        brush.text((MARGIN, top + MARGIN), drawable(title), fill=INK, font=font)
         for place, each in enumerate(pictures):
             corner = (place % columns * width + MARGIN, top + HEADING + place // columns * height + MARGIN)
             _paste(canvas, each, corner)
@@ -97,15 +95,9 @@ def _paste(canvas: Image.Image, each: Print, corner: tuple[int, int]) -> None:
     x, y = left + (THUMBNAIL - picture.width) // 2, top + (THUMBNAIL - picture.height) // 2
     canvas.paste(picture, (x, y))
     brush.rectangle((x - 3, y - 3, x + picture.width + 2, y + picture.height + 2), outline=colour, width=3)
-    reason = [(line, colour) for line in _folded(_drawable(verdict), font)]
-    for number, (text, ink) in enumerate([(_drawable(each.title), INK), (_drawable(each.object_id), INK), *reason]):
-        brush.text((left, top + THUMBNAIL + 6 + 15 * number), _fitted(text, font), fill=ink, font=font)
-
-
-def _drawable(text: str) -> str:
-    """Text in the letters that Pillow's own font has: no accents, and nothing beyond ASCII. The page has it in full."""
-    plain = without_accents(text.replace("×", "x").replace("–", "-").replace("—", "-"))
-    return "".join(c if c.isascii() else "?" for c in plain)
+    reason = [(line, colour) for line in _folded(drawable(verdict), font)]
+    for number, (text, ink) in enumerate([(drawable(each.title), INK), (drawable(each.object_id), INK), *reason]):
+        brush.text((left, top + THUMBNAIL + 6 + 15 * number), fitted(text, font, THUMBNAIL), fill=ink, font=font)
 
 
 def _folded(text: str, font: Font) -> tuple[str, ...]:
@@ -113,13 +105,6 @@ def _folded(text: str, font: Font) -> tuple[str, ...]:
     words = text.split()
     fit = next((n for n in range(len(words), 0, -1) if font.getlength(" ".join(words[:n])) <= THUMBNAIL), 1)
     return " ".join(words[:fit]), " ".join(words[fit:])
-
-
-def _fitted(text: str, font: Font) -> str:
-    """Text that is no wider than a picture."""
-    while text and font.getlength(text) > THUMBNAIL:
-        text = text[:-2].rstrip("…") + "…" if len(text) > 2 else ""
-    return text
 
 
 def page(name: str, prints: Sequence[Print], decisions: Mapping[str, str]) -> str:

@@ -15,7 +15,7 @@ from avignon.core.records import Frame, Series
 from avignon.core.workspace import Workspace
 from avignon.evaluation import copies, style
 from avignon.evaluation.report import Course, FrameReport, Overall, OverSeeds, SceneReport, SeedDifference
-from avignon.evaluation.style import Traits
+from avignon.evaluation.style import Traits, Yardstick
 from avignon.recipe.schema import Recipe
 
 
@@ -44,7 +44,7 @@ class StyleReference:
         spreads = {}
         for artist, works in self.works.items():
             places = [self.yardstick.position(self.yardstick.to_artists(work), self.ends) for work in works]
-            spreads[artist] = {by: _round(np.std([place[by] for place in places])) for by in self.yardstick.by}
+            spreads[artist] = {by: round3(np.std([place[by] for place in places])) for by in self.yardstick.by}
         return spreads
 
     def course(self, traits: Sequence[Traits]) -> Course:
@@ -58,11 +58,11 @@ class StyleReference:
             position=position,
             monotone={by: blend.is_monotone(places) for by, places in position.items()},
             neighbour_distance=between,
-            step_ratio={by: _round(ratio) if np.isfinite(ratio) else None for by, ratio in ratios.items()},
+            step_ratio={by: round3(ratio) if np.isfinite(ratio) else None for by, ratio in ratios.items()},
         )
 
     def _by_aspect(self, stops: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, ...]]:
-        return {by: tuple(_round(stop[by]) for stop in stops) for by in self.yardstick.by}
+        return {by: tuple(round3(stop[by]) for stop in stops) for by in self.yardstick.by}
 
 
 class MeasuredImage(NamedTuple):
@@ -70,6 +70,22 @@ class MeasuredImage(NamedTuple):
 
     image: Image.Image
     traits: Traits
+
+
+def pair_difference(several: Sequence[MeasuredImage], yardstick: Yardstick) -> dict[str, float]:
+    """How much two of several pictures differ, in the mean of all pairs, whose number has no part in it.
+
+    By aspect in units of style, `composition` (1 less the correlation of gradients), `pixels` (grey levels 0–255).
+    """
+    pairs = [
+        {
+            **yardstick.between(one.traits, other.traits),
+            "composition": 1 - copies.likeness(one.image, other.image),
+            "pixels": style.change(one.image, other.image),
+        }
+        for one, other in combinations(several, 2)
+    ]
+    return mean_record(pairs)
 
 
 class MeasuredImages:
@@ -95,11 +111,11 @@ class MeasuredImages:
             seed=frame.seed,
             weights=frame.weights,
             source=frame.source,
-            change_from_base=_round(style.change(own.image, base.image)),
-            composition_similarity=_round(copies.likeness(own.image, base.image)),
-            distance={artist: _rounded(one) for artist, one in distance.items()},
-            position=_rounded(self.reference.yardstick.position(distance, self.reference.ends)),
-            nearest=replace(nearest, score=_round(nearest.score)),
+            change_from_base=round3(style.change(own.image, base.image)),
+            composition_similarity=round3(copies.likeness(own.image, base.image)),
+            distance={artist: rounded(one) for artist, one in distance.items()},
+            position=rounded(self.reference.yardstick.position(distance, self.reference.ends)),
+            nearest=replace(nearest, score=round3(nearest.score)),
         )
 
     def scene(self, scene: str) -> SceneReport:
@@ -109,7 +125,7 @@ class MeasuredImages:
         rows = [[self.images[scene, stop, seed].traits for stop in self.series.stops] for seed in seeds]
         return SceneReport(
             scene=scene,
-            neighbour_change=tuple(_round(style.change(one.image, other.image)) for one, other in pairwise(stops)),
+            neighbour_change=tuple(round3(style.change(one.image, other.image)) for one, other in pairwise(stops)),
             course=self.reference.course([stop.traits for stop in stops]),
             seed_difference=self._seed_difference(scene),
             over_seeds=OverSeeds(
@@ -124,15 +140,7 @@ class MeasuredImages:
         differences = {}
         for stop in dict.fromkeys(frame.stop for _, frame in self.series.extras):
             several = [image for key, image in self.images.items() if key[:2] == (scene, stop)]
-            pairs = [
-                {
-                    **self.reference.yardstick.between(one.traits, other.traits),
-                    "composition": 1 - copies.likeness(one.image, other.image),
-                    "pixels": style.change(one.image, other.image),
-                }
-                for one, other in combinations(several, 2)
-            ]
-            differences[stop] = _rounded(_means(pairs))
+            differences[stop] = rounded(pair_difference(several, self.reference.yardstick))
         return differences
 
     def overall(self, scenes: Sequence[SceneReport]) -> Overall:
@@ -145,34 +153,37 @@ class MeasuredImages:
         over = [scene.over_seeds for scene in scenes]
         return Overall(
             course=self.reference.course(means),
-            monotone_scene_share=_round(np.mean([one.course.monotone["combined"] for one in over])),
-            monotone_row_share=_round(sum(o.monotone_seed_count for o in over) / sum(o.seed_count for o in over)),
+            monotone_scene_share=round3(np.mean([one.course.monotone["combined"] for one in over])),
+            monotone_row_share=round3(sum(o.monotone_seed_count for o in over) / sum(o.seed_count for o in over)),
             scene_diversity=tuple(
-                _round(np.mean([ruler.between(one, mean)["combined"] for one in several]))
+                round3(np.mean([ruler.between(one, mean)["combined"] for one in several]))
                 for several, mean in zip(at_stop, means, strict=True)
             ),
-            base_distance={artist: _rounded(distance) for artist, distance in ruler.to_artists(base).items()},
+            base_distance={artist: rounded(distance) for artist, distance in ruler.to_artists(base).items()},
             seed_difference=_beside_base([scene.seed_difference for scene in scenes], series.base_stop),
         )
 
 
 def _beside_base(scenes: Sequence[Mapping[str, Mapping[str, float]]], base_stop: str) -> dict[str, SeedDifference]:
     """By stop, the mean of the scenes' seed differences, and its share of the base's."""
-    means = {stop: _means([scene[stop] for scene in scenes]) for stop in scenes[0]}
+    means = {stop: mean_record([scene[stop] for scene in scenes]) for stop in scenes[0]}
     shares = {
-        stop: {by: _round(mean[by] / own) if own else None for by, own in means[base_stop].items()}
+        stop: {by: round3(mean[by] / own) if own else None for by, own in means[base_stop].items()}
         for stop, mean in means.items()
     }
-    return {stop: SeedDifference(_rounded(mean), shares[stop]) for stop, mean in means.items()}
+    return {stop: SeedDifference(rounded(mean), shares[stop]) for stop, mean in means.items()}
 
 
-def _means(several: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def mean_record(several: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each of several records' numbers, by name."""
     return {by: float(np.mean([one[by] for one in several])) for by in several[0]}
 
 
-def _rounded(values: Mapping[str, float]) -> dict[str, float]:
-    return {name: _round(value) for name, value in values.items()}
+def rounded(values: Mapping[str, float]) -> dict[str, float]:
+    """Numbers to three places, as reports have them."""
+    return {name: round3(value) for name, value in values.items()}
 
 
-def _round(value: float | np.floating) -> float:
+def round3(value: float | np.floating) -> float:
+    """A number to three places."""
     return round(float(value), 3)

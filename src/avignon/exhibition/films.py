@@ -18,18 +18,13 @@ from PIL import Image
 
 from avignon.core import imaging, png
 from avignon.core.files import read_json, write_bytes
+from avignon.core.grids import grid
 from avignon.core.records import Series, frame_record, series_from
 from avignon.core.workspace import Workspace
 from avignon.recipe.schema import Recipe
 
 RATE = 25
 """Frames per second of an MP4. A stop is repeated as long as it is shown: players stumble over two frames a second."""
-
-LONGEST = 16_384
-"""Most pixels on a side of a grid or strip; the pictures of a longer one are made smaller."""
-
-GAP = 8
-"""White pixels between the pictures of a grid or strip."""
 
 XMP_BOX = uuid.UUID("be7acfcb-97a9-42e8-9c71-999491e3afac")
 """Names the box of an MP4 that holds XMP (Adobe, XMP Specification Part 3, 1.2.7)."""
@@ -50,16 +45,7 @@ class Words:
 
 def sheet(rows: Sequence[Sequence[Image.Image]], words: Words) -> bytes:
     """A PNG of pictures in rows, all of one size; a single row is a strip."""
-    across, down = len(rows[0]), len(rows)
-    width, height = rows[0][0].size
-    shrink = min(1.0, (LONGEST - across * GAP) / (across * width), (LONGEST - down * GAP) / (down * height))
-    width, height = max(int(width * shrink), 1), max(int(height * shrink), 1)
-    paper = Image.new("RGB", (across * (width + GAP) - GAP, down * (height + GAP) - GAP), "white")
-    for y, row in enumerate(rows):
-        for x, picture in enumerate(row):
-            shown = picture if shrink == 1 else picture.resize((width, height), Image.Resampling.LANCZOS)
-            paper.paste(shown, (x * (width + GAP), y * (height + GAP)))
-    return png.png_bytes(paper, words.description, words.fields, words.rights)
+    return png.png_bytes(grid(rows), words.description, words.fields, words.rights)
 
 
 def there_and_back(pictures: Sequence[Image.Image]) -> list[Image.Image]:

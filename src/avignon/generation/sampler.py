@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
@@ -32,10 +32,19 @@ from avignon.models.base import (
     to_pixels,
 )
 from avignon.models.runtime import OUT_OF_MEMORY, attention_for, is_out_of_memory, send
-from avignon.recipe.schema import Recipe
+from avignon.recipe.schema import Generate, Train
 
 PROBED = (0.2, 0.4, 0.6, 0.8)
 """Noise levels, as shares of all timesteps, at which an adapter's effect is measured."""
+
+
+class SamplerSettings(Protocol):
+    """What a sampler reads of a recipe, or of a command that has none."""
+
+    @property
+    def generate(self) -> Generate: ...  # noqa: D102 - as in recipe.schema.Recipe
+    @property
+    def train(self) -> Train: ...  # noqa: D102
 
 
 Reading = tuple[tuple[str, float], ...]
@@ -45,7 +54,7 @@ Reading = tuple[tuple[str, float], ...]
 class ImageSampler:
     """The loaded pipeline with its adapters on, ready to make pictures of frames."""
 
-    def __init__(self, base: DiffusionBase, recipe: Recipe, device: torch.device, reporter: Reporter) -> None:
+    def __init__(self, base: DiffusionBase, recipe: SamplerSettings, device: torch.device, reporter: Reporter) -> None:
         self._base, self._device, self._reporter = base, device, reporter
         self._batch = recipe.generate.batch
         base.move_to(device)

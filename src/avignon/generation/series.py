@@ -8,7 +8,7 @@ from typing import Any
 from avignon.adapters.weights import Mix, MixPath, evenly, explicit
 from avignon.core.files import sha256_of
 from avignon.core.records import Frame, Series, Source
-from avignon.recipe.schema import Recipe
+from avignon.recipe.schema import Generate, Recipe
 
 BASE = "base"
 
@@ -32,24 +32,8 @@ class SeriesPlan:
 
     def of_prompt(self, prompt: str, seed: int, **fields: Any) -> Frame:
         """A picture of a prompt in the recipe's size and settings; by the base alone unless `fields` say otherwise."""
-        settings, edge = self.recipe.generate, self.recipe.base.resolution
-        bare = Frame(
-            scene="",
-            stop="",
-            prompt=prompt,
-            negative_prompt=settings.negative_prompt,
-            seed=seed,
-            num_inference_steps=settings.num_inference_steps,
-            guidance_scale=settings.guidance_scale,
-            scheduler=settings.scheduler,
-            width=edge,
-            height=edge,
-            weights={},
-            base=self._base,
-            adapters={},
-            precision=self._precision,
-        )
-        return replace(bare, **fields)
+        edge = self.recipe.base.resolution
+        return replace(bare_frame(self.recipe.generate, prompt, seed, edge, self._base, self._precision), **fields)
 
     def frame(self, number: int, stop: str, mix: Mix, place: float = 0.0) -> Frame:
         """A scene (from 1) with a mix of adapters, at a place from 0 to 1 of the way to its second seed."""
@@ -112,6 +96,26 @@ class SeriesPlan:
             mixes = [way.at(place) for place in places]
         stops = enumerate(zip(mixes, places, strict=True), start=1)
         return [base, *(self.frame(number, f"stop-{i}", mix, place) for i, (mix, place) in stops)]
+
+
+def bare_frame(settings: Generate, prompt: str, seed: int, edge: int, base: str, precision: str) -> Frame:
+    """A picture of a prompt with these settings by a base alone, `edge` pixels a side; `base` is its identity."""
+    return Frame(
+        scene="",
+        stop="",
+        prompt=prompt,
+        negative_prompt=settings.negative_prompt,
+        seed=seed,
+        num_inference_steps=settings.num_inference_steps,
+        guidance_scale=settings.guidance_scale,
+        scheduler=settings.scheduler,
+        width=edge,
+        height=edge,
+        weights={},
+        base=base,
+        adapters={},
+        precision=precision,
+    )
 
 
 def _reseeded(frame: Frame, number: int) -> Frame:

@@ -35,7 +35,7 @@ class BaseSettings(Protocol):
     @property
     def variant(self) -> str: ...  # noqa: D102
     @property
-    def resolution(self) -> int: ...  # noqa: D102
+    def resolution(self) -> int: ...  # noqa: D102 - 0 asks for what the base was trained at
 
 
 class SamplingSettings(Protocol):

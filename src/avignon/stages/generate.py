@@ -7,23 +7,18 @@ one batch differ in the last bit from those made alone, so what is missing is ma
 processes (`accelerate launch -m avignon generate RECIPE`) share whole batches, so that their number changes no picture.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import torch
-from PIL import Image
 
 from avignon.adapters import cards, files, headers, sources
-from avignon.adapters.formats.registry import AdapterFile
-from avignon.core import distributed, imaging, png
+from avignon.core import distributed
 from avignon.core.errors import WorkspaceError
 from avignon.core.events import Reporter
-from avignon.core.files import write_bytes, write_json
-from avignon.core.records import Frame, Series, frame_record, series_record
+from avignon.core.files import write_json
+from avignon.core.records import Series, series_record
 from avignon.core.workspace import Workspace
-from avignon.generation import png_info
-from avignon.generation.pictures import FinishedPictures
+from avignon.generation.pictures import FinishedPictures, Prints
 from avignon.generation.sampler import ImageSampler
 from avignon.generation.series import SeriesPlan
 from avignon.generation.spacing import placing
@@ -56,7 +51,7 @@ def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
     placed = distributed.broadcast_from_main(lambda: placing(plan, sampler, finished, reporter))
     origins = {name: cards.origin(file) for name, file in loaded.items() if not file.card}
     series = replace(plan.series(placed, base.parts), origins=origins)
-    prints = _Prints(space.series, loaded, base.model, contents)
+    prints = Prints(space.series, loaded, base.model, contents)
     if distributed.is_main_process():
         _restate_rights(series, finished, prints)
     distributed.barrier()
@@ -66,39 +61,16 @@ def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
         _finish(series, finished)
 
 
-@dataclass(frozen=True)
-class _Prints:
-    """Pictures as files: what each says of itself and of its rights."""
-
-    folder: Path
-    adapters: Mapping[str, AdapterFile]
-    model: str
-    contents: Mapping[str, str]
-    """Hashes by which other programs know the adapters."""
-
-    def rights(self, frame: Frame) -> str:
-        """What a picture must say of its adapters, and of the picture that it began from."""
-        used = [name for name, weight in frame.weights.items() if weight or name in frame.weight_schedule]
-        begun = f"It began from {frame.source.file}, for whose rights its user answers." if frame.source else ""
-        return " ".join(filter(None, (cards.notice(self.adapters[name] for name in used), begun)))
-
-    def write(self, file: str, frame: Frame, image: Image.Image) -> None:
-        """Write one picture."""
-        told = png_info.text(frame, self.model, self.contents)
-        write_bytes(self.folder / file, png.png_bytes(image, told, frame_record(frame), self.rights(frame)))
-
-
-def _restate_rights(series: Series, finished: FinishedPictures, prints: _Prints) -> None:
+def _restate_rights(series: Series, finished: FinishedPictures, prints: Prints) -> None:
     """Write pictures anew, the same pixels, that say of their rights what no longer holds."""
     missing = finished.missing(series)
     for place, (file, frame) in enumerate(series.pictures):
-        path = prints.folder / file
-        if place not in missing and png.png_rights(path) != prints.rights(frame):
-            prints.write(file, frame, imaging.load(path))
+        if place not in missing:
+            prints.restate_rights(file, frame)
 
 
 def _paint(
-    series: Series, sampler: ImageSampler, finished: FinishedPictures, prints: _Prints, reporter: Reporter
+    series: Series, sampler: ImageSampler, finished: FinishedPictures, prints: Prints, reporter: Reporter
 ) -> None:
     """Paint what is missing, each process its share; the others' batches count as painted when it comes to them."""
     pictures = series.pictures

@@ -20,8 +20,8 @@ from avignon.generation import png_info
 from avignon.generation.sampler import ImageSampler
 from avignon.generation.series import SeriesPlan
 from avignon.models.base import DiffusionBase
+from avignon.models.runtime import OUT_OF_MEMORY, is_out_of_memory
 from avignon.recipe.schema import Recipe
-from avignon.training.memory import OUT_OF_MEMORY
 from avignon.training.setup import RuntimeConfig
 
 
@@ -42,6 +42,8 @@ def paint(
         with torch.compiler.set_stance("force_eager"):
             (image,) = ImageSampler(base, recipe, runtime.device, reporter).paint([frame])
     except (ModelError, *OUT_OF_MEMORY) as failed:
+        if not isinstance(failed, ModelError) and not is_out_of_memory(failed):
+            raise
         reporter.warn(f"{card.name}: no preview: {' '.join(str(failed).split())[:200]}")
         folder.shared(card.name, ".png").unlink(missing_ok=True)
         return

@@ -248,16 +248,17 @@ def load(
     pipeline = _read(folder, settings.variant, dtype, noise)
     size = pipeline.unet.config.sample_size
     trained_at = size * pipeline.vae_scale_factor if isinstance(size, int) else settings.resolution
-    if settings.resolution % pipeline.vae_scale_factor:
-        raise RecipeError(f"base.resolution: {settings.resolution} is not a multiple of {pipeline.vae_scale_factor}")
-    if trained_at != settings.resolution:
-        reporter.warn(f"{model} was trained at {trained_at} pixels, the recipe asks for {settings.resolution}")
+    resolution = settings.resolution or trained_at
+    if resolution % pipeline.vae_scale_factor:
+        raise RecipeError(f"base.resolution: {resolution} is not a multiple of {pipeline.vae_scale_factor}")
+    if trained_at != resolution:
+        reporter.warn(f"{model} was trained at {trained_at} pixels, {resolution} are asked for")
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         part.requires_grad_(False).eval()
     stems = {**files.WEIGHTS, "tokenizer": ""}
     parts = {part: hub.part(folder / part, stem, settings.variant) for part, stem in stems.items()}
     parts["scheduler"] = digest(noise)  # Nothing else of it is used.
-    return StableDiffusion(pipeline, model, folder, settings.variant, settings.resolution, parts)
+    return StableDiffusion(pipeline, model, folder, settings.variant, resolution, parts)
 
 
 def _read(folder: Path, variant: str, dtype: torch.dtype, noise: dict[str, Any]) -> Any:
