@@ -61,7 +61,19 @@ def test_readme_folder_is_the_runs_folder() -> None:
         assert space.relative(path) in text
 
 
-WITHOUT_A_RUN = ("works", "doctor", "catalog", "recipes", "new", "sample", "import", "adapters", "export", "merge", "publish")
+WITHOUT_A_RUN = (
+    "works",
+    "doctor",
+    "catalog",
+    "recipes",
+    "new",
+    "sample",
+    "import",
+    "adapters",
+    "export",
+    "merge",
+    "publish",
+)
 """Commands that read and write no run."""
 
 
