@@ -173,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asked.out.mkdir(parents=True, exist_ok=True)
         if asked.wheels:
             print("unpacked:", ", ".join(install(asked.wheels, asked.out / "site")) or "nothing", flush=True)
-        if not prepared(asked.data, env):
+        if not (asked.rehearse or prepared(asked.data, env)):
             print(f"--data: {asked.data} cannot be made here; make it with --prepare where avignon is installed", file=sys.stderr)
             return 2
         for part, seconds in chosen.items():
