@@ -57,38 +57,42 @@ def frames_of(settings: Recipe, names: Sequence[str], stops: int, steps: int) ->
 
 def untrained(base: DiffusionBase, folder: Path, name: str, seed: int) -> Path:
     """An adapter of random change, saved: its time is that of a trained one."""
-    settings = Ranks(attention=16, projection=16, convolution=2)
-    parameters = inject.add(base.denoiser, TARGETS, name, settings, 0.0, seed)
-    random = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in parameters:
-            parameter.copy_(torch.randn(parameter.shape, generator=random) * 0.02)
+    put_on(base.denoiser, name, seed)
     adapter_files.save(base.denoiser, TARGETS, name, folder / name / lora_format.WEIGHTS_FILE)
     base.denoiser.delete_adapters(layers.inner(name))
     return folder / name
 
 
-class Theirs:
-    """diffusers alone, one picture after the other."""
+def put_on(denoiser: Any, name: str, seed: int) -> None:
+    """An adapter of random change, in the denoiser's precision, as a loaded one is."""
+    parameters = inject.add(denoiser, TARGETS, name, Ranks(attention=16, projection=16, convolution=2), 0.0, seed)
+    random = torch.Generator().manual_seed(seed)
+    for parameter in parameters:
+        parameter.data = (torch.randn(parameter.shape, generator=random) * 0.02).to(denoiser.device, denoiser.dtype)
 
-    def __init__(self, pipeline: Any, folders: dict[str, Path]) -> None:
-        self.pipeline = pipeline
+
+class Theirs:
+    """diffusers alone, with adapters that are on already, which the pipeline may call by other names than frames do."""
+
+    def __init__(self, pipeline: Any, called: Callable[[str], str] = str) -> None:
+        self.pipeline, self.called = pipeline, called
         self.pipeline.scheduler = DDIMScheduler.from_config(self.pipeline.scheduler.config)
         self.pipeline.set_progress_bar_config(disable=True)
-        for name, folder in folders.items():
-            self.pipeline.load_lora_weights(folder, adapter_name=name)
 
     def paint(self, frames: Sequence[Frame]) -> list[Any]:
-        """As the documentation shows it."""
-        pictures = []
-        for frame in frames:
-            self.pipeline.set_adapters(list(frame.weights), list(frame.weights.values()))
-            made = self.pipeline(
-                frame.prompt, num_inference_steps=frame.num_inference_steps, guidance_scale=frame.guidance_scale,
-                width=frame.width, height=frame.height, generator=torch.Generator().manual_seed(frame.seed),
-            )  # fmt: skip
-            pictures.append(made.images[0])
-        return pictures
+        """One after the other, as the documentation shows it."""
+        return [picture for frame in frames for picture in self.paint_together([frame])]
+
+    def paint_together(self, frames: Sequence[Frame]) -> list[Any]:
+        """Frames of the same weights, steps, guidance and size in one batch."""
+        first = frames[0]
+        self.pipeline.set_adapters([self.called(name) for name in first.weights], list(first.weights.values()))
+        made = self.pipeline(
+            [frame.prompt for frame in frames], width=first.width, height=first.height,
+            num_inference_steps=first.num_inference_steps, guidance_scale=first.guidance_scale,
+            generator=[torch.Generator().manual_seed(frame.seed) for frame in frames],
+        )  # fmt: skip
+        return list(made.images)
 
 
 def ours(settings: Recipe, folders: dict[str, Path], precision: runtime.Precision) -> painting.ImageSampler:
@@ -125,7 +129,10 @@ def miniature(arguments: argparse.Namespace, scratch: Path) -> None:
         base = loading.load(settings.base, settings.generate, torch.float32, SILENT)
         folders = {name: untrained(base, scratch, name, seed) for seed, name in enumerate(names)}
     frames = frames_of(settings, names, arguments.stops, arguments.steps)
-    theirs = Theirs(StableDiffusionPipeline.from_pretrained(embedded_folder(), safety_checker=None), folders)
+    pipeline = StableDiffusionPipeline.from_pretrained(embedded_folder(), safety_checker=None)
+    for name, folder in folders.items():
+        pipeline.load_lora_weights(folder, adapter_name=name)
+    theirs = Theirs(pipeline)
     painters = {precision: ours(settings, folders, precision) for precision in precisions()}
     ways: dict[str, Callable[[], Any]] = {"diffusers, frame by frame, fp32": lambda: theirs.paint(frames)}
     for precision, sampler in painters.items():

