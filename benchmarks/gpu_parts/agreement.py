@@ -5,10 +5,12 @@ compared is what lies there in the end: the losses of every step, the adapters' 
 """
 
 import contextlib
+import functools
 import importlib.util
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
@@ -30,6 +32,7 @@ from avignon.training import loop
 from avignon.training.dataset import Batch
 from avignon.training.objective import denoising_losses
 from benchmarks.gpu_parts import data, stage
+from benchmarks.gpu_parts.contest import TINY
 from benchmarks.gpu_parts.plan import Plan
 
 GOAL = "losses within 1e-3, pictures within 2/255 in fp32; each said number by number"
@@ -38,6 +41,12 @@ CPU = torch.device("cpu")
 LOSS, PICTURE = 1e-3, 2.0
 """Largest relative difference of a loss, and largest difference of a pixel in 255ths, between two ways in fp32."""
 Record = Callable[[str, Any], None]
+Row = dict[str, Any]
+Rows = Iterator[tuple[str, Row]]
+
+
+SCENE = '{ prompt = "a red sailing boat in the middle, close by, at noon, fine weather" }'
+SMALL = ("base.resolution=64", "train.batch=2", "train.ranks={ attention = 4, projection = 4, convolution = 4 }")
 
 
 class Stopped(Exception):  # noqa: N818 - it stops a training, nothing is wrong
@@ -50,21 +59,14 @@ class Trials:
     def __init__(self, plan: Plan) -> None:
         self.plan, self.device = plan, plan.device
         self.steps = 4 if plan.rehearse else 20
-        common = [f"train.steps={self.steps}", f"train.checkpoint_every={self.steps}", "generate.spacing=uniform"]
-        common += ["train.attention=sdpa", "train.compile=off", "train.precision=fp32", "generate.precision=fp32"]
-        common += ["generate.extra_seeds=0", "generate.stops=3", "train.flip=false", *self._small(plan)]
-        self._common = common
+        self._common = [
+            *(f"train.steps={self.steps}", f"train.checkpoint_every={self.steps}", "train.flip=false"),
+            *("train.precision=fp32", "train.attention=sdpa", "train.compile=off", "generate.precision=fp32"),
+            *("generate.extra_seeds=0", "generate.stops=3", "generate.spacing=uniform", "generate.strengths={}"),
+            *(f"generate.scenes=[{SCENE}]", f"generate.num_inference_steps={2 if plan.rehearse else 10}"),
+            *(SMALL if plan.rehearse else ()),
+        ]
         self._drawn = data.drawn(self.recipe(), plan.scratch / "drawn", 4)
-
-    def _small(self, plan: Plan) -> list[str]:
-        scene = '{ prompt = "a red sailing boat in the middle, close by, at noon, fine weather" }'
-        if not plan.rehearse:
-            return [f"generate.scenes=[{scene}, {scene}]", "generate.num_inference_steps=10"]
-        from tests.support.tiny_sd import make_tiny_sd
-
-        model = make_tiny_sd(plan.scratch / "tiny")
-        few = ["base.resolution=64", "train.batch=2", "generate.num_inference_steps=2", f"generate.scenes=[{scene}]"]
-        return [f"base.model={model}", *few, "train.ranks={ attention = 4, projection = 4, convolution = 4 }"]
 
     def recipe(self, *overrides: str) -> Recipe:
         """The common settings with these changes."""
@@ -78,19 +80,28 @@ class Trials:
         return space
 
     def train(
-        self, name: str, device: torch.device, *overrides: str, listener: Callable[[Event], None] = lambda _: None
+        self, to: str | Workspace, device: torch.device, *overrides: str, listener: Callable[[Event], None] = lambda _: None
     ) -> Workspace:
         """A training; what was compiled for an earlier one is forgotten."""
         torch.compiler.reset()
-        space = self.folder(name)
-        with stage.on(device):
+        space = to if isinstance(to, Workspace) else self.folder(to)
+        with self._on(device):
             train.run(self.recipe(*overrides), space, Reporter("train", listener))
         return space
+
+    @contextlib.contextmanager
+    def _on(self, device: torch.device) -> Iterator[None]:
+        """The stages on a device; a rehearsal's base is smaller than the miniature that they load otherwise."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(stage.on(device))
+            if self.plan.rehearse:
+                stack.enter_context(stage.with_random_base(TINY, device))
+            yield
 
     def paint(self, name: str, device: torch.device, adapters: Workspace, *overrides: str) -> Workspace:
         """A series of trained adapters."""
         space = self.folder(name, adapters)
-        with stage.on(device):
+        with self._on(device):
             generate.run(self.recipe(*overrides), space, Reporter("generate", lambda _: None))
         return space
 
@@ -163,7 +174,7 @@ def judged(value: float, limit: float | None, unit: str, **more: Any) -> dict[st
     return {"value": value, "limit": limit, "met": met, "unit": unit, **more}
 
 
-def fp32(trials: Trials) -> Iterator[tuple[str, dict[str, Any]]]:
+def fp32(trials: Trials) -> Rows:
     """The card against the CPU."""
     yield "training fp32, card against CPU: losses", judged(loss_gap(trials.plain, trials.on_cpu), LOSS, "relative")
     yield "training fp32, card against CPU: adapters", judged(weight_gap(trials.plain, trials.on_cpu), None, "relative")
@@ -171,20 +182,40 @@ def fp32(trials: Trials) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "painting fp32, card against CPU", judged(gap["largest"], PICTURE, "of 255", mean=gap["mean"])
 
 
-def compiled(trials: Trials, precision: str = "fp32", *more: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def compiler(trials: Trials) -> Rows:
+    """Whether torch's compiler works here at all, on a layer of its own."""
+    if trials.device.type == "cpu" and not any(map(shutil.which, ("g++", "c++", "clang++"))):
+        yield "compiler", {"skipped": "no C++ compiler"}
+        return
+    start, layer = time.monotonic(), torch.nn.Linear(8, 8).to(trials.device)
+    x = torch.randn(4, 8, device=trials.device)
+    gap = (torch.compile(layer)(x) - layer(x)).abs().max()
+    yield "compiler: one layer", judged(float(gap), LOSS, "absolute", seconds=round(time.monotonic() - start, 1))
+
+
+def compiled(trials: Trials, precision: str = "fp32", *more: str) -> Rows:
     """Compiled blocks against eager ones."""
     fixed = [f"train.precision={precision}", *more]
-    name = " ".join(["compiled", precision, *(each.partition(".")[2] for each in more)])
+    name = " ".join(["compiled", precision, *(each.rpartition(".")[2] for each in more)])
     eager = trials.plain if fixed == ["train.precision=fp32"] else trials.train(f"{name} eager", trials.device, *fixed)
-    torch._dynamo.utils.counters.clear()
-    space = trials.train(name, trials.device, *fixed, "train.compile=on")
-    stats = torch._dynamo.utils.counters
-    graphs = {"graphs": stats["stats"].get("unique_graphs", 0), "graph breaks": sum(stats["graph_break"].values())}
-    yield f"{name} against eager: losses", judged(loss_gap(space, eager), LOSS if precision == "fp32" else None,
-                                                  "relative", **graphs)  # fmt: skip
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    with traced_only() if trials.plan.rehearse else contextlib.nullcontext():
+        space = trials.train(name, trials.device, *fixed, "train.compile=on")
+    limit = LOSS if precision == "fp32" else None
+    graphs = {"graphs": counters["stats"]["unique_graphs"], "graph breaks": sum(counters["graph_break"].values())}
+    yield f"{name} against eager: losses", judged(loss_gap(space, eager), limit, "relative", **graphs)
 
 
-def low_precision(trials: Trials, precision: str) -> Iterator[tuple[str, dict[str, Any]]]:
+@contextlib.contextmanager
+def traced_only() -> Iterator[None]:
+    """Blocks are traced and differentiated as for the compiler, but run by PyTorch: code for a CPU takes minutes."""
+    traced = functools.partialmethod(torch.nn.Module.compile, backend="aot_eager")
+    with mock.patch.object(torch.nn.Module, "compile", traced):
+        yield
+
+
+def low_precision(trials: Trials, precision: str) -> Rows:
     """A 16-bit precision on the card against fp32 on the CPU: reported, and judged only by being finite."""
     if precision == "fp16" and trials.device.type == "cpu":
         yield f"training {precision}", {"skipped": "a CPU does not train in fp16"}
@@ -201,7 +232,7 @@ def low_precision(trials: Trials, precision: str) -> Iterator[tuple[str, dict[st
     )
 
 
-def tf32(trials: Trials) -> Iterator[tuple[str, dict[str, Any]]]:
+def tf32(trials: Trials) -> Rows:
     """TF32 in convolutions and matrix products against neither."""
     if trials.device.type == "cpu":
         yield "TF32", {"skipped": "a CPU has none"}
@@ -229,7 +260,7 @@ def tensor_cores(allowed: bool) -> Iterator[None]:
             place.allow_tf32 = value
 
 
-def xformers(trials: Trials) -> Iterator[tuple[str, dict[str, Any]]]:
+def xformers(trials: Trials) -> Rows:
     """xFormers against PyTorch's own attention."""
     if trials.device.type == "cpu" or importlib.util.find_spec("xformers") is None:
         yield "xFormers against SDPA", {"skipped": "not installed" if trials.device.type != "cpu" else "needs a card"}
@@ -238,7 +269,7 @@ def xformers(trials: Trials) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "xFormers against SDPA: losses", judged(loss_gap(space, trials.plain), LOSS, "relative")
 
 
-def one_by_one(trials: Trials) -> Iterator[tuple[str, dict[str, Any]]]:
+def one_by_one(trials: Trials) -> Rows:
     """Two adapters in one pass of the base against one after the other; then pictures in one batch against alone."""
     space = trials.train("apart", trials.device, "train.together=false")
     yield "two adapters in one pass against one by one: losses", judged(loss_gap(trials.plain, space), LOSS, "relative")
@@ -247,13 +278,13 @@ def one_by_one(trials: Trials) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "pictures of different weights in one batch against alone", judged(gap["largest"], PICTURE, "of 255")
 
 
-def checkpointing(trials: Trials) -> Iterator[tuple[str, dict[str, Any]]]:
+def checkpointing(trials: Trials) -> Rows:
     """Activations computed again in the backward pass against kept ones."""
     space = trials.train("checkpointing", trials.device, "train.gradient_checkpointing=true")
     yield "gradient checkpointing against none: losses", judged(loss_gap(space, trials.plain), LOSS, "relative")
 
 
-def resumed(trials: Trials) -> Iterator[tuple[str, dict[str, Any]]]:
+def resumed(trials: Trials) -> Rows:
     """A training that was stopped and went on against one that was not; the same bits where algorithms are fixed."""
     half = trials.steps // 2
     fixed = ["train.deterministic=true", f"train.checkpoint_every={half}"]
@@ -264,17 +295,16 @@ def resumed(trials: Trials) -> Iterator[tuple[str, dict[str, Any]]]:
         if isinstance(event, StageProgress) and event.done == half + 1:
             raise Stopped
 
-    with stage.on(trials.device), contextlib.suppress(Stopped):
-        train.run(trials.recipe(*fixed), space, Reporter("train", stop))
-    stopped_at = max(int(path.stem[5:]) for path in space.adapters.rglob("step-*.pt"))
-    with stage.on(trials.device):
-        train.run(trials.recipe(*fixed), space, Reporter("train", lambda _: None))
+    with contextlib.suppress(Stopped):
+        trials.train(space, trials.device, *fixed, listener=stop)
+    stopped_at = max(int(path.stem.removeprefix("step-")) for path in space.adapters.rglob("step-*.pt"))
+    trials.train(space, trials.device, *fixed)
     equal = bool(torch.equal(_tensors(space), _tensors(whole)))
     row = judged(weight_gap(space, whole), 0.0, "relative", equal_bits=equal, stopped_at=stopped_at)
     yield "resumed against uninterrupted, deterministic: adapters", row
 
 
-def ladder(trials: Trials) -> Iterator[tuple[str, dict[str, Any]]]:
+def ladder(trials: Trials) -> Rows:
     """Memory runs out, less is done at once, and the losses stay."""
     wide = ["train.batch=4", "train.steps=3"] if trials.plan.rehearse else ["train.batch=16", "train.steps=4"]
     if trials.device.type == "cuda":
@@ -326,7 +356,7 @@ def _narrow(most: float, base: DiffusionBase, batch: Batch) -> torch.Tensor:
     return denoising_losses(base, batch)
 
 
-def dora(trials: Trials) -> Iterator[tuple[str, dict[str, Any]]]:
+def dora(trials: Trials) -> Rows:
     """DoRA, trained and painted."""
     reference = trials.train("dora-cpu", CPU, "train.dora=true")
     space = trials.train("dora", trials.device, "train.dora=true")
@@ -336,7 +366,7 @@ def dora(trials: Trials) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "DoRA painted fp32, card against CPU", judged(gap["largest"], PICTURE, "of 255", mean=gap["mean"])
 
 
-WAYS: tuple[Callable[[Trials], Iterator[tuple[str, dict[str, Any]]]], ...] = (
+WAYS: tuple[Callable[[Trials], Rows], ...] = (
     fp32,
     partial(low_precision, precision="fp16"),
     partial(low_precision, precision="bf16"),
@@ -347,6 +377,7 @@ WAYS: tuple[Callable[[Trials], Iterator[tuple[str, dict[str, Any]]]], ...] = (
     dora,
     xformers,
     tf32,
+    compiler,
     compiled,
 )
 """In this order: what compiles comes last, because a first compilation takes longest."""

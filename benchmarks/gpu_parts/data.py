@@ -99,7 +99,7 @@ def _drawn(space: Workspace, artist: Artist, painter: str, number: int, edge: in
         "captions": [f"{title}, {artist.trigger}", artist.trigger],
         "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
         **work,
-        "crop": [0, 0, edge, edge],
+        "box": [0, 0, edge, edge],
         "rights": "open",
     }
     write_bytes(metadata.with_name(line["file_name"]), buffer.getvalue())

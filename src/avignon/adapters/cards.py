@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from avignon import __version__
 from avignon.core.about import program_link
 from avignon.core.files import read_json
 from avignon.core.records import Access, Card, Verdict, brief
@@ -109,9 +110,9 @@ def notice_from(rights: Mapping[str, Any]) -> str:
 
 def environment(device: str, precision: str) -> dict[str, str]:
     """The versions and the machine that a result depends on."""
-    names = ("avignon", "torch", "diffusers", "peft", "transformers", "accelerate")
+    names = ("torch", "diffusers", "peft", "transformers", "accelerate")
     libraries = {name: version(name) for name in names}
-    return {**libraries, "python": platform.python_version(), "device": device, "precision": precision}
+    return {"avignon": __version__, **libraries, "python": platform.python_version(), "device": device, "precision": precision}
 
 
 def model_card(card: Card, ledger: Sequence[Row]) -> str:
