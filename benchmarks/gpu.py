@@ -36,7 +36,9 @@ from benchmarks.gpu_parts import PARTS  # noqa: E402 - it is found by the line a
 GRACE = 5
 """Seconds between the request to end and the end."""
 
-NO_CARD = "gpu: this machine has no CUDA card that torch can use; --rehearse runs every part on the CPU with tiny models"
+NO_CARD = (
+    "gpu: this machine has no CUDA card that torch can use; --rehearse runs every part on the CPU with tiny models"
+)
 
 
 def install(wheels: Path, site: Path) -> list[str]:
@@ -50,7 +52,7 @@ def install(wheels: Path, site: Path) -> list[str]:
 
 
 def _is_installed(wheel: Path) -> bool:
-    """Whether this very version is installed; a wheel's name begins `name-version-` (PyPA's binary distribution format)."""
+    """Whether this very version is installed; the name of a wheel begins with `name-version-`."""
     name, version, *_ = wheel.name.split("-")
     try:
         return importlib.metadata.version(re.sub(r"[-_.]+", "-", name)) == version
@@ -146,8 +148,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def prepared(folder: Path, env: dict[str, str]) -> bool:
     """Make the dataset that is not there; in a process of its own, because wheels may be new to this one."""
-    code = "import sys; from pathlib import Path; from benchmarks.gpu_parts.prepare import prepare; prepare(Path(sys.argv[1]))"
-    return subprocess.run([sys.executable, "-c", code, str(folder)], cwd=ROOT, env=env, check=False).returncode == 0
+    command = [sys.executable, "-m", "benchmarks.gpu_parts.data", str(folder)]
+    return subprocess.run(command, cwd=ROOT, env=env, check=False).returncode == 0
 
 
 def has_card(env: dict[str, str]) -> bool:
@@ -176,7 +178,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if asked.wheels:
             print("unpacked:", ", ".join(install(asked.wheels, asked.out / "site")) or "nothing", flush=True)
         if not (asked.rehearse or prepared(asked.data, env)):
-            print(f"--data: {asked.data} cannot be made here; make it with --prepare where avignon is installed", file=sys.stderr)
+            print(
+                f"--data: {asked.data} cannot be made here; make it with --prepare where avignon is installed",
+                file=sys.stderr,
+            )
             return 2
         # On a card one at a time, so that none is in another's way; a rehearsal measures nothing.
         with ThreadPoolExecutor(2 if asked.rehearse else 1) as pool:

@@ -80,7 +80,11 @@ class Trials:
         return space
 
     def train(
-        self, to: str | Workspace, device: torch.device, *overrides: str, listener: Callable[[Event], None] = lambda _: None
+        self,
+        to: str | Workspace,
+        device: torch.device,
+        *overrides: str,
+        listener: Callable[[Event], None] = lambda _: None,
     ) -> Workspace:
         """A training; what was compiled for an earlier one is forgotten."""
         torch.compiler.reset()
@@ -261,7 +265,7 @@ def tensor_cores(allowed: bool) -> Iterator[None]:
 
 
 def xformers(trials: Trials) -> Rows:
-    """xFormers against PyTorch's own attention."""
+    """XFormers against PyTorch's own attention."""
     if trials.device.type == "cpu" or importlib.util.find_spec("xformers") is None:
         yield "xFormers against SDPA", {"skipped": "not installed" if trials.device.type != "cpu" else "needs a card"}
         return
@@ -319,7 +323,10 @@ def ladder(trials: Trials) -> Rows:
             try:
                 space = trials.train(f"ladder-{share}", trials.device, *wide, listener=heard)
             except torch.OutOfMemoryError:
-                yield f"out of memory at {share:.0%} of what it takes", {"rungs": told, "note": "too little for any step"}
+                yield (
+                    f"out of memory at {share:.0%} of what it takes",
+                    {"rungs": told, "note": "too little for any step"},
+                )
                 return
         if told:
             row = judged(loss_gap(space, whole), LOSS, "relative", rungs=told)
@@ -361,7 +368,10 @@ def dora(trials: Trials) -> Rows:
     reference = trials.train("dora-cpu", CPU, "train.dora=true")
     space = trials.train("dora", trials.device, "train.dora=true")
     yield "DoRA fp32, card against CPU: losses", judged(loss_gap(space, reference), LOSS, "relative")
-    pictures = [trials.paint(f"dora-painted-{each}", each, reference) for each in (trials.device, CPU)[: 1 + (trials.device != CPU)]]
+    pictures = [
+        trials.paint(f"dora-painted-{each}", each, reference)
+        for each in (trials.device, CPU)[: 1 + (trials.device != CPU)]
+    ]
     gap = picture_gap(pictures[0], pictures[-1])
     yield "DoRA painted fp32, card against CPU", judged(gap["largest"], PICTURE, "of 255", mean=gap["mean"])
 

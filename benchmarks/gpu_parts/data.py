@@ -1,5 +1,7 @@
 """The pictures that the parts read.
 
+    python -m benchmarks.gpu_parts.data FOLDER      makes those that are not there
+
     demo/       the demo's recipe, as it ships
     original/   the same 31 works as 31 pictures of 512 pixels, four captions each: as many as the original's job had
 
@@ -11,6 +13,7 @@ import hashlib
 import io
 import random
 import shutil
+import sys
 from pathlib import Path
 
 from PIL import Image
@@ -105,4 +108,15 @@ def _drawn(space: Workspace, artist: Artist, painter: str, number: int, edge: in
     write_bytes(metadata.with_name(line["file_name"]), buffer.getvalue())
     with metadata.open("a", encoding="utf-8") as file:
         file.write(json_text(line) + "\n")
-    return {**dict.fromkeys(COLUMNS, ""), **work, "artist": artist.name, "rights": "open", "decision": "kept", "page": "-"}
+    return {
+        **dict.fromkeys(COLUMNS, ""),
+        **work,
+        "artist": artist.name,
+        "rights": "open",
+        "decision": "kept",
+        "page": "-",
+    }
+
+
+if __name__ == "__main__":
+    prepare(Path(sys.argv[1]))

@@ -1,14 +1,16 @@
-"""Part 2: the demo on the card, from its prepared dataset: `train`, `generate`, `evaluate` and `exhibit`, as they are."""
+"""Part 2: the demo on the card, from its prepared dataset: the stages from `train` to `exhibit`, as they are."""
 
 import shutil
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from avignon.core.events import Event, Reporter, StageNote, StageWarning
+from avignon.core.files import read_json
 from avignon.core.workspace import Workspace
 from avignon.recipe.schema import Recipe
 from avignon.stages import evaluate, exhibit, generate, train
@@ -25,7 +27,7 @@ STAGES = {"train": train.run, "generate": generate.run, "evaluate": evaluate.run
 
 
 def measure(plan: Plan, record: Callable[[str, Any], None]) -> None:
-    """Seconds of each stage, what it said of the machine, what the report says of the series, and pictures to look at."""
+    """Seconds of each stage, what it said, how the adapters ended, and pictures to look at."""
     recipe = data.recipe_of("demo", *(SMALL if plan.rehearse else ()))
     space = workspace(plan, recipe)
     said: list[str] = []
@@ -64,14 +66,13 @@ def _keep(plan: Plan, recipe: Recipe, space: Workspace) -> dict[str, Any]:
     return {"made": made, "shown": sum(map(len, grid)), "edge": recipe.base.resolution, "file": "demo-series.png"}
 
 
-def _stops(folder: Any) -> list[Any]:
+def _stops(folder: Path) -> list[Path]:
+    """The pictures of a scene's first seed."""
     return [file for file in sorted(folder.glob("*.png")) if "-seed-" not in file.name]
 
 
 def _report(space: Workspace) -> dict[str, Any]:
     """The adapters' last losses."""
-    from avignon.core.files import read_json
-
     cards = {folder.name: read_json(folder / "card.json") for folder in sorted(space.adapters.iterdir())}
     return {name: {"final_loss": card["metrics"]["final_loss"], "seconds": card["metrics"]["seconds"],
                    "precision": card["environment"]["precision"]} for name, card in cards.items()}  # fmt: skip
@@ -82,8 +83,11 @@ def rows(results: dict[str, Any]) -> str:
     lines = ["| stage | seconds |", "| --- | --- |"]
     lines += [f"| {name} | {seconds:.1f} |" for name, seconds in results.get("seconds", {}).items()]
     if pictures := results.get("pictures"):
-        lines += ["", f"{pictures['made']} pictures of {pictures['edge']} pixels were made; `{pictures['file']}` beside the "
-                  f"results shows {pictures['shown']} of them."]  # fmt: skip
+        made = f"{pictures['made']} pictures of {pictures['edge']} pixels were made"
+        lines += ["", f"{made}; `{pictures['file']}` beside the results shows {pictures['shown']} of them."]
     for name, card in results.get("report", {}).items():
-        lines += ["", f"{name}: final loss {card['final_loss']:.4f} in {card['precision']}, {card['seconds']:.1f} s of steps."]
+        lines += [
+            "",
+            f"{name}: final loss {card['final_loss']:.4f} in {card['precision']}, {card['seconds']:.1f} s of steps.",
+        ]
     return "\n".join(lines)

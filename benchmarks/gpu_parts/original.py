@@ -132,13 +132,18 @@ def _training(marks: dict[str, float], results: dict[str, Any]) -> list[str]:
     lines.append(f"| steps | {marks['last'] - ready:.1f} | {reached}{compiled} |")
     if "end" in marks:
         total = marks["end"] - made
-        lines += [f"| save and verify | {marks['end'] - marks['last']:.1f} | |",
-                  f"| **training in all** | **{total:.1f}** | goal {LEARNED:.0f}: {'met' if total <= LEARNED else '**not met**'} |"]  # fmt: skip
+        met = "met" if total <= LEARNED else "**not met**"
+        lines.append(f"| save and verify | {marks['end'] - marks['last']:.1f} | |")
+        lines.append(f"| **training in all** | **{total:.1f}** | goal {LEARNED:.0f}: {met} |")
     return lines
 
 
 def _painting(marks: dict[str, float], results: dict[str, Any]) -> list[str]:
     if "end" in marks:
         made = results.get("generate, base made", 0.0)
-        return [f"| paint {marks['total']:.0f} pictures | {marks['end'] - made:.1f} | adapters loaded, effects measured |"]
-    return [f"| paint | {marks.get('last', 0.0):.1f} | **{marks.get('done', 0):.0f} pictures** when the time was over |"]
+        return [
+            f"| paint {marks['total']:.0f} pictures | {marks['end'] - made:.1f} | adapters loaded, effects measured |"
+        ]
+    return [
+        f"| paint | {marks.get('last', 0.0):.1f} | **{marks.get('done', 0):.0f} pictures** when the time was over |"
+    ]

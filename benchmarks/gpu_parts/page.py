@@ -1,6 +1,6 @@
 """`gpu.md`, written from the parts' files.
 
-    python -m benchmarks.gpu_parts.page FOLDER PAGE
+python -m benchmarks.gpu_parts.page FOLDER PAGE
 """
 
 import argparse
@@ -20,7 +20,12 @@ def page(folder: Path) -> str:
     """The page, Markdown, of all parts' files in a folder."""
     found = {name: read_json(folder / f"{name}.json") for name in PARTS if (folder / f"{name}.json").exists()}
     measured = {name: part for name, part in found.items() if part.get("card")}
-    lines = ["# Everything on a graphics card", "", "[`docs/GPU.md`](../GPU.md) says what each part measures, and how to run it.", ""]
+    lines = [
+        "# Everything on a graphics card",
+        "",
+        "[`docs/GPU.md`](../GPU.md) says what each part measures, and how to run it.",
+        "",
+    ]
     if measured:
         lines += _machine(next(iter(measured.values())))
     else:
@@ -36,9 +41,10 @@ def page(folder: Path) -> str:
 
 def _machine(part: Part) -> list[str]:
     versions = ", ".join(f"{name} {number}" for name, number in part["versions"].items() if number)
+    card = f"{part['card']}, {part['memory'] / 2**30:.0f} GiB, compute capability {part['capability']}"
+    when = part["date"][:10] + (f", commit {part['commit']}" if part["commit"] else "")
     return [
-        f"{part['card']}, {part['memory'] / 2**30:.0f} GiB, compute capability {part['capability']}, driver {part['driver']}; "
-        f"{versions}; {part['date'][:10]}" + (f", commit {part['commit']}" if part["commit"] else "") + ".",
+        f"{card}, driver {part['driver']}; {versions}; {when}.",
         "",
         f"    {part['command']}",
         "",
@@ -65,7 +71,10 @@ def _section(name: str, part: Part) -> list[str]:
     try:
         return [*state, module_of(name).rows(part["results"]).strip()]
     except Exception as failed:  # noqa: BLE001 - one part's results, cut short, must not cost the others' page
-        return [*state, f"What was recorded cannot be shown ({type(failed).__name__}: {failed}); it is in `{name}.json`."]
+        return [
+            *state,
+            f"What was recorded cannot be shown ({type(failed).__name__}: {failed}); it is in `{name}.json`.",
+        ]
 
 
 def module_of(name: str) -> Any:

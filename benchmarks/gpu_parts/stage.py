@@ -19,7 +19,7 @@ def on(device: torch.device) -> Iterator[None]:
     """Let `train` and `generate` run on this device, whichever is the machine's best."""
     with contextlib.ExitStack() as stack:
         for stage in (train, generate):
-            stack.enter_context(mock.patch.object(stage, "best_device", lambda: device))
+            stack.enter_context(mock.patch.object(stage, "best_device", return_value=device))
         # accelerate knows one device for a whole process; it is asked anew.
         AcceleratorState._reset_state(reset_partial_state=True)
         stack.callback(AcceleratorState._reset_state, reset_partial_state=True)
