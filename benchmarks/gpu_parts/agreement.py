@@ -253,15 +253,13 @@ def tf32(trials: Trials) -> Rows:
 @contextlib.contextmanager
 def tensor_cores(allowed: bool) -> Iterator[None]:
     """TF32 in fp32's products, or not: torch's default allows it in convolutions alone."""
-    places = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [place.allow_tf32 for place in places]
-    for place in places:
-        place.allow_tf32 = allowed
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = allowed
     try:
         yield
     finally:
-        for place, value in zip(places, before, strict=True):
-            place.allow_tf32 = value
+        matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 def xformers(trials: Trials) -> Rows:
