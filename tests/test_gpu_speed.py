@@ -179,6 +179,20 @@ def test_a_trace_says_what_the_device_did() -> None:
     assert sum(found["kinds"].values()) == pytest.approx(1)
 
 
+def test_operators_stand_for_kernels_where_there_are_none() -> None:
+    """An operator's time is what it took beside those that it called, thread by thread."""
+    calls = [
+        event("cpu_op", "aten::linear", 0, 30),
+        event("cpu_op", "aten::mm", 5, 20),
+        event("cpu_op", "aten::empty", 6, 4),
+    ]
+    other = {**event("cpu_op", "aten::add", 8, 50), "tid": 8}
+    found = profile.figures([event("user_annotation", profile.STEP, 0, 100), *calls, other])
+    times = {kernel["name"]: kernel["us"] for kernel in found["kernels"]}
+    assert times == {"aten::linear": 10, "aten::mm": 16, "aten::empty": 4, "aten::add": 50}
+    assert not found["on_device"]
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [

@@ -93,7 +93,6 @@ class Footprint:
         """Make a call that leaves something on the card, such as weights or an optimizer's state."""
         before = allocated(self.device)
         result = call()
-        free()
         self.held += allocated(self.device) - before
         return result
 
@@ -102,7 +101,7 @@ class Footprint:
         if self.device.type != "cuda":
             call()
             return {}
-        free()
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(self.device)
         before, reserved = allocated(self.device), torch.cuda.memory_reserved(self.device)
         call()

@@ -2,7 +2,7 @@
 
 The training step is the product's: two adapters in one pass, blocks compiled where `auto` compiles them. What is read
 is the profiler's trace (Chrome's format), of which the categories `kernel`, `gpu_memcpy` and `gpu_memset` are the
-device's, `cuda_runtime` and `cuda_driver` the host's calls. On a CPU operators without others inside stand for kernels.
+device's, `cuda_runtime` and `cuda_driver` the host's calls. On a CPU operators stand for kernels.
 """
 
 import json
@@ -126,7 +126,7 @@ def figures(trace: Iterable[Event]) -> dict[str, Any]:
     start, end = step["ts"], step["ts"] + step["dur"]
     within = [event for event in events if start <= event["ts"] <= end]
     on_device = [event for event in events if event["cat"] in DEVICE and event["ts"] >= start]
-    work = on_device or _leaves(event for event in within if event["cat"] == "cpu_op")
+    work = on_device or _alone(event for event in within if event["cat"] == "cpu_op")
     times: dict[str, list[float]] = defaultdict(list)
     for event in work:
         times[event["name"]].append(event["dur"])
@@ -161,17 +161,19 @@ def kind_of(name: str) -> str:
     return next((kind for kind, pattern in KINDS.items() if re.search(pattern, name, re.IGNORECASE)), "other")
 
 
-def _leaves(operators: Iterable[Event]) -> list[Event]:
-    """Operators that call no other: of those of a thread in order, the ones within which none begins."""
-    threads: dict[Any, list[Event]] = defaultdict(list)
+def _alone(operators: Iterable[Event]) -> list[Event]:
+    """Operators, each with the time that it took beside those that it called."""
+    open_by_thread: dict[Any, list[Event]] = defaultdict(list)
+    found = []
     for event in sorted(operators, key=lambda event: (event["ts"], -event["dur"])):
-        threads[event.get("tid")].append(event)
-    return [
-        event
-        for own in threads.values()
-        for event, after in zip(own, [*own[1:], None], strict=True)
-        if after is None or after["ts"] >= event["ts"] + event["dur"]
-    ]
+        callers = open_by_thread[event.get("tid")]
+        while callers and callers[-1]["end"] <= event["ts"]:
+            callers.pop()
+        if callers:
+            callers[-1]["dur"] -= event["dur"]
+        found.append({**event, "end": event["ts"] + event["dur"]})
+        callers.append(found[-1])
+    return found
 
 
 def _covered(events: Iterable[Event]) -> float:
