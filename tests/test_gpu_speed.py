@@ -181,11 +181,8 @@ def test_a_trace_says_what_the_device_did() -> None:
 
 def test_operators_stand_for_kernels_where_there_are_none() -> None:
     """An operator's time is what it took beside those that it called, thread by thread."""
-    calls = [
-        event("cpu_op", "aten::linear", 0, 30),
-        event("cpu_op", "aten::mm", 5, 20),
-        event("cpu_op", "aten::empty", 6, 4),
-    ]
+    timed = {"aten::linear": (0, 30), "aten::mm": (5, 20), "aten::empty": (6, 4)}
+    calls = [event("cpu_op", name, *when) for name, when in timed.items()]
     other = {**event("cpu_op", "aten::add", 8, 50), "tid": 8}
     found = profile.figures([event("user_annotation", profile.STEP, 0, 100), *calls, other])
     times = {kernel["name"]: kernel["us"] for kernel in found["kernels"]}
@@ -288,6 +285,20 @@ def test_training_is_rehearsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert third[training.ONE] == contest.NOT_FIT
     assert third[training.SAME]["images_per_second"] > 0
     assert "does not fit" in training.rows(found)
+
+
+@pytest.mark.slow
+def test_flops_are_counted_whether_blocks_are_compiled_or_not(tmp_path: Path) -> None:
+    """The counter does not see into compiled code, so that is left aside; two in one pass take as many an image."""
+    plan, counted = plan_in(tmp_path), {}
+    examples = train.examples_in(tmp_path, 64)
+    for name, compiled in (("together", "off"), ("together", "on"), ("avignon", "off")):
+        settings = contest.recipe_of(plan, "train.batch=1", f"train.compile={compiled}", "train.precision=fp32")
+        made = train.WAYS[name](contest.base_of(plan), settings, examples, CPU)
+        flops = train.flops_of(partial(made.step, 0, settings.train))
+        counted[name, compiled] = flops / train.images_of(name, 1)
+        made.routes.close()
+    assert counted["together", "on"] == counted["together", "off"] == pytest.approx(counted["avignon", "off"], rel=1e-3)
 
 
 @pytest.mark.slow

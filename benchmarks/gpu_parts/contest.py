@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -50,6 +51,7 @@ def base_of(plan: Plan) -> StableDiffusion:
     return random_base(architecture_of(plan), plan.device)
 
 
+@cache
 def recipe_of(plan: Plan, *overrides: str) -> Recipe:
     """The original pair's recipe at the size of the base."""
     return settings_of("sd21", f"base.resolution={architecture_of(plan).resolution}", *overrides)

@@ -208,7 +208,8 @@ def _section(name: str, found: dict[str, Any] | None) -> str:
         f"{found['what']}. {found['span_us'] / 1000:.1f} ms from the first of {found['launches']} kernels to the last "
         f"one's end, {found['idle_share']:.0%} of it idle; the host was done after {found['host_us'] / 1000:.1f} ms."
     )
-    noted = [] if found["on_device"] else ["On a CPU: operators stand for kernels.", ""]
+    blind = "The trace has no kernels (a CPU, or a card that cannot be looked into): operators stand for them."
+    noted = [] if found["on_device"] else [blind, ""]
     return "\n".join([
         title, "", whole, "", *noted,
         *table(("kernel", "kind", "launches", "ms", "share"), kernels),
