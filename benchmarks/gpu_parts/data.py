@@ -5,7 +5,8 @@
     demo/       the demo's recipe, as it ships
     original/   the same 31 works as 31 pictures of 512 pixels, four captions each: as many as the original's job had
 
-Each is a run's folder with what `train`, `generate` and `exhibit` read; the museum's originals are made small. It is made where all of avignon's dependencies are; the machine with the card needs the folder alone.
+Each is a run's folder with what `train`, `generate` and `exhibit` read; the museum's originals are made
+small. It is made where all of avignon's dependencies are; the machine with the card needs the folder alone.
 """
 
 import hashlib

@@ -32,7 +32,7 @@ def page(folder: Path) -> str:
         dates = sorted(part["date"] for part in found.values() if part.get("date"))
         rehearsed = f" Rehearsed on a CPU with tiny models on {dates[-1][:10]}:" if dates else ""
         lines += [f"{NOT_MEASURED}{rehearsed} no figure of it is shown, because none means anything for a card.", ""]
-    lines += ["| part | goal | state | seconds |", "| --- | --- | --- | --- |"]
+    lines += ["| part | goal | state |", "| --- | --- | --- |"]
     lines += [_row(name, found.get(name)) for name in PARTS]
     for name, part in measured.items():
         lines += ["", f"## {name.capitalize()}", "", *_section(name, part)]
@@ -57,9 +57,10 @@ def _row(name: str, part: Part | None) -> str:
     except Exception as failed:  # noqa: BLE001 - a part that cannot be imported has said so in its file
         goal = f"({type(failed).__name__} on import)"
     if part is None:
-        return f"| {name} | {goal} | not run | |"
+        return f"| {name} | {goal} | not run |"
     state = part["state"] + (f": {_cell(part['error'])}" if part["error"] else "")
-    return f"| {name} | {goal} | {state} | {part['seconds']:.0f} |"
+    took = f", {part['seconds']:.0f} s" if part.get("card") else ""
+    return f"| {name} | {goal} | {state}{took} |"
 
 
 def _cell(text: str) -> str:
