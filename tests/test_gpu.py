@@ -14,6 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
+from avignon import __version__
+from avignon.adapters import cards
 from avignon.core.files import read_json_lines
 from benchmarks import gpu
 from benchmarks.gpu_parts import PARTS, agreement, data, original, page
@@ -201,6 +203,18 @@ def test_results_cut_short_anywhere_have_rows() -> None:
         assert original.rows(dict(list(results.items())[:count])).startswith("| step |")
     assert "| **training in all** | **70.0** | goal 90: met |" in original.rows(results)
     assert "**12 pictures** when the time was over" in original.rows(results)
+
+
+def test_a_checkout_need_not_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An adapter's card names avignon's version where Python knows of no such package."""
+
+    def version(name: str) -> str:
+        if name == "avignon":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return importlib.metadata.version(name)
+
+    monkeypatch.setattr(cards, "version", version)
+    assert cards.environment("cpu", "fp32")["avignon"] == __version__
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ compared is what lies there in the end: the losses of every step, the adapters' 
 
 import contextlib
 import functools
+import gc
 import importlib.util
 import json
 import os
@@ -88,6 +89,7 @@ class Trials:
     ) -> Workspace:
         """A training; what was compiled for an earlier one is forgotten."""
         torch.compiler.reset()
+        gc.collect()  # An earlier model has cycles, and its memory would count against a limit.
         space = to if isinstance(to, Workspace) else self.folder(to)
         with self._on(device):
             train.run(self.recipe(*overrides), space, Reporter("train", listener))
@@ -310,6 +312,7 @@ def ladder(trials: Trials) -> Rows:
     """Memory runs out, less is done at once, and the losses stay."""
     wide = ["train.batch=4", "train.steps=3"] if trials.plan.rehearse else ["train.batch=16", "train.steps=4"]
     if trials.device.type == "cuda":
+        gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     whole = trials.train("wide", trials.device, *wide)
@@ -345,6 +348,7 @@ def limited(device: torch.device, share: float, peak: int) -> Iterator[None]:
         with mock.patch.object(loop, "denoising_losses", partial(_narrow, 8 * share)):
             yield
         return
+    gc.collect()
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(device).total_memory
     torch.cuda.set_per_process_memory_fraction(share * peak / total)

@@ -5,6 +5,7 @@ Stable Diffusion 2.1's architecture with random weights in place of the real one
 on what is in a picture or a weight. Where the time ends first, what was reached is there, step by step.
 """
 
+import gc
 import time
 from collections.abc import Callable
 from typing import Any
@@ -88,6 +89,7 @@ def measure(plan: Plan, record: Callable[[str, Any], None]) -> None:
     with stage.on(plan.device), stage.with_random_base(architecture_of(plan), plan.device) as made:
         for name, run in (("train", train.run), ("generate", generate.run)):
             if plan.device.type == "cuda":
+                gc.collect()  # What an earlier stage has left.
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
             timeline.stage(name, lambda reporter, run=run: run(recipe, space, reporter))  # type: ignore[misc]

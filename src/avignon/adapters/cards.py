@@ -112,7 +112,8 @@ def environment(device: str, precision: str) -> dict[str, str]:
     """The versions and the machine that a result depends on."""
     names = ("torch", "diffusers", "peft", "transformers", "accelerate")
     libraries = {name: version(name) for name in names}
-    return {"avignon": __version__, **libraries, "python": platform.python_version(), "device": device, "precision": precision}
+    own = {"avignon": __version__, **libraries}  # A checkout need not be installed to train.
+    return {**own, "python": platform.python_version(), "device": device, "precision": precision}
 
 
 def model_card(card: Card, ledger: Sequence[Row]) -> str:
