@@ -5,7 +5,7 @@ BIN := .venv/bin
 # A process for every core, each with one thread: two busy torch processes on the same cores wait for one another.
 TESTS := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench gpu clean
 
 demo: .venv/installed
 	$(BIN)/avignon run demo
@@ -21,11 +21,17 @@ check: .venv/installed-dev
 	$(TESTS) -m "not slow"
 
 # Some of them alone: make bench BENCHMARKS="benchmarks/train.py benchmarks/catalog.py"
-BENCHMARKS ?= $(wildcard benchmarks/*.py)
+BENCHMARKS ?= $(filter-out benchmarks/__init__.py benchmarks/gpu.py,$(wildcard benchmarks/*.py))
 
 bench: demo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[benchmarks]"
 	for benchmark in $(BENCHMARKS); do $(BIN)/python $$benchmark || exit 1; done
+
+# What a graphics card must prove, in 8 minutes (docs/GPU.md). Without one: make gpu GPU=--rehearse
+GPU ?=
+
+gpu: .venv/installed
+	$(BIN)/python benchmarks/gpu.py $(GPU)
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

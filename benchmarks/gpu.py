@@ -18,11 +18,13 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,12 @@ from benchmarks.gpu_parts import PARTS  # noqa: E402 - it is found by the line a
 GRACE = 5
 """Seconds between the request to end and the end."""
 
-NO_CARD = "gpu: this machine has no CUDA card that torch can use; --rehearse runs every part on the CPU with tiny models"
+PATIENCE = 600
+"""Seconds for each part of a rehearsal: its machine may be slow or busy, and nothing is measured."""
+
+NO_CARD = (
+    "gpu: this machine has no CUDA card that torch can use; --rehearse runs every part on the CPU with tiny models"
+)
 
 
 def install(wheels: Path, site: Path) -> list[str]:
@@ -48,7 +55,7 @@ def install(wheels: Path, site: Path) -> list[str]:
 
 
 def _is_installed(wheel: Path) -> bool:
-    """Whether this very version is installed; a wheel's name begins `name-version-` (PyPA's binary distribution format)."""
+    """Whether this very version is installed; the name of a wheel begins with `name-version-`."""
     name, version, *_ = wheel.name.split("-")
     try:
         return importlib.metadata.version(re.sub(r"[-_.]+", "-", name)) == version
@@ -106,7 +113,7 @@ def _settled(file: Path, part: str, overran: bool, seconds: float, rehearsal: bo
     return found
 
 
-def budgets(parts: str, seconds: Sequence[str]) -> dict[str, float]:
+def budgets(parts: str, seconds: Sequence[str], *, rehearse: bool = False) -> dict[str, float]:
     """The parts to run, in order, and what each may take.
 
     Raises:
@@ -120,7 +127,7 @@ def budgets(parts: str, seconds: Sequence[str]) -> dict[str, float]:
     for name, text in given.items():
         if not re.fullmatch(r"\d+(\.\d+)?", text):
             raise ValueError(f"--seconds {name}={text}: not a number of seconds")
-    return {name: float(given.get(name, PARTS[name])) for name in PARTS if name in chosen}
+    return {name: float(given.get(name, PATIENCE if rehearse else PARTS[name])) for name in PARTS if name in chosen}
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -144,8 +151,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def prepared(folder: Path, env: dict[str, str]) -> bool:
     """Make the dataset that is not there; in a process of its own, because wheels may be new to this one."""
-    code = "import sys; from pathlib import Path; from benchmarks.gpu_parts.prepare import prepare; prepare(Path(sys.argv[1]))"
-    return subprocess.run([sys.executable, "-c", code, str(folder)], cwd=ROOT, env=env, check=False).returncode == 0
+    command = [sys.executable, "-m", "benchmarks.gpu_parts.data", str(folder)]
+    return subprocess.run(command, cwd=ROOT, env=env, check=False).returncode == 0
 
 
 def has_card(env: dict[str, str]) -> bool:
@@ -161,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.prepare:
         return 0 if prepared(asked.prepare.absolute(), env) else 1
     try:
-        chosen = budgets(asked.parts, asked.seconds)
+        chosen = budgets(asked.parts, asked.seconds, rehearse=asked.rehearse)
     except ValueError as wrong:
         print(wrong, file=sys.stderr)
         return 2
@@ -173,13 +180,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asked.out.mkdir(parents=True, exist_ok=True)
         if asked.wheels:
             print("unpacked:", ", ".join(install(asked.wheels, asked.out / "site")) or "nothing", flush=True)
-        if not prepared(asked.data, env):
-            print(f"--data: {asked.data} cannot be made here; make it with --prepare where avignon is installed", file=sys.stderr)
+        if not (asked.rehearse or prepared(asked.data, env)):
+            print(
+                f"--data: {asked.data} cannot be made here; make it with --prepare where avignon is installed",
+                file=sys.stderr,
+            )
             return 2
-        for part, seconds in chosen.items():
-            found = run(part, seconds, asked, env)
-            states.append(found["state"])
-            print(f"{part:<10} {found['seconds']:>6.1f} s  {found['state']}  {found['error']}".rstrip(), flush=True)
+        # On a card one at a time, so that none is in another's way; a rehearsal measures nothing.
+        with ThreadPoolExecutor(2 if asked.rehearse else 1) as pool:
+            for found in pool.map(lambda part: run(part, chosen[part], asked, env), chosen):
+                states.append(found["state"])
+                line = f"{found['part']:<10} {found['seconds']:>6.1f} s  {found['state']}  {found['error']}"
+                print(line.rstrip(), flush=True)
+        shutil.rmtree(asked.out / "scratch", ignore_errors=True)
     page = [sys.executable, "-m", "benchmarks.gpu_parts.page", str(asked.out), str(asked.page)]
     written = subprocess.run(page, cwd=ROOT, env=env, check=False).returncode
     return 0 if written == 0 and set(states) <= {"done", "does not fit"} else 1

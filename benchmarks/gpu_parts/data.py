@@ -1,16 +1,19 @@
 """The pictures that the parts read.
 
+    python -m benchmarks.gpu_parts.data FOLDER      makes those that are not there
+
     demo/       the demo's recipe, as it ships
     original/   the same 31 works as 31 pictures of 512 pixels, four captions each: as many as the original's job had
 
-Each is a run's folder with what `train`, `generate` and `exhibit` read; the museum's originals and the contact sheet
-are left out. It is made where all of avignon's dependencies are; the machine with the card needs the folder alone.
+Each is a run's folder with what `train`, `generate` and `exhibit` read; the museum's originals are made
+small. It is made where all of avignon's dependencies are; the machine with the card needs the folder alone.
 """
 
 import hashlib
 import io
 import random
 import shutil
+import sys
 from pathlib import Path
 
 from PIL import Image
@@ -47,13 +50,21 @@ def prepare(folder: Path) -> None:
         scratch = folder / "unfinished"
         shutil.rmtree(scratch, ignore_errors=True)
         space = pipeline.run(recipe_of(name), scratch, lambda _: None, until="prepare")
-        for extra in [space.contact, *(each for each in space.works.iterdir() if each.is_dir())]:
-            shutil.rmtree(extra)
+        shutil.rmtree(space.contact)
+        for original in space.works.glob("*/*.jpg"):
+            _shrink(original)
         if name == "original":
             for artist in recipe_of(name).artists:
                 _as_jpeg(space.metadata(artist.slug))
         space.root.replace(folder / name)
         shutil.rmtree(scratch)
+
+
+def _shrink(original: Path) -> None:
+    """Make one of the museum's pictures as small as the page shows it."""
+    image = Image.open(original)
+    image.thumbnail((320, 320))
+    image.save(original, "JPEG", quality=80)
 
 
 def _as_jpeg(metadata: Path) -> None:
@@ -62,7 +73,7 @@ def _as_jpeg(metadata: Path) -> None:
     for row in rows:
         file = metadata.with_name(row["file_name"])
         buffer = io.BytesIO()
-        Image.open(file).save(buffer, "JPEG", quality=90)
+        Image.open(file).save(buffer, "JPEG", quality=80)
         file.unlink()
         row["file_name"], row["sha256"] = f"{file.stem}.jpg", hashlib.sha256(buffer.getvalue()).hexdigest()
         write_bytes(metadata.with_name(row["file_name"]), buffer.getvalue())
@@ -99,10 +110,21 @@ def _drawn(space: Workspace, artist: Artist, painter: str, number: int, edge: in
         "captions": [f"{title}, {artist.trigger}", artist.trigger],
         "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
         **work,
-        "crop": [0, 0, edge, edge],
+        "box": [0, 0, edge, edge],
         "rights": "open",
     }
-    write_bytes(metadata.with_name(line["file_name"]), buffer.getvalue())
+    write_bytes(metadata.with_name(f"{number}.png"), buffer.getvalue())
     with metadata.open("a", encoding="utf-8") as file:
         file.write(json_text(line) + "\n")
-    return {**dict.fromkeys(COLUMNS, ""), **work, "artist": artist.name, "rights": "open", "decision": "kept", "page": "-"}
+    return {
+        **dict.fromkeys(COLUMNS, ""),
+        **work,
+        "artist": artist.name,
+        "rights": "open",
+        "decision": "kept",
+        "page": "-",
+    }
+
+
+if __name__ == "__main__":
+    prepare(Path(sys.argv[1]))

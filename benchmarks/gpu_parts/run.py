@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import traceback
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def facts(part: str, device: torch.device, rehearse: bool) -> dict[str, Any]:
         "versions": {**{name: _version(name) for name in LIBRARIES}, "cuda": torch.version.cuda or "",
                      "python": platform.python_version()},
         "commit": _output("git", "rev-parse", "--short", "HEAD"),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": os.environ.get("GPU_COMMAND", " ".join(sys.argv)),
     }  # fmt: skip
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+from avignon import __version__
 from avignon.adapters.formats.registry import AdapterFile
 from avignon.core.about import program_link
 from avignon.core.files import read_json
@@ -161,9 +162,10 @@ def notice_from(rights: Mapping[str, Any]) -> str:
 
 def environment(device: str, precision: str) -> dict[str, str]:
     """The versions and the machine that a result depends on."""
-    names = ("avignon", "torch", "diffusers", "peft", "transformers", "accelerate")
+    names = ("torch", "diffusers", "peft", "transformers", "accelerate")
     libraries = {name: version(name) for name in names}
-    return {**libraries, "python": platform.python_version(), "device": device, "precision": precision}
+    own = {"avignon": __version__, **libraries}  # A checkout need not be installed to train.
+    return {**own, "python": platform.python_version(), "device": device, "precision": precision}
 
 
 def model_card(card: Card, pictures: Mapping[str, str] | None = None) -> str:
