@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 from avignon import __version__
 from avignon.adapters import cards
+from avignon.core import imaging
 from avignon.core.files import read_json_lines
 from benchmarks import gpu
 from benchmarks.gpu_parts import PARTS, agreement, data, original, page
@@ -231,4 +231,4 @@ def test_the_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             assert file.suffix == ".jpg"
             assert hashlib.sha256(file.read_bytes()).hexdigest() == row["sha256"]
             assert len(row["captions"]) == 4
-    assert max(max(Image.open(file).size) for file in space.works.glob("*/*.jpg")) <= 320
+    assert max(max(imaging.load(file).size) for file in space.works.glob("*/*.jpg")) <= 320

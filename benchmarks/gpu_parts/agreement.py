@@ -20,10 +20,10 @@ from unittest import mock
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
 from avignon.adapters.formats.diffusers import WEIGHTS_FILE
+from avignon.core import imaging
 from avignon.core.events import Event, Reporter, StageProgress, StageWarning
 from avignon.core.workspace import Workspace
 from avignon.models.base import DiffusionBase
@@ -168,7 +168,7 @@ def picture_gap(one: Workspace, other: Workspace) -> dict[str, float]:
 
 
 def _pixels(path: Path) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return np.asarray(Image.open(path), np.float64)
+    return np.asarray(imaging.load(path), np.float64)
 
 
 # --- The rows ---------------------------------------------------------------------------------------------------------

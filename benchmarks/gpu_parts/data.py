@@ -16,9 +16,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from PIL import Image
-
 from avignon import pipeline
+from avignon.core import imaging
 from avignon.core.files import json_text, read_json_lines, write_bytes, write_text
 from avignon.core.workspace import Workspace
 from avignon.curation.ledger import COLUMNS
@@ -62,7 +61,7 @@ def prepare(folder: Path) -> None:
 
 def _shrink(original: Path) -> None:
     """Make one of the museum's pictures as small as the page shows it."""
-    image = Image.open(original)
+    image = imaging.load(original)
     image.thumbnail((320, 320))
     image.save(original, "JPEG", quality=80)
 
@@ -73,7 +72,7 @@ def _as_jpeg(metadata: Path) -> None:
     for row in rows:
         file = metadata.with_name(row["file_name"])
         buffer = io.BytesIO()
-        Image.open(file).save(buffer, "JPEG", quality=80)
+        imaging.load(file).save(buffer, "JPEG", quality=80)
         file.unlink()
         row["file_name"], row["sha256"] = f"{file.stem}.jpg", hashlib.sha256(buffer.getvalue()).hexdigest()
         write_bytes(metadata.with_name(row["file_name"]), buffer.getvalue())

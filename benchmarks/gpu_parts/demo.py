@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from avignon.core import imaging
 from avignon.core.events import Event, Reporter, StageNote, StageWarning
 from avignon.core.files import read_json
 from avignon.core.workspace import Workspace
@@ -60,7 +61,7 @@ def _hear(said: list[str], event: Event) -> None:
 def _keep(plan: Plan, recipe: Recipe, space: Workspace) -> dict[str, Any]:
     """All scenes and stops as one picture beside the results, for a person to look at."""
     scenes = sorted(folder for folder in space.series.iterdir() if folder.is_dir())
-    grid = [[np.asarray(Image.open(file)) for file in _stops(folder)] for folder in scenes]
+    grid = [[np.asarray(imaging.load(file)) for file in _stops(folder)] for folder in scenes]
     Image.fromarray(np.vstack([np.hstack(row) for row in grid])).save(plan.scratch.parents[1] / "demo-series.png")
     made = len(list(space.series.rglob("*.png")))
     return {"made": made, "shown": sum(map(len, grid)), "edge": recipe.base.resolution, "file": "demo-series.png"}
