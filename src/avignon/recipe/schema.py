@@ -318,7 +318,7 @@ class Generate(Section):
     block_weights: dict[str, dict[str, float]] = {}
     """Factors on an adapter's weight in parts of the UNet: `down`, `mid`, `up`, or a block such as `"up_blocks.1"`."""
     adapters: dict[str, Annotated[str, AfterValidator(_adapter)]] = {}
-    """Further adapters to mix in by `path_adapters` or `weights`, of any program that docs/IMPORTING.md names: name = a
+    """Further adapters to mix in by `path_adapters` or `weights`, of any program that docs/ADAPTERS.md names: name = a
     file or its folder, a name that `avignon import` gave, or a repository as `owner/name`, `owner/name@revision` or
     `owner/name/file.safetensors`. A name with a dot or a blank needs quotation marks, as all such keys of TOML:
     `"style_v1.5" = "loras/style"`."""
