@@ -63,7 +63,8 @@ def test_help_of_each_command() -> None:
         with click.Context(command, info_name=name) as context:
             text = command.get_help(context)
         assert (command.help or "").strip().endswith(".")
-        assert "--workspace" in text or name in ("works", "doctor", "catalog", "recipes", "new", "import", "adapters")
+        apart = ("works", "doctor", "catalog", "recipes", "new", "import", "adapters", "export", "publish")
+        assert "--workspace" in text or name in apart
 
 
 @pytest.mark.slow
