@@ -88,10 +88,10 @@ def finished(tmp_path: Path) -> tuple[Recipe, Path]:
 def test_finished_run_of_the_version_before_stays_finished(tmp_path: Path, old: str) -> None:
     """Works, dataset, adapters, measured path and pictures of older versions are those of this one: none is new.
 
-    The files for other programs are added, with a picture of the series that is there; what is measured stays current.
+    The files for other programs are added, with a picture of the series that is there.
     """
     recipe, folder = copied(old, tmp_path)
-    before, measured = made(Workspace(folder / recipe.name)), Workspace(folder / recipe.name).made_by("generate")
+    before = made(Workspace(folder / recipe.name))
     placing = (folder / recipe.name / "series" / "placing.json").read_bytes()
     space, events = run(recipe, folder)
     assert [e.stage for e in events if e.kind == "skipped"] == ["collect", "curate", "prepare"]
@@ -99,14 +99,15 @@ def test_finished_run_of_the_version_before_stays_finished(tmp_path: Path, old: 
     assert pictures_made(events) == 0
     assert not any("measuring" in text for text in said(events, "note"))
     assert made(space) == before
-    assert space.made_by("generate") == measured
     assert space.placing.read_bytes() == placing
     assert not (space.root / "set-aside").exists()
     for name in recipe.adapter_names:
         place, weights = space.adapter(name), sha256_of(space.adapter(name) / lora_format.WEIGHTS_FILE)
         told = header(place / f"{name}.safetensors")
         assert told["modelspec.architecture"] == "stable-diffusion-v2-512/lora"
-        assert told["modelspec.description"].count("\n- ") == 2
+        works = json.loads((place / "card.json").read_text(encoding="utf-8"))["works"]
+        assert works
+        assert all(f", {work['accession']}, " in told["modelspec.description"] for work in works)
         assert "modelspec.date" not in told, "nobody wrote down when it was trained"
         assert json.loads((place / f"{name}.json").read_text(encoding="utf-8"))["sd version"] == "SD2"
         fields = png_fields(place / f"{name}.png")

@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+from avignon import pipeline
 from avignon.adapters import files
 from avignon.adapters.formats.diffusers import WEIGHTS_FILE
 from avignon.core import png
@@ -129,6 +130,26 @@ def test_a_lost_file_is_written_again_without_training(
     assert not any(": loss" in event.text for event in heard)
     _, heard = carried(recipe, space.root.parent, "train")
     assert {event.kind for event in heard} == {"skipped"}
+
+
+def test_a_run_of_before_gets_the_files_and_is_not_measured_again(
+    tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was finished before the files were known gets them, a picture of its series too; nothing else is new."""
+    recipe, space = prepared(tmp_path, tiny_sd)
+    with monkeypatch.context() as before:
+        before.setattr(pipeline, "ADAPTER_FILES", 1)
+        before.setattr(sharing, "paint", lambda *_: None)
+        before.setattr(sharing, "share", lambda *_: None)
+        carried(recipe, space.root.parent, "evaluate")
+    assert not (space.adapter(HOMER) / f"{HOMER}.safetensors").exists()
+    _, heard = carried(recipe, space.root.parent, "evaluate")
+    assert [e.stage for e in heard if e.kind == "skipped"] == ["collect", "curate", "prepare", "evaluate"]
+    assert not any(event.kind == "progress" for event in heard)
+    for name, stop in ((HOMER, "stop-1"), (PICASSO, "stop-3")):
+        preview = space.adapter(name) / f"{name}.png"
+        assert preview.read_bytes() == (space.series / "scene-1" / f"{stop}.png").read_bytes()
+        assert header(space.adapter(name) / f"{name}.safetensors")["modelspec.thumbnail"]
 
 
 def test_one_card_gives_one_file(trained: tuple[Recipe, Workspace]) -> None:

@@ -214,8 +214,8 @@ def _description(card: Card) -> str:
     artists = " and ".join(card.artists)
     works = card.dataset["works"]
     first = (
-        f"A {card.trainable['method']} adapter trained on {works} works of {artists}. What it makes are pictures by a "
-        f"trained model. None of them is a work of {artists}."
+        f"A {card.trainable['method']} adapter trained on {works} {'work' if works == 1 else 'works'} of {artists}. "
+        f"What it makes are pictures by a trained model. None of them is a work of {artists}."
     )
     return "\n".join([first, "", *(f"- {_work(work)}" for work in card.works)]).rstrip()
 

@@ -335,8 +335,8 @@ def frame_record(frame: Frame) -> dict[str, Any]:
 
 
 def series_record(series: Series) -> dict[str, Any]:
-    """A series as its file holds it, with its schema number."""
-    return {"schema": SCHEMA, **plain(series)}
+    """A series as its file holds it, with its schema number; `origins`, which is newer, where there are any."""
+    return {"schema": SCHEMA, **{name: value for name, value in plain(series).items() if value or name != "origins"}}
 
 
 def frame_identity(frame: Frame) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from avignon.adapters.formats.diffusers import WEIGHTS_FILE
 from avignon.core import png
 from avignon.core.errors import RecipeError
 from avignon.core.events import Reporter
-from avignon.core.files import digest, read_json, sha256_of, write_bytes, write_json, write_text
+from avignon.core.files import digest, json_text, json_value, read_json, sha256_of, write_bytes, write_json, write_text
 from avignon.core.records import Card, Frame, frame_record, plain
 from avignon.core.workspace import AdapterFolder, Workspace
 from avignon.generation import png_info
@@ -131,9 +131,9 @@ class TrainingJob:
         That is the rights of its images, and what earlier versions did not write: works, the file for other programs.
         """
         held = read_json(self.folder.card)
-        about = {key: base.card[key] for key in ("architecture", "prediction_type", "resolution")} | held["base"]
-        card = Card(**{**held, "base": about, **self._sources()})
-        if plain(card) != held:
+        about = {key: base.card[key] for key in ("architecture", "prediction_type", "resolution")}
+        card = Card(**{**held, "base": {**held["base"], **about, **held["base"]}, **self._sources()})
+        if json_value(json_text(plain(card))) != held:
             write_text(self.folder.model_card, cards.model_card(card))
             write_json(self.folder.card, plain(card))
         sharing.share(card, self.folder, self.captions(), self.space)
