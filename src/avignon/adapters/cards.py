@@ -13,6 +13,7 @@ from avignon.core.files import read_json
 from avignon.core.records import Access, Card, Verdict, brief
 from avignon.core.text import strip_markup
 from avignon.core.workspace import AdapterFolder
+from avignon.models.registry import FAMILIES
 from avignon.museums.registry import museum_name
 from avignon.recipe.schema import Artist
 
@@ -22,7 +23,7 @@ MODEL_CARD = """\
 ---
 library_name: diffusers
 base_model: {model}
-tags: [lora, stable-diffusion, text-to-image, avignon]
+tags: [lora, {tag}, text-to-image, avignon]
 instance_prompt: {prompt}
 ---
 # {name}
@@ -123,6 +124,7 @@ def model_card(card: Card, ledger: Sequence[Row]) -> str:
     return MODEL_CARD.format(
         **{**facts, "ranks": ranks, "revision": card.base["revision"] or "-"},
         name=card.name,
+        tag=FAMILIES[card.base.get("family", "sd")].tag,  # Cards of earlier versions do not say.
         program=program_link(),
         artists=" and ".join(card.artists),
         trigger=triggers,

@@ -22,7 +22,7 @@ from avignon.core.events import Reporter
 from avignon.core.files import sha256_of
 from avignon.core.records import Frame
 from avignon.models import finite
-from avignon.models.base import Conditioning, DiffusionBase, LatentMoments, to_image, to_pixels
+from avignon.models.base import Conditioning, DiffusionBase, Framing, LatentMoments, to_image, to_pixels
 from avignon.models.runtime import attention_for
 from avignon.recipe.schema import Recipe
 
@@ -75,9 +75,9 @@ class ImageSampler:
         """
         first = frames[0]
         guided = first.guidance_scale > 1
-        conditioning = self._encode([frame.prompt for frame in frames])
+        conditioning = self._conditioning(frames)
         if guided:
-            conditioning = Conditioning.cat([self._encode([frame.negative_prompt for frame in frames]), conditioning])
+            conditioning = Conditioning.cat([self._conditioning(frames, negative=True), conditioning])
         scheduler = self._base.sampler(first.scheduler)
         scheduler.set_timesteps(first.num_inference_steps, device=self._device)
         x, timesteps = self._begin(frames, scheduler)
@@ -130,7 +130,7 @@ class ImageSampler:
         Measured on the base's own pictures of `frames` (one `batch_key`), noised to `PROBED` of the way.
         """
         frames = [replace(frame, source=None) for frame in frames]
-        conditioning = self._encode([frame.prompt for frame in frames])
+        conditioning = self._conditioning(frames)
         clean, noise = self.denoise(frames), self._noise(frames)
         squares = dict.fromkeys(names, 0.0)
         with mixing(self._base.denoiser, self._base.targets, frames[0].block_weights) as mixer:
@@ -160,12 +160,15 @@ class ImageSampler:
         other = _normal(shape, frame.to_seed, len(own))
         return [slerp(one, two, frame.seed_place) for one, two in zip(own, other, strict=True)]
 
-    def _encode(self, prompts: Sequence[str]) -> Conditioning:
-        """The conditioning of prompts, each of which is encoded once."""
+    def _conditioning(self, frames: Sequence[Frame], *, negative: bool = False) -> Conditioning:
+        """What the denoiser is told of frames, whose prompts, or negative prompts, are encoded once each."""
+        prompts = [frame.negative_prompt if negative else frame.prompt for frame in frames]
         for prompt in prompts:
             if prompt not in self._prompts:
                 self._prompts[prompt] = self._base.encode_prompts([prompt], self._device, self._reporter)
-        return Conditioning.cat([self._prompts[prompt] for prompt in prompts])
+        sizes = [Framing.whole(frame.width, frame.height) for frame in frames]
+        texts = Conditioning.cat([self._prompts[prompt] for prompt in prompts])
+        return texts | self._base.size_conditioning(sizes, self._device)
 
     def _spoiled(self, frame: Frame) -> ModelError:
         """What to say of a picture that came to NaN or infinity: which one, and what to change."""

@@ -14,6 +14,8 @@ class Family:
 
     label: str
     """For people."""
+    tag: str
+    """By which the Hugging Face Hub finds what belongs to it."""
     pipeline: str
     """The class of diffusers' that its model_index.json names."""
     denoiser: str
@@ -36,14 +38,29 @@ class Family:
         return importlib.import_module(f"{self.package}.model")
 
 
+BETA_SAMPLERS = ("ddim", "pndm", "euler", "dpm++")
+"""For noise levels that are betas."""
+
+_UNET_BLOCKS = r"down|mid|up|mid_block\..+|(down|up)_blocks\.\d+(\..+)?"
+
 FAMILIES = {
     "sd": Family(
         label="Stable Diffusion 1.x and 2.x",
+        tag="stable-diffusion",
         pipeline="StableDiffusionPipeline",
         denoiser="unet",
-        samplers=("ddim", "pndm", "euler", "dpm++"),
-        blocks=r"down|mid|up|mid_block\..+|(down|up)_blocks\.\d+(\..+)?",
+        samplers=BETA_SAMPLERS,
+        blocks=_UNET_BLOCKS,
         package="avignon.models.stable_diffusion",
+    ),
+    "sdxl": Family(
+        label="Stable Diffusion XL",
+        tag="stable-diffusion-xl",
+        pipeline="StableDiffusionXLPipeline",
+        denoiser="unet",
+        samplers=BETA_SAMPLERS,
+        blocks=_UNET_BLOCKS,
+        package="avignon.models.sdxl",
     ),
 }
 """By the name that registries and cards have for them."""
