@@ -13,6 +13,7 @@ from avignon.core.files import read_json
 from avignon.core.records import Access, Card, Verdict, brief
 from avignon.core.text import strip_markup
 from avignon.core.workspace import AdapterFolder
+from avignon.models.names import UNKNOWN_LICENCE
 from avignon.models.registry import FAMILIES
 from avignon.museums.registry import museum_name
 from avignon.recipe.schema import Artist
@@ -32,7 +33,7 @@ A {method} adapter trained by {program} on {works} works ({images} images)
 of {artists}. What it makes are pictures by a trained model. None of them is a work of {artists}.
 
 - Trigger phrase: `{trigger}`
-- Base: `{model}`, revision `{revision}`, UNet SHA-256 `{fingerprint}`
+- Base: `{model}`, revision `{revision}`, UNet SHA-256 `{fingerprint}`; its licence: {licence}
 - {parameters:,} trained parameters, {share:.3%} of the UNet's {unet_parameters:,}; ranks {ranks}
 - {steps} steps, final loss {loss} (mean of the last 50 steps)
 
@@ -122,7 +123,7 @@ def model_card(card: Card, ledger: Sequence[Row]) -> str:
     loss = facts["final_loss"]
     ranks = ", ".join(f"{kind} {rank}" for kind, rank in card.trainable["ranks"].items())
     return MODEL_CARD.format(
-        **{**facts, "ranks": ranks, "revision": card.base["revision"] or "-"},
+        **{"licence": UNKNOWN_LICENCE, **facts, "ranks": ranks, "revision": card.base["revision"] or "-"},
         name=card.name,
         tag=FAMILIES[card.base.get("family", "sd")].tag,  # Cards of earlier versions do not say.
         program=program_link(),

@@ -19,7 +19,7 @@ from PIL import Image
 from avignon.core import imaging
 from avignon.core.events import Reporter
 from avignon.core.files import digest
-from avignon.models import hub
+from avignon.models import hub, names
 from avignon.models.runtime import Attention
 
 
@@ -177,6 +177,7 @@ class DiffusionBase(ABC):
         return {
             "family": self.family,
             "model": self.model,
+            "licence": names.licence_of(self.model),
             "revision": self.revision,
             "fingerprint": self.fingerprint,
             "parts": dict(self.parts),

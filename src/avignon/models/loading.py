@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from avignon.core.errors import ModelError, RecipeError
 from avignon.core.events import Reporter
 from avignon.core.records import EMBEDDED
-from avignon.models import hub
+from avignon.models import hub, names
 from avignon.models.registry import FAMILIES, Family, embedded_folder, local_folder
 
 if TYPE_CHECKING:  # Checking a base loads no torch.
@@ -61,7 +61,9 @@ def load(
     if settings.model == EMBEDDED:
         model, folder = EMBEDDED, embedded_folder()
     else:
-        wanted = hub.Wanted(settings.model, settings.mirrors, settings.revision, "base.model", "base.mirrors")
+        first, *others = names.homes_of(settings.model)
+        mirrors = (*others, *settings.mirrors)
+        wanted = hub.Wanted(first, mirrors, settings.revision, "base.model", "base.mirrors")
         model, folder = hub.find(wanted, lambda name, access: _fetched(name, settings, access), reporter)
     base: DiffusionBase = family_in(folder).loader.load(model, folder, settings, sampling, dtype, reporter)
     return base

@@ -73,15 +73,16 @@ class Base(Section):
     """The Stable Diffusion that stays frozen."""
 
     model: Annotated[str, Field(min_length=1), AfterValidator(_located)]
-    """A Hugging Face repository, a local directory in diffusers' format, or `embedded` (the package's miniature)."""
+    """A short name (`sd-1.5`, `sd-2.1-base`, `sd-2.1`, `sdxl`; `avignon doctor` lists their homes and licences), a
+    Hugging Face repository, a local directory in diffusers' format, or `embedded` (the package's miniature)."""
     mirrors: tuple[str, ...] = Field(default=(), strict=False)
-    """Repositories to try, in order, where `model` is gone."""
+    """Repositories to try, in order, where `model`, or each home of a short name, is gone."""
     revision: str = "main"
     """Branch, tag or commit; a commit makes a run reproducible."""
     variant: Literal["", "fp16"] = ""
     """Which weight files to load, where a repository offers several."""
     resolution: int = Field(ge=32, le=2048, multiple_of=8)
-    """Pixels of a square image, on each side: what the base was trained at (Stable Diffusion 2.1-base: 512)."""
+    """Pixels of a square image, on each side: what the base was trained at (SD 2.1-base: 512, SDXL: 1024)."""
 
     @property
     def folder(self) -> Path | None:
