@@ -36,6 +36,10 @@ class BaseSettings(Protocol):
     def variant(self) -> str: ...  # noqa: D102
     @property
     def resolution(self) -> int: ...  # noqa: D102
+    @property
+    def config(self) -> str: ...  # noqa: D102
+    @property
+    def prediction_type(self) -> str: ...  # noqa: D102
 
 
 class SamplingSettings(Protocol):

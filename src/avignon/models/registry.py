@@ -69,8 +69,17 @@ SAMPLERS = tuple(dict.fromkeys(sampler for family in FAMILIES.values() for sampl
 """Of all families."""
 
 
+CHECKPOINTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+"""How the names of single files of weights end; only the first is read."""
+
+
+def is_checkpoint(model: str) -> bool:
+    """Whether a base is a single file."""
+    return model.endswith(CHECKPOINTS)
+
+
 def local_folder(model: str) -> Path | None:
-    """Where a base lies on this machine; None where that is a hub."""
+    """Where a base, a folder or a single file, lies on this machine; None where that is a hub."""
     if model == EMBEDDED:
         return embedded_folder()
     return Path(model) if Path(model).is_absolute() else None

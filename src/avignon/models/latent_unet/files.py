@@ -1,14 +1,19 @@
 """What a folder of a UNet, a VAE and text encoders must hold, told by its small JSON files; without torch."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from avignon.core.errors import ModelError
 from avignon.models import hub
 from avignon.models.latent_unet import noise
+from avignon.models.latent_unet.single_file import Checkpoint
+from avignon.models.registry import is_checkpoint
+
+if TYPE_CHECKING:
+    from avignon.models.base import BaseSettings
 
 Config = Mapping[str, Any]
 
@@ -40,6 +45,32 @@ class Layout:
         """
         for part, stem in self.weights.items():
             hub.check_weights(folder / part, stem, variant, "base.variant")
+        self.check_small(folder)
+
+    def checked(
+        self, folder: Path, settings: "BaseSettings", check: Callable[[Path, str], None], kind: Callable[[Path], None]
+    ) -> dict[str, Any]:
+        """The noise schedule of a base that is as it must be: a folder, or a single file whose small files it has.
+
+        Raises:
+            ModelError, RecipeError: it is not; `check` and `kind` are the family's own checks.
+        """
+        if not is_checkpoint(settings.model):
+            check(folder, settings.variant)
+            stated = settings.prediction_type
+            return noise.noise_schedule(folder, **({"prediction_type": stated} if stated else {}))
+        checkpoint = Checkpoint.read(Path(settings.model))
+        self.check_small(folder)
+        kind(folder)
+        checkpoint.check(folder, self.configs(folder)["unet"])
+        return noise.noise_schedule(folder, **checkpoint.noise(settings.prediction_type))
+
+    def check_small(self, folder: Path) -> None:
+        """The same of what is beside the weights and their configurations.
+
+        Raises:
+            ModelError: naming the file.
+        """
         for tokenizer in self.tokenizers:
             names = ("vocab.json", "merges.txt")
             missing = [name for name in names if not (folder / tokenizer / name).exists()]

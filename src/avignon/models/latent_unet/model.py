@@ -27,7 +27,7 @@ from transformers.utils import logging as transformers_logging
 
 from avignon.core.errors import AvignonError, ModelError, RecipeError
 from avignon.core.events import Reporter
-from avignon.core.files import digest
+from avignon.core.files import digest, sha256_of
 from avignon.models import finite, hub
 from avignon.models.base import (
     AdapterTargets,
@@ -38,8 +38,9 @@ from avignon.models.base import (
     SamplingSettings,
 )
 from avignon.models.latent_unet import noise as noise_schedules
+from avignon.models.latent_unet import single_file
 from avignon.models.latent_unet.files import Layout
-from avignon.models.registry import FAMILIES
+from avignon.models.registry import FAMILIES, is_checkpoint
 from avignon.models.runtime import Attention, move_to
 
 TEXTS = 32
@@ -86,12 +87,30 @@ class LatentUNet(DiffusionBase):
     denoiser_part = "unet"
     denoiser_files = "diffusion_pytorch_model"
 
-    def __init__(self, pipeline: Any, *identity: Any) -> None:
+    def __init__(self, pipeline: Any, *identity: Any, file: Path | None = None) -> None:
         super().__init__(*identity)
         self.pipeline = pipeline
         self.denoiser = pipeline.unet
+        self.file = file
+        """The single file that holds its weights; `folder` then has its small files alone."""
 
-    def move_to(self, device: torch.device) -> None:  # noqa: D102 - as in the protocol, here and below
+    @property
+    def revision(self) -> str:  # noqa: D102 - as in the protocol, here and below
+        return "" if self.file else super().revision
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """As of a folder of the same UNet: over its weights by diffusers' names, rounded to fp16."""
+        if not self.file:
+            return super().fingerprint
+        unet = single_file.read(UNet2DConditionModel, self.file, self.folder, torch.float16, subfolder="unet")
+        return hub.rounded_tensors(sorted(unet.state_dict().items()))
+
+    @cached_property
+    def earlier_names(self) -> frozenset[str]:  # noqa: D102
+        return frozenset() if self.file else super().earlier_names
+
+    def move_to(self, device: torch.device) -> None:  # noqa: D102
         self.pipeline.to(device)
         # The VAE of some models overflows to black pictures in fp16.
         self.pipeline.vae.to(torch.float32)
@@ -267,20 +286,28 @@ class LatentUNet(DiffusionBase):
         """Check and load a base; see `loading.load`."""
         diffusers_logging.disable_progress_bar()  # The terminal is ours; downloads keep their bars.
         transformers_logging.disable_progress_bar()
-        FAMILIES[cls.family].files.check(folder, settings.variant)
-        noise = noise_schedules.noise_schedule(folder)
+        file = Path(settings.model) if is_checkpoint(settings.model) else None
+        noise = FAMILIES[cls.family].files.checked(folder, settings)
         noise_schedules.check_sampler(sampling, noise)
         if noise_schedules.is_shifted(folder):
             place = folder / "scheduler"
             reporter.warn(f"{place}: snr_shift_scale is not used: {cls.layout.label} was never trained with it")
-        pipeline = cls._pipeline(folder, settings.variant, dtype, noise)
+        pipeline = cls._pipeline(folder, file, settings.variant, dtype, noise)
         _check_resolution(pipeline, model, settings.resolution, reporter)
         for part in cls.layout.weights:
             getattr(pipeline, part).requires_grad_(False).eval()
-        stems = {**cls.layout.weights, **dict.fromkeys(cls.layout.tokenizers, "")}
-        parts = {part: hub.part(folder / part, stem, settings.variant) for part, stem in stems.items()}
+        parts = cls._weights(folder, file, settings.variant) | cls._further_parts(pipeline)
+        parts |= {name: hub.part(folder / name) for name in cls.layout.tokenizers}
         parts["scheduler"] = digest(noise)  # Nothing else of it is used.
-        return cls(pipeline, model, folder, settings.variant, settings.resolution, parts | cls._further_parts(pipeline))
+        return cls(pipeline, model, folder, settings.variant, settings.resolution, parts, file=file)
+
+    @classmethod
+    def _weights(cls, folder: Path, file: Path | None, variant: str) -> dict[str, str]:
+        """Hashes of the parts that hold weights, with their configurations."""
+        if file:
+            content = sha256_of(file)
+            return {part: digest([hub.part(folder / part), content]) for part in cls.layout.weights}
+        return {part: hub.part(folder / part, stem, variant) for part, stem in cls.layout.weights.items()}
 
     @classmethod
     def _further_parts(cls, pipeline: Any) -> dict[str, str]:  # noqa: ARG003
@@ -288,24 +315,27 @@ class LatentUNet(DiffusionBase):
         return {}
 
     @classmethod
-    def _pipeline(cls, folder: Path, variant: str, dtype: torch.dtype, noise: dict[str, Any]) -> Any:
+    def _pipeline(cls, folder: Path, file: Path | None, variant: str, dtype: torch.dtype, noise: Any) -> Any:
         """The pipeline, whose scheduler has nothing of the base's but its noise schedule."""
-        how, classes = {"variant": variant or None, "dtype": dtype}, {**_CLASSES, **cls.text_classes}
-        parts = {part: hub.read(kind, folder / part, **how) for part, kind in classes.items()}
-        try:
-            pipeline = cls.pipeline_class.from_pretrained(
-                folder,
-                dtype=dtype,
-                local_files_only=True,
-                scheduler=DDIMScheduler.from_config(noise),
-                **parts,
-                **cls.pipeline_settings,
-            )
-        except Exception as failed:
-            raise ModelError(f"{folder}: cannot be loaded as {cls.layout.label}: {hub.first_line(failed)}") from failed
+        how = {"scheduler": DDIMScheduler.from_config(noise), **cls.pipeline_settings}
+        if file:
+            pipeline = single_file.read(cls.pipeline_class, file, folder, dtype, **how)
+            for part in cls.layout.weights:
+                single_file.check_read(getattr(pipeline, part), part, file)
+        else:
+            pipeline = cls._from_folder(folder, variant, dtype, how)
         for name, part in cls.layout.tokenizers.items():
             _fit_tokenizer(folder / name, getattr(pipeline, name), part, getattr(pipeline, part).config)
         return pipeline
+
+    @classmethod
+    def _from_folder(cls, folder: Path, variant: str, dtype: torch.dtype, how: Mapping[str, Any]) -> Any:
+        classes = {**_CLASSES, **cls.text_classes}
+        parts = {p: hub.read(kind, folder / p, variant=variant or None, dtype=dtype) for p, kind in classes.items()}
+        try:
+            return cls.pipeline_class.from_pretrained(folder, dtype=dtype, local_files_only=True, **parts, **how)
+        except Exception as failed:
+            raise ModelError(f"{folder}: cannot be loaded as {cls.layout.label}: {hub.first_line(failed)}") from failed
 
 
 def _check_resolution(pipeline: Any, model: str, resolution: int, reporter: Reporter) -> None:

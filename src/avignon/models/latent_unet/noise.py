@@ -41,17 +41,19 @@ _CANNOT = {"sample": ("pndm", "euler"), "zero": ("pndm",)}
 """Samplers that cannot follow a base that predicts the sample, or whose last noise level has no signal left."""
 
 
-def noise_schedule(folder: Path) -> dict[str, Any]:
+def noise_schedule(folder: Path, **changes: Any) -> dict[str, Any]:
     """What samplers and the training take from a base's scheduler file, as diffusers' schedulers are configured.
 
     Betas, their number, what is predicted, whether the last level is pure noise, and where timesteps lie if that was
     chosen: `linspace` is the default of half the classes, and DDIM and PNDM step past such timesteps.
 
+    `changes` are set in place of what the file says.
+
     Raises:
         ModelError: the file is damaged, or names another kind of noise.
     """
     path = folder / "scheduler" / "scheduler_config.json"
-    told = hub.described(path, "incomplete")
+    told = hub.described(path, "incomplete") | changes
     _check_betas(path, told)
     *kept, last = [1 - beta for beta in _betas(told)]
     if prod(kept) < NO_SIGNAL:

@@ -1,11 +1,15 @@
 """What a Stable Diffusion XL must be, told by its small JSON files: before weights are fetched or loaded."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from avignon.models.latent_unet.files import Layout, text_width
-from avignon.models.latent_unet.noise import check_sampler, is_shifted, noise_schedule
+from avignon.models.latent_unet.noise import check_sampler, noise_schedule
 
-__all__ = ["LAYOUT", "SIZES", "check", "check_kind", "check_sampler", "is_shifted", "noise_schedule"]
+if TYPE_CHECKING:
+    from avignon.models.base import BaseSettings
+
+__all__ = ["LAYOUT", "SIZES", "check", "check_kind", "check_sampler", "checked", "noise_schedule"]
 
 LAYOUT = Layout(
     label="Stable Diffusion XL",
@@ -21,6 +25,16 @@ LAYOUT = Layout(
 SIZES = 6
 """Numbers that the UNet is told of a picture: height and width of the original, top and left of the crop, height and
 width of what is painted (Podell et al., arXiv:2307.01952, section 2.2)."""
+
+
+def checked(folder: Path, settings: "BaseSettings") -> dict[str, Any]:
+    """The noise schedule of a base, a folder or a single file with small files from `folder`, that is as it must be.
+
+    Raises:
+        ModelError: naming the file.
+        RecipeError: naming the field that must be set.
+    """
+    return LAYOUT.checked(folder, settings, check, check_kind)
 
 
 def check(folder: Path, variant: str) -> None:

@@ -1,17 +1,31 @@
 """What a Stable Diffusion 1.x or 2.x must be, told by its small JSON files: before weights are fetched or loaded."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from avignon.models.latent_unet.files import Layout, text_width
-from avignon.models.latent_unet.noise import check_sampler, is_shifted, noise_schedule
+from avignon.models.latent_unet.noise import check_sampler, noise_schedule
 
-__all__ = ["LAYOUT", "check", "check_kind", "check_sampler", "is_shifted", "noise_schedule"]
+if TYPE_CHECKING:
+    from avignon.models.base import BaseSettings
+
+__all__ = ["LAYOUT", "check", "check_kind", "check_sampler", "checked", "noise_schedule"]
 
 LAYOUT = Layout(
     label="Stable Diffusion 1.x and 2.x",
     weights={"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"},
     tokenizers={"tokenizer": "text_encoder"},
 )
+
+
+def checked(folder: Path, settings: "BaseSettings") -> dict[str, Any]:
+    """The noise schedule of a base, a folder or a single file with small files from `folder`, that is as it must be.
+
+    Raises:
+        ModelError: naming the file.
+        RecipeError: naming the field that must be set.
+    """
+    return LAYOUT.checked(folder, settings, check, check_kind)
 
 
 def check(folder: Path, variant: str) -> None:
