@@ -280,6 +280,20 @@ def test_configuration_of_another_family(tiny_sd: Path, tiny_sdxl: Path, tmp_pat
         loading.check_local(recipe.base, recipe.generate)
 
 
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [
+        ({"model": "someone/else", "config": "sdxl"}, "config belongs to a single file of weights, and model is none"),
+        ({"model": "./mix.safetensors", "variant": "fp16"}, "variant chooses among a repository's files"),
+    ],
+)
+def test_settings_without_effect_are_refused(tmp_path: Path, base: dict[str, str], said: str) -> None:
+    """What would be ignored is an error instead."""
+    model = base.pop("model")
+    with pytest.raises(InputError, match=said):
+        recipe_of(tmp_path, model, **base)
+
+
 def test_pickles_are_never_opened(tiny_sd: Path, tmp_path: Path) -> None:
     """A .ckpt is one line, without a look into it."""
     path = tmp_path / "old.ckpt"

@@ -110,12 +110,12 @@ def long_functions(package: Path, most: int = 60) -> list[str]:
     ]
 
 
-def too_many_lines(package: Path, most: int = 15_484) -> list[str]:
+def too_many_lines(package: Path, most: int = 15_493) -> list[str]:
     """The lines of all modules outside `demo/`, where they are more than `most`: what adds to the program raises it.
 
     Raised by 346 for Stable Diffusion XL: its package, the parts that it shares with Stable Diffusion as modules of
     their own, sizes and crops in the protocol. By 82 for short names of bases, with homes and licences.
-    By 307 for bases in a single file: their headers, what they predict, whose small files they take.
+    By 316 for bases in a single file: their headers, what they predict, whose small files they take.
     """
     lines = sum(each.lines for each in sources(package) if each.path.parent.name != "demo")
     return [f"{lines} lines outside demo/, {lines - most} too many"] if lines > most else []

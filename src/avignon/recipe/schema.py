@@ -93,6 +93,15 @@ class Base(Section):
     resolution: int = Field(ge=32, le=2048, multiple_of=8)
     """Pixels of a square image, on each side: what the base was trained at (SD 2.1-base: 512, SDXL: 1024)."""
 
+    @model_validator(mode="after")
+    def _belongs_together(self) -> "Base":
+        single = is_checkpoint(self.model)
+        if self.config and not single:
+            raise ValueError("config belongs to a single file of weights, and model is none")
+        if self.variant and single:
+            raise ValueError("variant chooses among a repository's files, and model is a single file")
+        return self
+
     @property
     def folder(self) -> Path | None:
         """The base's directory or file; None where the base is on a hub."""
