@@ -26,6 +26,14 @@ def tiny_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of a Stable Diffusion XL."""
+    from tests.support.tiny_sdxl import make_tiny_sdxl
+
+    return make_tiny_sdxl(tmp_path_factory.mktemp("bases") / "tiny-sdxl")
+
+
+@pytest.fixture(scope="session")
 def museum() -> Iterator[LocalMuseum]:
     """The National Gallery's tables and images on 127.0.0.1: Homer, Picasso, Gris and some others."""
     with LocalMuseum() as server:

@@ -101,7 +101,7 @@ STAGES = (
         sections=("train", "artists", "base", "seed"),
         depends=lambda recipe: (
             ADAPTER_FILES,
-            _state(recipe.base.folder),
+            *_base(recipe),
             *((painted, _sources(recipe)) if (painted := recipe.painted_in_training) else ()),
         ),
         shared=True,
@@ -114,7 +114,7 @@ STAGES = (
         sections=("generate", "base", "seed", "name"),
         depends=lambda recipe: (
             recipe.adapter_names,
-            _state(recipe.base.folder),
+            *_base(recipe),
             [_adapter(value) for value in recipe.generate.adapters.values()],
             _sources(recipe),
         ),
@@ -220,11 +220,17 @@ def _adapter(value: str) -> list[Any]:
     return _state(place)
 
 
+def _base(recipe: "Recipe") -> list[Any]:
+    """The state of the base's files on this machine, and of those that configure a single file."""
+    config = recipe.base.config_folder
+    return [_state(recipe.base.folder), *([_state(config)] if config else [])]
+
+
 def _state(root: Path | None) -> list[Any]:
-    """Name, size and time of every file in a folder; of none where there is no folder."""
-    if not root or not root.is_dir():
+    """Name, size and time of every file in a folder, or of the file; of none where there is nothing."""
+    if not root or not root.exists():
         return []
-    files = sorted(p for p in root.rglob("*") if p.is_file())
+    files = sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]
     return [[shown(p.relative_to(root).as_posix()), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
 
 

@@ -350,7 +350,7 @@ def test_looking_at_a_base_needs_no_torch(copy: Path) -> None:
 
 def _halved(base: Path) -> None:
     """Keep the weights of one variant alone."""
-    for part, stem in bases.WEIGHTS.items():
+    for part, stem in bases.LAYOUT.weights.items():
         path = base / part / f"{stem}.safetensors"
         path.rename(path.with_suffix(".fp16.safetensors"))
 

@@ -20,8 +20,8 @@ from avignon.core.errors import ModelError, RecipeError
 from avignon.core.events import Event, Reporter
 from avignon.models import hub as models
 from avignon.models import runtime
+from avignon.models.latent_unet import model
 from avignon.models.registry import SAMPLERS
-from avignon.models.stable_diffusion import model
 from avignon.models.stable_diffusion.model import StableDiffusion
 from avignon.recipe.schema import Ranks
 from tests.support.bases import load_base
@@ -81,7 +81,7 @@ def test_loads_a_directory(load: Loader, tiny_sd: Path) -> None:
         assert not part.training
         assert not any(parameter.requires_grad for parameter in part.parameters())
     assert load.heard == []
-    assert set(base.card) == {"model", "revision", "fingerprint", "parts", "resolution"}
+    assert set(base.card) == {"family", "model", "licence", "revision", "fingerprint", "parts", "resolution"}
 
 
 def unet_of(base: Path) -> str:
@@ -155,7 +155,7 @@ BAD = {
     "no index": (without("model_index.json"), "model_index.json is missing"),
     "damaged index": (with_text("model_index.json", "{"), "model_index.json: damaged"),
     "index is a list": (with_text("model_index.json", "[]"), "model_index.json: damaged"),
-    "another pipeline": (with_class("StableDiffusionXLPipeline"), "_class_name is 'StableDiffusionXLPipeline'"),
+    "another pipeline": (with_class("StableDiffusion3Pipeline"), "_class_name is 'StableDiffusion3Pipeline'"),
     "no unet": (without("unet"), "unet/config.json is missing"),
     "no vae": (without("vae"), "vae/config.json is missing"),
     "no text encoder": (without("text_encoder"), "text_encoder/config.json is missing"),

@@ -72,6 +72,7 @@ def test_crops_are_cut_from_the_original(walls: Path, tmp_path: Path) -> None:
     rows = space.read_metadata("ann-other")
     assert [row["file_name"] for row in rows[:2]] == ["ann-work-0-1.png", "ann-work-0-2.png"]
     assert [row["box"] for row in rows[:2]] == [[0, 0, 64, 64], [32, 0, 96, 64]]
+    assert [row["size"] for row in rows[:2]] == [[96, 64], [96, 64]], "of the original, upright"
     original = imaging.load(walls / "ann" / "work-0.png")
     for row in rows[:2]:
         wanted = imaging.fit(original, tuple(row["box"]), 64)

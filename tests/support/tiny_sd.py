@@ -23,12 +23,12 @@ def make_tiny_sd(folder: Path, *, seed: int = 0, prediction_type: str = "epsilon
     """Write the whole pipeline into `folder`, the same bytes for the same seed, and return it."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        tokenizer = _tokenizer()
+        tokenizer = tiny_tokenizer()
         _text_encoder(tokenizer).save_pretrained(folder / "text_encoder")
-        _vae().save_pretrained(folder / "vae")
+        tiny_vae().save_pretrained(folder / "vae")
         _unet().save_pretrained(folder / "unet")
     tokenizer.save_pretrained(folder / "tokenizer")
-    _scheduler(prediction_type).save_pretrained(folder / "scheduler")
+    tiny_scheduler(prediction_type).save_pretrained(folder / "scheduler")
     (folder / "model_index.json").write_text(json.dumps(_index(), indent=2) + "\n", encoding="utf-8")
     return folder
 
@@ -50,8 +50,11 @@ def _index() -> dict[str, Any]:
     }
 
 
-def _tokenizer() -> CLIPTokenizer:
-    """CLIP's byte-level BPE over all 256 bytes, so that any text has tokens, and whole words for a few."""
+def tiny_tokenizer(pad: str = "!") -> CLIPTokenizer:
+    """CLIP's byte-level BPE over all 256 bytes, so that any text has tokens, and whole words for a few.
+
+    It pads with token 0, as in Stable Diffusion 2; version 1 pads with the end token.
+    """
     symbols = _byte_symbols()
     merges: Any = _merges(WORDS.split())  # its annotation knows pairs only as lines of text
     pieces = [*symbols, *(symbol + "</w>" for symbol in symbols), *("".join(pair) for pair in merges)]
@@ -59,7 +62,7 @@ def _tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(
         vocab={piece: number for number, piece in enumerate(dict.fromkeys(pieces))},
         merges=merges,
-        pad_token="!",  # token 0, as in Stable Diffusion 2; version 1 pads with the end token
+        pad_token=pad,
         model_max_length=77,
     )
 
@@ -83,10 +86,15 @@ def _merges(words: list[str]) -> list[tuple[str, str]]:
 
 
 def _text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    config = CLIPTextConfig(
+    return CLIPTextModel(tiny_text_config(tokenizer, TEXT_WIDTH))
+
+
+def tiny_text_config(tokenizer: CLIPTokenizer, width: int, **changes: Any) -> CLIPTextConfig:
+    """A text encoder of two layers over a tokenizer's vocabulary."""
+    return CLIPTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=TEXT_WIDTH,
-        intermediate_size=2 * TEXT_WIDTH,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=2,
         num_attention_heads=2,
         max_position_embeddings=77,
@@ -94,20 +102,21 @@ def _text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
+        **changes,
     )
-    return CLIPTextModel(config)
 
 
-def _vae() -> Any:
+def tiny_vae(scaling_factor: float = 0.18215) -> Any:
+    """Four levels: 8 pixels to a latent, as in the real one."""
     return AutoencoderKL(
         sample_size=64,
-        block_out_channels=(8, 8, 8, 8),  # four levels: 8 pixels to a latent, as in the real one
+        block_out_channels=(8, 8, 8, 8),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         layers_per_block=1,
         norm_num_groups=4,
         latent_channels=4,
-        scaling_factor=0.18215,
+        scaling_factor=scaling_factor,
     )
 
 
@@ -125,7 +134,7 @@ def _unet() -> Any:
     )
 
 
-def _scheduler(prediction_type: str) -> Any:
+def tiny_scheduler(prediction_type: str) -> Any:
     """The values of Stable Diffusion 2.1-base.
 
     Its file also says `clip_sample`, of which the class knows nothing: DDIM, built from it without, clips latents.

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from avignon.models import hub
-from avignon.models.stable_diffusion.files import WEIGHTS
+from avignon.models.stable_diffusion.files import LAYOUT
 from tools.train_miniature.settings import Run
 
 EVERY = 500
@@ -289,5 +289,5 @@ def averaged(run: Run, stage: str) -> dict[str, Tensor]:
 
 def weights_of(base: Path, part: str) -> dict[str, Tensor]:
     """The weights of one part of a model in diffusers' format, be they in one file or in shards."""
-    files = hub.weight_files(base / part, WEIGHTS[part])
+    files = hub.weight_files(base / part, LAYOUT.weights[part])
     return {name: value for file in files for name, value in load_file(file).items()}

@@ -14,6 +14,8 @@ from avignon.core.about import program_link
 from avignon.core.files import read_json
 from avignon.core.records import Access, Card, Origin, Verdict, brief
 from avignon.core.text import strip_markup
+from avignon.models.names import UNKNOWN_LICENCE
+from avignon.models.registry import FAMILIES
 from avignon.museums.registry import museum_name
 from avignon.recipe.schema import Artist
 
@@ -29,7 +31,7 @@ pipeline_tag: text-to-image
 {base}license: other
 license_name: see-rights-below
 license_link: README.md
-tags: [{method_tag}, stable-diffusion, text-to-image, template:sd-lora, avignon]
+tags: [{method_tag}, {tag}, text-to-image, template:sd-lora, avignon]
 instance_prompt: {prompt}
 {widget}---
 # {name}
@@ -38,7 +40,7 @@ A {method} adapter trained by {program} on {works} works ({images} images)
 of {artists}. What it makes are pictures by a trained model. None of them is a work of {artists}.
 
 - Trigger phrase: `{trigger}`
-- Base: `{model}`, revision `{revision}`, UNet SHA-256 `{fingerprint}`
+- Base: `{model}`, revision `{revision}`, UNet SHA-256 `{fingerprint}`; its licence: {licence}
 - {parameters:,} trained parameters, {share:.3%} of the UNet's {unet_parameters:,}; ranks {ranks}
 - {steps} steps, final loss {loss} (mean of the last 50 steps)
 
@@ -179,11 +181,12 @@ def model_card(card: Card, pictures: Mapping[str, str] | None = None) -> str:
     loss = facts["final_loss"]
     ranks = ", ".join(f"{kind} {rank}" for kind, rank in card.trainable["ranks"].items())
     return MODEL_CARD.format(
-        **{**facts, "ranks": ranks, "revision": card.base["revision"] or "-"},
+        **{"licence": UNKNOWN_LICENCE, **facts, "ranks": ranks, "revision": card.base["revision"] or "-"},
         base=f"base_model: {card.base['model']}\n" if re.fullmatch(REPOSITORY, card.base["model"]) else "",
         method_tag=card.trainable["method"].lower(),
         widget=_widget(pictures or {}),
         name=card.name,
+        tag=FAMILIES[card.base.get("family", "sd")].tag,  # Cards of earlier versions do not say.
         program=program_link(),
         artists=" and ".join(card.artists),
         trigger=triggers,

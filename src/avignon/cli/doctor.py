@@ -7,11 +7,15 @@ import click
 
 from avignon import __version__
 from avignon.cli.tables import print_table
+from avignon.models.names import KNOWN
 
 
 @click.command()
 def doctor() -> None:
-    """Say what this machine offers and can reach. It lists device, precision, attention, memory, disk and servers."""
+    """Say what this machine offers and can reach. It lists device, precision, attention, memory, disk and servers.
+
+    Then the bases that a recipe may call by a short name, each with its home and its licence.
+    """
     import platform
 
     import torch
@@ -38,4 +42,8 @@ def doctor() -> None:
     ]  # fmt: skip
     if device.type == "cuda":
         rows.insert(7, ("GPU memory", f"{torch.cuda.mem_get_info()[1] / 2**30:.1f} GiB"))
+    rows += [
+        (f"base {name}", f"{known.homes[0]}, {known.resolution} pixels; licence: {known.licence}")
+        for name, known in KNOWN.items()
+    ]
     print_table("doctor", ("what", "here"), rows)

@@ -162,6 +162,8 @@ class Example:
     """The crop: left, upper, right, lower, in pixels of the original turned upright."""
     rights: str = Access.OPEN
     """Access and condition of the work's image, as `brief` writes them."""
+    size: tuple[int, int] = (0, 0)
+    """Width and height of the original turned upright, in pixels; earlier versions did not write it."""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from avignon.models.base import (
     ENCODER_TARGETS,
     Conditioning,
     DiffusionBase,
+    Framing,
     LatentMoments,
     to_image,
     to_pixels,
@@ -97,10 +98,9 @@ class ImageSampler:
         first = frames[0]
         guided = first.guidance_scale > 1
         weights = [frame.weights for frame in frames]
-        conditioning = self._encode([frame.prompt for frame in frames], weights)
+        conditioning = self._conditioning(frames, weights)
         if guided:
-            negative = self._encode([frame.negative_prompt for frame in frames], weights)
-            conditioning = Conditioning.cat([negative, conditioning])
+            conditioning = Conditioning.cat([self._conditioning(frames, weights, negative=True), conditioning])
         scheduler = self._base.sampler(first.scheduler)
         scheduler.set_timesteps(first.num_inference_steps)
         x, timesteps = self._begin(frames, scheduler)
@@ -154,9 +154,8 @@ class ImageSampler:
         Measured on the base's own pictures of `frames` (one `batch_key`), noised to `PROBED` of the way.
         """
         frames = [replace(frame, source=None) for frame in frames]
-        prompts = [frame.prompt for frame in frames]
-        readings = {name: self._encode(prompts, [{name: 1.0}] * len(frames)) for name in names}
-        conditioning = self._encode(prompts, [{}] * len(frames))
+        readings = {name: self._conditioning(frames, [{name: 1.0}] * len(frames)) for name in names}
+        conditioning = self._conditioning(frames, [{}] * len(frames))
         clean, noise = self.denoise(frames), self._noise(frames)
         squares = dict.fromkeys(names, 0.0)
         with mixing(self._base.denoiser, self._base.targets, frames[0].block_weights) as mixer:
@@ -185,6 +184,14 @@ class ImageSampler:
             return own
         other = _normal(shape, frame.to_seed, len(own))
         return [slerp(one, two, frame.seed_place) for one, two in zip(own, other, strict=True)]
+
+    def _conditioning(
+        self, frames: Sequence[Frame], rows: Sequence[Mapping[str, float]], *, negative: bool = False
+    ) -> Conditioning:
+        """What the denoiser is told of frames: their prompts, or negative prompts, with weights of adapters; sizes."""
+        prompts = [frame.negative_prompt if negative else frame.prompt for frame in frames]
+        sizes = [Framing.whole(frame.width, frame.height) for frame in frames]
+        return self._encode(prompts, rows) | self._base.size_conditioning(sizes, self._device)
 
     def _encode(self, prompts: Sequence[str], rows: Sequence[Mapping[str, float]]) -> Conditioning:
         """The conditioning of prompts with weights of adapters, each encoded once for what changes how it is read.

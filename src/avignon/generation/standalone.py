@@ -36,6 +36,8 @@ class WantedBase:
     variant: str = ""
     resolution: int = 0
     mirrors: tuple[str, ...] = ()
+    config: str = ""
+    prediction_type: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,16 +80,17 @@ class SavedAdapter:
             model, fingerprint = str(told["model"]), str(told["fingerprint"])
             place = local_folder(asked["model"])  # A card calls a directory by its name alone, its recipe by its path.
             revision, resolution = told["revision"] or asked["revision"], int(told["resolution"])
-            variant = str(asked["variant"])
+            variant, config = str(asked["variant"]), str(asked.get("config", ""))
+            prediction_type = str(asked.get("prediction_type", ""))
         except (KeyError, TypeError, ValueError, AttributeError):
             raise AdapterError(f"{path}: damaged: no base with model, fingerprint and resolution") from None
-        if place and not place.is_dir():
+        if place and not place.exists():
             raise AdapterError(
-                f"{path}: made for the base {model} ({fingerprint[:12]}), a directory that is not there ({place}); "
+                f"{path}: made for the base {model} ({fingerprint[:12]}), which is not there ({place}); "
                 "name it with --base"
             )
         local = str(place) if place and model != EMBEDDED else model
-        return WantedBase(local, revision, variant, resolution)
+        return WantedBase(local, revision, variant, resolution, config=config, prediction_type=prediction_type)
 
 
 def _base_in(header: Mapping[str, str]) -> WantedBase | None:

@@ -7,7 +7,7 @@ Shapes: B samples, C channels, h × w latent pixels, H × W pixels.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -19,7 +19,7 @@ from PIL import Image
 from avignon.core import imaging
 from avignon.core.events import Reporter
 from avignon.core.files import digest
-from avignon.models import hub
+from avignon.models import hub, names
 from avignon.models.runtime import Attention
 
 
@@ -36,6 +36,10 @@ class BaseSettings(Protocol):
     def variant(self) -> str: ...  # noqa: D102
     @property
     def resolution(self) -> int: ...  # noqa: D102 - 0 asks for what the base was trained at
+    @property
+    def config(self) -> str: ...  # noqa: D102
+    @property
+    def prediction_type(self) -> str: ...  # noqa: D102
 
 
 class SamplingSettings(Protocol):
@@ -51,7 +55,7 @@ class SamplingSettings(Protocol):
 class Conditioning:
     """What the denoiser receives beside noisy latents and timesteps: named tensors, batch first."""
 
-    tensors: Mapping[str, torch.Tensor]
+    tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.tensors.values())))
@@ -64,10 +68,37 @@ class Conditioning:
         """In parts of `size` samples."""
         return (self[start : start + size] for start in range(0, len(self), size))
 
+    def __or__(self, other: "Conditioning") -> "Conditioning":
+        """What both say of the same samples."""
+        return Conditioning({**self.tensors, **other.tensors})
+
     @staticmethod
     def cat(parts: Sequence["Conditioning"]) -> "Conditioning":
         """Several, one after the other."""
         return Conditioning({name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors})
+
+
+@dataclass(frozen=True)
+class Framing:
+    """Where a picture's pixels come from: a box of an original, resized. Widths come before heights, in pixels."""
+
+    original: tuple[int, int]
+    corner: tuple[int, int]
+    """Left and top of the box, in an original that is resized as the picture was."""
+    target: tuple[int, int]
+    """The picture's own size."""
+
+    @classmethod
+    def whole(cls, width: int, height: int) -> "Framing":
+        """A picture that was not cut from anything."""
+        return cls((width, height), (0, 0), (width, height))
+
+    @classmethod
+    def cut(cls, original: Sequence[int], box: Sequence[int], target: tuple[int, int], *, mirrored: bool) -> "Framing":
+        """A box (left, upper, right, lower) of an original, resized to `target`; mirrored, as the whole original is."""
+        left = original[0] - box[2] if mirrored else box[0]
+        corner = left * target[0] / (box[2] - box[0]), box[1] * target[1] / (box[3] - box[1])
+        return cls((original[0], original[1]), (round(corner[0]), round(corner[1])), target)
 
 
 @dataclass(frozen=True)
@@ -110,6 +141,8 @@ class DiffusionBase(ABC):
         denoiser: the network that adapters are put on.
     """
 
+    family: ClassVar[str]
+    """Its row in the registry."""
     targets: ClassVar[AdapterTargets]
     denoiser_part: ClassVar[str]
     """The folder of the denoiser, and its name among `parts`."""
@@ -170,9 +203,11 @@ class DiffusionBase(ABC):
     def card(self) -> dict[str, Any]:
         """What an adapter's card says of its base."""
         return {
+            "family": self.family,
             "model": self.model,
             "architecture": self.architecture,
             "prediction_type": self.prediction_type,
+            "licence": names.licence_of(self.model),
             "revision": self.revision,
             "fingerprint": self.fingerprint,
             "parts": dict(self.parts),
@@ -212,6 +247,10 @@ class DiffusionBase(ABC):
         Raises:
             ModelError: the encoder makes NaN or infinity of a text.
         """
+
+    def size_conditioning(self, framings: Sequence[Framing], device: torch.device) -> Conditioning:  # noqa: ARG002
+        """What the denoiser is told of where pictures were cut from; of most families nothing."""
+        return Conditioning()
 
     @abstractmethod
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:

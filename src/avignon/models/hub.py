@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,13 +193,18 @@ def _meaning(file: Path) -> object:
 
 def rounded(files: Sequence[Path]) -> str:
     """SHA-256 over the tensors of some files, by name, rounded to fp16: one for all precisions, shards and mirrors."""
-    hashed = hashlib.sha256()
     with ExitStack() as stack:
         opened = [stack.enter_context(safetensors.safe_open(file, framework="pt")) for file in files]
-        for key, file in sorted((key, place) for place, held in enumerate(opened) for key in held.keys()):  # noqa: SIM118
-            tensor = opened[file].get_tensor(key)
-            hashed.update(f"{key} {tuple(tensor.shape)}\n".encode())
-            hashed.update(memoryview(tensor.half().contiguous().numpy()).cast("B"))
+        keys = sorted((key, place) for place, held in enumerate(opened) for key in held.keys())  # noqa: SIM118
+        return rounded_tensors((key, opened[file].get_tensor(key)) for key, file in keys)
+
+
+def rounded_tensors(tensors: Iterable[tuple[str, Any]]) -> str:
+    """The same of tensors with their names, which come in the order of these."""
+    hashed = hashlib.sha256()
+    for key, tensor in tensors:
+        hashed.update(f"{key} {tuple(tensor.shape)}\n".encode())
+        hashed.update(memoryview(tensor.half().contiguous().numpy()).cast("B"))
     return hashed.hexdigest()
 
 

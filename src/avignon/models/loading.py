@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 from avignon.core.errors import ModelError, RecipeError
 from avignon.core.events import Reporter
 from avignon.core.records import EMBEDDED
-from avignon.models import hub
-from avignon.models.registry import FAMILIES, Family, embedded_folder, local_folder
+from avignon.models import hub, names
+from avignon.models.latent_unet.single_file import Checkpoint
+from avignon.models.registry import FAMILIES, Family, embedded_folder, is_checkpoint, local_folder
 
 if TYPE_CHECKING:  # Checking a base loads no torch.
     import torch
@@ -16,6 +17,10 @@ if TYPE_CHECKING:  # Checking a base loads no torch.
 
 SMALL_FILES = ("model_index.json", "*/config.json", "scheduler/scheduler_config.json")
 """Of a base in diffusers' format: what tells whether its gigabytes are worth fetching."""
+
+
+CONFIG_FILES = (*SMALL_FILES, "tokenizer*/*")
+"""What a single file of weights lacks."""
 
 
 def family_in(folder: Path) -> Family:
@@ -41,12 +46,16 @@ def check_local(settings: "BaseSettings", sampling: "SamplingSettings") -> None:
         RecipeError: there is no such directory, or the sampler cannot be used with it.
     """
     folder = local_folder(settings.model)
+    if is_checkpoint(settings.model):
+        checkpoint = Checkpoint.read(Path(settings.model))
+        checkpoint.noise(settings.prediction_type)
+        folder = local_folder(settings.config or checkpoint.config)
     if folder and not folder.is_dir():
-        raise RecipeError(f"base.model: {folder}: no such directory")
+        field = "base.config" if is_checkpoint(settings.model) else "base.model"
+        raise RecipeError(f"{field}: {folder}: no such directory")
     if folder and settings.model != EMBEDDED:
         files = family_in(folder).files
-        files.check(folder, settings.variant)
-        files.check_sampler(sampling, files.noise_schedule(folder))
+        files.check_sampler(sampling, files.checked(folder, settings))
 
 
 def load(
@@ -60,11 +69,22 @@ def load(
     """
     if settings.model == EMBEDDED:
         model, folder = EMBEDDED, embedded_folder()
+    elif is_checkpoint(settings.model):
+        model, folder = Path(settings.model).name, _config(settings, reporter)
     else:
-        wanted = hub.Wanted(settings.model, settings.mirrors, settings.revision, "base.model", "base.mirrors")
+        first, *others = names.homes_of(settings.model)
+        mirrors = (*others, *settings.mirrors)
+        wanted = hub.Wanted(first, mirrors, settings.revision, "base.model", "base.mirrors")
         model, folder = hub.find(wanted, lambda name, access: _fetched(name, settings, access), reporter)
     base: DiffusionBase = family_in(folder).loader.load(model, folder, settings, sampling, dtype, reporter)
     return base
+
+
+def _config(settings: "BaseSettings", reporter: Reporter) -> Path:
+    """The folder of a single file's configuration and tokenizers, fetched where it is on a hub."""
+    first, *others = names.homes_of(settings.config or Checkpoint.read(Path(settings.model)).config)
+    wanted = hub.Wanted(first, tuple(others), "main", "base.config", "base.config")
+    return hub.find(wanted, lambda name, access: hub.download(name, "main", access, CONFIG_FILES), reporter)[1]
 
 
 def _fetched(model: str, settings: "BaseSettings", access: hub.Access) -> Path:

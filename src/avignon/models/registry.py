@@ -14,6 +14,8 @@ class Family:
 
     label: str
     """For people."""
+    tag: str
+    """By which the Hugging Face Hub finds what belongs to it."""
     pipeline: str
     """The class of diffusers' that its model_index.json names."""
     denoiser: str
@@ -38,15 +40,31 @@ class Family:
         return importlib.import_module(f"{self.package}.model")
 
 
+BETA_SAMPLERS = ("ddim", "pndm", "euler", "dpm++")
+"""For noise levels that are betas."""
+
+_UNET_BLOCKS = r"down|mid|up|mid_block\..+|(down|up)_blocks\.\d+(\..+)?"
+
 FAMILIES = {
     "sd": Family(
         label="Stable Diffusion 1.x and 2.x",
+        tag="stable-diffusion",
         pipeline="StableDiffusionPipeline",
         denoiser="unet",
         prompt_encoders=("text_encoder",),
-        samplers=("ddim", "pndm", "euler", "dpm++"),
-        blocks=r"down|mid|up|mid_block\..+|(down|up)_blocks\.\d+(\..+)?",
+        samplers=BETA_SAMPLERS,
+        blocks=_UNET_BLOCKS,
         package="avignon.models.stable_diffusion",
+    ),
+    "sdxl": Family(
+        label="Stable Diffusion XL",
+        tag="stable-diffusion-xl",
+        pipeline="StableDiffusionXLPipeline",
+        denoiser="unet",
+        prompt_encoders=("text_encoder", "text_encoder_2"),
+        samplers=BETA_SAMPLERS,
+        blocks=_UNET_BLOCKS,
+        package="avignon.models.sdxl",
     ),
 }
 """By the name that registries and cards have for them."""
@@ -55,8 +73,17 @@ SAMPLERS = tuple(dict.fromkeys(sampler for family in FAMILIES.values() for sampl
 """Of all families."""
 
 
+CHECKPOINTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+"""How the names of single files of weights end; only the first is read."""
+
+
+def is_checkpoint(model: str) -> bool:
+    """Whether a base is a single file."""
+    return model.endswith(CHECKPOINTS)
+
+
 def local_folder(model: str) -> Path | None:
-    """Where a base lies on this machine; None where that is a hub."""
+    """Where a base, a folder or a single file, lies on this machine; None where that is a hub."""
     if model == EMBEDDED:
         return embedded_folder()
     return Path(model) if Path(model).is_absolute() else None

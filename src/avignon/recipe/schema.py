@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 
 from avignon.core.naming import slug
 from avignon.core.settings import ABSENT, Section, UserPath, placed
-from avignon.models.registry import FAMILIES, SAMPLERS, local_folder
+from avignon.models.registry import FAMILIES, SAMPLERS, is_checkpoint, local_folder
 from avignon.museums.registry import MUSEUMS
 from avignon.museums.settings import MuseumSettings, NgaMuseum
 
@@ -32,8 +32,8 @@ else:
 
 
 def _located(model: str, info: ValidationInfo) -> str:
-    """A model that is a directory made absolute; others are names on a hub."""
-    return placed(model, info) if model.startswith((".", "/", "~")) else model
+    """A model that is a directory or a file made absolute; others are names on a hub."""
+    return placed(model, info) if model.startswith((".", "/", "~")) or is_checkpoint(model) else model
 
 
 def adapter_place(value: str, folder: Path) -> str:
@@ -87,21 +87,45 @@ class Artist(Section):
 class Base(Section):
     """The Stable Diffusion that stays frozen."""
 
+    schema_1 = {"config": ABSENT, "prediction_type": ABSENT}
+
     model: Annotated[str, Field(min_length=1), AfterValidator(_located)]
-    """A Hugging Face repository, a local directory in diffusers' format, or `embedded` (the package's miniature)."""
+    """A short name (`sd-1.5`, `sd-2.1-base`, `sd-2.1`, `sdxl`; `avignon doctor` lists their homes and licences), a
+    Hugging Face repository, a local directory in diffusers' format, a single `.safetensors` checkpoint of a Stable
+    Diffusion 1.x, 2.x or XL, or `embedded` (the package's miniature)."""
     mirrors: tuple[str, ...] = Field(default=(), strict=False)
-    """Repositories to try, in order, where `model` is gone."""
+    """Repositories to try, in order, where `model`, or each home of a short name, is gone."""
     revision: str = "main"
     """Branch, tag or commit; a commit makes a run reproducible."""
     variant: Literal["", "fp16"] = ""
     """Which weight files to load, where a repository offers several."""
+    config: Annotated[str, AfterValidator(_located)] = ""
+    """Whose configuration and tokenizers a single file takes: a short name, a repository, or a local directory in
+    diffusers' format; by default the short name of its architecture."""
+    prediction_type: Literal["", "epsilon", "v_prediction"] = ""
+    """What the base was trained to predict, where its files do not say, as a single file of Stable Diffusion 2.x, or
+    say wrongly."""
     resolution: int = Field(ge=32, le=2048, multiple_of=8)
-    """Pixels of a square image, on each side: what the base was trained at (Stable Diffusion 2.1-base: 512)."""
+    """Pixels of a square image, on each side: what the base was trained at (SD 2.1-base: 512, SDXL: 1024)."""
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> "Base":
+        single = is_checkpoint(self.model)
+        if self.config and not single:
+            raise ValueError("config belongs to a single file of weights, and model is none")
+        if self.variant and single:
+            raise ValueError("variant chooses among a repository's files, and model is a single file")
+        return self
 
     @property
     def folder(self) -> Path | None:
-        """The base's directory; None where the base is on a hub."""
+        """The base's directory or file; None where the base is on a hub."""
         return local_folder(self.model)
+
+    @property
+    def config_folder(self) -> Path | None:
+        """The directory that `config` names; None where that is on a hub, or not set."""
+        return local_folder(self.config)
 
 
 class Collect(Section):

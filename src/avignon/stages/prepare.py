@@ -39,7 +39,9 @@ def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
 
 
 def _examples(artist: Artist, row: Row, recipe: Recipe, space: Workspace) -> list[Example]:
-    crops = imaging.crops(space.root / row["file"], recipe.prepare.crops, recipe.base.resolution)
+    original = space.root / row["file"]
+    size = imaging.size_of(original)
+    crops = imaging.crops(original, recipe.prepare.crops, recipe.base.resolution)
     captions = captions_of(row, artist.trigger, recipe.prepare.captions)
     examples = []
     for place, (box, image) in enumerate(crops, start=1):
@@ -48,7 +50,7 @@ def _examples(artist: Artist, row: Row, recipe: Recipe, space: Workspace) -> lis
         write_bytes(space.metadata(artist.slug).with_name(name), content)
         work = (row["object_id"], row["accession"], row["title"], row["museum"])
         rights = brief(row["rights"], row.get("condition", ""))
-        examples.append(Example(name, captions, hashlib.sha256(content).hexdigest(), *work, box, rights))
+        examples.append(Example(name, captions, hashlib.sha256(content).hexdigest(), *work, box, rights, size))
     return examples
 
 

@@ -7,7 +7,7 @@ each of several processes draws the same batch and takes its own share.
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from avignon.core.errors import ModelError
 from avignon.core.events import Reporter
 from avignon.core.prompts import fit
 from avignon.models import finite
-from avignon.models.base import Conditioning, DiffusionBase, to_pixels
+from avignon.models.base import Conditioning, DiffusionBase, Framing, to_pixels
 from avignon.models.runtime import send
 from avignon.recipe.schema import Train
 
@@ -67,11 +67,14 @@ class LatentDataset:
     """N · M captions, those of one image after those of another, then the empty prompt."""
     files: tuple[str, ...]
     captions: tuple[tuple[str, ...], ...]
+    sizes: Conditioning = field(default_factory=Conditioning)
+    """What the base is told of where views were cut from, N · F: those of one image after those of another."""
 
-    def conditioning_of(self, index: torch.Tensor, caption: torch.Tensor) -> Conditioning:
-        """The conditioning of images, (B,), by the numbers of their captions, (B,); -1 is the empty prompt."""
-        captions = len(self.captions[0])
-        return self.conditioning[torch.where(caption < 0, len(self.files) * captions, index * captions + caption)]
+    def conditioning_of(self, index: torch.Tensor, view: torch.Tensor, caption: torch.Tensor) -> Conditioning:
+        """The conditioning of images, (B,), by the numbers of their views and captions; -1 is the empty prompt."""
+        captions, views = len(self.captions[0]), self.mean.shape[1]
+        texts = self.conditioning[torch.where(caption < 0, len(self.files) * captions, index * captions + caption)]
+        return texts | self.sizes[index * views + view]
 
 
 def encode(
@@ -91,7 +94,20 @@ def encode(
     captions = tuple(tuple(itertools.islice(itertools.cycle(row["captions"]), count)) for _, row in examples)
     conditioning = encode_texts(base, [caption for own in captions for caption in own], device, reporter)
     base.offload()
-    return LatentDataset(mean, std, conditioning, tuple(path.name for path, _ in examples), captions)
+    sizes = base.size_conditioning(framings(base, examples, flip=settings.flip), device)
+    return LatentDataset(mean, std, conditioning, tuple(path.name for path, _ in examples), captions, sizes)
+
+
+def framings(base: DiffusionBase, examples: Sequence[Example], *, flip: bool) -> list[Framing]:
+    """Where every view of every example was cut from; a dataset that does not say (of 0.2.0) counts as whole."""
+    side = base.resolution
+    return [
+        Framing.cut(row["size"], row["box"], (side, side), mirrored=mirrored)
+        if row.get("size")
+        else Framing.whole(side, side)
+        for _, row in examples
+        for mirrored in ((False, True) if flip else (False,))
+    ]
 
 
 def encode_texts(base: DiffusionBase, texts: Sequence[str], device: torch.device, reporter: Reporter) -> Conditioning:
@@ -117,13 +133,13 @@ class Batch:
 
     def parts(self, size: int) -> Iterator["Batch"]:
         """The batch in micro-batches of `size`."""
-        columns = (getattr(self, field.name).split(size) for field in fields(self))
+        columns = (getattr(self, each.name).split(size) for each in fields(self))
         return itertools.starmap(Batch, zip(*columns, strict=True))
 
     @staticmethod
     def cat(batches: Sequence["Batch"]) -> "Batch":
         """Several batches as one, in their order."""
-        columns = {field.name: [getattr(batch, field.name) for batch in batches] for field in fields(Batch)}
+        columns = {each.name: [getattr(batch, each.name) for batch in batches] for each in fields(Batch)}
         conditioning = Conditioning.cat(columns.pop("conditioning"))
         return Batch(**{name: torch.cat(column) for name, column in columns.items()}, conditioning=conditioning)
 
@@ -150,7 +166,7 @@ def sample_batch(data: LatentDataset, settings: Train, timesteps: TimestepSample
         latents=data.mean[at, v] + data.std[at, v] * spread,
         noise=noise,
         timesteps=times,
-        conditioning=data.conditioning_of(at, said),
+        conditioning=data.conditioning_of(at, v, said),
         weight=torch.ones(size, device=device),
     )
 
@@ -186,12 +202,13 @@ def validation_batch(data: LatentDataset, timesteps: int) -> Batch:
     times = ((torch.arange(TIMES) + 0.5) * timesteps / TIMES).long().repeat(images)
     noise = torch.randn((len(index), *data.mean.shape[2:]), generator=torch.Generator().manual_seed(0))
     first = torch.zeros_like(index)
+    at, zero = index.to(device), first.to(device)
     return Batch(
         index=index,
         caption=first,
         latents=data.mean[index, 0],
         noise=noise.to(device),
         timesteps=times.to(device),
-        conditioning=data.conditioning_of(index.to(device), first.to(device)),
+        conditioning=data.conditioning_of(at, zero, zero),
         weight=torch.ones(len(index), device=device),
     )

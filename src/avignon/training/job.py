@@ -22,7 +22,7 @@ from avignon.models.base import DiffusionBase
 from avignon.recipe.schema import SCHEMA, Artist, Recipe, Train
 from avignon.training import sharing
 from avignon.training.checkpoints import Checkpoints
-from avignon.training.dataset import Example, LatentDataset, encode, fit_captions, seed_of
+from avignon.training.dataset import Example, LatentDataset, encode, fit_captions, framings, seed_of
 from avignon.training.prior import paint_prior, without_trigger
 from avignon.training.setup import RuntimeConfig
 from avignon.training.validation import ValidationMetric, ValidationSampler
@@ -91,8 +91,14 @@ class TrainingJob:
             "number of steps": str(settings.steps),
             "settings": digest([*chosen, self.runtime.precision]),
             **self._learned_from(),
+            **self._told_of_sizes(base),
             **{f"{part} of the base": hashed for part, hashed in base.parts.items()},
         }
+
+    def _told_of_sizes(self, base: DiffusionBase) -> dict[str, str]:
+        """What the base is told of where the images were cut from; nothing of a family that is not told."""
+        told = base.size_conditioning(framings(base, self.examples(), flip=False), torch.device("cpu")).tensors
+        return {"sizes of the images": digest([t.tolist() for t in told.values()])} if told else {}
 
     def _painted_for(self, settings: Train) -> list[Any]:
         """What pictures depend on that are painted for a training: the base's own, and the samples it is judged by."""

