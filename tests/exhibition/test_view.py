@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, nodes
 
-from avignon.core.records import Frame, Source
+from avignon.core.records import Frame, Origin, Source
 from avignon.evaluation import report
 from avignon.exhibition import view
 from tests.support.exhibition import card, recipe_of, row
@@ -42,7 +42,7 @@ MEASURED = [kind for kind in vars(report).values() if isinstance(kind, type) and
 
 def test_templates_read_only_what_is_there() -> None:
     """Each attribute is a field of the view, of a record or ledger row in it, of a card, or Python's or Jinja's own."""
-    known = set().union(*map(fields_of, (*VIEW, *MEASURED, Frame, Source)))
+    known = set().union(*map(fields_of, (*VIEW, *MEASURED, Frame, Source, Origin)))
     known |= row(1, "").keys() | keys_of(card(recipe_of(), "joint"))
     known |= {"combined", "items", "get", "partition", "split", "format", "last", "index"}
     assert read_by_templates() - known == set()
