@@ -174,6 +174,24 @@ def test_text_encoder_of_an_imported_adapter_survives(tmp_path: Path, capsys: py
     assert held["modelspec.license"] == "rights of the training images: unknown"
 
 
+@pytest.mark.parametrize("kind", ["diffusers", "peft"])
+def test_norms_of_inputs_are_kohyas_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    """LyCORIS' other axis of a DoRA is refused by name where peft would take it for norms of outputs."""
+    name = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
+    tensors = {
+        f"{name}.lora_down.weight": torch.randn(2, 24),
+        f"{name}.lora_up.weight": torch.randn(24, 2),
+        f"{name}.alpha": torch.tensor(2.0),
+        f"{name}.dora_scale": torch.rand(1, 24) + 0.5,
+    }
+    safetensors.torch.save_file(tensors, tmp_path / "a.safetensors")
+    code, _, (line,) = told(capsys, "export", tmp_path / "a.safetensors", "--format", kind, "--to", tmp_path / "b")
+    assert (code, "norms of inputs" in line) == (2, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+    assert told(capsys, "export", tmp_path / "a.safetensors", "--to", tmp_path / "b")[0] == 0
+    assert_same(formats.read(tmp_path / "b"), formats.read(tmp_path / "a.safetensors"))
+
+
 def test_nothing_is_overwritten(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A place where something is gets one line, exit code 2, and stays as it is; nothing is left beside it."""
     place = tmp_path / "mine.safetensors"
@@ -298,6 +316,20 @@ def test_merge_of_named_adapters(run: Run, tmp_path: Path, capsys: pytest.Captur
     mix, one, two = (formats.read(place).layers for place in (to, run.adapter, file))
     for name, each in mix.items():
         torch.testing.assert_close(each.delta, 0.25 * one[name].delta - 1.5 * two[name].delta, rtol=1e-4, atol=1e-6)
+
+
+def test_dora_without_a_card_needs_its_base(
+    dora: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file alone does not say where its base is: --base does, and gives what the card gives."""
+    file = tmp_path / "alone.safetensors"
+    shutil.copyfile(dora.adapter / f"{HOMER}.safetensors", file)
+    code, _, (line,) = told(capsys, "merge", f"{file}=0.5", "--rank", 999, "--to", tmp_path / "a")
+    assert (code, "name its --base" in line) == (2, True)
+    monkeypatch.chdir(dora.base.parent)
+    assert told(capsys, "merge", f"{file}=0.5", "--rank", 999, "--base", "./tiny", "--to", tmp_path / "a")[0] == 0
+    assert told(capsys, "merge", f"{dora.adapter}=0.5", "--rank", 999, "--to", tmp_path / "b")[0] == 0
+    assert_same(formats.read(tmp_path / "a"), formats.read(tmp_path / "b"))
 
 
 @pytest.mark.parametrize(

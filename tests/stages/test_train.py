@@ -664,7 +664,15 @@ def test_card_and_page_are_complete(whole: tuple[Recipe, Workspace]) -> None:
     """The card tells base, share, data, rights, recipe, environment and metrics; the page names every work."""
     _, space = whole
     fields = card(space)
-    assert set(fields["base"]) == {"model", "revision", "fingerprint", "parts", "resolution"}
+    assert set(fields["base"]) == {
+        "model",
+        "architecture",
+        "prediction_type",
+        "revision",
+        "fingerprint",
+        "parts",
+        "resolution",
+    }
     trainable = fields["trainable"]
     assert trainable["share"] == trainable["parameters"] / trainable["unet_parameters"]
     assert trainable["unet_parameters"] == 141_156

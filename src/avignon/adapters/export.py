@@ -12,7 +12,7 @@ from avignon.adapters.formats import registry as formats
 from avignon.adapters.formats import safe
 from avignon.adapters.state import AdapterState, LayerChange
 from avignon.core import imaging
-from avignon.core.errors import AvignonError, WorkspaceError
+from avignon.core.errors import AdapterError, AvignonError, WorkspaceError
 from avignon.core.events import Reporter
 from avignon.core.files import SCRATCH, read_json, replacing, storing, write_json
 from avignon.core.records import Card
@@ -138,8 +138,11 @@ def write(path: Path, state: AdapterState, kind: str, header: Mapping[str, str],
     """Write an adapter in a format: a file, or for peft a folder. In a precision, by default its own.
 
     Raises:
+        AdapterError: the format cannot hold it.
         AvignonError: what was written, read again, differs from the adapter (and is not kept).
     """
+    if kind != "kohya" and any(each.axis == "input" and each.magnitude is not None for each in state.layers.values()):
+        raise AdapterError(f"{path}: a DoRA with norms of inputs, which {kind} has no name for; use --format kohya")
     if kind == "peft":  # Weights and configuration are two files.
         _write_folder(path, state, kind, header, precision)
         return

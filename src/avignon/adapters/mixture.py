@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
@@ -149,7 +150,8 @@ def _base(ingredients: Sequence[Ingredient], rank: int, base: Base | str, report
         return None
     if isinstance(base, str):
         edge = ingredients[0].source.header()["modelspec.resolution"].partition("x")[0]
-        base = Base(model=base, resolution=int(edge)) if base else Base(**known[0])
+        told = {"model": base, "resolution": int(edge)} if base else known[0]
+        base = Base.model_validate(told, context=Path.cwd())
     return loading.load(base, _Sampling(), torch.float32, reporter)
 
 
