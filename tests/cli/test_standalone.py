@@ -130,7 +130,7 @@ def _half_a_card(folder: Path) -> tuple[Any, ...]:
         (_twice, "named twice"),
         (_damaged_card, "card.json: damaged"),
         (_half_a_card, "card.json: damaged: no base with model, fingerprint and resolution"),
-        (lambda folder: (saved(folder, model=str(folder / "gone")),), "a directory that is not there"),
+        (lambda folder: (saved(folder, model=str(folder / "gone")),), "which is not there"),
         (lambda folder: (folder / "nothing=0.5",), "no such file"),
         (lambda folder: (saved(folder), "--base", folder / "gone"), "model_index.json is missing"),
         (lambda folder: (saved(folder), "--steps", 1000), "--steps: 1000 is not allowed"),

@@ -306,7 +306,7 @@ def test_two_adapters_in_one_pass(whole: tuple[Recipe, Any]) -> None:
     assert card(space)["base"]["family"] == "sdxl"
     assert "sizes of the images" in card(space)["metrics"]["job"]
     page = (space.adapter(HOMER) / "README.md").read_text(encoding="utf-8")
-    assert "tags: [lora, stable-diffusion-xl, text-to-image, avignon]" in page
+    assert "tags: [lora, stable-diffusion-xl, text-to-image, template:sd-lora, avignon]" in page
 
 
 def test_killed_training_goes_on(whole: tuple[Recipe, Any], tmp_path: Path, tiny_sdxl: Path) -> None:

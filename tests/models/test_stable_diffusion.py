@@ -81,7 +81,18 @@ def test_loads_a_directory(load: Loader, tiny_sd: Path) -> None:
         assert not part.training
         assert not any(parameter.requires_grad for parameter in part.parameters())
     assert load.heard == []
-    assert set(base.card) == {"family", "model", "licence", "revision", "fingerprint", "parts", "resolution"}
+    told = {
+        "family",
+        "model",
+        "architecture",
+        "prediction_type",
+        "licence",
+        "revision",
+        "fingerprint",
+        "parts",
+        "resolution",
+    }
+    assert set(base.card) == told
 
 
 def unet_of(base: Path) -> str:
