@@ -110,7 +110,7 @@ def long_functions(package: Path, most: int = 60) -> list[str]:
     ]
 
 
-def too_many_lines(package: Path, most: int = 14_825) -> list[str]:
+def too_many_lines(package: Path, most: int = 14_827) -> list[str]:
     """The lines of all modules outside `demo/`, where they are more than `most`: what adds to the program raises it."""
     lines = sum(each.lines for each in sources(package) if each.path.parent.name != "demo")
     return [f"{lines} lines outside demo/, {lines - most} too many"] if lines > most else []
