@@ -50,7 +50,8 @@ class OomFallback:
     def step_down(self) -> str:
         """Do less at once from now on; says what. To be called once the error and what its traceback holds are gone."""
         gc.collect()
-        torch.accelerator.empty_cache()
+        if torch.accelerator.is_available():
+            torch.accelerator.empty_cache()
         if not self.apart:
             self.apart = True
             return "out of memory: going on with one adapter per pass (train.together = false)"
