@@ -39,6 +39,7 @@ FRAME = Frame(
     to_seed=9,
     seed_place=0.25,
     source=Source("sea.png", "0c", 0.6),
+    denoiser_only=("homer",),
 )
 SERIES = Series(
     name="dialogue",

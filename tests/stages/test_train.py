@@ -667,6 +667,8 @@ def test_card_and_page_are_complete(whole: tuple[Recipe, Workspace]) -> None:
     assert set(fields["base"]) == {
         "model",
         "architecture",
+        "family",
+        "licence",
         "prediction_type",
         "revision",
         "fingerprint",

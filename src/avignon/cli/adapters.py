@@ -66,7 +66,10 @@ def merge(
     precision: str | None,
     to: Path,
 ) -> None:
-    """Merge adapters into one: those named, or the mix of a picture of a series, with its measured weights."""
+    """Merge adapters into one: named ones, or the mix of a series' stop.
+
+    A stop's mix has its measured gains and its weights in blocks.
+    """
     from avignon.adapters import export as exported
     from avignon.adapters import mixture
     from avignon.core.workspace import Workspace
