@@ -108,7 +108,9 @@ def _told(command: str) -> "Reporter":
 @click.option("--to", type=PLACE, required=True, metavar="FOLDER", help="The folder to make.")
 @click.option("--upload", metavar="OWNER/NAME", help="Also upload it to the hub, with your own token (hf auth login).")
 def publish(adapter: Path, to: Path, upload: str | None) -> None:
-    """Make a folder that is ready for a model hub, of an ADAPTER that was trained here.
+    """Make a folder of an ADAPTER that is ready for a model hub.
+
+    It must have been trained here, by its card.
 
     Its README.md names every training work with accession number, link and rights.
     """

@@ -7,7 +7,7 @@ import click
 @click.argument("source", metavar="FILE|HUB_ID")
 @click.option("--as", "name", default="", metavar="NAME", help="What recipes call it; by default the file's name.")
 def import_adapter(source: str, name: str) -> None:
-    """Keep an adapter of any program in your cache, by a name for recipes.
+    """Keep an adapter of any program in your cache, by a name.
 
     A recipe uses it by `adapters = { mine = "NAME" }` in its table `[generate]`.
 
