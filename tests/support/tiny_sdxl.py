@@ -105,6 +105,18 @@ def sdxl_networks() -> dict[str, Any]:
         }
 
 
+def tiny_sdxl_networks() -> dict[str, Any]:
+    """The same in miniature, with as many blocks and layers in each, of random numbers."""
+    texts = {"intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 99}
+    return {
+        "unet": tiny_sdxl_unet(2),
+        "text_encoder": CLIPTextModel(CLIPTextConfig(hidden_size=WIDTHS[0], **texts)),
+        "text_encoder_2": CLIPTextModelWithProjection(
+            CLIPTextConfig(hidden_size=WIDTHS[1], projection_dim=POOLED, **texts)
+        ),
+    }
+
+
 def _scheduler(prediction_type: str) -> Any:
     """The values of stable-diffusion-xl-base-1.0."""
     return EulerDiscreteScheduler(
