@@ -152,11 +152,18 @@ def test_original_pair_with_the_word_given(avignon: Runner, museum: LocalMuseum,
 
 
 @pytest.mark.slow
-def test_open_pair_runs_through(avignon: Runner, museum: LocalMuseum, hub: LocalHub) -> None:
+@pytest.mark.parametrize("name", ["atlantic-to-gris", "atlantic-to-gris-sdxl"])
+def test_open_pair_runs_through(
+    avignon: Runner, museum: LocalMuseum, hub: LocalHub, tiny_sdxl: Path, name: str
+) -> None:
     """The pair that is open on both sides needs no word, and its page and ledger keep no restricted work."""
-    ran = avignon(RECIPES / "atlantic-to-gris.toml", *small(museum))
+    more: list[str] = []
+    if name.endswith("sdxl"):
+        hub.add("someone/tiny-sdxl", tiny_sdxl)
+        more = ["--set", "base.model=someone/tiny-sdxl", "--set", "base.variant="]
+    ran = avignon(RECIPES / f"{name}.toml", *small(museum), *more)
     assert ran.returncode == 0, ran.stderr
-    root = avignon.home / "runs/atlantic-to-gris"
+    root = avignon.home / "runs" / name
     with (root / "works/ledger.csv").open(encoding="utf-8", newline="") as file:
         assert {row["rights"] for row in csv.DictReader(file) if row["decision"] == "kept"} == {"open"}
     assert (root / "exhibition/index.html").stat().st_size > 10_000

@@ -126,6 +126,7 @@ def test_annotated_file_is_the_same_tensors_and_bytes(tmp_path: Path) -> None:
     [
         ("stable-diffusion-v1", "sd_v1", "False", "SD1"),
         ("stable-diffusion-v2-512", "sd_v2", "True", "SD2"),
+        ("stable-diffusion-xl-v1-base", "sdxl_base_v1-0", "False", "SDXL"),
         ("stable-diffusion-v2-768-v", "sd_v2_v", "True", "SD2"),
     ],
 )

@@ -1,11 +1,13 @@
 """Names of layers: ours against the rules of the programs that read them, at the real sizes."""
 
+from typing import Any
+
 import pytest
-from diffusers import UNet2DConditionModel
 
 from avignon.adapters.formats import names
 from tests.support import programs
 from tests.support.adapters import layers_of, networks
+from tests.support.tiny_sdxl import sdxl_networks
 
 ENCODER_LAYERS = {"1.5": 12, "2.1": 23}
 
@@ -54,24 +56,62 @@ def test_names_of_stabilityai_are_read() -> None:
     assert [names.from_kohya(others[names.kohya(layer)]) for layer in layers] == layers
 
 
-def test_names_of_sdxl_are_unambiguous() -> None:
-    """The rule holds for SDXL's UNet too, whose transformers have up to ten blocks."""
-    import torch
+# Stable Diffusion XL, at its full size --------------------------------------------------------------------------------
 
-    with torch.device("meta"):
-        denoiser = UNet2DConditionModel(
-            block_out_channels=(320, 640, 1280),
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-            transformer_layers_per_block=(1, 2, 10),
-            cross_attention_dim=2048,
-            use_linear_projection=True,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=256,
-            projection_class_embeddings_input_dim=2816,
-        )
-    for layer in layers_of({"unet": denoiser}):
-        assert names.from_kohya(names.kohya(layer)) == layer
+
+@pytest.fixture(scope="module")
+def sdxl() -> dict[str, Any]:
+    """UNet and both text encoders, without weights."""
+    return sdxl_networks()
+
+
+def test_every_layer_of_sdxl_comes_back(sdxl: dict[str, Any]) -> None:
+    """Of UNet and both encoders, by StabilityAI's names and by diffusers', which some trainers write."""
+    layers = list(layers_of(sdxl))
+    for native in (True, False):
+        written = [names.kohya(layer, sdxl=native) for layer in layers]
+        assert len(set(written)) == len(layers) == 794 + 72 + 193
+        assert [names.from_kohya(name) for name in written] == layers
+
+
+def test_comfyui_finds_every_layer_of_sdxl(sdxl: dict[str, Any]) -> None:
+    """Each name is the one of that very layer in ComfyUI's map, which has no further ones.
+
+    The second encoder's last projection is in no program's map; avignon trains no encoder.
+    """
+    ours = {layer: names.kohya(layer, sdxl=True) for layer in layers_of(sdxl)}
+    assert ours.pop("text_encoder_2.text_projection") == "lora_te2_text_projection"
+    assert ours == programs.comfyui_sdxl()
+    of_denoiser = {name.removeprefix("lora_unet_") for name in ours.values() if name.startswith("lora_unet_")}
+    assert of_denoiser == programs.sdxl_modules()
+
+
+def test_automatic1111_finds_every_layer_of_sdxl(sdxl: dict[str, Any]) -> None:
+    """Every layer leads A1111 and Forge to a module of the original SDXL, and all of those are met.
+
+    By diffusers' names the first upsampler is lost, and so is all of an encoder that is called `lora_te`.
+    """
+    layers = [layer for layer in layers_of(sdxl) if layer != "text_encoder_2.text_projection"]
+    found = [programs.automatic1111_sdxl(names.kohya(layer, sdxl=True)) for layer in layers]
+    assert set(found) == programs.sdxl_encoders() | {f"diffusion_model_{name}" for name in programs.sdxl_modules()}
+    assert len(found) - len(set(found)) == 2 * 32, "query, key and value of the second encoder share a module"
+    lost = [layer for layer in layers if not programs.automatic1111_sdxl(names.kohya(layer))]
+    assert "unet.up_blocks.0.upsamplers.0.conv" in lost
+    assert {layer.partition(".")[0] for layer in lost} == {"unet", "text_encoder"}
+
+
+def test_invokeai_finds_every_layer_of_sdxl(sdxl: dict[str, Any]) -> None:
+    """InvokeAI renames the UNet's layers to diffusers' and then walks down the modules to the very layer."""
+    layers = layers_of(sdxl)
+    renamed = programs.invokeai_sdxl([names.kohya(layer, sdxl=True) for layer in layers])
+    for layer in layers:
+        component, _, path = layer.partition(".")
+        network, name = sdxl[component], renamed[names.kohya(layer, sdxl=True)]
+        if component != "unet" and not hasattr(network, "text_model"):
+            path, name = path.removeprefix("text_model."), name.replace("_text_model_", "_")
+        assert programs.invokeai(network, name, names.SDXL_PREFIXES[component]) == path
+    with pytest.raises(ValueError, match="prefix: lora_te_"):
+        programs.invokeai_sdxl([names.kohya(layer) for layer in layers])
 
 
 @pytest.mark.parametrize("name", ["", "lora_unet", "unet_down_blocks_0", "lora_prior_te_x", "lora_transformer_x"])

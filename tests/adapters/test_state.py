@@ -15,10 +15,11 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from avignon.adapters import state
-from avignon.adapters.formats import registry
+from avignon.adapters.formats import names, registry
 from avignon.adapters.state import AdapterState, LayerChange
 from avignon.core.errors import AdapterError
 from tests.support.adapters import layers_of, networks, random_state, same
+from tests.support.tiny_sdxl import sdxl_networks, tiny_sdxl_networks
 
 ROUND = ("kohya", "diffusers", "peft", "kohya")
 
@@ -51,13 +52,34 @@ def test_round_through_all_formats(tmp_path: Path, seed: int) -> None:
     assert (tmp_path / "0/kohya.safetensors").read_bytes() == (tmp_path / "3/kohya.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_round_of_sdxl(tmp_path: Path, seed: int) -> None:
+    """The same of SDXL's UNet and two text encoders, or of one of them alone, under its own names in kohya's format."""
+    nets = tiny_sdxl_networks()
+    parts = (tuple(nets), ("unet",), ("text_encoder_2",))[seed % 3]
+    adapter = random_state(layers_of({part: nets[part] for part in parts}), seed, dora=seed % 2 == 0)
+    assert same(adapter, carried(adapter, tmp_path))
+    stems = {key.split(".")[0] for key in load_file(tmp_path / "3/kohya.safetensors")}
+    assert stems == {names.kohya(layer, sdxl=True) for layer in adapter.layers}
+    assert not [stem for stem in stems if re.match(r"lora_te_|lora_unet_(up|down|mid)_", stem)]
+
+
+def test_round_of_sdxl_at_the_real_shape(tmp_path: Path) -> None:
+    """The same for the 616 layers that recipes adapt on SDXL."""
+    denoiser = layers_of({"unet": sdxl_networks()["unet"]})
+    layers = {name: shape for name, shape in denoiser.items() if _is_adapted(name)}
+    assert len(layers) == 616
+    adapter = random_state(layers, 1, ranks=(1, 2))
+    assert same(adapter, carried(adapter, tmp_path))
+
+
+def _is_adapted(layer: str) -> bool:
+    return layer.endswith(("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "conv1", "conv2"))
+
+
 def test_round_at_the_real_shape(tmp_path: Path) -> None:
     """The same for the 204 layers that recipes adapt on Stable Diffusion 2.1."""
-    layers = {
-        name: shape
-        for name, shape in layers_of({"unet": networks("2.1")["unet"]}).items()
-        if name.endswith(("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "conv1", "conv2"))
-    }
+    layers = {name: shape for name, shape in layers_of({"unet": networks("2.1")["unet"]}).items() if _is_adapted(name)}
     assert len(layers) == 204
     adapter = random_state(layers, 1, ranks=(1, 2, 4))
     assert same(adapter, carried(adapter, tmp_path))

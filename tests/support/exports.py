@@ -21,10 +21,10 @@ RANKS = Ranks(attention=4, projection=3, convolution=2)
 OF_DIFFUSERS = """
 import sys
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
-base, adapter, out, prompt, seed, steps, guidance, weight = sys.argv[1:]
-pipe = StableDiffusionPipeline.from_pretrained(base, safety_checker=None)
-pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+import diffusers
+base, adapter, out, prompt, seed, steps, guidance, weight, pipeline, scheduler = sys.argv[1:]
+pipe = getattr(diffusers, pipeline).from_pretrained(base)
+pipe.scheduler = getattr(diffusers, scheduler).from_config(pipe.scheduler.config)
 folder, _, name = adapter.rpartition("/")
 pipe.load_lora_weights(folder, weight_name=name, adapter_name="it")
 pipe.set_adapters("it", float(weight))
@@ -53,10 +53,20 @@ def saved(
 
 
 def by_diffusers(
-    base: Path, adapter: Path, out: Path, *, prompt: str, seed: int, steps: int, guidance: float, weight: float = 1.0
+    base: Path,
+    adapter: Path,
+    out: Path,
+    *,
+    prompt: str,
+    seed: int,
+    steps: int,
+    guidance: float,
+    weight: float = 1.0,
+    classes: tuple[str, str] = ("StableDiffusionPipeline", "DDIMScheduler"),
 ) -> NDArray[np.int64]:
     """Pixels of a picture that diffusers paints with an adapter's file, in a process that never imports avignon."""
-    done = python("-W", "ignore", "-c", OF_DIFFUSERS, base, adapter, out, prompt, seed, steps, guidance, weight)
+    told = (base, adapter, out, prompt, seed, steps, guidance, weight, *classes)
+    done = python("-W", "ignore", "-c", OF_DIFFUSERS, *told)
     assert done.returncode == 0, done.stderr
     return pixels(out)
 

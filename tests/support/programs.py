@@ -3,8 +3,11 @@
 Each rule is the program's own: from what it calls its model's layers to the names that it looks for, or back.
 """
 
+import bisect
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from functools import cache
 from typing import Any
 
 ATTENTION = [f"attn{n}_{part}" for n in (1, 2) for part in ("to_q", "to_k", "to_v", "to_out_0")]
@@ -127,6 +130,157 @@ def invokeai(network: Any, key: str, prefix: str) -> str:
             name += f"_{parts.pop(0)}"
         else:
             return ""
+
+
+# Stable Diffusion XL --------------------------------------------------------------------------------------------------
+
+DEPTHS = (0, 2, 10)
+"""Transformers' blocks by level of SDXL's UNet (`transformer_depth`); the middle has as many as the last."""
+
+
+@cache
+def sdxl_modules() -> frozenset[str]:
+    """Layers of the original SDXL (`sgm/modules/diffusionmodules/openaimodel.py`), by underscores, without prefix."""
+    found = {"input_blocks_0_0", "out_2", "time_embed_0", "time_embed_2", "label_emb_0_0", "label_emb_0_2"}
+    resnet = ["in_layers_2", "out_layers_3", "emb_layers_1"]
+    for number in (1, 2, 4, 5, 7, 8):
+        found |= {f"input_blocks_{number}_0_{part}" for part in resnet}
+        found |= {f"input_blocks_{number}_1_{part}" for part in _transformer(DEPTHS[number // 3])}
+    found |= {"input_blocks_3_0_op", "input_blocks_6_0_op"}
+    found |= {"input_blocks_4_0_skip_connection", "input_blocks_7_0_skip_connection"}
+    for number in range(9):
+        found |= {f"output_blocks_{number}_0_{part}" for part in (*resnet, "skip_connection")}
+        found |= {f"output_blocks_{number}_1_{part}" for part in _transformer(DEPTHS[2 - number // 3])}
+    found |= {"output_blocks_2_2_conv", "output_blocks_5_2_conv"}
+    found |= {f"middle_block_{number}_{part}" for number in (0, 2) for part in resnet}
+    return frozenset(found | {f"middle_block_1_{part}" for part in _transformer(DEPTHS[2])})
+
+
+def _transformer(depth: int) -> list[str]:
+    inside = (*ATTENTION, "ff_net_0_proj", "ff_net_2")
+    blocks = [f"transformer_blocks_{block}_{part}" for block in range(depth) for part in inside]
+    return ["proj_in", "proj_out", *blocks] if depth else []
+
+
+def comfyui_sdxl() -> dict[str, str]:
+    """By diffusers' name of each layer, the name that ComfyUI looks for: its own model's behind `lora_unet_`.
+
+    `comfy/utils.py`, `unet_to_diffusers`, gives the layer; `comfy/lora.py`, `model_lora_keys_unet`, the name;
+    `model_lora_keys_clip` those of the encoders, `clip_l` and `clip_g`.
+    """
+    found = {
+        "conv_in": "input_blocks.0.0", "conv_out": "out.2", "time_embedding.linear_1": "time_embed.0",
+        "time_embedding.linear_2": "time_embed.2", "add_embedding.linear_1": "label_emb.0.0",
+        "add_embedding.linear_2": "label_emb.0.2",
+    }  # fmt: skip
+    for level in range(3):
+        for layer in range(2):
+            place = f"input_blocks.{1 + 3 * level + layer}"
+            shortcut = level > 0 and layer == 0
+            found |= _resnet(f"down_blocks.{level}.resnets.{layer}", f"{place}.0", shortcut=shortcut)
+            found |= _attends(f"down_blocks.{level}.attentions.{layer}", f"{place}.1", DEPTHS[level])
+        for layer in range(3):
+            place = f"output_blocks.{3 * level + layer}"
+            found |= _resnet(f"up_blocks.{level}.resnets.{layer}", f"{place}.0", shortcut=True)
+            found |= _attends(f"up_blocks.{level}.attentions.{layer}", f"{place}.1", DEPTHS[2 - level])
+        if level < 2:
+            found[f"down_blocks.{level}.downsamplers.0.conv"] = f"input_blocks.{3 * level + 3}.0.op"
+            found[f"up_blocks.{level}.upsamplers.0.conv"] = f"output_blocks.{3 * level + 2}.2.conv"
+    found |= _attends("mid_block.attentions.0", "middle_block.1", DEPTHS[2])
+    for layer in range(2):
+        found |= _resnet(f"mid_block.resnets.{layer}", f"middle_block.{2 * layer}", shortcut=False)
+    unet = {f"unet.{own}": f"lora_unet_{theirs.replace('.', '_')}" for own, theirs in found.items()}
+    dotted = {part: re.sub(r"^(mlp|self_attn)_", r"\1.", part) for part in CLIP}
+    texts = {}
+    for own, theirs, layers in (("text_encoder", "lora_te1", 12), ("text_encoder_2", "lora_te2", 32)):
+        for n, part in itertools.product(range(layers), CLIP):
+            name = f"{own}.text_model.encoder.layers.{n}.{dotted[part]}"
+            texts[name] = f"{theirs}_text_model_encoder_layers_{n}_{part}"
+    return unet | texts
+
+
+def _resnet(own: str, theirs: str, *, shortcut: bool) -> dict[str, str]:
+    parts = {"conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "conv2": "out_layers.3"}
+    parts |= {"conv_shortcut": "skip_connection"} if shortcut else {}
+    return {f"{own}.{part}": f"{theirs}.{original}" for part, original in parts.items()}
+
+
+def _attends(own: str, theirs: str, depth: int) -> dict[str, str]:
+    attention = [f"attn{n}.{part}" for n in (1, 2) for part in ("to_q", "to_k", "to_v", "to_out.0")]
+    parts = [
+        f"transformer_blocks.{n}.{part}" for n in range(depth) for part in (*attention, "ff.net.0.proj", "ff.net.2")
+    ]
+    parts += ["proj_in", "proj_out"] if depth else []
+    return {f"{own}.{part}": f"{theirs}.{part}" for part in parts}
+
+
+def automatic1111_sdxl(key: str) -> str:
+    """The module that A1111 and Forge give a key to (`load_network`), of SDXL; empty where there is none.
+
+    The second encoder has query, key and value in one module, which takes all three.
+    """
+    found = automatic1111(key)
+    second = re.fullmatch(r"lora_te2_text_model_encoder_layers_(\d+)_(.+)", key)
+    if second:
+        inside = second[2].replace("mlp_fc1", "mlp_c_fc").replace("mlp_fc2", "mlp_c_proj").replace("self_attn", "attn")
+        found = re.sub(r"_[qkv]_proj$", "", f"1_model_transformer_resblocks_{second[1]}_{inside}")
+    if not _is_of_sdxl(found):
+        found = found.replace("lora_unet", "diffusion_model").replace("lora_te1_text_model", "0_transformer_text_model")
+    return found if _is_of_sdxl(found) else ""
+
+
+def _is_of_sdxl(module: str) -> bool:
+    return module in sdxl_encoders() or module.removeprefix("diffusion_model_") in sdxl_modules()
+
+
+@cache
+def sdxl_encoders() -> frozenset[str]:
+    """Layers of the original SDXL's text encoders, as A1111 numbers them: transformers' CLIP and OpenCLIP's."""
+    first = {f"0_transformer_text_model_encoder_layers_{n}_{part}" for n in range(12) for part in CLIP}
+    inside = ("mlp_c_fc", "mlp_c_proj", "attn", "attn_out_proj")
+    return frozenset(first | {f"1_model_transformer_resblocks_{n}_{part}" for n in range(32) for part in inside})
+
+
+def _invokeai_prefixes() -> dict[str, str]:
+    """`SDXL_UNET_STABILITY_TO_DIFFUSERS_MAP` of InvokeAI's `sdxl_lora_conversion_utils.py`."""
+    found = {f"middle_block.{2 * n}": f"mid_block.resnets.{n}" for n in range(2)}
+    for level in range(3):
+        found |= {f"input_blocks.{3 * level + n + 1}.0": f"down_blocks.{level}.resnets.{n}" for n in range(2)}
+        found |= {f"output_blocks.{3 * level + n}.0": f"up_blocks.{level}.resnets.{n}" for n in range(3)}
+    parts = {"in_layers.2": "conv1", "out_layers.3": "conv2", "emb_layers.1": "time_emb_proj"}
+    parts["skip_connection"] = "conv_shortcut"
+    found = {f"{a}.{c}": f"{b}.{d}" for a, b in found.items() for c, d in parts.items()}
+    for level in range(3):
+        found |= {f"input_blocks.{3 * level + n + 1}.1": f"down_blocks.{level}.attentions.{n}" for n in range(2)}
+        found |= {f"output_blocks.{3 * level + n}.1": f"up_blocks.{level}.attentions.{n}" for n in range(3)}
+        found[f"input_blocks.{3 * level + 3}.0.op"] = f"down_blocks.{level}.downsamplers.0.conv"
+        found[f"output_blocks.{3 * level + 2}.2"] = f"up_blocks.{level}.upsamplers.0"
+    found |= {"middle_block.1": "mid_block.attentions.0", "input_blocks.0.0": "conv_in", "out.2": "conv_out"}
+    for n in range(2):
+        found |= {f"time_embed.{2 * n}": f"time_embedding.linear_{n + 1}"}
+        found |= {f"label_emb.0.{2 * n}": f"add_embedding.linear_{n + 1}"}
+    return {a.replace(".", "_"): b.replace(".", "_") for a, b in found.items()}
+
+
+def invokeai_sdxl(keys: Collection[str]) -> dict[str, str]:
+    """Each key as InvokeAI renames it before it walks (`convert_sdxl_keys_to_diffusers_format`).
+
+    Raises:
+        ValueError: where InvokeAI raises: a prefix that it does not know, or names of both kinds in one file.
+    """
+    prefixes = _invokeai_prefixes()
+    ordered, found = sorted(prefixes), {}
+    for key in keys:
+        if not key.startswith(("lora_unet_", "lora_te1_", "lora_te2_")):
+            raise ValueError(f"Unrecognized SDXL LoRA key prefix: {key}")
+        inside = key.removeprefix("lora_unet_")
+        nearest = ordered[bisect.bisect_right(ordered, inside) - 1]
+        is_renamed = key != inside and inside.startswith(nearest)
+        found[key] = key.replace(nearest, prefixes[nearest]) if is_renamed else key
+    denoiser = [key != new for key, new in found.items() if key.startswith("lora_unet_")]
+    if any(denoiser) and not all(denoiser):
+        raise ValueError("The SDXL LoRA could only be partially converted to diffusers format.")
+    return found
 
 
 def stability(names: Iterable[str]) -> dict[str, str]:

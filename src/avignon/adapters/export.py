@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from avignon.adapters import cards, modelspec, sources
+from avignon.adapters import cards, headers, modelspec, sources
 from avignon.adapters.formats import registry as formats
 from avignon.adapters.formats import safe
 from avignon.adapters.state import AdapterState, LayerChange
@@ -104,6 +104,8 @@ def architecture_of(state: AdapterState) -> str:
     by_version = {name: architecture for architecture, (name, _, _) in modelspec.BASES.items()}
     if version in by_version:
         return by_version[version]
+    if headers.is_sdxl(state.layers, state.metadata):
+        return "stable-diffusion-xl-v1-base"
     ends = {layer.rpartition(".transformer_blocks.0.")[2]: each for layer, each in state.layers.items()}
     text = next((ends[end].down.shape[1] for end in ("attn2.to_k", "attn2.to_v") if end in ends), 0)
     widths = {768: "stable-diffusion-v1", 1024: "stable-diffusion-v2-512", 2048: "stable-diffusion-xl-v1-base"}
@@ -163,7 +165,9 @@ def _write_folder(path: Path, state: AdapterState, kind: str, header: Mapping[st
 
 def _write(place: Path, state: AdapterState, kind: str, header: Mapping[str, str], precision: str) -> None:
     dtype = PRECISIONS[precision] if precision else None
-    formats.FORMATS[kind].write(place, state, header, dtype)
+    is_native = kind == "kohya" and headers.is_sdxl(state.layers, header)
+    told = {**header, "modelspec.implementation": modelspec.IMPLEMENTATIONS[is_native]}
+    formats.FORMATS[kind].write(place, state, told, dtype)
     file = formats.find(place)
     for path in file.paths:
         safe.annotate(path, modelspec.hashes(path))

@@ -124,7 +124,7 @@ def family(changes: Mapping[str, LayerShapes]) -> str:
 
 
 _FAMILIES = {
-    "Stable Diffusion XL": r"lora_te2_|text_encoder_2\.|down_blocks\.[12]\..*transformer_blocks\.[1-9]\.|add_embedding",
+    "Stable Diffusion XL": r"lora_te2_|text_encoder_2\.|attentions\.\d\.transformer_blocks\.[1-9]\.|add_embedding",
     "FLUX": r"(double|single)[._](transformer[._])?blocks|single_transformer_blocks",
     "Stable Diffusion 3": r"joint[._]blocks|ff[._]context",
     "Wan or another model of videos": r"(^|[._])blocks[._]\d+[._](self_attn|cross_attn)",
@@ -145,6 +145,13 @@ def seems(names: Iterable[str]) -> str:
     found = (family for family, marks in _FAMILIES.items() if any(re.search(marks, name) for name in text))
     family = next(found, "")
     return f"; it seems to be for {family}" if family else ""
+
+
+def is_sdxl(layers: Iterable[str], metadata: Mapping[str, str]) -> bool:
+    """Whether an adapter is for Stable Diffusion XL: its header says so, or layers that only such a base has."""
+    architecture, version = (metadata.get(key, "") for key in ("modelspec.architecture", "ss_base_model_version"))
+    is_told = architecture.startswith("stable-diffusion-xl") or version.startswith("sdxl")
+    return is_told or seems(layers).endswith("Stable Diffusion XL")
 
 
 def content_hash(path: Path) -> str:

@@ -41,6 +41,11 @@ BASES: Mapping[str, tuple[str, str, int]] = {
 """By ModelSpec's architecture: sd-scripts' `ss_base_model_version`, A1111's `sd version`, pixels of a side."""
 
 
+IMPLEMENTATIONS = {False: "diffusers", True: "https://github.com/Stability-AI/generative-models"}
+"""Whose code the names of a file's layers are of, by whether they are StabilityAI's (sd-scripts'
+`determine_implementation`)."""
+
+
 @dataclass(frozen=True)
 class Network:
     """An adapter's layers, as far as a header speaks of them."""
@@ -86,7 +91,7 @@ def of_card(card: Card, network: Network, captions: Mapping[str, Iterable[str]],
     spec = {
         "sai_model_spec": VERSION,
         "architecture": f"{architecture}/lora",
-        "implementation": "diffusers",
+        "implementation": IMPLEMENTATIONS[False],
         "title": card.name,
         "resolution": f"{edge}x{edge}",
         "description": _description(card),
@@ -117,7 +122,7 @@ def of_header(held: Mapping[str, str], network: Network, title: str, architectur
     missing = {
         "sai_model_spec": VERSION,
         "architecture": f"{architecture}/lora",
-        "implementation": "diffusers",
+        "implementation": IMPLEMENTATIONS[False],
         "title": title,
         "resolution": f"{edge}x{edge}",
         "license": UNKNOWN_RIGHTS,

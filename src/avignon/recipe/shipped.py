@@ -13,7 +13,7 @@ def shipped() -> dict[str, Path]:
     folder = package / "recipes"
     if not folder.is_dir():
         folder = package.parents[1] / "recipes"
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return {path.stem: path for path in sorted(folder.glob("*.toml"), key=lambda path: path.stem)}
 
 
 def summary(path: Path) -> dict[str, str]:

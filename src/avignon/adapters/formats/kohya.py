@@ -1,7 +1,8 @@
 """kohya's format, which every program reads: names with underscores, and each layer's alpha as a tensor.
 
-Written for Stable Diffusion 1 and 2 with diffusers' block names; read with StabilityAI's as well, and with LyCORIS'
-parts. `diffusers.utils.convert_state_dict_to_kohya` is not used: it writes alpha = rank whatever alpha was, leaves the
+Written for Stable Diffusion 1 and 2 with diffusers' block names, for SDXL with StabilityAI's, as sd-scripts does; read
+with either, and with LyCORIS' parts.
+`diffusers.utils.convert_state_dict_to_kohya` is not used: it writes alpha = rank whatever alpha was, leaves the
 dots in the stems of a UNet's DoRA magnitudes, and calls a single text encoder `lora_te1_`.
 """
 
@@ -9,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avignon.adapters import headers
 from avignon.adapters.formats import names
 
 if TYPE_CHECKING:
@@ -40,15 +42,16 @@ def write(
 ) -> None:
     """Write an adapter with header metadata, in a precision (by default its own); the same bytes each time.
 
+    Names of layers are those of the family that the metadata or the layers tell.
     A layer's alpha is in fp32, so that it is what it was, and magnitudes keep their precision.
     """
     import torch
 
     from avignon.adapters.formats import safe
 
-    tensors = {}
+    tensors, sdxl = {}, headers.is_sdxl(state.layers, metadata)
     for layer, change in sorted(state.layers.items()):
-        stem, own = names.kohya(layer), change.to(precision) if precision else change
+        stem, own = names.kohya(layer, sdxl=sdxl), change.to(precision) if precision else change
         tensors[f"{stem}.lora_down.weight"], tensors[f"{stem}.lora_up.weight"] = own.down, own.up
         tensors[f"{stem}.alpha"] = torch.tensor(change.alpha, dtype=torch.float32)
         if change.magnitude is not None:

@@ -9,9 +9,12 @@ which file has it. The names follow one rule with a list of exceptions, which is
 import re
 
 PREFIXES = {"unet": "lora_unet", "text_encoder": "lora_te", "text_encoder_2": "lora_te2"}
-"""kohya's prefixes by diffusers' components, as of Stable Diffusion 1 and 2; SDXL's first encoder is lora_te1."""
+"""kohya's prefixes by diffusers' components, as of Stable Diffusion 1 and 2."""
 
-_COMPONENTS = {prefix: component for component, prefix in PREFIXES.items()} | {"lora_te1": "text_encoder"}
+SDXL_PREFIXES = {**PREFIXES, "text_encoder": "lora_te1"}
+"""Those of SDXL."""
+
+_COMPONENTS = {prefix: part for prefixes in (PREFIXES, SDXL_PREFIXES) for part, prefix in prefixes.items()}
 
 # Parts of a name that hold an underscore themselves; every other underscore of kohya's stands for a dot.
 _WORDS = (
@@ -44,14 +47,26 @@ _OUTSIDE = {
 }
 """Layers outside the blocks, by StabilityAI's names."""
 
+_STABILITY = {theirs: own for own, theirs in (_INSIDE | _OUTSIDE).items()}
+"""StabilityAI's names of both."""
+
+_MIDDLE = {"resnets_0": 0, "attentions_0": 1, "resnets_1": 2}
+"""Places in StabilityAI's middle block."""
+
 _PER_BLOCK = 3
 """Of StabilityAI's blocks in one of diffusers': two residual ones and one more (`layers_per_block` 2, SD 1 to XL)."""
 
 
-def kohya(layer: str) -> str:
-    """Kohya's name of a layer: `unet.mid_block.attentions.0.proj_in` → `lora_unet_mid_block_attentions_0_proj_in`."""
+def kohya(layer: str, *, sdxl: bool = False) -> str:
+    """Kohya's name of a layer: `unet.mid_block.attentions.0.proj_in` → `lora_unet_mid_block_attentions_0_proj_in`.
+
+    For SDXL the UNet's blocks are StabilityAI's, `lora_unet_middle_block_1_proj_in`: sd-scripts trains that UNet.
+    """
     component, _, inside = layer.partition(".")
-    return f"{PREFIXES[component]}_{inside.replace('.', '_')}"
+    name = inside.replace(".", "_")
+    if not sdxl:
+        return f"{PREFIXES[component]}_{name}"
+    return f"{SDXL_PREFIXES[component]}_{_to_stability(name) if component == 'unet' else name}"
 
 
 def from_kohya(name: str) -> str:
@@ -82,9 +97,28 @@ def _from_stability(name: str) -> str:
         return _in_block(match[1], int(match[2]), int(match[3]), match[4])
     match = re.fullmatch(r"middle_block_([012])_(.+)", name)
     if match:
-        place = ("resnets_0", "attentions_0", "resnets_1")[int(match[1])]
+        place = list(_MIDDLE)[int(match[1])]
         return f"mid_block_{place}_{_INSIDE.get(match[2], match[2])}"
     return name
+
+
+def _to_stability(name: str) -> str:
+    """The inverse, for SDXL: two residual blocks a block, and upsamplers behind attention alone."""
+    if name in _STABILITY:
+        return _STABILITY[name]
+    match = re.fullmatch(r"mid_block_(resnets_[01]|attentions_0)_(.+)", name)
+    if match:
+        return f"middle_block_{_MIDDLE[match[1]]}_{_STABILITY.get(match[2], match[2])}"
+    match = re.fullmatch(r"(down|up)_blocks_(\d+)_(resnets|attentions|downsamplers|upsamplers)_(\d+)_(.+)", name)
+    if not match:
+        return name
+    side, kind, inside = "input" if match[1] == "down" else "output", match[3], match[5]
+    number = _PER_BLOCK * int(match[2]) + (side == "input")
+    if kind.endswith("samplers"):
+        place = "0_op" if kind == "downsamplers" else "2_conv"
+        return f"{side}_blocks_{number + _PER_BLOCK - 1}_{place}"
+    part = int(kind == "attentions")
+    return f"{side}_blocks_{number + int(match[4])}_{part}_{_STABILITY.get(inside, inside)}"
 
 
 def _in_block(side: str, number: int, part: int, inside: str) -> str:

@@ -1,7 +1,7 @@
 """peft's format: a folder with `adapter_model.safetensors` and `adapter_config.json`, of one component of a pipeline.
 
 An adapter of several components is a folder of such folders, named as diffusers names the components; so do peft's own
-examples for Stable Diffusion.
+examples for Stable Diffusion. SDXL's second text encoder has the same names inside as the first: its folder tells it.
 """
 
 import json
@@ -27,16 +27,23 @@ _BEFORE = "base_model.model."
 
 def recognizes(keys: list[str]) -> bool:
     """Whether a file with these keys is in this format."""
-    return any(key.startswith(_BEFORE) for key in keys)
+    return any(key.rpartition("/")[2].startswith(_BEFORE) for key in keys)
 
 
 def layer_of(stem: str) -> str:
-    """The layer that a key without its part is of; which component has it, its first block tells."""
-    inside = stem.removeprefix(_BEFORE)
-    if inside == stem:
+    """The layer that a key without its part is of; its component is before a slash, else its first block tells it."""
+    component, _, key = stem.rpartition("/")
+    inside = key.removeprefix(_BEFORE)
+    if inside == key:
         return ""
     is_text = re.match(r"text_model\.|encoder\.|embeddings\.|final_layer_norm", inside)
-    return names.canonical(f"{'text_encoder' if is_text else 'unet'}.{inside}")
+    return names.canonical(f"{component or ('text_encoder' if is_text else 'unet')}.{inside}")
+
+
+def key_of(path: Path, key: str) -> str:
+    """A file's key, behind its component and a slash where the file's folder has a component's name."""
+    component = path.parent.name
+    return f"{component}/{key}" if path.name == WEIGHTS_FILE and component in names.PREFIXES else key
 
 
 def configs(paths: Sequence[Path], metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:  # noqa: ARG001 - as diffusers'
@@ -63,7 +70,7 @@ def write(
 
     own = state.map(lambda layer: layer.to(precision)) if precision else state
     for part in own.components:
-        folder = path / part if len(own.components) > 1 else path
+        folder = path / part if own.components not in (("unet",), ("text_encoder",)) else path
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"{_BEFORE}{key}": tensor for key, tensor in own.tensors(part).items()}
         safe.write(folder / WEIGHTS_FILE, tensors, {**metadata, "format": "pt"})

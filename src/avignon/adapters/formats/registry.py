@@ -97,10 +97,12 @@ def find(place: Path) -> AdapterFile:
     """
     paths = _weights_in(place)
     found = [headers.adapter(path, diffusers.WEIGHTS_FILE) for path in paths]
-    keys = [key for shapes, _ in found for key in shapes]
+    shapes = {
+        peft.key_of(path, key): shape for path, (own, _) in zip(paths, found, strict=True) for key, shape in own.items()
+    }
+    keys = list(shapes)
     name = next((name for name, module in FORMATS.items() if module.recognizes(keys)), "diffusers")
     grouped = parts.grouped(str(paths[0]), keys, FORMATS[name].layer_of)
-    shapes = {key: shape for each, _ in found for key, shape in each.items()}
     layers = {}
     for layer, own in grouped.items():
         try:
@@ -149,7 +151,7 @@ def read_file(file: AdapterFile) -> "AdapterState":
 
     try:
         told: dict[str, Any] = FORMATS[file.format].configs(file.paths, file.metadata)
-        tensors = {key: tensor for path in file.paths for key, tensor in load_file(path).items()}
+        tensors = {peft.key_of(path, key): tensor for path in file.paths for key, tensor in load_file(path).items()}
         layers = {}
         for layer, keys in file.keys.items():
             own = {part: tensors[key] for part, key in keys.items()}
