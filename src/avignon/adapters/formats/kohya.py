@@ -1,6 +1,6 @@
 """kohya's format, which every program reads: names with underscores, and each layer's alpha as a tensor.
 
-Written for Stable Diffusion 1 and 2 with diffusers' block names; read with StabilityAI's as well, and with LyCORIS'
+Written with diffusers' block names; read with StabilityAI's as well, and with LyCORIS'
 parts. `diffusers.utils.convert_state_dict_to_kohya` is not used: it writes alpha = rank whatever alpha was, leaves the
 dots in the stems of a UNet's DoRA magnitudes, and calls a single text encoder `lora_te1_`.
 """

@@ -36,7 +36,7 @@ def layer_of(stem: str) -> str:
     if inside == stem:
         return ""
     is_text = re.match(r"text_model\.|encoder\.|embeddings\.|final_layer_norm", inside)
-    return names.canonical(f"{'text_encoder' if is_text else 'unet'}.{inside}")
+    return names.canonical(f"{'text_encoder' if is_text else names.denoiser_of(inside)}.{inside}")
 
 
 def configs(paths: Sequence[Path], metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:  # noqa: ARG001 - as diffusers'
