@@ -34,6 +34,14 @@ def tiny_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_z_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of a Z-Image."""
+    from tests.support.tiny_z_image import make_tiny_z_image
+
+    return make_tiny_z_image(tmp_path_factory.mktemp("bases") / "tiny-z-image")
+
+
+@pytest.fixture(scope="session")
 def museum() -> Iterator[LocalMuseum]:
     """The National Gallery's tables and images on 127.0.0.1: Homer, Picasso, Gris and some others."""
     with LocalMuseum() as server:

@@ -71,9 +71,8 @@ def _denoising(plan: Plan, stack: ExitStack) -> tuple[dict[str, Any], Callable[[
         generate.put_on(base.denoiser, name, seed)
     base.move_to(device)
     base.set_attention_backend(attention_for("auto", device))
-    scheduler = base.sampler("ddim")
-    scheduler.set_timesteps(30, device=device)
-    t = scheduler.timesteps[10]
+    scheduler = base.sampler("ddim", 30, base.resolution, base.resolution)
+    t = scheduler.timesteps[10].to(device)
     x = torch.randn(BATCH, *base.latent_shape(base.resolution, base.resolution), device=device)
     conditioning = base.encode_prompts(["a boat on the sea"] * 2 * BATCH, device, train.SILENT)
     mixer = stack.enter_context(mixing(base.denoiser, base.targets, {}))

@@ -330,7 +330,7 @@ def test_frames_with_a_dora_keep_to_their_weights(sampler: painting.ImageSampler
         together = sampler.denoise([frames[place] for place in group])
         alone = torch.cat([sampler.denoise([frames[place]]) for place in group])
         assert (together - alone).abs().max() / alone.std() < 5e-5
-    with pytest.raises(ValueError, match="different weights of a DoRA: dora"):
+    with pytest.raises(ValueError, match="different weights of a DoRA, or of what changes embedders: dora"):
         sampler.denoise(frames[:2])
 
 

@@ -275,7 +275,7 @@ def test_picture_from_a_source_equals_diffusers(
     ours = painting.ImageSampler(base, recipe, CPU, SILENT).denoise([one, replace(one, seed=9)])
     theirs = StableDiffusionImg2ImgPipeline(**base.pipeline.components, requires_safety_checker=False)
     theirs.set_progress_bar_config(disable=True)
-    theirs.scheduler = base.sampler(scheduler)
+    theirs.scheduler = base.sampler(scheduler, 6, 64, 64)
     theirs.set_adapters([layers.inner("one"), layers.inner("two")], [0.6, 0.7])
     picture = imaging.load(path)
     square = imaging.fit(picture, (8, 0, 88, 80), 64)

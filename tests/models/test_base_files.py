@@ -147,7 +147,13 @@ def test_whoever_saved_the_scheduler(copy: Path, monkeypatch: pytest.MonkeyPatch
     recipe = recipe_of(copy)
     base = load_base(recipe, torch.float32, SILENT)
     ours = pictures(base, recipe)
-    monkeypatch.setattr(StableDiffusion, "sampler", lambda _, name: clean(name, **changes))
+
+    def sampler_of(_: StableDiffusion, name: str, steps: int, width: int, height: int) -> Any:
+        sampler = clean(name, **changes)
+        sampler.set_timesteps(steps)
+        return sampler
+
+    monkeypatch.setattr(StableDiffusion, "sampler", sampler_of)
     key = json.dumps(changes, sort_keys=True)
     CLEAN[key] = CLEAN.get(key) or pictures(base, recipe)
     for sampler in SAMPLERS:
@@ -163,7 +169,7 @@ def test_samplers_have_nothing_else_of_the_base(copy: Path) -> None:
         "solver_order": 3, "timestep_type": "continuous", "timestep_spacing": "linspace", "euler_at_final": True,
     }  # fmt: skip
     base = loaded(described(copy, SCHEDULER, **strange))
-    configs = {name: base.sampler(name).config for name in SAMPLERS}
+    configs = {name: base.sampler(name, 2, 64, 64).config for name in SAMPLERS}
     for name, config in configs.items():
         expected = dict(clean(name).config)
         assert {key: config[key] for key in expected if not key.startswith("_")} == {
@@ -181,7 +187,7 @@ def test_training_takes_betas_from_any_class(copy: Path) -> None:
     described(copy, SCHEDULER, trained_betas=betas, num_train_timesteps=500)
     base = loaded(copy)
     for name in SAMPLERS:
-        assert torch.allclose(base.sampler(name).betas, torch.tensor(betas))
+        assert torch.allclose(base.sampler(name, 2, 64, 64).betas, torch.tensor(betas))
     assert len(DDPMScheduler.from_config(base.pipeline.scheduler.config).betas) == 500
 
 
@@ -225,8 +231,7 @@ def test_zero_terminal_snr_with_v_is_painted(copy: Path, zero: dict[str, Any], s
     base = load_base(recipe, torch.float32, SILENT)
     found = {}
     for sampler in ("ddim", "euler", "dpm++"):
-        scheduler = base.sampler(sampler)
-        scheduler.set_timesteps(10)
+        scheduler = base.sampler(sampler, 10, 64, 64)
         assert int(scheduler.timesteps[0]) == 999
         found[sampler] = denoised(base, recipe, sampler, 20)
         assert found[sampler].std() > 5

@@ -202,7 +202,7 @@ def test_stated_prediction_is_trained(tiny_sd: Path, tmp_path: Path) -> None:
         base = load(recipe_of(tmp_path / f"v{number}", model, prediction_type="v_prediction", **more))
         clean, noise = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
         assert not torch.equal(base.training_target(clean, noise, torch.tensor([400])), noise)
-        assert base.sampler("ddim").config.prediction_type == "v_prediction"
+        assert base.sampler("ddim", 2, 64, 64).config.prediction_type == "v_prediction"
         assert base.parts["scheduler"] != plain.parts["scheduler"]
 
 

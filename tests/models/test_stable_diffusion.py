@@ -601,6 +601,6 @@ def test_out_of_memory_by_any_name(failed: RuntimeError, expected: bool) -> None
 def test_schedulers_keep_the_bases_noise(load: Loader, tmp_path: Path, name: str) -> None:
     """Each scheduler takes the base's betas and, above all, its prediction type."""
     base = load(make_tiny_sd(tmp_path / "v", prediction_type="v_prediction"))
-    config = base.sampler(name).config
+    config = base.sampler(name, 2, 64, 64).config
     assert config.prediction_type == "v_prediction"
     assert (config.beta_start, config.beta_end, config.beta_schedule) == (0.00085, 0.012, "scaled_linear")

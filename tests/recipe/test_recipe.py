@@ -194,8 +194,8 @@ def test_strange_key_lists_the_known(tmp_path: Path) -> None:
             "recipe: generate.weight_schedule: no adapter 'ann-othr'; there are ann-other, bo-",
         ),
         (
-            "generate.block_weights={ann-other={middle=1.0}}",
-            "recipe: generate.block_weights.ann-other: 'middle' is not a part of the UNet;",
+            "generate.block_weights={ann-other={centre=1.0}}",
+            "recipe: generate.block_weights.ann-other: 'centre' is not a part of any base;",
         ),
         ("generate.adapters={ann-other='x'}", "recipe: generate.adapters: 'ann-other' is the name of an adapter that"),
     ],

@@ -930,7 +930,7 @@ def test_ranks_of_single_blocks(tmp_path: Path, tiny_sd: Path) -> None:
     assert not any(".down_blocks.0." in key for key in found)
     assert {rank for key, rank in found.items() if ".up_blocks." in key} == {4, 3, 2}
     wrong = small_recipe(tmp_path, tiny_sd, train={"ranks": {"attention": 4, "blocks": {"mid_blok": 1}}})
-    with pytest.raises(RecipeError, match=r"train.ranks.blocks: the UNet has no 'mid_blok'; there are down_blocks.0, "):
+    with pytest.raises(RecipeError, match=r"train.ranks.blocks: the denoiser has no 'mid_blok'; there are down_"):
         run(wrong, space)
 
 

@@ -78,7 +78,7 @@ def test_prior_is_what_the_base_paints(tmp_path: Path, tiny_sd: Path, monkeypatc
     assert data.captions == (("a boat",), ("a guitar",), ("a boat",))
     assert (data.std == 0).all()
     pipeline = base.pipeline
-    pipeline.scheduler = base.sampler("ddim")
+    pipeline.scheduler = base.sampler("ddim", 2, 64, 64)
     seed = dataset.seed_of(dataset.seed_of(recipe.seed, "prior"), 1)
     own = pipeline(
         "a guitar", num_inference_steps=2, guidance_scale=recipe.generate.guidance_scale, width=64, height=64,

@@ -106,6 +106,8 @@ def architecture_of(state: AdapterState) -> str:
         return by_version[version]
     if headers.is_sdxl(state.layers, state.metadata):
         return "stable-diffusion-xl-v1-base"
+    if "transformer" in state.components:
+        return "Z-Image"  # The only transformer whose names are read.
     ends = {layer.rpartition(".transformer_blocks.0.")[2]: each for layer, each in state.layers.items()}
     text = next((ends[end].down.shape[1] for end in ("attn2.to_k", "attn2.to_v") if end in ends), 0)
     widths = {768: "stable-diffusion-v1", 1024: "stable-diffusion-v2-512", 2048: "stable-diffusion-xl-v1-base"}

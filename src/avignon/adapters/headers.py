@@ -119,16 +119,20 @@ _TEXT_WIDTHS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048:
 
 def family(changes: Mapping[str, LayerShapes]) -> str:
     """Which bases an adapter is for, by the width of the texts that its cross-attention reads; empty where unknown."""
+    if seems(changes).endswith(_Z_IMAGE):
+        return _Z_IMAGE
     widths = {each.down[1] for layer, each in changes.items() if layer.endswith(("attn2.to_k", "attn2.to_v"))}
     return next((_TEXT_WIDTHS[width] for width in widths if width in _TEXT_WIDTHS), "")
 
+
+_Z_IMAGE = "Z-Image or Lumina"
 
 _FAMILIES = {
     "Stable Diffusion XL": r"lora_te2_|text_encoder_2\.|attentions\.\d\.transformer_blocks\.[1-9]\.|add_embedding",
     "FLUX": r"(double|single)[._](transformer[._])?blocks|single_transformer_blocks",
     "Stable Diffusion 3": r"joint[._]blocks|ff[._]context",
     "Wan or another model of videos": r"(^|[._])blocks[._]\d+[._](self_attn|cross_attn)",
-    "Z-Image or Lumina": r"(^|[._])layers[._]\d+[._](attention|feed_forward|adaLN)",
+    _Z_IMAGE: r"(^|[._])layers[._]\d+[._](attention|feed_forward|adaLN)",
     "a transformer such as FLUX or Stable Diffusion 3": r"^(transformer|diffusion_model|lora_transformer)[._]",
 }
 """Marks of other families of bases in the names of an adapter's layers."""

@@ -35,7 +35,7 @@ def add(
     paths = [path for path, _ in denoiser.named_modules()]
     blocks = sorted(path for path in paths if re.fullmatch(targets.blocks, path))
     if unknown := [block for block in ranks.blocks if block not in blocks]:
-        raise RecipeError(f"train.ranks.blocks: the UNet has no {unknown[0]!r}; there are {', '.join(blocks)}")
+        raise RecipeError(f"train.ranks.blocks: the denoiser has no {unknown[0]!r}; there are {', '.join(blocks)}")
     config = lora_config(targets, ranks, alpha, dora=dora, paths=paths)
     with torch.random.fork_rng(devices=[]), several_wanted():
         torch.manual_seed(seed)
@@ -66,6 +66,8 @@ def lora_config(
     if ranks.blocks:  # Layer by layer: of several patterns that fit peft takes the first, and files keep no order.
         kinds = {path: rank for path in paths if (rank := _rank_of(path, kinds, ranks.blocks))}
     pattern = {re.escape(layer): rank for layer, rank in kinds.items()}
+    if not kinds:
+        raise RecipeError(f"train.ranks: all of the base's kinds ({', '.join(targets.kinds)}) are 0: nothing to train")
     default = next(iter(kinds.values()))
     return LoraConfig(
         r=default,

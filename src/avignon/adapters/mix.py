@@ -12,17 +12,26 @@ from avignon.models.base import AdapterTargets
 from avignon.models.runtime import send
 
 
+def unmixed(denoiser: Any, targets: AdapterTargets) -> set[str]:
+    """Adapters of which all samples of a batch must have the same weight.
+
+    DoRA, and those on layers that see the tokens of all samples in one row.
+    """
+    rows = [m for path, m in lora_layers(denoiser) if not targets.per_sample(path, m.get_base_layer())]
+    return doras(denoiser) | {outer(name) for module in rows for name in module.lora_A}
+
+
 class Mixer:
     """Sets how much of every adapter is in each sample of a batch: ΔW = Σ wᵢ·ΔWᵢ, the sum of true deltas.
 
     Where all samples have the same weights, ΔW is added to the layers' weights once, and the passes are as fast as the
     base's own. Where they differ, each layer's low-rank products are scaled sample by sample (peft's `scaling` may be a
-    tensor); a DoRA's ΔWᵢ is no such product, so its samples must have the same weights. The two agree to rounding; all
-    weights 0 is the base itself, bit for bit.
+    tensor); a DoRA's ΔWᵢ is no such product, so its samples must have the same weights (see `unmixed`). The two agree
+    to rounding; all weights 0 is the base itself, bit for bit.
     """
 
     def __init__(self, denoiser: Any, targets: AdapterTargets, blocks: Mapping[str, Mapping[str, float]]) -> None:
-        self._doras, self._targets = doras(denoiser), targets
+        self._unmixed, self._targets = unmixed(denoiser, targets), targets
         self._layers = [(name, module, module.get_base_layer()) for name, module in lora_layers(denoiser)]
         self._own = [layer.weight.data for _, _, layer in self._layers]
         self._scales = [dict(module.scaling) for _, module, _ in self._layers]
@@ -33,7 +42,7 @@ class Mixer:
         """Weights by adapter, for each sample of the next passes.
 
         Raises:
-            ValueError: samples have different weights of a DoRA.
+            ValueError: samples have different weights of an adapter that is `unmixed`.
         """
         if rows == self._rows or not self._layers:
             return
@@ -65,8 +74,9 @@ class Mixer:
                 layer.weight.data = torch.empty_like(own).copy_(changed.view(own.shape))
 
     def _scale(self, rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> None:
-        if unlike := self._doras.intersection(map(outer, names)):
-            raise ValueError(f"samples of one batch have different weights of a DoRA: {', '.join(sorted(unlike))}")
+        if unlike := self._unmixed.intersection(map(outer, names)):
+            told = "samples of one batch have different weights of a DoRA, or of what changes embedders"
+            raise ValueError(f"{told}: {', '.join(sorted(unlike))}")
         places, weights = [], []
         for (path, module, layer), scales in zip(self._layers, self._scales, strict=True):
             module.set_adapter(names)

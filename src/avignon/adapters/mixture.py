@@ -41,8 +41,9 @@ class Ingredient:
 class _Sampling:
     """What is asked of a base that paints nothing."""
 
-    scheduler: str = "ddim"
+    scheduler: str = ""
     num_inference_steps: int = 1
+    block_weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 def of_places(given: Sequence[str], reporter: Reporter) -> list[Ingredient]:

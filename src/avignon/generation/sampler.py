@@ -1,7 +1,7 @@
 """Frames → pictures: the base with its adapters on. `generate` paints the series with it, `train` its samples.
 
 Frames of different weights go through the UNet in one batch, texts are encoded once, and the pictures are those that
-diffusers' own StableDiffusionPipeline makes of the same adapters and weights.
+diffusers' own pipeline makes of the same adapters and weights.
 """
 
 import math
@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import torch
 from PIL import Image
 
-from avignon.adapters.layers import adapters_on, doras
-from avignon.adapters.mix import mixing
+from avignon.adapters.layers import adapters_on
+from avignon.adapters.mix import mixing, unmixed
 from avignon.adapters.weights import at_step
 from avignon.core import imaging
 from avignon.core.errors import ModelError
@@ -66,7 +66,7 @@ class ImageSampler:
 
     def groups(self, frames: Sequence[Frame]) -> list[list[int]]:
         """Places of the frames that `paint` would take into one batch."""
-        return list(groups(frames, self._batch, doras(self._base.denoiser)))
+        return list(groups(frames, self._batch, unmixed(self._base.denoiser, self._base.targets)))
 
     def paint(self, frames: Sequence[Frame]) -> list[Image.Image]:
         """Pictures of any frames, in their order; each as if it were made alone, to rounding."""
@@ -88,9 +88,9 @@ class ImageSampler:
 
     @torch.no_grad()
     def denoise(self, frames: Sequence[Frame]) -> torch.Tensor:
-        """Latents (B, 4, H/8, W/8) in fp32 of frames that can share a batch: one key of `batch_key`.
+        """Latents (B, C, h, w) in fp32 of frames that can share a batch: one key of `batch_key`.
 
-        Classifier-free guidance (Ho & Salimans, arXiv:2207.12598, eq. 6): both halves go through the UNet together.
+        Classifier-free guidance (Ho & Salimans, arXiv:2207.12598, eq. 6): both halves go through the denoiser together.
 
         Raises:
             ModelError: one of them holds NaN or infinity; this is looked at once, after the last step.
@@ -101,8 +101,7 @@ class ImageSampler:
         conditioning = self._conditioning(frames, weights)
         if guided:
             conditioning = Conditioning.cat([self._conditioning(frames, weights, negative=True), conditioning])
-        scheduler = self._base.sampler(first.scheduler)
-        scheduler.set_timesteps(first.num_inference_steps)
+        scheduler = self._base.sampler(first.scheduler, first.num_inference_steps, first.width, first.height)
         x, timesteps = self._begin(frames, scheduler)
         on_device = send(timesteps, self._device)  # A scheduler reads its own, and would wait for the device to do so.
         with mixing(self._base.denoiser, self._base.targets, first.block_weights) as mixer:
@@ -121,7 +120,7 @@ class ImageSampler:
         return x
 
     def _begin(self, frames: Sequence[Frame], scheduler: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the first step starts on, (B, 4, H/8, W/8), and the timesteps that are left.
+        """What the first step starts on, (B, C, h, w), and the timesteps that are left.
 
         Pictures with a source begin from its latents, noised as far as the steps that are left can undo (SDEdit, Meng
         et al., arXiv:2108.01073, algorithm 1); numbers are drawn in diffusers' order, so that its pictures are ours.
@@ -137,7 +136,7 @@ class ImageSampler:
         return scheduler.add_noise(clean, noise, timesteps[:1]), timesteps
 
     def _source(self, frame: Frame) -> torch.Tensor:
-        """Latents (1, 4, H/8, W/8) of a frame's source, drawn from what the encoder says; each is encoded once."""
+        """Latents (1, C, h, w) of a frame's source, drawn from what the encoder says; each is encoded once."""
         assert frame.source is not None
         key = frame.source.sha256, frame.width, frame.height
         if key not in self._sources:
@@ -149,7 +148,7 @@ class ImageSampler:
 
     @torch.no_grad()
     def effects(self, frames: Sequence[Frame], names: Sequence[str]) -> dict[str, float]:
-        """How much each adapter, alone at weight 1, changes what the UNet predicts: RMS, in units of the noise.
+        """How much each adapter, alone at weight 1, changes what the denoiser predicts: RMS, in units of the noise.
 
         Measured on the base's own pictures of `frames` (one `batch_key`), noised to `PROBED` of the way.
         """
@@ -177,7 +176,7 @@ class ImageSampler:
         return torch.cat([self._drawn(frame)[-1] for frame in frames]).to(self._device)
 
     def _drawn(self, frame: Frame) -> list[torch.Tensor]:
-        """Standard normal numbers (1, 4, H/8, W/8): for the source, where there is one, then for the noise."""
+        """Standard normal numbers (1, C, h, w): for the source, where there is one, then for the noise."""
         shape = (1, *self._base.latent_shape(frame.width, frame.height))
         own = _normal(shape, frame.seed, 2 if frame.source else 1)
         if frame.to_seed < 0:
@@ -266,7 +265,7 @@ def batch_key(frame: Frame) -> tuple[object, ...]:
 
 
 def groups(frames: Sequence[Frame], size: int, unmixed: Collection[str] = ()) -> Iterator[list[int]]:
-    """Places of frames that go through the UNet together, at most `size`.
+    """Places of frames that go through the denoiser together, at most `size`.
 
     Frames of equal weights are the cheapest (see `adapters.Mixer`); only what does not fill half a batch with its like
     is joined with others, and nothing with an adapter of `unmixed`.

@@ -46,9 +46,18 @@ class SamplingSettings(Protocol):
     """Which sampler is wanted and in how many steps, as a recipe says it."""
 
     @property
-    def scheduler(self) -> str: ...  # noqa: D102 - as in recipe.schema.Generate
+    def scheduler(self) -> str: ...  # noqa: D102 - as in recipe.schema.Generate; empty where nothing is painted
     @property
     def num_inference_steps(self) -> int: ...  # noqa: D102
+    @property
+    def block_weights(self) -> Mapping[str, Mapping[str, float]]: ...  # noqa: D102
+
+
+class TrainingSettings(Protocol):
+    """What a family may refuse of a training, as a recipe says it."""
+
+    @property
+    def min_snr_gamma(self) -> float: ...  # noqa: D102 - as in recipe.schema.Train
 
 
 @dataclass(frozen=True)
@@ -74,8 +83,18 @@ class Conditioning:
 
     @staticmethod
     def cat(parts: Sequence["Conditioning"]) -> "Conditioning":
-        """Several, one after the other."""
-        return Conditioning({name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors})
+        """Several, one after the other; of tensors (B, tokens, …) of different lengths the shorter end in zeros."""
+        return Conditioning({name: _joined([part.tensors[name] for part in parts]) for name in parts[0].tensors})
+
+
+def _joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    if len({tensor.shape[1:2] for tensor in tensors}) > 1:
+        longest = max(tensor.shape[1] for tensor in tensors)
+        grown = [tensor.new_zeros(len(tensor), longest, *tensor.shape[2:]) for tensor in tensors]
+        for room, tensor in zip(grown, tensors, strict=True):
+            room[:, : tensor.shape[1]] = tensor
+        tensors = grown
+    return torch.cat(list(tensors))
 
 
 @dataclass(frozen=True)
@@ -120,7 +139,8 @@ class AdapterTargets:
     part_of: Callable[[str], str]
     """The part of the denoiser that a layer lies in (`down`, `mid`, `up`), by the layer's name."""
     per_sample: Callable[[str, Any], tuple[int, ...]]
-    """The shape in which one number per sample meets a layer's output, by the layer's name and module."""
+    """The shape in which one number per sample meets a layer's output, by the layer's name and module; empty where none
+    does, because the layer sees the tokens of all samples in one row."""
     prefix: str
     """Before the names of layers in an adapter's file in diffusers' format."""
 
@@ -143,7 +163,7 @@ class DiffusionBase(ABC):
 
     family: ClassVar[str]
     """Its row in the registry."""
-    targets: ClassVar[AdapterTargets]
+    targets: AdapterTargets
     denoiser_part: ClassVar[str]
     """The folder of the denoiser, and its name among `parts`."""
     denoiser_files: ClassVar[str]
@@ -213,6 +233,13 @@ class DiffusionBase(ABC):
             "parts": dict(self.parts),
             "resolution": self.resolution,
         }
+
+    def check_training(self, settings: TrainingSettings) -> None:  # noqa: B027 - most can be trained with anything
+        """Refuse what this base cannot be trained with, or that it is trained on at all.
+
+        Raises:
+            RecipeError: naming the field and why.
+        """
 
     @abstractmethod
     def move_to(self, device: torch.device) -> None:
@@ -293,8 +320,12 @@ class DiffusionBase(ABC):
         """
 
     @abstractmethod
-    def sampler(self, name: str) -> Any:
-        """A new sampler over the base's own noise levels, with the interface of diffusers' schedulers."""
+    def sampler(self, name: str, steps: int, width: int, height: int) -> Any:
+        """A new sampler over the base's own noise levels, set to so many steps for pictures of so many pixels.
+
+        Its interface is that of diffusers' schedulers: `timesteps`, `init_noise_sigma`, `scale_model_input`, `step`,
+        `add_noise`, `set_begin_index`, `order`.
+        """
 
 
 def to_pixels(image: Image.Image) -> torch.Tensor:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,9 @@ from avignon.models import finite
 
 TIMEOUT = 8
 """Seconds to wait for a hub to say whether it has a model."""
+
+WORDS = ("json", "txt", "jinja")
+"""Endings of the names of files beside weights: configurations, a tokenizer's vocabulary, its chat template."""
 
 _NOTES = {"_diffusers_version", "_name_or_path", "dtype", "torch_dtype", "transformers_version"}
 """Keys of a configuration that change nothing of what is computed."""
@@ -63,6 +66,18 @@ def download(model: str, revision: str, access: Access, patterns: Sequence[str])
 def files_of(model: str, revision: str, access: Access) -> list[str]:
     """Names of all files of a repository."""
     return list(HfApi().list_repo_files(model, revision=revision, token=access.token))
+
+
+def check_listed(model: str, weights: Mapping[str, str], revision: str, variant: str, access: Access) -> None:
+    """Name what a repository on the hub lacks of a base's weights: stems of files' names by folder.
+
+    Raises:
+        ModelError: naming the file.
+    """
+    names = [Path(name) for name in files_of(model, revision, access)]
+    for part, stem in weights.items():
+        within = [name.name for name in names if name.parent == Path(part)]
+        check_names(within, Path(model, part), stem, variant, "base.variant")
 
 
 def find(wanted: Wanted, fetch: Fetch, reporter: Reporter) -> tuple[str, Path]:
@@ -175,7 +190,9 @@ def part(folder: Path, stem: str = "", variant: str = "") -> str:
 
     `stem` is that of its weights' files; empty where it has none.
     """
-    files = [folder / "config.json"] if stem else sorted({*folder.glob("*.json"), *folder.glob("*.txt")})
+    files = (
+        [folder / "config.json"] if stem else sorted(path for ending in WORDS for path in folder.glob(f"*.{ending}"))
+    )
     words = {file.name: _meaning(file) for file in files}
     return digest([words, fingerprint(folder, stem, variant) if stem else ""])
 

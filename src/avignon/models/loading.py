@@ -1,5 +1,6 @@
 """The one way to a loaded base: found, told apart by its small files, checked, and only then loaded."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,8 +55,9 @@ def check_local(settings: "BaseSettings", sampling: "SamplingSettings") -> None:
         field = "base.config" if is_checkpoint(settings.model) else "base.model"
         raise RecipeError(f"{field}: {folder}: no such directory")
     if folder and settings.model != EMBEDDED:
-        files = family_in(folder).files
-        files.check_sampler(sampling, files.checked(folder, settings))
+        family = family_in(folder)
+        check_asked(family, sampling)
+        family.files.check_sampler(sampling, family.files.checked(folder, settings))
 
 
 def load(
@@ -76,8 +78,28 @@ def load(
         mirrors = (*others, *settings.mirrors)
         wanted = hub.Wanted(first, mirrors, settings.revision, "base.model", "base.mirrors")
         model, folder = hub.find(wanted, lambda name, access: _fetched(name, settings, access), reporter)
-    base: DiffusionBase = family_in(folder).loader.load(model, folder, settings, sampling, dtype, reporter)
+    family = family_in(folder)
+    check_asked(family, sampling)
+    base: DiffusionBase = family.loader.load(model, folder, settings, sampling, dtype, reporter)
     return base
+
+
+def check_asked(family: Family, sampling: "SamplingSettings") -> None:
+    """Refuse a sampler, or parts of the denoiser, that a family has not.
+
+    Raises:
+        RecipeError: naming the field and what is allowed.
+    """
+    if sampling.scheduler and sampling.scheduler not in family.samplers:
+        allowed = ", ".join(family.samplers)
+        raise RecipeError(f"generate.scheduler: {sampling.scheduler!r} is none of {family.label}; allowed: {allowed}")
+    for name, factors in sampling.block_weights.items():
+        for block in factors:
+            if not re.fullmatch(family.blocks, block):
+                raise RecipeError(
+                    f"generate.block_weights.{name}: {block!r} is not a part of {family.label}; allowed are "
+                    f"{family.parts}"
+                )
 
 
 def _config(settings: "BaseSettings", reporter: Reporter) -> Path:

@@ -55,6 +55,18 @@ KNOWN = {
         licence="CreativeML Open RAIL++-M",
         source="https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0",
     ),
+    "z-image": KnownBase(
+        homes=("Tongyi-MAI/Z-Image",),
+        resolution=1024,
+        licence="Apache-2.0",
+        source="https://github.com/huggingface/diffusers/blob/main/examples/dreambooth/README_z_image.md",
+    ),
+    "z-image-turbo": KnownBase(
+        homes=("Tongyi-MAI/Z-Image-Turbo",),
+        resolution=1024,
+        licence="Apache-2.0",
+        source="https://github.com/huggingface/diffusers/blob/main/docs/source/en/api/pipelines/z_image.md",
+    ),
 }
 """By the name that recipes have for them."""
 

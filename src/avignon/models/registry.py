@@ -1,6 +1,7 @@
 """The families of base models, one row each: what recipes and the command line know of them before torch is loaded."""
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ class Family:
     """Names of its samplers, as recipes have them."""
     blocks: str
     """A regular expression for the parts of the denoiser that can have weights of their own."""
+    parts: str
+    """The same, for people."""
     package: str
     """It has `files` (what its small files say; without torch) and `model` (loading)."""
 
@@ -43,7 +46,10 @@ class Family:
 BETA_SAMPLERS = ("ddim", "pndm", "euler", "dpm++")
 """For noise levels that are betas."""
 
-_UNET_BLOCKS = r"down|mid|up|mid_block\..+|(down|up)_blocks\.\d+(\..+)?"
+_UNET: Mapping[str, str] = {
+    "blocks": r"down|mid|up|mid_block\..+|(down|up)_blocks\.\d+(\..+)?",
+    "parts": "down, mid, up, and names such as 'up_blocks.1'",
+}
 
 FAMILIES = {
     "sd": Family(
@@ -53,7 +59,7 @@ FAMILIES = {
         denoiser="unet",
         prompt_encoders=("text_encoder",),
         samplers=BETA_SAMPLERS,
-        blocks=_UNET_BLOCKS,
+        **_UNET,
         package="avignon.models.stable_diffusion",
     ),
     "sdxl": Family(
@@ -63,8 +69,19 @@ FAMILIES = {
         denoiser="unet",
         prompt_encoders=("text_encoder", "text_encoder_2"),
         samplers=BETA_SAMPLERS,
-        blocks=_UNET_BLOCKS,
+        **_UNET,
         package="avignon.models.sdxl",
+    ),
+    "z-image": Family(
+        label="Z-Image",
+        tag="z-image",
+        pipeline="ZImagePipeline",
+        denoiser="transformer",
+        prompt_encoders=(),
+        samplers=("euler",),
+        blocks=r"early|middle|late|(layers|noise_refiner|context_refiner)\.\d+(\..+)?",
+        parts="early, middle, late, and names such as 'layers.7'",
+        package="avignon.models.z_image",
     ),
 }
 """By the name that registries and cards have for them."""

@@ -85,12 +85,12 @@ class Artist(Section):
 
 
 class Base(Section):
-    """The Stable Diffusion that stays frozen."""
+    """The model that stays frozen."""
 
     schema_1 = {"config": ABSENT, "prediction_type": ABSENT}
 
     model: Annotated[str, Field(min_length=1), AfterValidator(_located)]
-    """A short name (`sd-1.5`, `sd-2.1-base`, `sd-2.1`, `sdxl`; `avignon doctor` lists their homes and licences), a
+    """A short name (`sd-1.5`, `sd-2.1-base`, `sd-2.1`, `sdxl`, `z-image`; `avignon doctor` lists homes and licences), a
     Hugging Face repository, a local directory in diffusers' format, a single `.safetensors` checkpoint of a Stable
     Diffusion 1.x, 2.x or XL, or `embedded` (the package's miniature)."""
     mirrors: tuple[str, ...] = Field(default=(), strict=False)
@@ -106,7 +106,7 @@ class Base(Section):
     """What the base was trained to predict, where its files do not say, as a single file of Stable Diffusion 2.x, or
     say wrongly."""
     resolution: int = Field(ge=32, le=2048, multiple_of=8)
-    """Pixels of a square image, on each side: what the base was trained at (SD 2.1-base: 512, SDXL: 1024)."""
+    """Pixels of a square image, on each side: what the base was trained at (SD 2.1-base: 512; SDXL, Z-Image: 1024)."""
 
     @model_validator(mode="after")
     def _belongs_together(self) -> "Base":
@@ -182,16 +182,17 @@ class Prepare(Section):
 
 
 class Ranks(Section):
-    """LoRA rank per kind of UNet layer; 0 leaves the kind frozen."""
+    """LoRA rank per kind of the denoiser's layers; 0 leaves the kind frozen. A base without a kind ignores its rank."""
 
     attention: int = Field(default=16, ge=0, le=256)
     """to_q, to_k, to_v and to_out of every attention."""
     projection: int = Field(default=16, ge=0, le=256)
-    """proj_in and proj_out of every transformer block."""
+    """proj_in and proj_out of every transformer block; of Z-Image the three layers of every feed-forward network."""
     convolution: int = Field(default=2, ge=0, le=256)
-    """conv1 and conv2 of every residual block."""
+    """conv1 and conv2 of every residual block; Z-Image has none."""
     blocks: dict[str, Annotated[int, Field(ge=0, le=256)]] = {}
-    """Rank within single blocks, by the beginning of their names, as `mid_block` or `down_blocks.0`; 0: frozen."""
+    """Rank within single blocks, by the beginning of their names, as `mid_block`, `down_blocks.0`, `layers.7`; 0:
+    frozen."""
 
     @model_validator(mode="after")
     def _some_layer(self) -> "Ranks":
@@ -340,7 +341,8 @@ class Generate(Section):
     weight_schedule: dict[str, Annotated[tuple[float, ...], Field(min_length=1, strict=False)]] = {}
     """Factors on an adapter's weight over the denoising steps, joined by lines: `[1, 0]` composes, `[0, 1]` ends."""
     block_weights: dict[str, dict[str, float]] = {}
-    """Factors on an adapter's weight in parts of the UNet: `down`, `mid`, `up`, or a block such as `"up_blocks.1"`."""
+    """Factors on an adapter's weight in parts of the denoiser: `down`, `mid`, `up`, or a block such as `"up_blocks.1"`;
+    of Z-Image `early`, `middle`, `late` (thirds of its layers), or such as `"layers.7"`."""
     adapters: dict[str, Annotated[str, AfterValidator(_adapter)]] = {}
     """Further adapters to mix in by `path_adapters` or `weights`, of any program that docs/ADAPTERS.md names: name = a
     file or its folder, a name that `avignon import` gave, or a repository as `owner/name`, `owner/name@revision` or
@@ -355,10 +357,12 @@ class Generate(Section):
     num_inference_steps: int = Field(default=30, ge=1, le=1000)
     """Denoising steps."""
     guidance_scale: float = Field(default=7.5, ge=1, le=50)
-    """Classifier-free guidance scale (Ho & Salimans, arXiv:2207.12598); 1 is none."""
+    """Classifier-free guidance scale (Ho & Salimans, arXiv:2207.12598); 1 is none. It means the same for every base;
+    diffusers' pipeline of Z-Image counts from 0, so its 4 is 5 here, and its 0, for Turbo, is 1."""
     negative_prompt: str = ""
     scheduler: Sampler = "ddim"
-    """The sampler. Of the base's scheduler file it takes the noise schedule alone, whichever sampler saved that."""
+    """The sampler: of Z-Image `euler` alone. Of the base's scheduler file it takes the noise schedule alone, whichever
+    sampler saved that."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """`auto` is fp16 on a CUDA device, bf16 on a CPU that multiplies it natively, else fp32. Pictures are those of any
     other program in fp32 only; they are decoded in it always."""
@@ -466,8 +470,8 @@ class Recipe(Section):
             for block in factors:
                 if not any(re.fullmatch(family.blocks, block) for family in FAMILIES.values()):
                     raise ValueError(
-                        f"generate.block_weights.{name}: {block!r} is not a part of the UNet; "
-                        "allowed are down, mid, up, and names such as 'up_blocks.1'"
+                        f"generate.block_weights.{name}: {block!r} is not a part of any base; allowed are "
+                        + "; ".join(f"{family.parts} ({family.label})" for family in FAMILIES.values())
                     )
         return self
 

@@ -46,6 +46,7 @@ def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
     jobs = [TrainingJob(name, artists, recipe, space, reporter, runtime, accelerator) for name, artists in learners]
     with deterministic(settings.deterministic):
         base = loading.load(recipe.base, recipe.generate, torch.float32, reporter)
+        base.check_training(settings)
         _check_with(base, recipe, reporter)
         waiting = [job for job in jobs if not job.is_done(base)]
         accelerator.wait_for_everyone()  # All have read the cards before the first process takes one away.

@@ -40,6 +40,9 @@ def layer_of(stem: str) -> str:
         stem = f"unet.{stem}"
     if not re.match(rf"({_COMPONENTS})\..", stem):
         return ""
+    component, _, inside = stem.partition(".")
+    if component == "transformer" and names.denoiser_of(inside) != component:  # Another transformer's.
+        return ""
     if stem.startswith("text_encoder"):  # The names of 2023.
         old = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
         return names.canonical(re.sub(r"\bto_(q|k|v|out)$", lambda found: old[found[0]], stem))

@@ -8,13 +8,28 @@ which file has it. The names follow one rule with a list of exceptions, which is
 
 import re
 
-PREFIXES = {"unet": "lora_unet", "text_encoder": "lora_te", "text_encoder_2": "lora_te2"}
-"""kohya's prefixes by diffusers' components, as of Stable Diffusion 1 and 2."""
+PREFIXES = {
+    "unet": "lora_unet",
+    "text_encoder": "lora_te",
+    "text_encoder_2": "lora_te2",
+    "transformer": "lora_unet",
+}
+"""kohya's prefixes by diffusers' components, as of Stable Diffusion 1 and 2. A transformer's is that of a UNet."""
 
 SDXL_PREFIXES = {**PREFIXES, "text_encoder": "lora_te1"}
 """Those of SDXL."""
 
-_COMPONENTS = {prefix: part for prefixes in (PREFIXES, SDXL_PREFIXES) for part, prefix in prefixes.items()}
+_COMPONENTS = {
+    "lora_unet": "unet",
+    "lora_te": "text_encoder",
+    "lora_te1": "text_encoder",
+    "lora_te2": "text_encoder_2",
+}
+
+_Z_IMAGE = re.compile(
+    r"(layers|noise_refiner|context_refiner)[._]\d+[._]|(all_x_embedder|all_final_layer|cap_embedder|t_embedder)[._]"
+)
+"""How the names of Z-Image's layers begin (diffusers' `_convert_non_diffusers_z_image_lora_to_diffusers`)."""
 
 # Parts of a name that hold an underscore themselves; every other underscore of kohya's stands for a dot.
 _WORDS = (
@@ -23,6 +38,8 @@ _WORDS = (
     *("conv_out", "conv_norm_out", "group_norm", "add_k_proj", "add_q_proj", "add_v_proj", "text_model"),
     *("text_projection", "self_attn", "q_proj", "k_proj", "v_proj", "out_proj", "layer_norm1", "layer_norm2"),
     *("final_layer_norm", "token_embedding", "position_embedding"),
+    *("noise_refiner", "context_refiner", "feed_forward", "adaLN_modulation", "all_x_embedder", "all_final_layer"),
+    *("cap_embedder", "t_embedder"),
 )
 _WORD = re.compile("|".join(sorted(_WORDS, key=len, reverse=True)) + "|_")
 
@@ -76,8 +93,13 @@ def from_kohya(name: str) -> str:
         return ""
     component, inside = _COMPONENTS[match[1]], match[2]
     if component == "unet":
-        inside = _from_stability(inside)
+        component, inside = denoiser_of(inside), _from_stability(inside)
     return canonical(f"{component}." + _WORD.sub(lambda found: "." if found[0] == "_" else found[0], inside))
+
+
+def denoiser_of(inside: str) -> str:
+    """The component that a denoiser's layer is of, by its name in there, with dots or underscores."""
+    return "transformer" if _Z_IMAGE.match(inside) else "unet"
 
 
 def canonical(layer: str) -> str:

@@ -37,7 +37,8 @@ def layer_of(stem: str) -> str:
     if inside == key:
         return ""
     is_text = re.match(r"text_model\.|encoder\.|embeddings\.|final_layer_norm", inside)
-    return names.canonical(f"{component or ('text_encoder' if is_text else 'unet')}.{inside}")
+    default = "text_encoder" if is_text else names.denoiser_of(inside)
+    return names.canonical(f"{component or default}.{inside}")
 
 
 def key_of(path: Path, key: str) -> str:

@@ -256,17 +256,16 @@ class LatentUNet(DiffusionBase):
         """What the UNet is told beside a text."""
         return {}
 
-    def sampler(self, name: str) -> Any:  # noqa: D102
-        return _SAMPLERS[name].from_config(self.pipeline.scheduler.config)
+    def sampler(self, name: str, steps: int, width: int, height: int) -> Any:  # noqa: ARG002, D102
+        sampler = _SAMPLERS[name].from_config(self.pipeline.scheduler.config)
+        sampler.set_timesteps(steps)
+        return sampler
 
     @classmethod
     def fetch(cls, model: str, folder: Path, settings: BaseSettings, access: hub.Access) -> Path:
         """Bring a repository's files into the hub's cache; `check_kind` reads its small ones, in `folder`, first."""
         if not access.offline:
-            names = [Path(name) for name in hub.files_of(model, settings.revision, access)]
-            for part, stem in cls.layout.weights.items():
-                within = [name.name for name in names if name.parent == Path(part)]
-                hub.check_names(within, Path(model, part), stem, settings.variant, "base.variant")
+            hub.check_listed(model, cls.layout.weights, settings.revision, settings.variant, access)
             FAMILIES[cls.family].files.check_kind(folder)
         fetched = cls.pipeline_class.download(
             model,

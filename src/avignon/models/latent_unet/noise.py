@@ -129,7 +129,7 @@ def check_sampler(sampling: "SamplingSettings", noise: Config) -> None:
     """
     levels, zero = noise["num_train_timesteps"], noise["rescale_betas_zero_snr"]
     refused = {name for kind in (noise["prediction_type"], "zero" if zero else "") for name in _CANNOT.get(kind, ())}
-    if sampling.scheduler in refused or sampling.scheduler not in BETA_SAMPLERS:
+    if sampling.scheduler in refused:
         why = "has no signal at its last noise level" if zero else f"predicts {noise['prediction_type']!r}"
         raise RecipeError(
             f"generate.scheduler: {sampling.scheduler!r} cannot be used with a base that {why}; "

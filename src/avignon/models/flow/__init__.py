@@ -1,0 +1,1 @@
+"""What families trained by flow matching share: their noise, its timesteps, target and sampler."""

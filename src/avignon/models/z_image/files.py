@@ -1,0 +1,88 @@
+"""What a Z-Image must be, told by its small JSON files: before weights are fetched or loaded."""
+
+from collections.abc import Mapping
+from math import inf
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from avignon.core.errors import ModelError, RecipeError
+from avignon.models import hub
+from avignon.models.flow.noise import check_sampler, noise_schedule
+from avignon.models.registry import is_checkpoint
+
+if TYPE_CHECKING:
+    from avignon.models.base import BaseSettings
+
+__all__ = ["TURBO_SHIFT", "WEIGHTS", "check", "check_kind", "check_sampler", "checked", "noise_schedule"]
+
+WEIGHTS = {"transformer": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+"""The parts that hold weights, and the stem of their files."""
+
+TURBO_SHIFT = 3.0
+"""The shift in the scheduler file of the distilled Z-Image-Turbo; the base's is 6.0, and nothing else in their small
+files tells them apart (https://github.com/unslothai/unsloth/pull/8291)."""
+
+
+def checked(folder: Path, settings: "BaseSettings") -> dict[str, Any]:
+    """The noise schedule of a base that is as it must be.
+
+    Raises:
+        ModelError: naming the file.
+        RecipeError: naming the field that cannot be used with it.
+    """
+    if is_checkpoint(settings.model):
+        raise RecipeError("base.model: a Z-Image in a single file is not read; name a folder in diffusers' format")
+    if settings.prediction_type:
+        raise RecipeError("base.prediction_type: Z-Image is trained by flow matching and has none; leave it out")
+    check(folder, settings.variant)
+    return noise_schedule(folder)
+
+
+def check(folder: Path, variant: str) -> None:
+    """Name what a directory lacks, or holds that is not understood, before a library fails in the middle of it.
+
+    Raises:
+        ModelError: naming the file.
+    """
+    for part, stem in WEIGHTS.items():
+        hub.check_weights(folder / part, stem, variant, "base.variant")
+    names = [name for name in ("vocab.json", "merges.txt") if not (folder / "tokenizer" / name).exists()]
+    if names and not (folder / "tokenizer/tokenizer.json").exists():
+        raise ModelError(f"{folder}: incomplete: tokenizer/{names[0]} is missing")
+    check_kind(folder)
+
+
+def check_kind(folder: Path) -> None:
+    """Refuse parts that do not fit together, or that need more than a text and noise.
+
+    Raises:
+        ModelError: naming the file, the setting, its value, and what is allowed.
+    """
+    told = {part: hub.described(folder / part / "config.json", "incomplete") for part in WEIGHTS}
+    vae, text = told["vae"], told["text_encoder"]
+    for name in ("scaling_factor", "shift_factor"):
+        value = vae.get(name)
+        if not isinstance(value, int | float) or not 0 < value < inf:
+            raise ModelError(f"{folder / 'vae/config.json'}: {name} is {value!r}; it is a number above 0")
+    # What is missing in these files has the library's default.
+    _allow(folder, told, "transformer", "_class_name", "ZImageTransformer2DModel", "ZImageTransformer2DModel")
+    _allow(folder, told, "transformer", "all_patch_size", [2], [2])
+    _allow(folder, told, "transformer", "all_f_patch_size", [1], [1])
+    _allow(folder, told, "transformer", "siglip_feat_dim", None, None)
+    _allow(folder, told, "transformer", "in_channels", 16, vae.get("latent_channels", 4))
+    _allow(folder, told, "transformer", "cap_feat_dim", 2560, text.get("hidden_size"))
+    _allow(folder, told, "vae", "_class_name", "AutoencoderKL", "AutoencoderKL")
+    for name in ("latents_mean", "latents_std"):
+        _allow(folder, told, "vae", name, None, None)
+    _allow(folder, told, "text_encoder", "model_type", "qwen3", "qwen3")
+    noise_schedule(folder)
+
+
+def _allow(
+    folder: Path, told: Mapping[str, Mapping[str, Any]], part: str, name: str, default: object, allowed: object
+) -> None:
+    found = told[part].get(name, default)
+    if found != allowed:
+        expected = "null" if allowed is None else repr(allowed)
+        place = folder / part / "config.json"
+        raise ModelError(f"{place}: {name} is {found!r}, and only {expected} is understood here, as in Z-Image")
