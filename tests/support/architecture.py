@@ -110,7 +110,7 @@ def long_functions(package: Path, most: int = 60) -> list[str]:
     ]
 
 
-def too_many_lines(package: Path, most: int = 19_710) -> list[str]:
+def too_many_lines(package: Path, most: int = 19_900) -> list[str]:
     """The lines of all modules outside `demo/`, where they are more than `most`: what adds to the program raises it.
 
     1,300 of them came with other programs' adapters (three formats that are read and written, LyCORIS, sources), 1,100
