@@ -412,7 +412,10 @@ SHAPES: dict[str, tuple[Callable[[dict[str, torch.Tensor]], None], str]] = {
         lambda t: t.update({k: torch.zeros(99, 4) for k in t if k.endswith("to_q.lora_B.weight")}),
         "here",
     ),
-    "two ranks": (lambda t: t.update({k: t[k][:2].clone() for k in t if k.endswith("to_q.lora_A.weight")}), "here"),
+    "two ranks": (
+        lambda t: t.update({k: t[k][:2].clone() for k in t if k.endswith("to_q.lora_A.weight")}),
+        "factors that do not fit each other: B (8, 4) by A (2, 8)",
+    ),
     "convolution": (
         lambda t: t.update({k: t[k][..., None, None] for k in t if k.endswith("to_q.lora_A.weight")}),
         "here",

@@ -273,6 +273,75 @@ def test_peft_adapter_of_another_kind(tmp_path: Path) -> None:
         registry.read(folder)
 
 
+Q = stem(LINEAR)
+
+
+def lora(**other: torch.Tensor) -> Tensors:
+    """A LoRA of one layer in kohya's names, with other tensors beside or instead."""
+    good = {"lora_down.weight": numbers(4, 8), "lora_up.weight": numbers(6, 4), "alpha": torch.tensor(4.0)}
+    return {f"{Q}.{part.replace('_weight', '.weight')}": each for part, each in (good | other).items()}
+
+
+INF, NAN = float("inf"), float("nan")
+UP = "lora_up.weight"
+DAMAGED: dict[str, tuple[Tensors, str]] = {
+    "rank 0": (lora(**{"lora_down.weight": numbers(0, 8), UP: numbers(6, 0)}), "has a rank of 0"),
+    "ranks differ": (lora(**{UP: numbers(6, 5)}), r"B \(6, 5\) by A \(4, 8\)"),
+    "no dimension": (lora(**{UP: torch.tensor(1.0)}), r"B \(\) by A \(4, 8\)"),
+    "infinite": (lora(**{UP: torch.full((6, 4), INF)}), "NaN or infinity in the tensor lora_unet_.*lora_up"),
+    "alpha": (lora(alpha=torch.tensor(NAN)), "NaN or infinity in the tensor lora_unet_.*alpha"),
+    "alphas": (lora(alpha=torch.ones(2)), "damaged: ValueError"),
+    "alphas 0": (lora(alpha=torch.tensor(0.0)), "changes nothing: alpha is 0"),
+    "complex": (lora(**{UP: torch.ones(6, 4, dtype=torch.complex64)}), "is of complex64; read are floats"),
+    "integers": (lora(**{UP: torch.ones(6, 4, dtype=torch.int32)}), "is of int32; read are floats"),
+    "magnitudes": (lora(dora_scale=torch.ones(5)), "has 5 magnitudes"),
+    "middle": (lora(**{"lora_mid.weight": numbers(4, 4)}), "damaged: RuntimeError: einsum"),
+    "LoHa": ({f"{Q}.hada_w{n}_{x}": numbers(3) for n in (1, 2) for x in "ab"}, "shapes that nothing has"),
+    "LoKr": ({f"{Q}.lokr_w{n}": numbers(3) for n in (1, 2)}, "shapes that nothing has"),
+    "norm": ({f"{Q}.diff": numbers(3)}, "changes of normalisation layers are not read"),
+    "nothing": ({f"{Q}.diff": torch.tensor(1.0)}, "shapes that nothing has"),
+}
+
+
+@pytest.mark.parametrize(("tensors", "told"), DAMAGED.values(), ids=DAMAGED.keys())
+def test_what_is_no_change_of_a_layer_is_a_line(tmp_path: Path, tensors: Tensors, told: str) -> None:
+    """Factors, alphas and magnitudes that fit no layer at all are told as they are read, without any base."""
+    with pytest.raises(AdapterError, match=told) as refused:
+        read(tmp_path / "a", tensors)
+    assert "\n" not in str(refused.value)
+
+
+CONFIGS = {
+    "[]": "no JSON object",
+    "[" * 100_000: "nested too deeply",
+    '{"unet.r": "4", "unet.lora_alpha": 4}': "r is '4', no number",
+    '{"unet.r": 4, "unet.lora_alpha": NaN}': "lora_alpha is 'nan', no number",
+    '{"unet.r": 4}': "lora_alpha is 'None', no number",
+    '{"unet.r": 8, "unet.lora_alpha": 8}': "has a rank of 4, and by its configuration one of 8",
+    '{"unet.r": 4, "unet.lora_alpha": 4, "unet.rank_pattern": {"(": 4}}': "damaged: ",
+    '{"unet.r": 4, "unet.lora_alpha": 4, "unet.rank_pattern": [1]}': "rank_pattern is ",
+    '{"unet.r": 4, "unet.lora_alpha": 4, "unet.use_rslora": "no"}': "neither true nor false",
+    '{"unet.r": 4, "unet.lora_alpha": 4, "unet.init_lora_weights": "pissa"}': "is 'pissa': factors of a base",
+}
+
+
+@pytest.mark.parametrize(("text", "told"), CONFIGS.items(), ids=CONFIGS.values())
+def test_configuration_that_cannot_be(tmp_path: Path, text: str, told: str) -> None:
+    """What peft's configuration in a header says is held against what it may say, before a base is there."""
+    tensors = {f"{LINEAR}.lora_A.weight": numbers(4, 8), f"{LINEAR}.lora_B.weight": numbers(6, 4)}
+    with pytest.raises(AdapterError, match=told):
+        read(tmp_path / "a", tensors, {"lora_adapter_metadata": text})
+
+
+def test_fields_of_a_newer_peft_are_passed_over(tmp_path: Path) -> None:
+    """Every release of peft has more fields; those that tell no layer and no scale are left out."""
+    tensors = {f"{LINEAR}.lora_A.weight": numbers(4, 8), f"{LINEAR}.lora_B.weight": numbers(6, 4)}
+    told = '{"unet.r": 4, "unet.lora_alpha": 2, "unet.of_2031": false, "unet.lora_dropout": 0.1}'
+    adapter = read(tmp_path / "a", tensors, {"lora_adapter_metadata": told})
+    assert only(adapter).alpha == 2
+    assert adapter.configs == {"unet": {"r": 4, "lora_alpha": 2}}
+
+
 def test_summary_of_what_was_read(tmp_path: Path) -> None:
     """Format, layers, ranks, alphas and the family of bases, in one line."""
     layers = layers_of(networks("2.1"))

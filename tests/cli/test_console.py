@@ -1,10 +1,13 @@
 """The terminal's side of a run: help by job, lines, bars and JSON."""
 
 import json
+from pathlib import Path
 
 import click
 import pytest
+import torch
 from click.testing import CliRunner
+from safetensors.torch import save_file
 
 from avignon import pipeline
 from avignon.cli import console
@@ -102,3 +105,15 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, errors = told(capsys, "paint")
     assert code == 2
     assert "No such command 'paint'" in errors[-1]
+
+
+def test_a_fault_is_one_line_whatever_is_named_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A name in somebody's file may have control characters, which terminals obey, line breaks, or many letters."""
+    path = tmp_path / "theirs.safetensors"
+    save_file({"a\n\x1b]0;mine\x07" + "x" * 100_000: torch.ones(1)}, path)
+    code, _, errors = told(capsys, "import", path)
+    assert code == 2
+    (line,) = errors
+    assert line.isprintable()
+    assert "a \\x1b]0;mine\\x07xxx" in line
+    assert len(line) < 2100

@@ -110,13 +110,14 @@ def long_functions(package: Path, most: int = 60) -> list[str]:
     ]
 
 
-def too_many_lines(package: Path, most: int = 19_900) -> list[str]:
+def too_many_lines(package: Path, most: int = 20_000) -> list[str]:
     """The lines of all modules outside `demo/`, where they are more than `most`: what adds to the program raises it.
 
     1,300 of them came with other programs' adapters (three formats that are read and written, LyCORIS, sources), 1,100
     with adapters for other programs (headers, previews, merged and published ones), 940 with `avignon sample` and
     `avignon evaluate ADAPTER`, 740 with SDXL, bases in single files, and short names, 60 with kohya's names of SDXL,
-    640 with Z-Image and what flow matching needs.
+    640 with Z-Image and what flow matching needs, 200 with checks of what strangers' files say (numbers,
+    configurations, cards).
     """
     lines = sum(each.lines for each in sources(package) if each.path.parent.name != "demo")
     return [f"{lines} lines outside demo/, {lines - most} too many"] if lines > most else []

@@ -140,7 +140,7 @@ def _rights_on_card(adapter: AdapterFile) -> Mapping[str, Any] | None:
 
 def origin(adapter: AdapterFile) -> Origin:
     """What an adapter's header says of itself, by the keys of ModelSpec and of kohya's scripts."""
-    said = {key: " ".join(str(value).split())[:200] for key, value in adapter.metadata.items()}
+    said = {key: _shown(value) for key, value in adapter.metadata.items()}
     facts = {
         "{} images": said.get("ss_num_train_images", ""),
         "{} steps": said.get("ss_steps", ""),
@@ -154,6 +154,11 @@ def origin(adapter: AdapterFile) -> Origin:
         license=said.get("modelspec.license", ""),
         training=", ".join(form.format(fact) for form, fact in facts.items() if fact not in ("", "None")),
     )
+
+
+def _shown(text: str) -> str:
+    """What somebody's header says, as a short line without control characters."""
+    return "".join(c if c.isprintable() else "" for c in " ".join(text.split()))[:200]
 
 
 def notice_from(rights: Mapping[str, Any]) -> str:

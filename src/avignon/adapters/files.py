@@ -23,7 +23,6 @@ from avignon.adapters.layers import dora_magnitudes, inner
 from avignon.adapters.state import AdapterState, LayerChange, from_tensors, full, lora_config
 from avignon.core.errors import AdapterError, AvignonError
 from avignon.core.files import json_value, replacing
-from avignon.models import finite
 from avignon.models.base import AdapterTargets, DiffusionBase
 
 
@@ -85,14 +84,15 @@ def check(base: DiffusionBase, place: Path) -> AdapterFile:
     Raises:
         AdapterError: it is missing, damaged, or made for another base.
     """
+    return _checked(base, place)[0]
+
+
+def _checked(base: DiffusionBase, place: Path) -> tuple[AdapterFile, AdapterState]:
     file = formats.find(place)
     if file.card:
         _check_card(base, file.card)
     headers.check_fit(file.path, file.layers, {layer: weight.shape for layer, weight in weights_by_layer(base).items()})
-    for path in file.paths:
-        if bad := finite.first_bad_in([path]):
-            raise AdapterError(bad)
-    return file
+    return file, formats.read_file(file)
 
 
 def weights_by_layer(base: DiffusionBase) -> dict[str, torch.Tensor]:
@@ -125,10 +125,9 @@ def load(base: DiffusionBase, name: str, place: Path, *, denoiser_only: bool = F
     Raises:
         AdapterError: it is missing, damaged, or made for another base.
     """
-    file = check(base, place)
+    file, state = _checked(base, place)
     weights = weights_by_layer(base)
     try:
-        state = formats.read_file(file)
         layers = {layer: _fitted(change, weights[layer]) for layer, change in state.layers.items()}
         state = replace(state, layers=layers)
         for component in state.components:

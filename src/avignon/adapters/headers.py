@@ -92,6 +92,28 @@ def layers_in(base: Path) -> dict[str, Sequence[int]]:
     return found
 
 
+def check_whole(path: Path, layer: str, change: LayerShapes) -> None:
+    """The factors of a layer fit each other, whatever base they are for; `path` is for messages.
+
+    Raises:
+        AdapterError: naming the layer and both shapes.
+    """
+    down, up = change.down, change.up
+    if not change.rank:
+        raise AdapterError(f"{path}: damaged: {layer} has a rank of 0")
+    if change.kind == "full" and len(down) == 1:
+        raise AdapterError(f"{path}: changes of normalisation layers are not read: {layer}.diff")
+    is_whole = len(down) in (2, 4) and len(up) in (2, 4) and up[1] == change.rank and all((*down, *up))
+    if not (is_whole and all(edge == 1 for edge in up[2:])):
+        raise AdapterError(f"{path}: damaged: {layer} has factors that do not fit each other: B {up} by A {down}")
+    numbers, lengths = prod(change.magnitude), (up[0], down[1])
+    if change.magnitude and numbers not in lengths:
+        raise AdapterError(
+            f"{path}: damaged: {layer} has {numbers} magnitudes; a DoRA has one for each of its {up[0]} outputs or "
+            f"{down[1]} inputs"
+        )
+
+
 def check_fit(path: Path, changes: Mapping[str, LayerShapes], layers: Mapping[str, Sequence[int]]) -> None:
     """Everything must fit one of `layers`, the shapes of a base's weights by layer; `path` is for messages.
 
@@ -105,8 +127,6 @@ def check_fit(path: Path, changes: Mapping[str, LayerShapes], layers: Mapping[st
         rest = f", nor {len(unknown) - 1} more of its {len(changes)} layers" if len(unknown) > 1 else ""
         raise AdapterError(f"{path}: made for another base: there is no layer {unknown[0]} here{rest}{seems(unknown)}")
     for layer, change in changes.items():
-        if not change.rank:
-            raise AdapterError(f"{path}: damaged: {layer} has a rank of 0")
         if not change.fits(layers[layer]):
             raise AdapterError(
                 f"{path}: made for another base: {layer} is {tuple(layers[layer])} here, and its change is "

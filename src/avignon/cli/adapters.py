@@ -66,9 +66,9 @@ def merge(
     precision: str | None,
     to: Path,
 ) -> None:
-    """Merge adapters into one: named ones, or the mix of a series' stop.
+    """Merge adapters into one: those named, or the mix of a stop.
 
-    A stop's mix has its measured gains and its weights in blocks.
+    A stop is a picture of a series, with the weights that were measured for it.
     """
     from avignon.adapters import export as exported
     from avignon.adapters import mixture
@@ -108,9 +108,7 @@ def _told(command: str) -> "Reporter":
 @click.option("--to", type=PLACE, required=True, metavar="FOLDER", help="The folder to make.")
 @click.option("--upload", metavar="OWNER/NAME", help="Also upload it to the hub, with your own token (hf auth login).")
 def publish(adapter: Path, to: Path, upload: str | None) -> None:
-    """Make a folder of an ADAPTER that is ready for a model hub.
-
-    It must have been trained here, by its card.
+    """Make a folder for a model hub of an ADAPTER that was trained here.
 
     Its README.md names every training work with accession number, link and rights.
     """

@@ -24,6 +24,9 @@ JOBS: dict[str, tuple[click.Command, ...]] = {
     "Machine": (doctor,),
 }
 
+LONGEST = 2000
+"""Characters of a line about a fault: a name of a tensor in somebody's file may have millions."""
+
 
 class _ByJob(click.Group):
     """Lists the commands by their job, each with its whole first sentence."""
@@ -81,5 +84,7 @@ def _misnamed(garbled: UnicodeEncodeError) -> int:
 
 
 def _complain(what: object) -> None:
-    """One line, whatever line breaks a file's name or a library's message holds."""
-    click.echo(f"avignon: {' '.join(str(what).split())}", err=True)
+    """One line, whatever line breaks or control characters a file's name or a library's message holds."""
+    line = " ".join(str(what).split())
+    line = line if len(line) <= LONGEST else f"{line[:LONGEST]}…"
+    click.echo(f"avignon: {''.join(c if c.isprintable() else ascii(c)[1:-1] for c in line)}", err=True)

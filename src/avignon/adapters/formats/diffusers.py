@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avignon.adapters.formats import names
+from avignon.adapters.formats.configs import json_object
 from avignon.models.registry import FAMILIES
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def configs(paths: Sequence[Path], metadata: Mapping[str, str]) -> dict[str, dic
     Raises:
         ValueError: they are no JSON.
     """
-    told = json.loads(metadata.get(METADATA, "{}"))
+    told = json_object(metadata.get(METADATA, "{}"), METADATA)
     found: dict[str, dict[str, Any]] = {}
     for key, value in told.items():
         component, _, field = key.partition(".")

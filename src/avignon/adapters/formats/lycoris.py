@@ -31,6 +31,8 @@ def layer(kind: str, parts: Parts, path: str, configs: Mapping[str, Config]) -> 
         alpha = rank_and_alpha(configs[component], name)[1]
     change = _CHANGES[kind](parts, alpha)
     magnitude = parts.get("magnitude", parts.get("dora_scale"))
+    if component in configs and kind == "LoRA" and (told := rank_and_alpha(configs[component], name)[0]) != change.rank:
+        raise ValueError(f"{name} has a rank of {change.rank}, and by its configuration one of {told}")
     if component in configs and bool(configs[component].get("use_dora")) != (magnitude is not None):
         raise ValueError(f"tensors and metadata do not agree whether {name} has a DoRA's magnitude")
     if magnitude is None:

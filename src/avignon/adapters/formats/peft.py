@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avignon.adapters.formats import names
+from avignon.adapters.formats.configs import json_object
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +56,7 @@ def configs(paths: Sequence[Path], metadata: Mapping[str, str]) -> dict[str, dic
     """
     found: dict[str, dict[str, Any]] = {}
     for folder in (path.parent for path in paths):
-        told = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        told = json_object((folder / CONFIG_FILE).read_text(encoding="utf-8"), CONFIG_FILE)
         if (kind := told.get("peft_type")) != "LORA":
             raise ValueError(f"{CONFIG_FILE}: peft_type is {kind!r}; only 'LORA' is read")
         found |= {folder.name: told} if len(paths) > 1 else dict.fromkeys(names.PREFIXES, told)

@@ -3,6 +3,8 @@
 A format is found by the keys in the file, whatever the file is called.
 """
 
+import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,13 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avignon.adapters import headers
-from avignon.adapters.formats import diffusers, kohya, parts, peft
+from avignon.adapters.formats import configs, diffusers, kohya, parts, peft
 from avignon.adapters.headers import LayerShapes
 from avignon.core.errors import AdapterError
 from avignon.core.files import digest, sha256_of
 from avignon.core.workspace import AdapterFolder
+from avignon.models import finite
 
 if TYPE_CHECKING:
+    import torch
+
     from avignon.adapters.state import AdapterState
 
 FORMATS = {"diffusers": diffusers, "kohya": kohya, "peft": peft}
@@ -111,6 +116,10 @@ def find(place: Path) -> AdapterFile:
             raise AdapterError(
                 f"{paths[0]}: no complete LoRA or DoRA: of {layer} there is only {', '.join(sorted(own.values()))}"
             ) from None
+        except IndexError:
+            told = ", ".join(f"{shapes[key]} of {key}" for key in sorted(own.values()))
+            raise AdapterError(f"{paths[0]}: damaged: {layer} has tensors of shapes that nothing has: {told}") from None
+        headers.check_whole(paths[0], layer, layers[layer])
     if not layers:
         raise AdapterError(f"{paths[0]}: no complete LoRA or DoRA: it holds no tensor")
     return AdapterFile(paths, name, layers, grouped, found[0][1])
@@ -150,13 +159,29 @@ def read_file(file: AdapterFile) -> "AdapterState":
     from avignon.adapters.state import AdapterState
 
     try:
-        told: dict[str, Any] = FORMATS[file.format].configs(file.paths, file.metadata)
+        read: dict[str, Any] = FORMATS[file.format].configs(file.paths, file.metadata)
+        told = {component: configs.checked(config) for component, config in read.items()}
         tensors = {peft.key_of(path, key): tensor for path in file.paths for key, tensor in load_file(path).items()}
+        for key, tensor in tensors.items():
+            _check_numbers(file.path, key, tensor)
         layers = {}
         for layer, keys in file.keys.items():
             own = {part: tensors[key] for part, key in keys.items()}
             layers[layer] = lycoris.layer(file.layers[layer].kind, own, layer, told)
-    except (OSError, ValueError, KeyError, TypeError) as broken:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError, OverflowError, re.error) as broken:
         raise AdapterError(f"{file.path}: damaged: {type(broken).__name__}: {broken}".splitlines()[0]) from broken
-    configs = {part: told[part] for part in {layer.partition(".")[0] for layer in layers} if part in told}
-    return AdapterState(layers, file.format, file.metadata, configs)
+    for layer, change in layers.items():
+        if not math.isfinite(change.alpha):
+            raise AdapterError(f"{file.path}: damaged: the alpha of {layer} is {change.alpha}")
+    if not any(change.alpha for change in layers.values()):
+        raise AdapterError(f"{file.path}: changes nothing: alpha is 0 in all of its {len(layers)} layers")
+    own_configs = {part: told[part] for part in {layer.partition(".")[0] for layer in layers} if part in told}
+    return AdapterState(layers, file.format, file.metadata, own_configs)
+
+
+def _check_numbers(path: Path, key: str, tensor: "torch.Tensor") -> None:
+    """Every tensor has real numbers, but for an alpha, which may be an integer."""
+    if tensor.is_complex() or not (tensor.is_floating_point() or key.endswith(".alpha")):
+        raise AdapterError(f"{path}: damaged: {key} is of {str(tensor.dtype).removeprefix('torch.')}; read are floats")
+    if not finite.is_finite(tensor):
+        raise AdapterError(f"{path}: damaged: NaN or infinity in the tensor {key}")
