@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -211,13 +212,13 @@ def test_a_file_that_does_not_come_back_is_not_kept(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is written is read again and compared; a disk that gives back other numbers leaves no file."""
-    write = safetensors.torch.save_file
+    write = safetensors.torch.save
 
-    def spoiled(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
+    def spoiled(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
         first = min(key for key in tensors if key.endswith("lora_up.weight"))
-        write({**tensors, first: tensors[first] * 1.001}, path, metadata)
+        return write({**tensors, first: tensors[first] * 1.001}, metadata)
 
-    monkeypatch.setattr(safetensors.torch, "save_file", spoiled)
+    monkeypatch.setattr(safetensors.torch, "save", spoiled)
     code, _, (line,) = told(capsys, "export", run.adapter, "--to", tmp_path / "a.safetensors")
     assert code == 1
     assert "did not come back" in line
@@ -466,6 +467,54 @@ def test_what_names_no_works_is_not_published(run: Run, tmp_path: Path, capsys: 
     shutil.copyfile(run.space.ledger, ledger)
     assert told(capsys, "publish", old, "--to", tmp_path / "hub")[0] == 0
     assert "| A.4 |" in (tmp_path / "hub" / "README.md").read_text(encoding="utf-8")
+
+
+CARDS: dict[str, tuple[str, object, str]] = {
+    "path": ("name", "../up", "name is '../up'"),
+    "number": ("name", 5, "name is 5"),
+    "no table": ("base", 5, "base is no JSON object"),
+    "no texts": ("artists", "Ann", "artists is 'Ann', no list of texts of one line"),
+    "lines": ("triggers", ["a\nlicense: mit"], "no list of texts of one line"),
+    "rights": ("rights", {}, "rights.statement is no text of one line"),
+    "work": ("works", [{"title": "x"}], "work 1 is without one of museum"),
+}
+
+
+@pytest.mark.parametrize(("field", "value", "line"), CARDS.values(), ids=CARDS.keys())
+@pytest.mark.parametrize("command", ["export", "publish"])
+def test_a_strangers_card_writes_nothing_elsewhere(
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    field: str,
+    value: object,
+    line: str,
+) -> None:
+    """A name on a card becomes that of a file: with a way in it, it is refused, as are texts that pages cannot hold."""
+    theirs, here = tmp_path / "theirs", tmp_path / "in" / "here"
+    shutil.copytree(run.adapter, theirs)
+    here.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    card = json.loads((theirs / "card.json").read_text(encoding="utf-8"))
+    (theirs / "card.json").write_text(json.dumps(card | {field: value}), encoding="utf-8")
+    code, _, errors = told(capsys, command, theirs, *(("--to", "folder") if command == "publish" else ()))
+    assert code == 2
+    assert f"card.json: damaged: {line}" in errors[-1] or line in errors[-1]
+    assert not list((tmp_path / "in").rglob("*.*"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such modes there")
+def test_others_may_read_what_is_written(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another program may run as another user: a file has the mode that the user's other files get."""
+    (tmp_path / "plain").write_text("x", encoding="utf-8")
+    for place in ("a.safetensors", "peft"):
+        code, *_ = told(capsys, "export", run.adapter, "--format", "peft" if place == "peft" else "kohya",
+                        "--to", tmp_path / place)  # fmt: skip
+        assert code == 0
+    modes = {path.stat().st_mode for path in tmp_path.rglob("*") if path.is_file()}
+    assert len(modes) == 1
 
 
 # huggingface_hub's own way by Git LFS uses a form of httpx that is on its way out.

@@ -64,6 +64,33 @@ pipeline.load_lora_weights("path/to/this/folder", weight_name="pytorch_lora_weig
 """
 
 
+_TEXTS = ("artists", "triggers")
+
+
+def fault(card: Card) -> str:
+    """What is wrong with a card that may be a stranger's: its name becomes a file's, its texts lines of a page."""
+    if not (isinstance(card.name, str) and re.fullmatch(r"\w[\w.-]*", card.name)):
+        return f"name is {card.name!r}; it has letters, digits, `_`, `-` and dots inside it"
+    for field in _TEXTS:
+        if not (isinstance(texts := getattr(card, field), list) and texts and all(map(_is_line, texts))):
+            return f"{field} is {texts!r}, no list of texts of one line"
+    tables = ("base", "trainable", "dataset", "rights", "recipe", "environment", "metrics")
+    if wrong := next((field for field in tables if not isinstance(getattr(card, field), dict)), ""):
+        return f"{wrong} is no JSON object"
+    if not _is_line(card.rights.get("statement")):
+        return "rights.statement is no text of one line"
+    if wrong := next((field for field in ("model", "fingerprint") if not _is_line(card.base.get(field))), ""):
+        return f"base.{wrong} is no text of one line"
+    for number, work in enumerate(card.works, 1):
+        if not (isinstance(work, dict) and all(isinstance(work.get(column), str) for column in WORK)):
+            return f"work {number} is without one of {', '.join(WORK)}"
+    return ""
+
+
+def _is_line(text: object) -> bool:
+    return isinstance(text, str) and text.isprintable()
+
+
 def works_of(artists: Sequence[str], ledger: Sequence[Row]) -> list[Row]:
     """The ledger's kept works of these artists."""
     return [row for row in ledger if row["artist"] in artists and row["decision"] == Verdict.KEPT]
@@ -193,7 +220,7 @@ def model_card(card: Card, pictures: Mapping[str, str] | None = None) -> str:
         name=card.name,
         tag=FAMILIES[card.base.get("family", "sd")].tag,  # Cards of earlier versions do not say.
         program=program_link(),
-        artists=" and ".join(card.artists),
+        artists=" and ".join(card.artists).replace("<", "&lt;"),
         trigger=triggers,
         loss="unknown" if loss is None else f"{loss:.4f}",
         prompt=json.dumps(triggers, ensure_ascii=False),
@@ -222,4 +249,4 @@ def _line(row: Row) -> str:
         brief(row["rights"], condition),
         ", ".join(filter(None, (source, row["credit"] if condition else ""))),
     )
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |"
+    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |"

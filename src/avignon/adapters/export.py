@@ -84,9 +84,12 @@ def opened(place: Path) -> Source:
 def _card(path: Path) -> Card | None:
     """The card of an adapter that was trained here, with its works; one of before has them in the run's ledger."""
     try:
-        card = Card(**read_json(AdapterFolder(path.parent).card))
+        place = AdapterFolder(path.parent).card
+        card = Card(**read_json(place))
     except (OSError, TypeError, WorkspaceError):  # None, or another program's.
         return None
+    if wrong := cards.fault(card):
+        raise AdapterError(f"{place}: damaged: {wrong}")
     if path.stem not in (*NAMELESS, card.name):
         return None
     run = Workspace(path.resolve().parent.parent.parent)

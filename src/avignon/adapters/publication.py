@@ -44,6 +44,8 @@ def make(folder: Path, place: Path) -> None:
                 shutil.copyfile(source.preview, shared.shared(source.name, ".png"))
             write_text(shared.model_card, cards.model_card(card, pictures))
             scratch.replace(folder)
+        except (KeyError, TypeError, ValueError, AttributeError) as wrong:
+            raise AdapterError(f"{place}: its card is damaged: {type(wrong).__name__}: {wrong}") from wrong
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 

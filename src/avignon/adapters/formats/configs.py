@@ -1,7 +1,6 @@
 """peft's configurations as files have them: what is used of them, checked before it is."""
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +16,10 @@ _USED = (
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "init_lora_weights"),
 )
 """What tells the layers and their scales; the rest is of training, or of a peft that is newer than this one."""
+
+
+LARGEST = 1e9
+"""Of ranks and alphas; those of real adapters stay far below."""
 
 
 def json_object(text: str, name: str) -> dict[str, Any]:
@@ -62,6 +65,6 @@ def checked(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_number(field: str, value: object) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or abs(value) > 1e9 or math.isnan(value):  # type: ignore[operator,arg-type] - told before
-        raise ValueError(f"{field} is {str(value)[:40]!r}, no number")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST  # not NaN
+    if not is_number:
+        raise ValueError(f"{field} is {str(value)[:40]!r}, no number up to {LARGEST:g}")

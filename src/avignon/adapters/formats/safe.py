@@ -11,7 +11,7 @@ from safetensors import torch as safetensors_torch
 def write(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
     """Write tensors and metadata to `path`, which the caller replaces or removes as a whole."""
     contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
-    safetensors_torch.save_file(contiguous, path, dict(metadata))
+    path.write_bytes(safetensors_torch.save(contiguous, dict(metadata)))  # `save_file` shuts others out (mode 600).
     annotate(path, {})
 
 
