@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
+from PIL import Image
 
 from avignon.adapters.formats import registry
+from avignon.cli.main import cli
 from avignon.core import png
 from avignon.core.errors import AdapterError
 from avignon.core.events import Reporter, StageProgress
@@ -81,6 +84,19 @@ def test_denoiser_only(tmp_path: Path, tiny_sd: Path) -> None:
     assert runs["with"].keys() == runs["without"].keys()
     same = {file for file in runs["with"] if runs["with"][file] == runs["without"][file]}
     assert same == {f"scene-{n}/{stop}.png" for n in (1, 2) for stop in ("base", "stop-1")}
+
+
+def test_unet_only(tmp_path: Path, tiny_sd: Path) -> None:
+    """The option of `avignon sample` leaves a text encoder's part out: the base's own picture is left."""
+    place = foreign(tiny_sd, tmp_path / "theirs", "text_encoder.")
+    pixels = {}
+    for name, options in (("base", ["--unet-only"]), ("with", [])):
+        command = ["sample", f"{place}=1", "--prompt", "a boat", "--steps", "2", "--size", "64", "--base", str(tiny_sd)]
+        done = CliRunner().invoke(cli, [*command, "--compare", "--to", str(tmp_path / name), *options])
+        assert done.exit_code == 0, done.output
+        pixels[name] = {path.name: Image.open(path).tobytes() for path in (tmp_path / name).glob("*-0.png")}
+    assert len({*pixels["base"].values()}) == 1, "nothing is left of the adapter"
+    assert len({*pixels["with"].values()}) == 2
 
 
 def test_name_that_denoiser_only_has_not(tmp_path: Path, tiny_sd: Path) -> None:

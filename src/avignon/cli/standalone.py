@@ -44,6 +44,8 @@ def _painting_options(command: Command) -> Command:
         ),
         click.option("--base", default="", metavar="NAME", help="A model on the hub, a directory, or `embedded`; by "
                      "default the one that the adapter's card names."),
+        click.option("--unet-only", "--denoiser-only", "denoiser_only", is_flag=True,
+                     help="Leave out what the adapters change in text encoders."),
         click.option("--precision", type=click.Choice(("auto", "fp32", "bf16", "fp16")), default="auto",
                      show_default=True, help="What the denoiser computes in."),
         click.option("--quiet", is_flag=True, help="Print only warnings, errors and the result."),
@@ -86,6 +88,7 @@ def _opened(
         guidance_scale=options["guidance"],
         scheduler=options["sampler"],
         precision=options["precision"],
+        denoiser_only=tuple(each.name for each in adapters) if options["denoiser_only"] else (),
     )
     standalone.tell_words(adapters, prompts, reporter)
     wanted = standalone.base_for(adapters, options["base"], options["size"] or 0)

@@ -178,7 +178,7 @@ class StandaloneSampler:
         if not self.base.resolution:
             raise InputError(f"base.resolution: {self.base.model} does not say at which size it was trained")
         for each in adapters:
-            files.load(self.base, each.name, each.place)
+            files.load(self.base, each.name, each.place, denoiser_only=each.name in settings.denoiser_only)
             if not each.card:
                 reporter.note(f"{each.name}: {each.file.summary}")
         self.hashes = {each.name: each.file.sha256 for each in adapters}
@@ -189,7 +189,13 @@ class StandaloneSampler:
     def frame(self, stop: str, prompt: str, seed: int, weights: Mapping[str, float]) -> Frame:
         """A picture of a prompt by the adapters with these weights; of the base alone where there are none."""
         bare = bare_frame(self.generate, prompt, seed, self.base.resolution, self.base.identity, self.precision)
-        return replace(bare, stop=stop, weights=weights, adapters={name: self.hashes[name] for name in weights})
+        return replace(
+            bare,
+            stop=stop,
+            weights=weights,
+            adapters={name: self.hashes[name] for name in weights},
+            denoiser_only=tuple(name for name in self.generate.denoiser_only if weights.get(name)),
+        )
 
     def rights(self, frame: Frame) -> str:
         """What a picture must say of its adapters."""

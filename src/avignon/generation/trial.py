@@ -184,7 +184,13 @@ def _adapter(sampler: StandaloneSampler, adapter: SavedAdapter) -> dict[str, Any
 
 def _settings(sampler: StandaloneSampler, prompts: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
     named = ("negative_prompt", "num_inference_steps", "guidance_scale", "scheduler")
-    return {"prompts": list(prompts), "seeds": list(seeds), **{name: getattr(sampler.generate, name) for name in named}}
+    told = {name: getattr(sampler.generate, name) for name in named}
+    return {
+        "prompts": list(prompts),
+        "seeds": list(seeds),
+        **told,
+        "denoiser_only": bool(sampler.generate.denoiser_only),
+    }
 
 
 def _environment(sampler: StandaloneSampler) -> dict[str, Any]:
