@@ -235,8 +235,8 @@ def test_saving_proves_itself(
 def test_saving_proves_the_scales(base: StableDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Metadata left out of the file (and alpha with it) is an error, and no file is left."""
     learned(base.denoiser, "new", alpha=8.0)
-    write = safetensors.torch.save_file
-    monkeypatch.setattr(safetensors.torch, "save_file", lambda tensors, path, _: write(tensors, path, {"format": "pt"}))
+    write = safetensors.torch.save
+    monkeypatch.setattr(safetensors.torch, "save", lambda tensors, _: write(tensors, {"format": "pt"}))
     with pytest.raises(AvignonError, match="scales"):
         files.save(base.denoiser, TARGETS, "new", tmp_path / "out" / lora_format.WEIGHTS_FILE)
     assert not any((tmp_path / "out").iterdir())

@@ -195,7 +195,7 @@ def orphan(tensors: Tensors) -> None:
 SPOILT = {
     "one missing": (lose_one, "do not agree whether"),
     "all missing": (lose_all, "do not agree whether"),
-    "too long": (lengthen, "to_q is (8, 8) here"),
+    "too long": (lengthen, "has 9 magnitudes; a DoRA has one for each of its 8 outputs"),
     "a linear layer's on a convolution": (flatten, "conv1 is ("),
     "alone": (orphan, "no complete LoRA or DoRA"),
 }

@@ -79,6 +79,7 @@ def test_import_again(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture
         (("nowhere.safetensors",), "no such file"),
         (("notes.safetensors",), "damaged: "),
         (("style.safetensors", "--as", "../up"), "a name has letters, digits"),
+        (("style.safetensors", "--as", "x" * 300), "at most 60 in all"),
         (("unknown",), "neither a file nor an adapter that `avignon import` keeps; nothing was imported yet"),
     ],
 )
@@ -98,6 +99,17 @@ def test_import_that_fails(
     assert code == 2
     assert line in lines[-1]
     assert not list(cache.rglob("*.safetensors"))
+
+
+def test_import_that_was_killed_is_no_import(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a killed import left is in no list, and the next import of the name replaces it."""
+    left = cache / "avignon" / "adapters" / ".part-mine"
+    left.mkdir(parents=True)
+    (left / "source.json").write_text("{}", encoding="utf-8")
+    assert sources.imported() == {}
+    assert told(capsys, "import", written(tmp_path / "mine.safetensors"))[0] == 0
+    assert list(sources.imported()) == ["mine"]
+    assert not left.exists()
 
 
 def test_recipe_names_an_adapter_in_each_way(tmp_path: Path, tiny_sd: Path, cache: Path) -> None:

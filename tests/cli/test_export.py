@@ -505,6 +505,18 @@ def test_a_strangers_card_writes_nothing_elsewhere(
     assert not list((tmp_path / "in").rglob("*.*"))
 
 
+@pytest.mark.parametrize("arguments", [("export", "--format", "peft"), ("publish",)])
+def test_goes_on_after_a_kill(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    """A folder that a killed call left half-made is replaced by the next call."""
+    (tmp_path / ".part-out" / "images").mkdir(parents=True)
+    command, *rest = arguments
+    code, _, errors = told(capsys, command, run.adapter, *rest, "--to", tmp_path / "out")
+    assert (code, errors) == (0, [])
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no such modes there")
 def test_others_may_read_what_is_written(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Another program may run as another user: a file has the mode that the user's other files get."""

@@ -18,13 +18,13 @@ Tensors = dict[str, torch.Tensor]
 
 def refuses_spoiled(unet: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Tensors], None]) -> None:
     """Saving the UNet's adapter `new`, spoiled on the way to the file, is an error, and no file is left."""
-    write = safetensors.torch.save_file
+    write = safetensors.torch.save
 
-    def spoiled(tensors: Tensors, path: Path, metadata: dict[str, str]) -> None:
+    def spoiled(tensors: Tensors, metadata: dict[str, str]) -> bytes:
         spoil(tensors)
-        write(tensors, path, metadata)
+        return write(tensors, metadata)
 
-    monkeypatch.setattr(safetensors.torch, "save_file", spoiled)
+    monkeypatch.setattr(safetensors.torch, "save", spoiled)
     with pytest.raises(AvignonError, match="did not come back"):
         files.save(unet, TARGETS, "new", folder / lora_format.WEIGHTS_FILE)
     assert not any(folder.iterdir())

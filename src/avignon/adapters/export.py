@@ -161,6 +161,7 @@ def _write_folder(path: Path, state: AdapterState, kind: str, header: Mapping[st
     scratch = path.with_name(SCRATCH + path.name)
     with storing(path, ELSEWHERE):
         try:
+            shutil.rmtree(scratch, ignore_errors=True)  # Of a call that was killed.
             scratch.mkdir(parents=True)
             _write(scratch, state, kind, header, precision)
             scratch.replace(path)

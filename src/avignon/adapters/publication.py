@@ -32,6 +32,7 @@ def make(folder: Path, place: Path) -> None:
     scratch = folder.with_name(SCRATCH + folder.name)
     with storing(folder, export.ELSEWHERE):
         try:
+            shutil.rmtree(scratch, ignore_errors=True)  # Of a call that was killed.
             (scratch / "images").mkdir(parents=True)
             header, shared = source.header(), AdapterFolder(scratch)
             export.write(scratch / WEIGHTS_FILE, source.state, "diffusers", header)

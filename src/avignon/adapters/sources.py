@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 SOURCE_FILE = "source.json"
 """Beside an imported adapter: where it came from."""
 
+LONGEST_NAME = 60
+"""Letters of an import's name; each has four bytes at most, and a folder's name 255."""
+
 
 def collection() -> Path:
     """Where imported adapters are kept, a folder each."""
@@ -25,7 +28,8 @@ def collection() -> Path:
 
 def imported() -> dict[str, Path]:
     """The folders of imported adapters, by name."""
-    return {path.parent.name: path.parent for path in sorted(collection().glob(f"*/{SOURCE_FILE}"))}
+    kept = (path.parent for path in sorted(collection().glob(f"*/{SOURCE_FILE}")))
+    return {folder.name: folder for folder in kept if not folder.name.startswith(SCRATCH)}
 
 
 def local(value: str) -> Path | None:
@@ -92,8 +96,11 @@ def keep(value: str, name: str, reporter: Reporter) -> tuple[str, formats.Adapte
     value = adapter_place(value, Path.cwd())
     found = place(value, reporter, "avignon import")
     name = name or _name_of(value, found)
-    if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
-        raise AdapterError(f"--as {name!r}: a name has letters, digits, `_`, `-` and dots inside it")
+    if not re.fullmatch(r"[\w.-]+", name) or name.startswith(".") or len(name) > LONGEST_NAME:
+        raise AdapterError(
+            f"--as {name[: LONGEST_NAME + 1]!r}: a name has letters, digits, `_`, `-` and dots inside it, at most "
+            f"{LONGEST_NAME} in all"
+        )
     file = formats.find(found)
     formats.read_file(file)  # What its header does not tell, such as a damaged configuration.
     folder = collection() / name
@@ -115,7 +122,7 @@ def keep(value: str, name: str, reporter: Reporter) -> tuple[str, formats.Adapte
 def _name_of(value: str, found: Path) -> str:
     """A file's stem, or the last name of a folder or a repository."""
     last = found.stem if found.is_file() else Path(value.partition("@")[0]).name
-    return re.sub(r"[^\w.-]+", "-", last).strip(".-") or "adapter"
+    return re.sub(r"[^\w.-]+", "-", last).strip(".-")[:LONGEST_NAME] or "adapter"
 
 
 def _copy(file: formats.AdapterFile, folder: Path) -> None:
