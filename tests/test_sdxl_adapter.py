@@ -160,6 +160,7 @@ def test_family_is_told_by_layers_or_header(
 # Pictures -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_exported_file_paints_the_series_picture_elsewhere(run: Run, tmp_path: Path) -> None:
     """The file for other programs, through StableDiffusionXLPipeline without avignon: the series' picture."""
     own, frame = run.frame("stop-1")
@@ -185,6 +186,7 @@ def sampled(capsys: pytest.CaptureFixture[str], to: Path, *arguments: object) ->
     return pixels(Path(out.strip())), frame_from(png.png_fields(Path(out.strip())))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["text_encoder.", "text_encoder_2.", ""])
 def test_encoders_of_an_imported_adapter_are_used(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], part: str
@@ -201,6 +203,7 @@ def test_encoders_of_an_imported_adapter_are_used(
     assert np.abs(ours - bare).max() > 2 * CLOSE
 
 
+@pytest.mark.slow
 def test_denoiser_only_leaves_both_encoders_out(run: Run, tmp_path: Path) -> None:
     """The recipe's key: an adapter of encoders alone then changes nothing; without the key it does."""
     formats.FORMATS["kohya"].write(tmp_path / "guest.safetensors", guest(run, "text_encoder"), {})

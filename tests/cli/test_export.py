@@ -236,6 +236,7 @@ def test_exported_file_paints_the_series_picture_elsewhere(run: Run, tmp_path: P
     assert np.abs(own - run.picture("base")).max() > 4 * CLOSE, "the adapter changes the picture"
 
 
+@pytest.mark.slow
 def test_dora_paints_the_series_picture_elsewhere(dora: Run, tmp_path: Path) -> None:
     """A DoRA through its diffusers file (diffusers drops `dora_scale` of kohya's)."""
     made = dora.by_diffusers(dora.adapter / "pytorch_lora_weights.safetensors", tmp_path, "stop-1")
@@ -243,6 +244,7 @@ def test_dora_paints_the_series_picture_elsewhere(dora: Run, tmp_path: Path) -> 
     assert np.abs(made - dora.picture("base")).max() > 4 * CLOSE
 
 
+@pytest.mark.slow
 def test_a_stop_as_one_file_paints_its_picture(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A mix of the dialogue, with its gains and weights of blocks, is one LoRA: the same picture in another program."""
     frame, to = run.frame("stop-2"), tmp_path / "mix.safetensors"
@@ -265,6 +267,7 @@ def test_a_stop_as_one_file_paints_its_picture(run: Run, tmp_path: Path, capsys:
     assert all(len(down) == sum(len(part[name][1]) for part in parts) for name, (_, down, _) in layers.items())
 
 
+@pytest.mark.slow
 def test_a_stop_of_doras_needs_a_rank(dora: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """At full rank it is the series' picture; at a small one the errors are printed; without one it is refused."""
     arguments = ("merge", dora.recipe, "--scene", "1", "--stop", "2", "--workspace", dora.space.root.parent, "--to")

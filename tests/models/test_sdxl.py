@@ -309,6 +309,7 @@ def test_two_adapters_in_one_pass(whole: tuple[Recipe, Any]) -> None:
     assert "tags: [lora, stable-diffusion-xl, text-to-image, template:sd-lora, avignon]" in page
 
 
+@pytest.mark.slow
 def test_killed_training_goes_on(whole: tuple[Recipe, Any], tmp_path: Path, tiny_sdxl: Path) -> None:
     """Stopped after three of four steps, the same bits come out as without a stop."""
     recipe, space = prepared(tmp_path, tiny_sdxl, flip=True)
@@ -362,6 +363,7 @@ def test_loss_curve_is_the_golden_one(tmp_path: Path, tiny_sdxl: Path) -> None:
 # The whole way --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_from_scans_to_the_exhibition(tiny_sdxl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A repository on a hub is fetched, trained on, painted with, measured and shown; and nothing is done again."""
     with LocalHub() as hub:

@@ -97,6 +97,7 @@ def test_other_weights_are_another_base(tiny_sd: Path, tmp_path: Path) -> None:
     assert not after.fits(before.card)
 
 
+@pytest.mark.slow
 def test_from_scans_to_the_exhibition(folder: Path, tmp_path: Path) -> None:
     """A single file carries a whole run; another file in its place is trained on again, nothing else is."""
     file, config = single(folder, tmp_path)
