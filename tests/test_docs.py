@@ -98,6 +98,7 @@ def test_library_example(tmp_path: Path) -> None:
     assert (tmp_path / "runs/demo/contact/index.html").is_file()
 
 
+@pytest.mark.slow
 def test_diffusers_example_is_the_picture_of_sample(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

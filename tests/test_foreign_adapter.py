@@ -74,6 +74,7 @@ def test_adapter_from_elsewhere_on_the_path(tmp_path: Path, tiny_sd: Path) -> No
     assert {event.kind for event in again} == {"skipped"}
 
 
+@pytest.mark.slow
 def test_denoiser_only(tmp_path: Path, tiny_sd: Path) -> None:
     """The recipe's key leaves a text encoder's part out: other pictures, where the adapter is on, and no others."""
     place = foreign(tiny_sd, tmp_path / "theirs", "text_encoder.")

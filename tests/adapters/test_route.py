@@ -56,6 +56,7 @@ def test_other_layers_are_refused(denoiser: Any) -> None:
         route.routed(denoiser, ["a", "b"]).__enter__()
 
 
+@pytest.mark.slow
 def test_compiled_blocks_of_one_shape_share_their_code(denoiser: Any) -> None:
     """Both adapters, then one, in compiled blocks: what uncompiled ones give, and a graph for each shape and route."""
     for seed, name in enumerate("ab"):

@@ -64,6 +64,7 @@ def test_round_of_sdxl(tmp_path: Path, seed: int) -> None:
     assert not [stem for stem in stems if re.match(r"lora_te_|lora_unet_(up|down|mid)_", stem)]
 
 
+@pytest.mark.slow
 def test_round_of_sdxl_at_the_real_shape(tmp_path: Path) -> None:
     """The same for the 616 layers that recipes adapt on SDXL."""
     denoiser = layers_of({"unet": sdxl_networks()["unet"]})

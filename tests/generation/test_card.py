@@ -16,6 +16,7 @@ from tests.support.runs import carried, small_recipe
 SCENES = [{"prompt": "a boat on the sea"}, {"prompt": "a guitar on a table", "seed": 3, "to_seed": 4}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "scheduler", ["ddim", *(pytest.param(name, marks=pytest.mark.slow) for name in ("pndm", "euler", "dpm++"))]
 )

@@ -20,6 +20,7 @@ SETTINGS: tuple[dict[str, Any], ...] = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", SETTINGS, ids=["plain", "dora", "samples"])
 def test_steps_do_not_wait(
     tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]

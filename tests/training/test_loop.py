@@ -295,6 +295,7 @@ def killed_in(monkeypatch: pytest.MonkeyPatch, recipe: Recipe, space: Workspace)
             run(recipe, space)
 
 
+@pytest.mark.slow
 def test_company_that_grew_smaller(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of three one stops early, and the run is killed between the next saves of the two left: they go on in step."""
     judged(monkeypatch, EARLY | {GRIS: EARLY[PICASSO]})

@@ -132,6 +132,7 @@ def test_a_lost_file_is_written_again_without_training(
     assert {event.kind for event in heard} == {"skipped"}
 
 
+@pytest.mark.slow
 def test_a_run_of_before_gets_the_files_and_is_not_measured_again(
     tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
