@@ -290,7 +290,7 @@ DAMAGED: dict[str, tuple[Tensors, str]] = {
     "no dimension": (lora(**{UP: torch.tensor(1.0)}), r"B \(\) by A \(4, 8\)"),
     "infinite": (lora(**{UP: torch.full((6, 4), INF)}), "NaN or infinity in the tensor lora_unet_.*lora_up"),
     "alpha": (lora(alpha=torch.tensor(NAN)), "NaN or infinity in the tensor lora_unet_.*alpha"),
-    "alphas": (lora(alpha=torch.ones(2)), "damaged: ValueError"),
+    "alphas": (lora(alpha=torch.ones(2)), "damaged: only one element tensors"),
     "alphas 0": (lora(alpha=torch.tensor(0.0)), "changes nothing: alpha is 0"),
     "complex": (lora(**{UP: torch.ones(6, 4, dtype=torch.complex64)}), "is of complex64; read are floats"),
     "integers": (lora(**{UP: torch.ones(6, 4, dtype=torch.int32)}), "is of int32; read are floats"),

@@ -4,7 +4,6 @@ The usual conversion of names before saving loses attention weights without an e
 which is why `save` reloads what it wrote and compares each tensor.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -145,10 +144,6 @@ def load(base: DiffusionBase, name: str, place: Path, *, denoiser_only: bool = F
         raise
     except Exception as failed:
         raise AdapterError(f"{file.path}: damaged: {failed}".splitlines()[0]) from failed
-    for component, network in base.networks.items():
-        for layer, scale in scales_of(network, name).items():
-            if not math.isfinite(scale):
-                raise AdapterError(f"{file.path}: damaged: the scale (alpha / rank) of {component}.{layer} is {scale}")
     return file
 
 

@@ -169,7 +169,8 @@ def read_file(file: AdapterFile) -> "AdapterState":
             own = {part: tensors[key] for part, key in keys.items()}
             layers[layer] = lycoris.layer(file.layers[layer].kind, own, layer, told)
     except (OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError, OverflowError, re.error) as broken:
-        raise AdapterError(f"{file.path}: damaged: {type(broken).__name__}: {broken}".splitlines()[0]) from broken
+        kind = "" if isinstance(broken, ValueError) else f"{type(broken).__name__}: "  # Those say what is wrong.
+        raise AdapterError(f"{file.path}: damaged: {kind}{broken}".splitlines()[0]) from broken
     for layer, change in layers.items():
         if not math.isfinite(change.alpha):
             raise AdapterError(f"{file.path}: damaged: the alpha of {layer} is {change.alpha}")
