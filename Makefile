@@ -5,7 +5,7 @@ BIN := .venv/bin
 # A process for every core, each with one thread: two busy torch processes on the same cores wait for one another.
 TESTS := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test check bench gpu clean
+.PHONY: demo test lint check bench gpu clean
 
 demo: .venv/installed
 	$(BIN)/avignon run demo
@@ -13,11 +13,13 @@ demo: .venv/installed
 test: .venv/installed-dev
 	$(TESTS)
 
-check: .venv/installed-dev
+lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check: lint
 	$(TESTS) -m "not slow"
 
 # Some of them alone: make bench BENCHMARKS="benchmarks/train.py benchmarks/catalog.py"

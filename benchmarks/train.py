@@ -35,7 +35,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 (the name torch's own documentation uses)
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, GradientState, PartialState
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -210,10 +210,9 @@ def common(base: StableDiffusion, settings: Recipe, examples: list[Any], device:
     """The example script's step."""
     choices, pipeline = settings.train, base.pipeline
     precision = runtime.precision_for(choices.precision, "train", device)
-    # accelerate has one state for a whole process. Contestants of other precisions bring their own to every step.
-    AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=device.type == "cpu")
-    state = dict(AcceleratorState._shared_state)
+    own: list[dict[str, Any]] = [{} for _ in STATES]
+    with _states(own):
+        accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=device.type == "cpu")
     dtype = runtime.DTYPES[precision]
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         runtime.move_to(part, device, dtype)
@@ -221,7 +220,8 @@ def common(base: StableDiffusion, settings: Recipe, examples: list[Any], device:
     if choices.gradient_checkpointing:
         pipeline.unet.enable_gradient_checkpointing()
     pipeline.unet.train()
-    unet, optimizer = accelerator.prepare(pipeline.unet, torch.optim.AdamW(parameters, lr=1e-4))
+    with _states(own):
+        unet, optimizer = accelerator.prepare(pipeline.unet, torch.optim.AdamW(parameters, lr=1e-4))
     schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
     pictures = _Pictures(examples, pipeline.tokenizer)
     loaders: dict[int, Iterator[Any]] = {}
@@ -233,9 +233,8 @@ def common(base: StableDiffusion, settings: Recipe, examples: list[Any], device:
         return next(loaders[size])
 
     def step(_: int, choices: Train) -> torch.Tensor:
-        AcceleratorState._shared_state.update(state)
-        images, ids = batch_of(choices.batch)
-        with accelerator.accumulate(unet):
+        with _states(own), accelerator.accumulate(unet):
+            images, ids = batch_of(choices.batch)
             latents = pipeline.vae.encode(images.to(dtype)).latent_dist.sample() * pipeline.vae.config.scaling_factor
             noise = torch.randn_like(latents)
             times = torch.randint(1000, (len(latents),), device=latents.device).long()
@@ -251,6 +250,27 @@ def common(base: StableDiffusion, settings: Recipe, examples: list[Any], device:
         return loss.detach()
 
     return Contestant(pipeline.unet, step)
+
+
+STATES = (PartialState._shared_state, AcceleratorState._shared_state, GradientState._shared_state)
+
+
+@contextlib.contextmanager
+def _states(own: list[dict[str, Any]]) -> Iterator[None]:
+    """Let accelerate, which has one state for a whole process, have this one; leave it what it had before."""
+    before = [dict(state) for state in STATES]
+    _put(own)
+    try:
+        yield
+    finally:
+        own[:] = [dict(state) for state in STATES]
+        _put(before)
+
+
+def _put(states: Sequence[dict[str, Any]]) -> None:
+    for shared, content in zip(STATES, states, strict=True):
+        shared.clear()
+        shared.update(content)
 
 
 class _Pictures(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):

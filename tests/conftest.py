@@ -1,20 +1,31 @@
 """Fixtures shared by the tests: small bases, museums and recipes."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.museum import LocalMuseum, fill
+from tests.support.patience import wait_elsewhere
+
+
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Paths for homes, one after the other."""
+    folder = tmp_path_factory.mktemp("homes")
+    return (folder / str(number) for number in itertools.count())
 
 
 @pytest.fixture(autouse=True)
-def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes the user's caches, and none waits for back-off."""
-    home = tmp_path_factory.mktemp("home")
+def own_home(homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's caches, and none waits: for back-off, or out of politeness to itself."""
+    home = next(homes)
+    home.mkdir()
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
     monkeypatch.setattr("avignon.museums.http.BACK_OFF", 0.01)
+    monkeypatch.setattr("avignon.museums.http.Fetcher._wait_turn", wait_elsewhere)
 
 
 @pytest.fixture(scope="session")

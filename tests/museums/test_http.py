@@ -15,6 +15,7 @@ from avignon.museums.http import Fetcher
 from tests.support import Asked, LocalServer, Reply
 from tests.support.artic import challenge
 from tests.support.museum import Fault, LocalMuseum
+from tests.support.patience import WAIT_TURN
 
 BODY = b"0123456789" * 5000
 
@@ -268,6 +269,7 @@ def test_requests_to_a_host_are_paced(server: Scripted, tmp_path: Path, monkeypa
         waits.append(round(seconds, 6))
         now[0] += seconds
 
+    monkeypatch.setattr(Fetcher, "_wait_turn", WAIT_TURN)
     monkeypatch.setattr("avignon.museums.http.time.monotonic", lambda: now[0])
     monkeypatch.setattr("avignon.museums.http.time.sleep", sleep)
     elsewhere = httpx.MockTransport(lambda _: httpx.Response(200))
