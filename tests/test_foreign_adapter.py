@@ -44,6 +44,7 @@ def pictures(space: Workspace) -> dict[str, bytes]:
     return {path.relative_to(space.series).as_posix(): path.read_bytes() for path in space.series.rglob("*.png")}
 
 
+@pytest.mark.slow
 def test_adapter_from_elsewhere_on_the_path(tmp_path: Path, tiny_sd: Path) -> None:
     """It is told before training and as it is loaded, stands on the path, and pictures and page say what is known."""
     place = foreign(tiny_sd, tmp_path / "theirs", "attn")

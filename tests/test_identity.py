@@ -430,6 +430,7 @@ def small(folder: Path, base: Path, **settings: Any) -> Recipe:
     return small_recipe(folder, base, train=settings)
 
 
+@pytest.mark.slow
 def test_more_steps_at_a_constant_rate_go_on(tmp_path: Path, tiny_sd: Path) -> None:
     """Raised steps go on from the finished state, with the bits of a run that had them at once; nothing is lost."""
     common = {"lr_schedule": "constant", "warmup": 1}
@@ -474,6 +475,7 @@ def test_more_steps_at_a_falling_rate_begin_anew_and_say_so(
     assert sorted(bytes_of(space.root / "set-aside", lora_format.WEIGHTS_FILE).values()) == sorted(before.values())
 
 
+@pytest.mark.slow
 def test_a_finished_adapter_of_another_recipe_is_kept(tmp_path: Path, tiny_sd: Path) -> None:
     """Another rate, then other adapters, under one name of recipe: what was finished is kept, and its place named."""
     first, _ = run(small(tmp_path / "a", tiny_sd, steps=1), tmp_path / "runs", "train")

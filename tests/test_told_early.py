@@ -163,6 +163,7 @@ def test_base_that_was_yet_to_be_fetched(
     assert "no complete LoRA" in refusal(recipe, tmp_path)
 
 
+@pytest.mark.slow
 def test_usable_adapter_is_taken(guest: Path, tiny_sd: Path, tmp_path: Path) -> None:
     """B9: the run of a sound adapter with a dot in its name ends well, and its pictures are told by that name."""
     recipe = with_guest(tmp_path, tiny_sd, guest, train={"steps": 1})

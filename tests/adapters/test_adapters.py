@@ -617,7 +617,7 @@ def test_inner_names_are_unique_and_come_back() -> None:
     assert layers.outer("default") == "default"
 
 
-@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("dora", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", NAMES)
 def test_any_name_is_an_adapter(base: StableDiffusion, recipe: Recipe, tmp_path: Path, name: str, dora: bool) -> None:
     """B9: whatever it is called, an adapter is trained, saved and mixed beside another as one called `a` is."""

@@ -397,6 +397,7 @@ def test_magnitudes_learn(whole: tuple[Recipe, Workspace, Tensors]) -> None:
         assert ratio.max() > 1, "some grow"
 
 
+@pytest.mark.slow
 def test_loss_falls(tmp_path: Path, tiny_sd: Path) -> None:
     """Forty steps on, the loss on fixed draws of the works held out is lower than after the first one."""
     settings = {
@@ -434,6 +435,7 @@ def test_killed_training_goes_on(whole: tuple[Recipe, Workspace, Tensors], tmp_p
     assert same(tensors, whole[2])
 
 
+@pytest.mark.slow
 def test_samples_change_nothing(whole: tuple[Recipe, Workspace, Tensors], tmp_path: Path, tiny_sd: Path) -> None:
     """Samples painted on the way leave every bit of what is learned as it was."""
     recipe, space = prepared(tmp_path, tiny_sd, sample_every=2)

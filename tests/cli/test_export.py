@@ -228,6 +228,7 @@ def test_a_file_that_does_not_come_back_is_not_kept(
 # Pictures of another program ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_exported_file_paints_the_series_picture_elsewhere(run: Run, tmp_path: Path) -> None:
     """The file for other programs, through diffusers' own loader without avignon: the series' picture, within 2/255."""
     own = run.picture("stop-1")

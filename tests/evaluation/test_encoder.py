@@ -283,6 +283,7 @@ def bare(value: Any) -> Any:
     return [bare(own) for own in value] if isinstance(value, list | tuple) else value
 
 
+@pytest.mark.slow
 def test_report_and_page_with_an_encoder(tiny: dict[str, Path], tiny_sd: Path, tmp_path: Path) -> None:
     """With an encoder only the report and the page are made again: it is one more aspect there, and all else stays."""
     heard: list[Event] = []

@@ -266,6 +266,7 @@ def test_embedding_is_named(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> 
         base.encode_prompts(["boat", "sea"], CPU, Reporter("train", lambda _: None))
 
 
+@pytest.mark.slow
 def test_samples_and_held_out_works_while_training(
     tiny_sd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -100,6 +100,7 @@ def test_pictures_are_deterministic(make: Maker) -> None:
     assert len(set(first.values())) == 8
 
 
+@pytest.mark.slow
 def test_batch_equals_each_alone(make: Maker) -> None:
     """Scenes made together are those made one by one, within 1/255."""
     scenes = [{"prompt": "a boat on the sea"}, {"prompt": "a guitar"}, {"prompt": "the house", "seed": 5}]
@@ -201,6 +202,7 @@ def test_one_voice_may_be_stronger(make: Maker) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_even_stops_and_equal_voices_are_measured_once(make: Maker) -> None:
     """Gains and places come from what was painted and measured; the same job reads them, another measures again."""
     one = {"scenes": [{"prompt": "the sea"}], "stops": 4, "spacing": "even", "equalize_adapters": True, "path": "relay"}
@@ -224,6 +226,7 @@ def test_even_stops_and_equal_voices_are_measured_once(make: Maker) -> None:
     assert make(**one | {"fade": 0.9}).placing != placing
 
 
+@pytest.mark.slow
 def test_series_from_a_photograph(make: Maker, tmp_path: Path) -> None:
     """Every picture names the photograph it began from; another one under the same name is painted anew."""
     photograph = tmp_path / "my boat.png"
@@ -249,6 +252,7 @@ def test_series_from_a_photograph(make: Maker, tmp_path: Path) -> None:
     assert len(even.placing["places"]) == 3
 
 
+@pytest.mark.slow
 def test_extras_are_painted_beside_the_series(make: Maker) -> None:
     """Every picture is made again with further seeds; the series has the same bytes, and all is kept or swept."""
     scenes = [{"prompt": "the sea", "seed": 2**63 - 1}, {"prompt": "a guitar", "seed": 5, "to_seed": 6}]
@@ -279,6 +283,7 @@ def test_extras_are_painted_beside_the_series(make: Maker) -> None:
     assert make.bytes() == alone
 
 
+@pytest.mark.slow
 def test_a_share_of_the_pictures_is_no_series(make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of two processes paints every other batch; what the other one did not put there is missed, not indexed."""
     make(batch=2)

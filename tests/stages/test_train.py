@@ -857,6 +857,7 @@ def test_optimizer_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> Non
         new_optimizer(torch.nn.Parameter(torch.ones(3)), Train(optimizer="prodigy"))
 
 
+@pytest.mark.slow
 def test_held_out_works(tmp_path: Path, tiny_sd: Path) -> None:
     """Works held out are never learned from, whole works at a time; their loss is the same for the same weights."""
     recipe, space = prepared(tmp_path, tiny_sd, validation_works=1, eval_every=2)

@@ -104,6 +104,7 @@ def test_one_after_the_other(tmp_path: Path, tiny_sd: Path) -> None:
     assert [text.partition(": loss")[0] for text in told] == [HOMER, HOMER, PICASSO, PICASSO]
 
 
+@pytest.mark.slow
 def test_samples_are_of_one_adapter_alone(tmp_path: Path, tiny_sd: Path) -> None:
     """Pictures painted on the way are those of each adapter by itself, the other being on the UNet as well."""
     common = {"sample_every": 2, "steps": 2, "learning_rate": 0.1, "lr_schedule": "constant"}
@@ -183,6 +184,7 @@ def test_killed_between_two_cards(
         assert card(space, name)["metrics"]["final_loss"] == card(whole[1], name)["metrics"]["final_loss"]
 
 
+@pytest.mark.slow
 def test_finished_company_is_not_needed(tmp_path: Path, tiny_sd: Path) -> None:
     """An artist who comes later is trained alone; who was finished or half done before goes on as without him."""
     pair, space = prepared(tmp_path / "a", tiny_sd, **COMPANY)
@@ -212,6 +214,7 @@ def test_together_is_no_part_of_a_job(tmp_path: Path, tiny_sd: Path) -> None:
     assert notes_of(apart, space, "progress") == []
 
 
+@pytest.mark.slow
 def test_other_works_of_one_are_not_the_others_matter(tmp_path: Path, tiny_sd: Path) -> None:
     """One artist's images changed under an interrupted pair: he starts afresh, the other goes on where he was."""
     recipe, space = prepared(tmp_path, tiny_sd)
@@ -252,6 +255,7 @@ def judged(monkeypatch: pytest.MonkeyPatch, scores: dict[str, list[float]]) -> N
 EARLY = {HOMER: [0.5, 0.4, 0.3, 0.2, 0.1, 0.0], PICASSO: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]}
 
 
+@pytest.mark.slow
 def test_one_stops_early(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other goes on without it; all are saved at that step before the card; a kill anywhere changes no bit."""
     judged(monkeypatch, EARLY)
@@ -388,6 +392,7 @@ def test_out_of_memory_parts_the_adapters_first(
         assert same(weights(space, name), weights(other, name))
 
 
+@pytest.mark.slow
 def test_out_of_memory_within_a_step(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where memory runs out after some passes of a step, nothing of these is left when it is done again."""
     recipe, space = prepared(tmp_path / "a", tiny_sd, **COMPANY, steps=2)

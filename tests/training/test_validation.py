@@ -232,6 +232,7 @@ class Judged:
         return [], {"style_gained": score, "copies": 0.0, "sample_score": score}
 
 
+@pytest.mark.slow
 def test_samples_are_frames_of_the_series(tmp_path: Path, tiny_sd: Path) -> None:
     """Samples honour block weights, a scene's image and its second seed, at the place of their adapter on the path."""
     ImageDraw.Draw(photo := Image.new("RGB", (80, 60), "white")).rectangle((10, 10, 40, 50), fill="black")
@@ -255,6 +256,7 @@ def judged(monkeypatch: pytest.MonkeyPatch, *scores: float) -> None:
     monkeypatch.setattr(validation.ValidationSampler, "paint", lambda self, step, vector: paint(step, vector))
 
 
+@pytest.mark.slow
 def test_best_weights_are_saved(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With keep = "best" the file holds the weights of the best sample, which differ from the last."""
     judged(monkeypatch, 0.1, 0.9, 0.3, 0.2)
@@ -277,6 +279,7 @@ def test_best_weights_are_saved(tmp_path: Path, tiny_sd: Path, monkeypatch: pyte
     assert not same(weights(space), weights(last))
 
 
+@pytest.mark.slow
 def test_training_stops_when_nothing_gets_better(
     tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
