@@ -76,7 +76,7 @@ SETTINGS: tuple[dict[str, Any], ...] = (
 
 @pytest.mark.parametrize("settings", [*SETTINGS[:2], *(pytest.param(s, marks=pytest.mark.slow) for s in SETTINGS[2:])])
 def test_in_one_pass_as_alone(tmp_path: Path, tiny_sd: Path, settings: dict[str, Any]) -> None:
-    """Losses, what is measured, and each adapter's change are those of training alone within 1e-5."""
+    """Losses and what is measured are those of training alone within 1e-5, and each adapter's change within 1e-4."""
     ends = {}
     for together in (True, False):
         common = {"batch": 4, "learning_rate": 1e-3, "weight_decay": 0.0, "together": together}
@@ -90,8 +90,9 @@ def test_in_one_pass_as_alone(tmp_path: Path, tiny_sd: Path, settings: dict[str,
         moved = torch.cat([one[key].flatten() for key in one if "lora_B" in key])  # It began at 0.
         apart = torch.cat([(one[key] - other[key]).flatten() for key in one])
         assert float(moved.norm()) > 1e-3
-        # Passes of one image and of two round differently, and AdamW's first steps go by the signs of tiny gradients.
-        assert float(apart.norm()) < (1e-3 if settings.get("micro_batch") else 1e-5) * float(moved.norm())
+        # Passes of other sizes round differently, and AdamW's first steps go by the signs of tiny gradients: on one
+        # machine 1e-7 came out, on another 1.6e-5.
+        assert float(apart.norm()) < (1e-3 if settings.get("micro_batch") else 1e-4) * float(moved.norm())
         measured = [card(space, name)["metrics"].get("validation_loss", 0.0) for space in ends.values()]
         assert measured[0] == pytest.approx(measured[1], abs=1e-5)
         assert card(ends[True], name)["trainable"] == card(ends[False], name)["trainable"]
