@@ -74,8 +74,8 @@ def _merged(word: str) -> list[tuple[str, str]]:
     return [(word[:end], word[end]) for end in range(1, len(word))]
 
 
-def qwen_encoder(tokenizer: Any, layers: int = 3, kind: Any = Qwen3Model) -> Any:
-    """Qwen3's network, with so many layers."""
+def qwen_encoder(tokenizer: Any, layers: int = 3, positions: int = 2048, kind: Any = Qwen3Model) -> Any:
+    """Qwen3's network, with so many layers, for texts of so many tokens."""
     return kind(
         Qwen3Config(
             vocab_size=len(tokenizer) + 3,  # The real one has room to spare as well.
@@ -85,7 +85,7 @@ def qwen_encoder(tokenizer: Any, layers: int = 3, kind: Any = Qwen3Model) -> Any
             num_attention_heads=2,
             num_key_value_heads=1,
             head_dim=8,
-            max_position_embeddings=2048,
+            max_position_embeddings=positions,
             pad_token_id=tokenizer.pad_token_id,
             tie_word_embeddings=True,
         )

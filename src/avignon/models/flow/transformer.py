@@ -110,7 +110,7 @@ class FlowTransformer(FlowMatching):
         return said, mask
 
     @property
-    def _scale(self) -> int:
+    def vae_scale_factor(self) -> int:
         """Pixels of a side of what the VAE makes one latent pixel of."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 

@@ -102,10 +102,10 @@ class ZImage(FlowTransformer):
             yield Conditioning({"text": one[own][None], "length": own.sum()[None]})
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:  # noqa: D102 - as in the protocol
-        return self.denoiser.config.in_channels, height // self._scale, width // self._scale
+        return self.denoiser.config.in_channels, height // self.vae_scale_factor, width // self.vae_scale_factor
 
     def tokens_of(self, width: int, height: int) -> int:  # noqa: D102
-        edge = PATCH * self._scale
+        edge = PATCH * self.vae_scale_factor
         return (height // edge) * (width // edge)
 
     @torch.no_grad()
@@ -159,7 +159,7 @@ class ZImage(FlowTransformer):
         parts = {part: hub.part(folder / part, stem, settings.variant) for part, stem in files.WEIGHTS.items()}
         parts |= {"tokenizer": hub.part(folder / "tokenizer"), "scheduler": digest(noise)}
         base = cls(loaded, noise, model, folder, settings.variant, settings.resolution or RESOLUTION, parts)
-        if base.resolution % (edge := PATCH * base._scale):
+        if base.resolution % (edge := PATCH * base.vae_scale_factor):
             raise RecipeError(f"base.resolution: {base.resolution} is not a multiple of {edge}, as Z-Image needs")
         return base
 
