@@ -53,6 +53,14 @@ def tiny_z_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_flux2_klein(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of a FLUX.2 klein."""
+    from tests.support.tiny_flux2_klein import make_tiny_flux2_klein
+
+    return make_tiny_flux2_klein(tmp_path_factory.mktemp("bases") / "tiny-flux2-klein")
+
+
+@pytest.fixture(scope="session")
 def museum() -> Iterator[LocalMuseum]:
     """The National Gallery's tables and images on 127.0.0.1: Homer, Picasso, Gris and some others."""
     with LocalMuseum() as server:

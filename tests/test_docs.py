@@ -139,7 +139,7 @@ def test_architecture_has_a_line_for_each_module() -> None:
     listed = {
         f"{package}{module}.py"
         for package, body in re.findall(r"^### `avignon/([a-z]*/?)`\n(.*?)(?=^##)", text, re.DOTALL | re.MULTILINE)
-        for module in re.findall(r"^    ([a-z_/]+)  ", body, re.MULTILINE)
+        for module in re.findall(r"^    ([a-z0-9_/]+)  ", body, re.MULTILINE)
     }
     source = ROOT / "src" / "avignon"
     modules = {path.relative_to(source).as_posix() for path in source.rglob("*.py") if not path.name.startswith("__")}

@@ -260,8 +260,10 @@ def test_adapter_for_another_family(base: StableDiffusion, tmp_path: Path) -> No
     said = refusal(base, random_state(dict.fromkeys(xl, (8, 8)), 1), tmp_path / "a")
     assert "there is no layer unet.down_blocks.1.attentions.0.transformer_blocks.1.attn1.to_q here" in said
     assert "nor 1 more of its 2 layers; it seems to be for Stable Diffusion XL" in said
-    flux = random_state({"unet.double.blocks.0.img.attn.qkv": (8, 8)}, 1)
-    assert refusal(base, flux, tmp_path / "b").endswith("; it seems to be for FLUX")
+    flux = random_state({"unet.double.blocks.0.img.attn.qkv": (9, 8)}, 1)
+    said = refusal(base, flux, tmp_path / "b")
+    assert "there is no layer transformer.transformer_blocks.0.attn.to_q here, nor 2 more" in said
+    assert said.endswith("; it seems to be for a transformer such as FLUX or Stable Diffusion 3")
 
 
 def test_adapter_of_another_text_width(base: StableDiffusion, tmp_path: Path) -> None:

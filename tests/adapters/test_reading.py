@@ -248,8 +248,8 @@ def test_what_is_not_read_is_told_by_name(tmp_path: Path, part: str, told: str) 
 FOREIGN = {
     "Stable Diffusion XL": "lora_te3_text_model_encoder_layers_0_mlp_fc1_add_embedding",
     "FLUX": "transformer.single_transformer_blocks.0.attn.to_q",
-    "Z-Image or Lumina": "diffusion_model.layers.0.attention.to_q",
-    "a transformer such as FLUX or Stable Diffusion 3": "transformer.transformer_blocks.0.attn.to_q",
+    "Z-Image or Lumina": "diffusion_model.layers.0.attention.q_proj",
+    "a transformer such as FLUX or Stable Diffusion 3": "transformer.transformer_blocks.0.ff.net.2",
 }
 
 

@@ -30,7 +30,7 @@ def test_rows_are_repositories_with_a_licence_and_a_source() -> None:
     assert len(set(homes)) == len(homes)
     for known in KNOWN.values():
         assert known.source.startswith("https://")
-        assert "RAIL" in known.licence or known.licence == "Apache-2.0"
+        assert "RAIL" in known.licence or known.licence in ("Apache-2.0", "FLUX Non-Commercial License")
         assert known.resolution in (512, 768, 1024)
     assert homes_of("someone/else") == ("someone/else",)
     assert licence_of("someone/else") == "unknown"

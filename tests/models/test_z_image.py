@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import ZImageImg2ImgPipeline, ZImagePipeline
+from safetensors.torch import save_file
 
 from avignon import pipeline as stages
 from avignon.adapters import export, files, headers, inject
@@ -523,6 +524,41 @@ def test_kohyas_names_are_read_by_diffusers(saved: tuple[Recipe, dict[str, Path]
     for layer, change in layers.items():
         made = read[f"{layer}.lora_B.weight"] @ read[f"{layer}.lora_A.weight"]
         assert torch.allclose(made, change.delta, atol=1e-6)
+
+
+@pytest.mark.parametrize("prefix", ["diffusion_model.", "base_model.model.", "lora_unet_", "lora_transformer_", ""])
+def test_names_of_other_programs(saved: tuple[Recipe, dict[str, Path]], tmp_path: Path, prefix: str) -> None:
+    """ComfyUI's, ai-toolkit's, peft's, kohya's, OneTrainer's and DiffSynth's names, the makers' and diffusers'."""
+    state = export.opened(saved[1]["two"]).state
+    renamed = {layer: layer.removeprefix("transformer.") for layer in state.layers}
+    if prefix.startswith("lora_"):
+        renamed = {layer: name.replace(".", "_") for layer, name in renamed.items()}
+    else:
+        renamed = {layer: name.replace("attention.to_out.0", "attention.out") for layer, name in renamed.items()}
+    tensors = {}
+    for layer, change in state.layers.items():
+        stem = f"{prefix}{renamed[layer]}"
+        tensors |= {f"{stem}.lora_down.weight": change.down, f"{stem}.lora_up.weight": change.up}
+        tensors[f"{stem}.alpha"] = torch.tensor(change.alpha)
+    save_file(tensors, tmp_path / "a.safetensors")
+    back = formats.read(tmp_path / "a.safetensors").layers
+    assert back.keys() == state.layers.keys()
+    assert all(torch.equal(back[layer].delta, change.delta) for layer, change in state.layers.items())
+
+
+def test_query_key_and_value_in_one(tmp_path: Path) -> None:
+    """The makers' one layer, as diffusers splits it: each third of the outputs, with all of the rank."""
+    stem = "lora_unet_layers_0_attention_qkv"
+    down, up = torch.randn(4, 8), torch.randn(18, 4)
+    alpha = torch.tensor(2.0)
+    tensors = {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up, f"{stem}.alpha": alpha}
+    save_file(tensors, tmp_path / "a.safetensors")
+    read: Any = ZImagePipeline.lora_state_dict(tmp_path / "a.safetensors")
+    ours = formats.read(tmp_path / "a.safetensors").layers
+    assert list(ours) == [f"transformer.layers.0.attention.to_{part}" for part in "qkv"]
+    for layer, change in ours.items():
+        assert torch.allclose(change.delta, read[f"{layer}.lora_B.weight"] @ read[f"{layer}.lora_A.weight"], atol=1e-6)
+    assert torch.allclose(torch.cat([each.delta for each in ours.values()]), 0.5 * up @ down, atol=1e-6)
 
 
 def test_adapters_of_other_families(

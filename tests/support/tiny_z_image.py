@@ -24,10 +24,10 @@ TEMPLATE = (
 
 def make_tiny_z_image(folder: Path, *, seed: int = 0, shift: float = 6.0, dynamic: bool = False) -> Path:
     """Write the whole pipeline into `folder`, the same bytes for the same seed, and return it."""
-    tokenizer = _tokenizer()
+    tokenizer = qwen_tokenizer()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        _text_encoder(tokenizer).save_pretrained(folder / "text_encoder")
+        qwen_encoder(tokenizer).save_pretrained(folder / "text_encoder")
         _vae().save_pretrained(folder / "vae")
         _transformer().save_pretrained(folder / "transformer")
     tokenizer.save_pretrained(folder / "tokenizer")
@@ -50,7 +50,7 @@ def _index() -> dict[str, Any]:
     }
 
 
-def _tokenizer() -> Any:
+def qwen_tokenizer() -> Any:
     """Qwen's byte-level BPE over all 256 bytes, with whole words for a few, each with and without a blank before it."""
     symbols = _byte_symbols()
     merges = list(dict.fromkeys(pair for word in WORDS.split() for lead in ("", "Ġ") for pair in _merged(lead + word)))
@@ -74,18 +74,20 @@ def _merged(word: str) -> list[tuple[str, str]]:
     return [(word[:end], word[end]) for end in range(1, len(word))]
 
 
-def _text_encoder(tokenizer: Any) -> Any:
-    return Qwen3Model(
+def qwen_encoder(tokenizer: Any, layers: int = 3, positions: int = 2048, kind: Any = Qwen3Model) -> Any:
+    """Qwen3's network, with so many layers, for texts of so many tokens."""
+    return kind(
         Qwen3Config(
             vocab_size=len(tokenizer) + 3,  # The real one has room to spare as well.
             hidden_size=TEXT_WIDTH,
             intermediate_size=2 * TEXT_WIDTH,
-            num_hidden_layers=3,
+            num_hidden_layers=layers,
             num_attention_heads=2,
             num_key_value_heads=1,
             head_dim=8,
-            max_position_embeddings=2048,
+            max_position_embeddings=positions,
             pad_token_id=tokenizer.pad_token_id,
+            tie_word_embeddings=True,
         )
     )
 

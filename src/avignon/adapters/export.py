@@ -17,6 +17,7 @@ from avignon.core.events import Reporter
 from avignon.core.files import SCRATCH, read_json, replacing, storing, write_json
 from avignon.core.records import Card
 from avignon.core.workspace import AdapterFolder, Workspace
+from avignon.models.flux2_klein.files import architecture as flux2_architecture
 from avignon.recipe.schema import adapter_place
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -109,8 +110,9 @@ def architecture_of(state: AdapterState) -> str:
         return by_version[version]
     if headers.is_sdxl(state.layers, state.metadata):
         return "stable-diffusion-xl-v1-base"
-    if "transformer" in state.components:
-        return "Z-Image"  # The only transformer whose names are read.
+    if "transformer" in state.components:  # Of two families names are read.
+        edges = [min(each.shape) for layer, each in state.layers.items() if "transformer_blocks." in layer]
+        return flux2_architecture(min(edges)) if edges else "Z-Image"
     ends = {layer.rpartition(".transformer_blocks.0.")[2]: each for layer, each in state.layers.items()}
     text = next((ends[end].down.shape[1] for end in ("attn2.to_k", "attn2.to_v") if end in ends), 0)
     widths = {768: "stable-diffusion-v1", 1024: "stable-diffusion-v2-512", 2048: "stable-diffusion-xl-v1-base"}
@@ -171,8 +173,8 @@ def _write_folder(path: Path, state: AdapterState, kind: str, header: Mapping[st
 
 def _write(place: Path, state: AdapterState, kind: str, header: Mapping[str, str], precision: str) -> None:
     dtype = PRECISIONS[precision] if precision else None
-    is_native = kind == "kohya" and headers.is_sdxl(state.layers, header)
-    told = {**header, "modelspec.implementation": modelspec.IMPLEMENTATIONS[is_native]}
+    family = headers.makers(state.layers, header) if kind == "kohya" else ""
+    told = {**header, "modelspec.implementation": modelspec.IMPLEMENTATIONS[family]}
     formats.FORMATS[kind].write(place, state, told, dtype)
     file = formats.find(place)
     for path in file.paths:

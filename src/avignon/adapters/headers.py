@@ -138,17 +138,22 @@ _TEXT_WIDTHS = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048:
 
 
 def family(changes: Mapping[str, LayerShapes]) -> str:
-    """Which bases an adapter is for, by the width of the texts that its cross-attention reads; empty where unknown."""
+    """Which bases an adapter is for, by names and widths of its layers; empty where unknown."""
     if seems(changes).endswith(_Z_IMAGE):
         return _Z_IMAGE
+    if seems(changes).endswith(_FLUX_2):
+        width = next(each.down[1] for layer, each in changes.items() if re.search(_FAMILIES[_FLUX_2], layer))
+        return _FLUX_2_WIDTHS.get(width, _FLUX_2)
     widths = {each.down[1] for layer, each in changes.items() if layer.endswith(("attn2.to_k", "attn2.to_v"))}
     return next((_TEXT_WIDTHS[width] for width in widths if width in _TEXT_WIDTHS), "")
 
 
-_Z_IMAGE = "Z-Image or Lumina"
+_Z_IMAGE, _FLUX_2 = "Z-Image or Lumina", "FLUX.2"
+_FLUX_2_WIDTHS = {3072: "FLUX.2 klein 4B", 4096: "FLUX.2 klein 9B", 6144: "FLUX.2 [dev]"}
 
 _FAMILIES = {
     "Stable Diffusion XL": r"lora_te2_|text_encoder_2\.|attentions\.\d\.transformer_blocks\.[1-9]\.|add_embedding",
+    _FLUX_2: r"to_qkv_mlp_proj|ff(_context)?[._]linear_in",
     "FLUX": r"(double|single)[._](transformer[._])?blocks|single_transformer_blocks",
     "Stable Diffusion 3": r"joint[._]blocks|ff[._]context",
     "Wan or another model of videos": r"(^|[._])blocks[._]\d+[._](self_attn|cross_attn)",
@@ -176,6 +181,14 @@ def is_sdxl(layers: Iterable[str], metadata: Mapping[str, str]) -> bool:
     architecture, version = (metadata.get(key, "") for key in ("modelspec.architecture", "ss_base_model_version"))
     is_told = architecture.startswith("stable-diffusion-xl") or version.startswith("sdxl")
     return is_told or seems(layers).endswith("Stable Diffusion XL")
+
+
+def makers(layers: Iterable[str], metadata: Mapping[str, str]) -> str:
+    """The family whose makers' names kohya's format has for an adapter's layers; empty where those are diffusers'."""
+    transformer = [layer for layer in layers if layer.startswith("transformer.")]
+    if transformer:
+        return "flux2" if any("transformer_blocks." in layer for layer in transformer) else "z-image"
+    return "sdxl" if is_sdxl(layers, metadata) else ""
 
 
 def content_hash(path: Path) -> str:

@@ -82,7 +82,7 @@ def lora_config(
 
 def _rank_of(path: str, kinds: Mapping[str, int], blocks: Mapping[str, int]) -> int:
     """A module's rank: its block's where that has one, else its kind's; 0 where it is not adapted."""
-    own = [rank for kind, rank in kinds.items() if path.endswith(f".{kind}")]
+    own = [rank for kind, rank in kinds.items() if f".{path}".endswith(f".{kind}")]
     of_block = [rank for block, rank in blocks.items() if path.startswith(f"{block}.")]
     return (of_block or own)[0] if own else 0
 

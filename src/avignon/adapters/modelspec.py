@@ -41,9 +41,14 @@ BASES: Mapping[str, tuple[str, str, int]] = {
 """By ModelSpec's architecture: sd-scripts' `ss_base_model_version`, A1111's `sd version`, pixels of a side."""
 
 
-IMPLEMENTATIONS = {False: "diffusers", True: "https://github.com/Stability-AI/generative-models"}
-"""Whose code the names of a file's layers are of, by whether they are StabilityAI's (sd-scripts'
-`determine_implementation`)."""
+IMPLEMENTATIONS = {
+    "": "diffusers",
+    "sdxl": "https://github.com/Stability-AI/generative-models",
+    "flux2": "https://github.com/black-forest-labs/flux2",
+    "z-image": "https://github.com/Tongyi-MAI/Z-Image",
+}
+"""Whose code the names of a file's layers are of, by the family whose makers' they are (sd-scripts'
+`determine_implementation`, musubi-tuner's `sai_model_spec.py`)."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ def of_card(card: Card, network: Network, captions: Mapping[str, Iterable[str]],
     spec = {
         "sai_model_spec": VERSION,
         "architecture": f"{architecture}/lora",
-        "implementation": IMPLEMENTATIONS[False],
+        "implementation": IMPLEMENTATIONS[""],
         "title": card.name,
         "resolution": f"{edge}x{edge}",
         "description": _description(card),
@@ -122,7 +127,7 @@ def of_header(held: Mapping[str, str], network: Network, title: str, architectur
     missing = {
         "sai_model_spec": VERSION,
         "architecture": f"{architecture}/lora",
-        "implementation": IMPLEMENTATIONS[False],
+        "implementation": IMPLEMENTATIONS[""],
         "title": title,
         "resolution": f"{edge}x{edge}",
         "license": UNKNOWN_RIGHTS,

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -53,9 +53,50 @@ class LayerChange:
         change = self.scale * (self.up.flatten(1).float() @ self.down.flatten(1).float())
         return change.view(self.shape)
 
+    def split(self, count: int) -> list["LayerChange"]:
+        """The changes of so many equal parts of the layer's outputs, one below the other.
+
+        Where each part has a share of the rank for itself, as `joined` makes it, it gets that share alone back.
+
+        Raises:
+            ValueError: a DoRA's magnitudes are norms over all parts, which none of them has.
+        """
+        if count == 1:
+            return [self]
+        if self.axis == "input" and self.magnitude is not None:
+            raise ValueError("a DoRA with norms of inputs, of several layers in one, is not read")
+        ups, downs, alpha = self.up.chunk(count), [self.down] * count, self.alpha
+        shares = [up.chunk(count, dim=1) for up in ups]
+        is_apart = self.rank % count == 0 and not any(
+            share.any() for place, own in enumerate(shares) for at, share in enumerate(own) if at != place
+        )
+        if is_apart:
+            ups = tuple(own[place].contiguous() for place, own in enumerate(shares))
+            downs, alpha = [down.contiguous() for down in self.down.chunk(count)], self.alpha / count
+        lengths = [None] * count if self.magnitude is None else self.magnitude.chunk(count)
+        return [replace(self, down=down, up=up.contiguous(), alpha=alpha, magnitude=length)
+                for down, up, length in zip(downs, ups, lengths, strict=True)]  # fmt: skip
+
     def to(self, dtype: torch.dtype) -> "LayerChange":
         """With factors of this precision; magnitudes stay as they are, since each scales all of a weight."""
         return replace(self, down=self.down.to(dtype), up=self.up.to(dtype))
+
+
+def joined(changes: Sequence[LayerChange]) -> LayerChange:
+    """Changes of layers with the same input as that of one with all their outputs: a rank for each, none shared.
+
+    Raises:
+        ValueError: their ranks, alphas or kinds differ.
+    """
+    if len({(each.shape, each.rank, each.alpha, each.magnitude is None, each.axis) for each in changes}) > 1:
+        raise ValueError("ranks, alphas or kinds differ")
+    magnitudes = [each.magnitude for each in changes if each.magnitude is not None]
+    return LayerChange(
+        torch.cat([each.down for each in changes]),
+        torch.block_diag(*(each.up for each in changes)),  # type: ignore[no-untyped-call]
+        changes[0].alpha * len(changes),
+        torch.cat(magnitudes) if magnitudes else None,
+    )
 
 
 def full(delta: torch.Tensor) -> LayerChange:

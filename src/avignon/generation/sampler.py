@@ -60,6 +60,11 @@ class ImageSampler:
         self._batch = recipe.generate.batch
         base.move_to(device)
         base.set_attention_backend(attention_for(recipe.train.attention, device))
+        if (guidance := recipe.generate.guidance_scale) > 1 and not base.is_guided:
+            reporter.warn(
+                f"generate.guidance_scale: {guidance:g} has no effect, nor has a negative prompt: {base.model} is "
+                "distilled and has its guidance within; set it to 1"
+            )
         self._prompts: dict[tuple[str, Reading], Conditioning] = {}
         self._files = {sha256_of(Path(s.image)): Path(s.image) for s in recipe.generate.scenes if s.image}
         self._sources: dict[tuple[str, int, int], LatentMoments] = {}
@@ -96,7 +101,7 @@ class ImageSampler:
             ModelError: one of them holds NaN or infinity; this is looked at once, after the last step.
         """
         first = frames[0]
-        guided = first.guidance_scale > 1
+        guided = first.guidance_scale > 1 and self._base.is_guided
         weights = [frame.weights for frame in frames]
         conditioning = self._conditioning(frames, weights)
         if guided:

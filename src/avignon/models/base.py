@@ -20,6 +20,7 @@ from avignon.core import imaging
 from avignon.core.events import Reporter
 from avignon.core.files import digest
 from avignon.models import hub, names
+from avignon.models.registry import FAMILIES
 from avignon.models.runtime import Attention
 
 
@@ -168,10 +169,36 @@ class DiffusionBase(ABC):
     """The folder of the denoiser, and its name among `parts`."""
     denoiser_files: ClassVar[str]
     """How the names of the denoiser's files of weights begin."""
+    pipeline_class: ClassVar[Any]
+    """diffusers' own pipeline of the family, which knows what files of a repository belong to it."""
+    pipeline_settings: ClassVar[Mapping[str, Any]] = {}
+    """What it is made with; a part that is None is not fetched."""
 
     def __init__(self, model: str, folder: Path, variant: str, resolution: int, parts: Mapping[str, str]) -> None:
         self.model, self.folder, self.variant, self.resolution, self.parts = model, folder, variant, resolution, parts
         self.denoiser: Any
+
+    @classmethod
+    def fetch(cls, model: str, folder: Path, settings: BaseSettings, access: hub.Access) -> Path:
+        """Bring a repository's files into the hub's cache; its small ones, in `folder`, are checked first.
+
+        Raises:
+            ModelError: naming what it lacks, or holds that is not understood, before gigabytes are fetched.
+        """
+        files = FAMILIES[cls.family].files
+        if not access.offline:
+            hub.check_listed(model, files.WEIGHTS, settings.revision, settings.variant, access)
+            files.check_kind(folder)
+        fetched = cls.pipeline_class.download(
+            model,
+            revision=settings.revision,
+            variant=settings.variant or None,
+            use_safetensors=True,
+            local_files_only=bool(access.offline),
+            token=access.token,
+            **cls.pipeline_settings,
+        )
+        return Path(fetched)
 
     @property
     def prompt_encoders(self) -> Mapping[str, Any]:
@@ -233,6 +260,11 @@ class DiffusionBase(ABC):
             "parts": dict(self.parts),
             "resolution": self.resolution,
         }
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether classifier-free guidance changes its pictures: a base distilled from it has it within."""
+        return True
 
     def check_training(self, settings: TrainingSettings) -> None:  # noqa: B027 - most can be trained with anything
         """Refuse what this base cannot be trained with, or that it is trained on at all.

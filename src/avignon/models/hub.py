@@ -295,7 +295,8 @@ def read(kind: Any, folder: Path, **how: Any) -> Any:
     except Exception as failed:
         why = first_line(failed)
         raise ModelError(f"{folder}: damaged, or not of the shape that config.json says: {why}") from failed
-    missing = sorted(info["missing_keys"])
+    # A batch norm's count of the batches that it was trained on is not used.
+    missing = sorted(key for key in info["missing_keys"] if not key.endswith(".num_batches_tracked"))
     if missing:
         raise ModelError(f"{folder}: incomplete: {len(missing)} tensors are missing, the first is {missing[0]}")
     if bad := finite.first_bad(model.named_parameters()) or finite.first_bad(model.named_buffers()):

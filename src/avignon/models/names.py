@@ -67,6 +67,30 @@ KNOWN = {
         licence="Apache-2.0",
         source="https://github.com/huggingface/diffusers/blob/main/docs/source/en/api/pipelines/z_image.md",
     ),
+    "flux2-klein-4b": KnownBase(
+        homes=("black-forest-labs/FLUX.2-klein-base-4B",),
+        resolution=1024,
+        licence="Apache-2.0",
+        source="https://github.com/black-forest-labs/flux2/blob/main/README.md",
+    ),
+    "flux2-klein-4b-distilled": KnownBase(
+        homes=("black-forest-labs/FLUX.2-klein-4B",),
+        resolution=1024,
+        licence="Apache-2.0",
+        source="https://github.com/black-forest-labs/flux2/blob/main/README.md",
+    ),
+    "flux2-klein-9b": KnownBase(
+        homes=("black-forest-labs/FLUX.2-klein-base-9B",),
+        resolution=1024,
+        licence="FLUX Non-Commercial License",
+        source="https://github.com/black-forest-labs/flux2/blob/main/README.md",
+    ),
+    "flux2-klein-9b-distilled": KnownBase(
+        homes=("black-forest-labs/FLUX.2-klein-9B",),
+        resolution=1024,
+        licence="FLUX Non-Commercial License",
+        source="https://github.com/black-forest-labs/flux2/blob/main/README.md",
+    ),
 }
 """By the name that recipes have for them."""
 

@@ -83,6 +83,17 @@ FAMILIES = {
         parts="early, middle, late, and names such as 'layers.7'",
         package="avignon.models.z_image",
     ),
+    "flux2-klein": Family(
+        label="FLUX.2 klein",
+        tag="flux2-klein",
+        pipeline="Flux2KleinPipeline",
+        denoiser="transformer",
+        prompt_encoders=(),
+        samplers=("euler",),
+        blocks=r"early|middle|late|(single_)?transformer_blocks\.\d+(\..+)?",
+        parts="early, middle, late, and names such as 'single_transformer_blocks.7'",
+        package="avignon.models.flux2_klein",
+    ),
 }
 """By the name that registries and cards have for them."""
 

@@ -1,7 +1,8 @@
 """diffusers' format: names of layers with dots behind a component, and peft's configurations as metadata.
 
 Written with peft's own names (`lora_A`, `lora_B`); read with those of diffusers' scripts (`lora.down`), those of 2023
-(`processor.to_q_lora`), and the one that a text encoder's layers had then (`lora_linear_layer`) as well.
+(`processor.to_q_lora`), and the one that a text encoder's layers had then (`lora_linear_layer`) as well. Of
+transformers the names of their makers' code are read too, and other programs' prefixes (see `native`).
 """
 
 import json
@@ -10,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avignon.adapters.formats import names
+from avignon.adapters.formats import names, native
 from avignon.adapters.formats.configs import json_object
 from avignon.models.registry import FAMILIES
 
@@ -39,10 +40,11 @@ def layer_of(stem: str) -> str:
     """The layer that a key without its part is of."""
     if re.match(r"(down_blocks|mid_block|up_blocks)\..*\.processor\.", stem):  # Attention processors, saved alone.
         stem = f"unet.{stem}"
-    if not re.match(rf"({_COMPONENTS})\..", stem):
-        return ""
-    component, _, inside = stem.partition(".")
-    if component == "transformer" and names.denoiser_of(inside) != component:  # Another transformer's.
+    if layer := native.layer_of(
+        stem
+    ):  # `diffusion_model.` in ComfyUI's and ai-toolkit's files, nothing in DiffSynth's.
+        return layer
+    if not re.match(rf"(?!transformer)({_COMPONENTS})\..", stem):  # Another transformer's, or none of these.
         return ""
     if stem.startswith("text_encoder"):  # The names of 2023.
         old = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}

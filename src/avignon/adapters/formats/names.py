@@ -8,6 +8,8 @@ which file has it. The names follow one rule with a list of exceptions, which is
 
 import re
 
+from avignon.adapters.formats import native
+
 PREFIXES = {
     "unet": "lora_unet",
     "text_encoder": "lora_te",
@@ -26,11 +28,6 @@ _COMPONENTS = {
     "lora_te2": "text_encoder_2",
 }
 
-_Z_IMAGE = re.compile(
-    r"(layers|noise_refiner|context_refiner)[._]\d+[._]|(all_x_embedder|all_final_layer|cap_embedder|t_embedder)[._]"
-)
-"""How the names of Z-Image's layers begin (diffusers' `_convert_non_diffusers_z_image_lora_to_diffusers`)."""
-
 # Parts of a name that hold an underscore themselves; every other underscore of kohya's stands for a dot.
 _WORDS = (
     *("down_blocks", "up_blocks", "mid_block", "transformer_blocks", "time_embedding", "add_embedding", "linear_1"),
@@ -40,6 +37,11 @@ _WORDS = (
     *("final_layer_norm", "token_embedding", "position_embedding"),
     *("noise_refiner", "context_refiner", "feed_forward", "adaLN_modulation", "all_x_embedder", "all_final_layer"),
     *("cap_embedder", "t_embedder"),
+    *("single_transformer_blocks", "to_qkv_mlp_proj", "to_add_out", "ff_context", "linear_in", "linear_out"),
+    *("x_embedder", "context_embedder", "time_guidance_embed", "timestep_embedder", "norm_out"),
+    *("double_stream_modulation_img", "double_stream_modulation_txt", "single_stream_modulation"),
+    *("double_blocks", "single_blocks", "img_attn", "txt_attn", "img_mlp", "txt_mlp", "img_in", "txt_in"),
+    *("time_in", "in_layer", "out_layer"),
 )
 _WORD = re.compile("|".join(sorted(_WORDS, key=len, reverse=True)) + "|_")
 
@@ -77,9 +79,12 @@ _PER_BLOCK = 3
 def kohya(layer: str, *, sdxl: bool = False) -> str:
     """Kohya's name of a layer: `unet.mid_block.attentions.0.proj_in` → `lora_unet_mid_block_attentions_0_proj_in`.
 
-    For SDXL the UNet's blocks are StabilityAI's, `lora_unet_middle_block_1_proj_in`: sd-scripts trains that UNet.
+    For SDXL the UNet's blocks are StabilityAI's, `lora_unet_middle_block_1_proj_in`, and a transformer's are its
+    makers', `lora_unet_double_blocks_0_img_attn_proj`: programs have those networks. Empty where there is no such name.
     """
     component, _, inside = layer.partition(".")
+    if component == "transformer" and not (inside := native.makers_name(inside)):
+        return ""
     name = inside.replace(".", "_")
     if not sdxl:
         return f"{PREFIXES[component]}_{name}"
@@ -88,18 +93,13 @@ def kohya(layer: str, *, sdxl: bool = False) -> str:
 
 def from_kohya(name: str) -> str:
     """The inverse, of StabilityAI's block names as well; empty where the name has none of kohya's prefixes."""
-    match = re.fullmatch(r"(lora_unet|lora_te[12]?)_(.+)", name)
+    match = re.fullmatch(r"(lora_unet|lora_te[12]?|lora_transformer)_(.+)", name)
     if not match:
         return ""
-    component, inside = _COMPONENTS[match[1]], match[2]
-    if component == "unet":
-        component, inside = denoiser_of(inside), _from_stability(inside)
-    return canonical(f"{component}." + _WORD.sub(lambda found: "." if found[0] == "_" else found[0], inside))
-
-
-def denoiser_of(inside: str) -> str:
-    """The component that a denoiser's layer is of, by its name in there, with dots or underscores."""
-    return "transformer" if _Z_IMAGE.match(inside) else "unet"
+    dotted = _WORD.sub(lambda found: "." if found[0] == "_" else found[0], _from_stability(match[2]))
+    if not match[1].startswith("lora_te") and (layer := native.layer_of(dotted)):
+        return layer
+    return canonical(f"{_COMPONENTS[match[1]]}.{dotted}") if match[1] in _COMPONENTS else ""
 
 
 def canonical(layer: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avignon.adapters.formats import names
+from avignon.adapters.formats import names, native
 from avignon.adapters.formats.configs import json_object
 
 if TYPE_CHECKING:
@@ -37,9 +37,10 @@ def layer_of(stem: str) -> str:
     inside = key.removeprefix(_BEFORE)
     if inside == key:
         return ""
+    if component in ("", "transformer") and (layer := native.layer_of(inside)):
+        return layer
     is_text = re.match(r"text_model\.|encoder\.|embeddings\.|final_layer_norm", inside)
-    default = "text_encoder" if is_text else names.denoiser_of(inside)
-    return names.canonical(f"{component or default}.{inside}")
+    return names.canonical(f"{component or ('text_encoder' if is_text else 'unet')}.{inside}")
 
 
 def key_of(path: Path, key: str) -> str:
@@ -51,10 +52,14 @@ def key_of(path: Path, key: str) -> str:
 def configs(paths: Sequence[Path], metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:  # noqa: ARG001 - as diffusers'
     """What `adapter_config.json` beside the weights says, for whichever component they are of.
 
+    A file of another name has none: it is another program's, with peft's names of layers.
+
     Raises:
         OSError, ValueError: it is missing or damaged, or not of a LoRA.
     """
     found: dict[str, dict[str, Any]] = {}
+    if paths[0].name != WEIGHTS_FILE:
+        return found
     for folder in (path.parent for path in paths):
         told = json_object((folder / CONFIG_FILE).read_text(encoding="utf-8"), CONFIG_FILE)
         if (kind := told.get("peft_type")) != "LORA":

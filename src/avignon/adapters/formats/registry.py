@@ -7,13 +7,13 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avignon.adapters import headers
-from avignon.adapters.formats import configs, diffusers, kohya, parts, peft
+from avignon.adapters.formats import configs, diffusers, kohya, native, parts, peft
 from avignon.adapters.headers import LayerShapes
 from avignon.core.errors import AdapterError
 from avignon.core.files import digest, sha256_of
@@ -23,7 +23,7 @@ from avignon.models import finite
 if TYPE_CHECKING:
     import torch
 
-    from avignon.adapters.state import AdapterState
+    from avignon.adapters.state import AdapterState, LayerChange
 
 FORMATS = {"diffusers": diffusers, "kohya": kohya, "peft": peft}
 """Modules by the name of their format. Each has `WEIGHTS_FILE`, `recognizes`, `layer_of`, `configs` and `write`, as
@@ -41,7 +41,7 @@ class AdapterFile:
     layers: Mapping[str, LayerShapes]
     """By layer, as `AdapterState` names them."""
     keys: Mapping[str, Mapping[str, str]]
-    """By layer, the names of its tensors in the file, by part."""
+    """By layer of the file, which may be several (`native.parts_of`), the names of its tensors there, by part."""
     metadata: Mapping[str, str]
     """The header's."""
 
@@ -76,7 +76,7 @@ class AdapterFile:
     def _alpha(self) -> str:
         if any("alpha" in keys for keys in self.keys.values()):
             return "an alpha for each layer"
-        is_told = self.format == "peft" or diffusers.METADATA in self.metadata
+        is_told = self.path.name == peft.WEIGHTS_FILE or diffusers.METADATA in self.metadata
         return "alpha by its configuration" if is_told else "no alpha (a scale of 1)"
 
     @property
@@ -108,10 +108,10 @@ def find(place: Path) -> AdapterFile:
     keys = list(shapes)
     name = next((name for name, module in FORMATS.items() if module.recognizes(keys)), "diffusers")
     grouped = parts.grouped(str(paths[0]), keys, FORMATS[name].layer_of)
-    layers = {}
+    layers: dict[str, LayerShapes] = {}
     for layer, own in grouped.items():
         try:
-            layers[layer] = parts.shapes({part: shapes[key] for part, key in own.items()})
+            change = parts.shapes({part: shapes[key] for part, key in own.items()})
         except ValueError:
             raise AdapterError(
                 f"{paths[0]}: no complete LoRA or DoRA: of {layer} there is only {', '.join(sorted(own.values()))}"
@@ -119,10 +119,23 @@ def find(place: Path) -> AdapterFile:
         except IndexError:
             told = ", ".join(f"{shapes[key]} of {key}" for key in sorted(own.values()))
             raise AdapterError(f"{paths[0]}: damaged: {layer} has tensors of shapes that nothing has: {told}") from None
-        headers.check_whole(paths[0], layer, layers[layer])
+        headers.check_whole(paths[0], layer, change)
+        several = native.parts_of(layer)
+        if twice := layers.keys() & several:
+            raise AdapterError(f"{paths[0]}: changes {min(twice)} twice: by itself, and as a part of {layer}")
+        layers |= dict.fromkeys(several, _share(paths[0], layer, change, len(several)))
     if not layers:
         raise AdapterError(f"{paths[0]}: no complete LoRA or DoRA: it holds no tensor")
     return AdapterFile(paths, name, layers, grouped, found[0][1])
+
+
+def _share(path: Path, layer: str, change: LayerShapes, count: int) -> LayerShapes:
+    """One of so many equal parts of a layer's outputs."""
+    out, *rest = change.up
+    if out % count:
+        raise AdapterError(f"{path}: damaged: {layer} has {out} outputs for {count} layers")
+    lengths = tuple(length // count if length == out else length for length in change.magnitude)
+    return replace(change, up=(out // count, *rest), magnitude=lengths)
 
 
 def _weights_in(place: Path) -> tuple[Path, ...]:
@@ -161,13 +174,20 @@ def read_file(file: AdapterFile) -> "AdapterState":
     try:
         read: dict[str, Any] = FORMATS[file.format].configs(file.paths, file.metadata)
         told = {component: configs.checked(config) for component, config in read.items()}
+        is_renamed = any(
+            layer.startswith("transformer.") and not _names(layer, own) for layer, own in file.keys.items()
+        )
+        if is_renamed and any(told.get("transformer", {}).get(f"{each}_pattern") for each in ("rank", "alpha")):
+            raise ValueError("a configuration with ranks or alphas by other names of layers than diffusers'")
         tensors = {peft.key_of(path, key): tensor for path in file.paths for key, tensor in load_file(path).items()}
         for key, tensor in tensors.items():
             _check_numbers(file.path, key, tensor)
-        layers = {}
+        layers: dict[str, LayerChange] = {}
         for layer, keys in file.keys.items():
             own = {part: tensors[key] for part, key in keys.items()}
-            layers[layer] = lycoris.layer(file.layers[layer].kind, own, layer, told)
+            several = native.parts_of(layer)
+            change = lycoris.layer(file.layers[several[0]].kind, own, layer, told)
+            layers |= zip(several, change.split(len(several)), strict=True)
     except (OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError, OverflowError, re.error) as broken:
         kind = "" if isinstance(broken, ValueError) else f"{type(broken).__name__}: "  # Those say what is wrong.
         raise AdapterError(f"{file.path}: damaged: {kind}{broken}".splitlines()[0]) from broken
@@ -177,7 +197,14 @@ def read_file(file: AdapterFile) -> "AdapterState":
     if not any(change.alpha for change in layers.values()):
         raise AdapterError(f"{file.path}: changes nothing: alpha is 0 in all of its {len(layers)} layers")
     own_configs = {part: told[part] for part in {layer.partition(".")[0] for layer in layers} if part in told}
+    if is_renamed:  # It names layers that diffusers has not.
+        own_configs.pop("transformer", None)
     return AdapterState(layers, file.format, file.metadata, own_configs)
+
+
+def _names(layer: str, keys: Mapping[str, str]) -> bool:
+    """Whether a file's keys have a layer by the name that it has in diffusers."""
+    return all(f"{layer.partition('.')[2]}." in key for key in keys.values())
 
 
 def _check_numbers(path: Path, key: str, tensor: "torch.Tensor") -> None:

@@ -62,7 +62,7 @@ class FlowMatching(DiffusionBase):
         """Logit-normal (Esser et al., arXiv:2403.03206, section 3.1, mean 0, deviation 1), shifted as the base is.
 
         As diffusers' `train_dreambooth_lora_z_image.py --weighting_scheme=logit_normal`, without its rounding to a
-        thousand levels.
+        thousand levels; where the shift follows the size, as musubi-tuner's `flux2_shift`, which counts tokens as here.
         """
         drawn = torch.sigmoid(torch.randn(count, generator=generator))
         return LEVELS * self._shifted(drawn, self.resolution, self.resolution)
@@ -94,5 +94,9 @@ class FlowMatching(DiffusionBase):
         """At evenly spaced noise levels from 1 to 1/steps, shifted, as diffusers' pipelines of flow matching ask."""
         sampler = FlowEuler(**self.noise)
         levels = np.linspace(1.0, 1 / steps, steps)
-        sampler.set_timesteps(sigmas=levels.tolist(), mu=self._mu(width, height))
+        sampler.set_timesteps(sigmas=levels.tolist(), mu=self._sampling_mu(width, height, steps))
         return sampler
+
+    def _sampling_mu(self, width: int, height: int, steps: int) -> float:  # noqa: ARG002 - most ask for the size alone
+        """The logarithm of the shift for pictures of a size in so many steps."""
+        return self._mu(width, height)

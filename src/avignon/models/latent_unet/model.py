@@ -66,11 +66,8 @@ class LatentUNet(DiffusionBase):
     """`pipeline` is diffusers' own, in evaluation mode, every parameter frozen."""
 
     layout: ClassVar[Layout]
-    pipeline_class: ClassVar[Any]
     text_classes: ClassVar[Mapping[str, Any]]
     """transformers' classes of the text encoders, by part."""
-    pipeline_settings: ClassVar[Mapping[str, Any]]
-    """What the pipeline is made with beside its parts."""
 
     targets = AdapterTargets(
         kinds={
@@ -260,23 +257,6 @@ class LatentUNet(DiffusionBase):
         sampler = _SAMPLERS[name].from_config(self.pipeline.scheduler.config)
         sampler.set_timesteps(steps)
         return sampler
-
-    @classmethod
-    def fetch(cls, model: str, folder: Path, settings: BaseSettings, access: hub.Access) -> Path:
-        """Bring a repository's files into the hub's cache; `check_kind` reads its small ones, in `folder`, first."""
-        if not access.offline:
-            hub.check_listed(model, cls.layout.weights, settings.revision, settings.variant, access)
-            FAMILIES[cls.family].files.check_kind(folder)
-        fetched = cls.pipeline_class.download(
-            model,
-            revision=settings.revision,
-            variant=settings.variant or None,
-            use_safetensors=True,
-            local_files_only=bool(access.offline),
-            token=access.token,
-            **cls.pipeline_settings,
-        )
-        return Path(fetched)
 
     @classmethod
     def load(

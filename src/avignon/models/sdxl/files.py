@@ -9,7 +9,7 @@ from avignon.models.latent_unet.noise import check_sampler, noise_schedule
 if TYPE_CHECKING:
     from avignon.models.base import BaseSettings
 
-__all__ = ["LAYOUT", "SIZES", "check", "check_kind", "check_sampler", "checked", "noise_schedule"]
+__all__ = ["LAYOUT", "SIZES", "WEIGHTS", "check", "check_kind", "check_sampler", "checked", "noise_schedule"]
 
 LAYOUT = Layout(
     label="Stable Diffusion XL",
@@ -21,6 +21,8 @@ LAYOUT = Layout(
     },
     tokenizers={"tokenizer": "text_encoder", "tokenizer_2": "text_encoder_2"},
 )
+
+WEIGHTS = LAYOUT.weights
 
 SIZES = 6
 """Numbers that the UNet is told of a picture: height and width of the original, top and left of the crop, height and

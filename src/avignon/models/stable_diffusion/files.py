@@ -9,13 +9,15 @@ from avignon.models.latent_unet.noise import check_sampler, noise_schedule
 if TYPE_CHECKING:
     from avignon.models.base import BaseSettings
 
-__all__ = ["LAYOUT", "check", "check_kind", "check_sampler", "checked", "noise_schedule"]
+__all__ = ["LAYOUT", "WEIGHTS", "check", "check_kind", "check_sampler", "checked", "noise_schedule"]
 
 LAYOUT = Layout(
     label="Stable Diffusion 1.x and 2.x",
     weights={"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"},
     tokenizers={"tokenizer": "text_encoder"},
 )
+
+WEIGHTS = LAYOUT.weights
 
 
 def checked(folder: Path, settings: "BaseSettings") -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """What a Z-Image must be, told by its small JSON files: before weights are fetched or loaded."""
 
-from collections.abc import Mapping
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avignon.core.errors import ModelError, RecipeError
 from avignon.models import hub
+from avignon.models.flow.files import Parts, check_tokenizer
 from avignon.models.flow.noise import check_sampler, noise_schedule
 from avignon.models.registry import is_checkpoint
 
@@ -46,9 +46,7 @@ def check(folder: Path, variant: str) -> None:
     """
     for part, stem in WEIGHTS.items():
         hub.check_weights(folder / part, stem, variant, "base.variant")
-    names = [name for name in ("vocab.json", "merges.txt") if not (folder / "tokenizer" / name).exists()]
-    if names and not (folder / "tokenizer/tokenizer.json").exists():
-        raise ModelError(f"{folder}: incomplete: tokenizer/{names[0]} is missing")
+    check_tokenizer(folder)
     check_kind(folder)
 
 
@@ -58,31 +56,20 @@ def check_kind(folder: Path) -> None:
     Raises:
         ModelError: naming the file, the setting, its value, and what is allowed.
     """
-    told = {part: hub.described(folder / part / "config.json", "incomplete") for part in WEIGHTS}
-    vae, text = told["vae"], told["text_encoder"]
+    parts = Parts.read("Z-Image", folder, WEIGHTS)
+    vae, text = parts.told["vae"], parts.told["text_encoder"]
     for name in ("scaling_factor", "shift_factor"):
         value = vae.get(name)
         if not isinstance(value, int | float) or not 0 < value < inf:
             raise ModelError(f"{folder / 'vae/config.json'}: {name} is {value!r}; it is a number above 0")
-    # What is missing in these files has the library's default.
-    _allow(folder, told, "transformer", "_class_name", "ZImageTransformer2DModel", "ZImageTransformer2DModel")
-    _allow(folder, told, "transformer", "all_patch_size", [2], [2])
-    _allow(folder, told, "transformer", "all_f_patch_size", [1], [1])
-    _allow(folder, told, "transformer", "siglip_feat_dim", None, None)
-    _allow(folder, told, "transformer", "in_channels", 16, vae.get("latent_channels", 4))
-    _allow(folder, told, "transformer", "cap_feat_dim", 2560, text.get("hidden_size"))
-    _allow(folder, told, "vae", "_class_name", "AutoencoderKL", "AutoencoderKL")
+    parts.allow("transformer", "_class_name", "ZImageTransformer2DModel", "ZImageTransformer2DModel")
+    parts.allow("transformer", "all_patch_size", [2], [2])
+    parts.allow("transformer", "all_f_patch_size", [1], [1])
+    parts.allow("transformer", "siglip_feat_dim", None, None)
+    parts.allow("transformer", "in_channels", 16, vae.get("latent_channels", 4))
+    parts.allow("transformer", "cap_feat_dim", 2560, text.get("hidden_size"))
+    parts.allow("vae", "_class_name", "AutoencoderKL", "AutoencoderKL")
     for name in ("latents_mean", "latents_std"):
-        _allow(folder, told, "vae", name, None, None)
-    _allow(folder, told, "text_encoder", "model_type", "qwen3", "qwen3")
+        parts.allow("vae", name, None, None)
+    parts.allow("text_encoder", "model_type", "qwen3", "qwen3")
     noise_schedule(folder)
-
-
-def _allow(
-    folder: Path, told: Mapping[str, Mapping[str, Any]], part: str, name: str, default: object, allowed: object
-) -> None:
-    found = told[part].get(name, default)
-    if found != allowed:
-        expected = "null" if allowed is None else repr(allowed)
-        place = folder / part / "config.json"
-        raise ModelError(f"{place}: {name} is {found!r}, and only {expected} is understood here, as in Z-Image")

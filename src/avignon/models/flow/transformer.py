@@ -1,0 +1,132 @@
+"""What transformers trained by flow matching share beside their noise: a VAE, and texts asked of a language model.
+
+A subclass says what goes into its denoiser, and what it takes of the language model's hidden states.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from diffusers.models.attention_dispatch import AttentionBackendName
+from transformers import AutoTokenizer
+
+from avignon.core.errors import ModelError
+from avignon.core.events import Reporter
+from avignon.models import finite, hub
+from avignon.models.base import Conditioning
+from avignon.models.flow.matching import FlowMatching
+from avignon.models.runtime import Attention, move_to
+
+TOKENS = 512
+"""Of a text with its marks, at most (`max_sequence_length` of diffusers' pipelines)."""
+
+TEXTS = 8
+"""How many texts go through the text encoder at once: it has four billion weights, and keeps all its hidden states."""
+
+RESOLUTION = 1024
+"""Pixels of a side that these families' makers show and diffusers' pipelines have by default."""
+
+_BACKENDS: Mapping[Attention, AttentionBackendName] = {
+    "sdpa": AttentionBackendName.NATIVE,
+    "plain": AttentionBackendName._NATIVE_MATH,
+    "xformers": AttentionBackendName.XFORMERS,
+}
+
+
+class FlowTransformer(FlowMatching):
+    """A transformer in evaluation mode, every parameter frozen; `loaded` has its parts by their folders."""
+
+    thinking: ClassVar[bool]
+    """Whether the language model is asked to think before it answers (`enable_thinking` of its chat template)."""
+
+    def __init__(self, loaded: Mapping[str, Any], noise: Mapping[str, Any], *identity: Any) -> None:
+        super().__init__(*identity)
+        self.denoiser, self.noise = loaded["transformer"], noise
+        self.vae, self.text_encoder, self.tokenizer = loaded["vae"], loaded["text_encoder"], loaded["tokenizer"]
+
+    def move_to(self, device: torch.device) -> None:  # noqa: D102 - as in the protocol, here and below
+        for part in (self.denoiser, self.text_encoder):
+            move_to(part, device)
+        move_to(self.vae, device, torch.float32)
+
+    def offload(self) -> None:  # noqa: D102
+        for part in (self.vae, self.text_encoder):
+            move_to(part, "cpu")
+
+    def set_attention_backend(self, backend: Attention) -> None:  # noqa: D102
+        for module in self.denoiser.modules():
+            processor: Any = getattr(module, "processor", None)
+            if hasattr(processor, "_attention_backend"):  # The model's own method sets that of all others as well.
+                processor._attention_backend = _BACKENDS[backend]
+
+    @property
+    def max_tokens(self) -> int:  # noqa: D102
+        return min(TOKENS, int(self.text_encoder.config.max_position_embeddings))
+
+    def _asked(self, text: str) -> str:
+        """A text as the encoder is asked with it: a user's turn, and the mark of an answer."""
+        turn = [{"role": "user", "content": text}]
+        how = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": self.thinking}
+        return str(self.tokenizer.apply_chat_template(turn, **how))
+
+    def _cut_off(self, text: str) -> str:
+        """What there is no room for; empty where all of a text is read."""
+        tokens = self.tokenizer(self._asked(text), truncation=False, verbose=False).input_ids
+        return str(self.tokenizer.decode(tokens[self.max_tokens :])) if len(tokens) > self.max_tokens else ""
+
+    def reads_whole(self, text: str) -> bool:  # noqa: D102
+        return not self._cut_off(text)
+
+    @torch.no_grad()
+    def encode_prompts(self, texts: Sequence[str], device: torch.device, reporter: Reporter) -> Conditioning:
+        """What `_read` makes of texts; the empty one is read as any other, as diffusers' pipelines do."""
+        for text in dict.fromkeys(texts):
+            if cut := self._cut_off(text):
+                reporter.warn(f"prompt longer than the base's {self.max_tokens} tokens; cut off: {cut!r}")
+        read = Conditioning.cat([one for start in range(0, len(texts), TEXTS)
+                                 for one in self._read(texts[start : start + TEXTS], device)])  # fmt: skip
+        if finite.first_bad(read.tensors.items()):
+            bad = next(t for t, one in zip(texts, read.split(1), strict=True) if finite.first_bad(one.tensors.items()))
+            raise ModelError(
+                f"the base's text encoder makes NaN or infinity of {bad!r} in {self.text_encoder.dtype}; "
+                f"set {reporter.stage}.precision to fp32 or bf16"
+            )
+        return read
+
+    @abstractmethod
+    def _read(self, texts: Sequence[str], device: torch.device) -> Iterator[Conditioning]:
+        """What the denoiser is told of a few texts, in their order."""
+
+    def _states(
+        self, texts: Sequence[str], device: torch.device, *, padding: bool | str
+    ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+        """The encoder's hidden states of texts, (B, tokens, width) after each layer, and their mask, (B, tokens)."""
+        how = {"padding": padding, "truncation": True, "max_length": self.max_tokens, "return_tensors": "pt"}
+        tokens = self.tokenizer([self._asked(text) for text in texts], **how).to(device)
+        encoder, mask = move_to(self.text_encoder, device), tokens.attention_mask.bool()
+        said = encoder(input_ids=tokens.input_ids, attention_mask=mask, output_hidden_states=True).hidden_states
+        return said, mask
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Pixels of a side of what the VAE makes one latent pixel of."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+
+def tokenizer_in(place: Path, words: int) -> Any:
+    """The tokenizer, which must have a chat template and a mark to pad with, and no more tokens than the encoder."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
+    except Exception as failed:
+        raise ModelError(f"{place}: cannot be loaded as a tokenizer: {hub.first_line(failed)}") from failed
+    for name in ("chat_template", "pad_token"):
+        if not getattr(tokenizer, name, None):
+            raise ModelError(f"{place}: has no {name}, which prompts need")
+    if len(tokenizer) > words:
+        raise ModelError(
+            f"{place}: {len(tokenizer)} tokens, and text_encoder/config.json has a vocab_size of {words}; they do not "
+            "belong together"
+        )
+    return tokenizer

@@ -1,0 +1,119 @@
+"""What a FLUX.2 klein must be, told by its small JSON files: before weights are fetched or loaded."""
+
+from math import inf
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from avignon.core.errors import ModelError, RecipeError
+from avignon.models import hub
+from avignon.models.flow.files import Parts, check_tokenizer
+from avignon.models.flow.noise import check_sampler, noise_schedule
+from avignon.models.registry import is_checkpoint
+
+if TYPE_CHECKING:
+    from avignon.models.base import BaseSettings
+
+__all__ = [
+    "LAYERS",
+    "PATCH",
+    "WEIGHTS",
+    "architecture",
+    "check",
+    "check_kind",
+    "check_sampler",
+    "checked",
+    "is_distilled",
+    "noise_schedule",
+]
+
+WEIGHTS = {"transformer": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+"""The parts that hold weights, and the stem of their files."""
+
+LAYERS = (9, 18, 27)
+"""The text encoder's layers whose hidden states are read, side by side (`text_encoder_out_layers` of diffusers'
+Flux2KleinPipeline)."""
+
+ARCHITECTURES = {3072: "Flux.2-klein-4b", 4096: "Flux.2-klein-9b", 6144: "Flux.2-dev"}
+"""By the denoiser's width, as kohya's musubi-tuner writes it: ModelSpec names no FLUX.2."""
+
+PATCH = 2
+"""The VAE's latent pixels of a side of the denoiser's."""
+
+
+def checked(folder: Path, settings: "BaseSettings") -> dict[str, Any]:
+    """The noise schedule of a base that is as it must be.
+
+    Raises:
+        ModelError: naming the file.
+        RecipeError: naming the field that cannot be used with it.
+    """
+    if is_checkpoint(settings.model):
+        raise RecipeError("base.model: a FLUX.2 in a single file is not read; name a folder in diffusers' format")
+    if settings.prediction_type:
+        raise RecipeError("base.prediction_type: FLUX.2 is trained by flow matching and has none; leave it out")
+    check(folder, settings.variant)
+    return noise_schedule(folder)
+
+
+def check(folder: Path, variant: str) -> None:
+    """Name what a directory lacks, or holds that is not understood, before a library fails in the middle of it.
+
+    Raises:
+        ModelError: naming the file.
+    """
+    for part, stem in WEIGHTS.items():
+        hub.check_weights(folder / part, stem, variant, "base.variant")
+    check_tokenizer(folder)
+    check_kind(folder)
+
+
+def check_kind(folder: Path) -> None:
+    """Refuse parts that do not fit together, or that need more than a text and noise.
+
+    Raises:
+        ModelError: naming the file, the setting, its value, and what is allowed.
+    """
+    parts = Parts.read("FLUX.2 klein", folder, WEIGHTS)
+    vae, text = parts.told["vae"], parts.told["text_encoder"]
+    channels = vae.get("latent_channels", 32) * PATCH**2
+    parts.allow("transformer", "_class_name", "Flux2Transformer2DModel", "Flux2Transformer2DModel")
+    parts.allow("transformer", "patch_size", 1, 1)
+    parts.allow("transformer", "guidance_embeds", True, False)  # FLUX.2 [dev] is told its guidance.
+    parts.allow("transformer", "in_channels", 128, channels)
+    if parts.told["transformer"].get("out_channels") is not None:
+        parts.allow("transformer", "out_channels", None, channels)
+    parts.allow("transformer", "joint_attention_dim", 15360, len(LAYERS) * text.get("hidden_size", 0))
+    parts.allow("vae", "_class_name", "AutoencoderKLFlux2", "AutoencoderKLFlux2")
+    parts.allow("vae", "patch_size", [PATCH, PATCH], [PATCH, PATCH])
+    parts.allow("text_encoder", "model_type", "qwen3", "qwen3")
+    place, layers, eps = (
+        folder / "text_encoder/config.json",
+        text.get("num_hidden_layers"),
+        vae.get("batch_norm_eps", 1e-4),
+    )
+    if not isinstance(layers, int) or layers <= LAYERS[-1]:
+        raise ModelError(
+            f"{place}: num_hidden_layers is {layers!r}; texts are read after layer {LAYERS[-1]}, before the last"
+        )
+    if not isinstance(eps, int | float) or not 0 < eps < inf:
+        raise ModelError(f"{folder / 'vae/config.json'}: batch_norm_eps is {eps!r}; it is a number above 0")
+    is_distilled(folder)
+    noise_schedule(folder)
+
+
+def architecture(width: int) -> str:
+    """A FLUX.2's architecture by the width of its denoiser; one of another width is called as the smallest."""
+    return ARCHITECTURES.get(width, ARCHITECTURES[3072])
+
+
+def is_distilled(folder: Path) -> bool:
+    """Whether the base paints in a few steps and has its guidance within.
+
+    Raises:
+        ModelError: its model_index.json says neither yes nor no.
+    """
+    index = folder / "model_index.json"
+    told = hub.described(index, "incomplete").get("is_distilled", False)
+    if not isinstance(told, bool):
+        raise ModelError(f"{index}: is_distilled is {told!r}, neither true nor false")
+    return told
