@@ -69,19 +69,26 @@ def load(
         ModelError: it cannot be reached, is incomplete, holds only pickle files, NaN or infinity, or is of no family.
         RecipeError: the recipe's resolution or sampler cannot be used with it.
     """
-    if settings.model == EMBEDDED:
-        model, folder = EMBEDDED, embedded_folder()
-    elif is_checkpoint(settings.model):
-        model, folder = Path(settings.model).name, _config(settings, reporter)
-    else:
-        first, *others = names.homes_of(settings.model)
-        mirrors = (*others, *settings.mirrors)
-        wanted = hub.Wanted(first, mirrors, settings.revision, "base.model", "base.mirrors")
-        model, folder = hub.find(wanted, lambda name, access: _fetched(name, settings, access), reporter)
+    model, folder = find(settings, reporter)
     family = family_in(folder)
     check_asked(family, sampling)
     base: DiffusionBase = family.loader.load(model, folder, settings, sampling, dtype, reporter)
     return base
+
+
+def find(settings: "BaseSettings", reporter: Reporter) -> tuple[str, Path]:
+    """How the base is called, and the folder of its files: of a single file, that of its small ones.
+
+    Raises:
+        ModelError: it is on no hub and in no cache, or is told by its small files to be unusable.
+    """
+    if settings.model == EMBEDDED:
+        return EMBEDDED, embedded_folder()
+    if is_checkpoint(settings.model):
+        return Path(settings.model).name, _config(settings, reporter)
+    first, *others = names.homes_of(settings.model)
+    wanted = hub.Wanted(first, (*others, *settings.mirrors), settings.revision, "base.model", "base.mirrors")
+    return hub.find(wanted, lambda name, access: _fetched(name, settings, access), reporter)
 
 
 def check_asked(family: Family, sampling: "SamplingSettings") -> None:
