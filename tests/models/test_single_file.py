@@ -18,6 +18,7 @@ from avignon.core.events import Event
 from avignon.core.files import write_json
 from avignon.generation.sampler import ImageSampler
 from avignon.generation.series import SeriesPlan
+from avignon.generation.standalone import WantedBase
 from avignon.models import loading
 from avignon.models.base import DiffusionBase
 from avignon.models.latent_unet import single_file
@@ -148,7 +149,7 @@ def header(path: Path, width: int, metadata: dict[str, str] | None = None, **mor
         **more,
     }
     safetensors.torch.save_file({key: torch.zeros(shape) for key, shape in shapes.items()}, path, metadata or {})
-    return Checkpoint.read(path)
+    return Checkpoint.read(WantedBase(str(path)))
 
 
 def test_short_names_by_the_width_of_texts(tmp_path: Path) -> None:

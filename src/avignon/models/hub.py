@@ -280,13 +280,21 @@ def check_weights(folder: Path, stem: str, variant: str = "", field: str = "") -
     weight_files(folder, stem, variant)
 
 
+def by_variant(names: Collection[str], stem: str) -> dict[str, list[str]]:
+    """Of some files, those that hold weights, in order, by their variant."""
+    shard = r"(?:-\d+-of-\d+)?"
+    found: dict[str, list[str]] = {}
+    for name in sorted(names):
+        if match := re.fullmatch(rf"{stem}{shard}(?:\.(\w+?))?{shard}\.safetensors", name):
+            found.setdefault(match[1] or "", []).append(name)
+    return found
+
+
 def check_names(names: Collection[str], folder: Path, stem: str, variant: str = "", field: str = "") -> None:
     """The same by the names of a folder's files, which may still be on a hub."""
-    shard = r"(?:-\d+-of-\d+)?"
-    matches = [re.fullmatch(rf"{stem}{shard}(?:\.(\w+?))?{shard}\.safetensors", name) for name in sorted(names)]
-    there = {match[1] or "": match[0] for match in matches if match}
+    there = by_variant(names, stem)
     if variant in there:
-        _check_shards(names, folder, _names(stem, variant), there[variant])
+        _check_shards(names, folder, _names(stem, variant), there[variant][0])
         return
     pickled = [name for name in sorted(names) if name.endswith((".bin", ".ckpt", ".pt", ".pth"))]
     if pickled and not there:
@@ -294,7 +302,7 @@ def check_names(names: Collection[str], folder: Path, stem: str, variant: str = 
             f"{folder}: holds only pickle files ({', '.join(pickled)}), which can run code when they are loaded; "
             "convert them to safetensors"
         )
-    found = f", there is {', '.join(there.values())}" if there else ""
+    found = f", there is {', '.join(files[-1] for files in there.values())}" if there else ""
     choice = "fp16" if "fp16" in there else ""
     advice = f'; set {field} = "{choice}"' if field and choice in there else ""
     wanted = folder / (f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors")
