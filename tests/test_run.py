@@ -2,70 +2,23 @@
 
 import csv
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from avignon.core.files import sha256_of
 from avignon.pipeline import NAMES
 from tests.support.hub import LocalHub
 from tests.support.museum import LocalMuseum
 from tests.support.paths import RECIPES
+from tests.support.runner import Runner, outputs
 from tests.support.runs import write_recipe
 
 MODEL = "someone/tiny-sd"
-
-
-@dataclass
-class Runner:
-    """Starts avignon in processes of its own, with fresh caches."""
-
-    home: Path
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-    def command(self, recipe: Path, *options: str) -> list[str]:
-        """The command line."""
-        return [sys.executable, "-m", "avignon", "run", str(recipe), "--workspace", str(self.home / "runs"), *options]
-
-    def variables(self) -> dict[str, str]:
-        """The process's environment: no one else's caches, nothing but the local servers."""
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-        caches = {"HOME": str(self.home), "XDG_CACHE_HOME": str(self.home / "cache"), "HF_HOME": str(self.home / "hf")}
-        return {**inherited, **caches, "PYTHONUNBUFFERED": "1", **self.environment}
-
-    def __call__(self, recipe: Path, *options: str) -> subprocess.CompletedProcess[str]:
-        """Run to the end."""
-        return subprocess.run(
-            self.command(recipe, *options), env=self.variables(), cwd=self.home, text=True, capture_output=True
-        )
-
-    def until(self, recipe: Path, stage: str, kind: str, number: signal.Signals) -> tuple[int, str]:
-        """Run until a stage's event of this kind, then signal the process group; the exit code and complaint."""
-        process = subprocess.Popen(
-            self.command(recipe, "--json"),
-            env=self.variables(),
-            cwd=self.home,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        assert process.stdout is not None
-        for line in process.stdout:
-            event = json.loads(line)
-            if (event["stage"], event["kind"]) == (stage, kind):
-                os.killpg(process.pid, number)
-                break
-        _, complaint = process.communicate(timeout=60)
-        return process.returncode, complaint
 
 
 @pytest.fixture
@@ -196,15 +149,6 @@ def test_offline_hub(avignon: Runner, tmp_path: Path) -> None:
     assert set(json.loads((avignon.home / "runs/small/manifest.json").read_text(encoding="utf-8"))) == set(NAMES[:3])
 
 
-def outputs(root: Path) -> dict[str, str]:
-    """What a run is for: the ledger, the training images, the adapters' weights, the pictures and the report."""
-    wanted = (".csv", ".png", ".safetensors")
-    files = [
-        path for path in root.rglob("*") if path.suffix in wanted or path.name in ("report.json", "metadata.jsonl")
-    ]
-    return {path.relative_to(root).as_posix(): sha256_of(path) for path in files}
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path) -> tuple[Path, dict[str, str]]:
     """A recipe, and the outputs of a run that nothing disturbed."""
@@ -214,6 +158,11 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path) -> tu
     ran = runner(recipe)
     assert ran.returncode == 0, ran.stderr
     return recipe, outputs(folder / "runs/small")
+
+
+def struck(stage: str, kind: str) -> Callable[[Mapping[str, Any]], bool]:
+    """The moment of a stage's first event of this kind."""
+    return lambda event: (event["stage"], event["kind"]) == (stage, kind)
 
 
 EVENTS = {name: "start" if name in ("curate", "prepare") else "progress" for name in NAMES}
@@ -234,7 +183,7 @@ def finished(avignon: Runner, recipe: Path, expected: Mapping[str, str]) -> None
 def test_killed_run_goes_on(avignon: Runner, uninterrupted: tuple[Path, dict[str, str]], stage: str) -> None:
     """SIGKILL in any stage loses nothing but the work at hand: the same command ends in the same bytes."""
     recipe, expected = uninterrupted
-    code, _ = avignon.until(recipe, stage, EVENTS[stage], signal.SIGKILL)
+    code, _ = avignon.until(recipe, struck(stage, EVENTS[stage]), signal.SIGKILL)
     assert code == -signal.SIGKILL
     finished(avignon, recipe, expected)
 
@@ -244,7 +193,7 @@ def test_killed_run_goes_on(avignon: Runner, uninterrupted: tuple[Path, dict[str
 def test_interrupted_run_goes_on(avignon: Runner, uninterrupted: tuple[Path, dict[str, str]], stage: str) -> None:
     """Ctrl-C in any stage exits 130 with one line; the same command ends in the same bytes."""
     recipe, expected = uninterrupted
-    code, complaint = avignon.until(recipe, stage, "start", signal.SIGINT)
+    code, complaint = avignon.until(recipe, struck(stage, "start"), signal.SIGINT)
     assert code == 130, complaint
     assert lines(complaint) == ["avignon: interrupted; what was done is kept, the same command goes on from there"], (
         complaint

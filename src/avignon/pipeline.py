@@ -221,9 +221,8 @@ def _adapter(value: str) -> list[Any]:
 
 
 def _base(recipe: "Recipe") -> list[Any]:
-    """The state of the base's files on this machine, and of those that configure a single file."""
-    config = recipe.base.config_folder
-    return [_state(recipe.base.folder), *([_state(config)] if config else [])]
+    """The state of the base's files on this machine, and of others that it is read from."""
+    return [_state(recipe.base.folder), *map(_state, recipe.base.further_places)]
 
 
 def _state(root: Path | None) -> list[Any]:

@@ -384,10 +384,11 @@ def test_variants_of_shards(name: str, variant: str) -> None:
     """Weights in several files are of the variant that their names say, in both spellings."""
     from avignon.models import hub
 
-    hub.check_names([name], Path("text_encoder"), "model", variant, "base.variant")
+    names = [name, name.replace("-00001-", "-00002-"), f"model.safetensors.index{variant and '.'}{variant}.json"]
+    hub.check_names(names, Path("text_encoder"), "model", variant, "base.variant")
     other = "" if variant else "fp16"
     with pytest.raises(ModelError, match=f'set base.variant = "{variant}"'):
-        hub.check_names([name], Path("text_encoder"), "model", other, "base.variant")
+        hub.check_names(names, Path("text_encoder"), "model", other, "base.variant")
 
 
 # The tokenizer --------------------------------------------------------------------------------------------------------

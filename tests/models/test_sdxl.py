@@ -13,7 +13,6 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, StableDiffusionXLPipeline
 
-from avignon import pipeline as stages
 from avignon.adapters import files, inject
 from avignon.adapters.formats.diffusers import WEIGHTS_FILE
 from avignon.core.errors import AdapterError, ModelError
@@ -27,10 +26,9 @@ from avignon.models.sdxl.model import StableDiffusionXL
 from avignon.recipe.schema import Ranks, Recipe
 from avignon.training import dataset
 from tests.support.bases import TARGETS
-from tests.support.hub import LocalHub, take_for_the_hub
-from tests.support.runs import carried, small_recipe
+from tests.support.runs import small_recipe
 from tests.support.tiny_sdxl import make_tiny_sdxl, sdxl_unet
-from tests.support.trainings import HOMER, PICASSO, SILENT, card, metrics, prepared, run, same, stopped, weights
+from tests.support.trainings import HOMER, PICASSO, SILENT, card, metrics, prepared, run, same, weights
 
 CPU = torch.device("cpu")
 GOLDEN = Path(__file__).with_name("golden-loss-sdxl.json")
@@ -309,16 +307,6 @@ def test_two_adapters_in_one_pass(whole: tuple[Recipe, Any]) -> None:
     assert "tags: [lora, stable-diffusion-xl, text-to-image, template:sd-lora, avignon]" in page
 
 
-@pytest.mark.slow
-def test_killed_training_goes_on(whole: tuple[Recipe, Any], tmp_path: Path, tiny_sdxl: Path) -> None:
-    """Stopped after three of four steps, the same bits come out as without a stop."""
-    recipe, space = prepared(tmp_path, tiny_sdxl, flip=True)
-    stopped(recipe, space, after=3)
-    run(recipe, space)
-    for name in (HOMER, PICASSO):
-        assert same(weights(space, name), weights(whole[1], name))
-
-
 def test_sizes_are_part_of_what_is_learned(whole: tuple[Recipe, Any], tmp_path: Path, tiny_sdxl: Path) -> None:
     """The same images of another true size train another adapter."""
     recipe, space = prepared(tmp_path, tiny_sdxl, flip=True)
@@ -358,26 +346,6 @@ def curve(folder: Path, tiny: Path) -> list[float]:
 def test_loss_curve_is_the_golden_one(tmp_path: Path, tiny_sdxl: Path) -> None:
     """Draws, sizes, targets, optimizer and prior together give the losses that were written down, within rounding."""
     assert curve(tmp_path, tiny_sdxl) == pytest.approx(json.loads(GOLDEN.read_text()), rel=1e-3)
-
-
-# The whole way --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_from_scans_to_the_exhibition(tiny_sdxl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A repository on a hub is fetched, trained on, painted with, measured and shown; and nothing is done again."""
-    with LocalHub() as hub:
-        hub.add("someone/tiny-sdxl", tiny_sdxl)
-        take_for_the_hub(hub, tmp_path / "cache", monkeypatch)
-        generate = {"scheduler": "euler", "equalize_adapters": True, "block_weights": {HOMER: {"up_blocks.0": 0.5}}}
-        recipe = small_recipe(tmp_path, "someone/tiny-sdxl", generate=generate)
-        space, _ = carried(recipe, tmp_path / "runs", "exhibit")
-        assert (space.root / "exhibition/index.html").stat().st_size > 10_000
-        assert card(space)["base"]["revision"] == hub.commit("someone/tiny-sdxl")
-        assert json.loads((space.root / "report.json").read_text(encoding="utf-8"))
-        heard: list[Event] = []
-        stages.run(recipe, tmp_path / "runs", heard.append, until="exhibit")
-        assert {event.kind for event in heard} == {"skipped"}
 
 
 if __name__ == "__main__":  # Writes the curve anew, for a change that is meant to move it.

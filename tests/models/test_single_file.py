@@ -10,14 +10,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from avignon import pipeline
 from avignon.adapters import files, inject
 from avignon.adapters.formats.diffusers import WEIGHTS_FILE
 from avignon.core.errors import InputError, ModelError, RecipeError
-from avignon.core.events import Event
 from avignon.core.files import write_json
 from avignon.generation.sampler import ImageSampler
 from avignon.generation.series import SeriesPlan
+from avignon.generation.standalone import WantedBase
 from avignon.models import loading
 from avignon.models.base import DiffusionBase
 from avignon.models.latent_unet import single_file
@@ -27,9 +26,9 @@ from avignon.models.names import KNOWN
 from avignon.recipe.schema import Ranks, Recipe
 from tests.support.bases import TARGETS
 from tests.support.hub import LocalHub, take_for_the_hub
-from tests.support.runs import carried, small_recipe
+from tests.support.runs import small_recipe
 from tests.support.single_files import as_single_file, small_files
-from tests.support.trainings import HOMER, SILENT, card
+from tests.support.trainings import SILENT
 
 CPU = torch.device("cpu")
 
@@ -97,27 +96,6 @@ def test_other_weights_are_another_base(tiny_sd: Path, tmp_path: Path) -> None:
     assert not after.fits(before.card)
 
 
-@pytest.mark.slow
-def test_from_scans_to_the_exhibition(folder: Path, tmp_path: Path) -> None:
-    """A single file carries a whole run; another file in its place is trained on again, nothing else is."""
-    file, config = single(folder, tmp_path)
-    recipe = recipe_of(tmp_path, file, config=str(config))
-    space, _ = carried(recipe, tmp_path / "runs", "exhibit")
-    assert (space.root / "exhibition/index.html").stat().st_size > 10_000
-    before = card(space)["base"]
-    assert before["model"] == file.name
-
-    def stages() -> list[str]:
-        heard: list[Event] = []
-        pipeline.run(recipe, tmp_path / "runs", heard.append, until="train")
-        return [event.stage for event in heard if event.kind == "done"]
-
-    assert stages() == []
-    spoilt(file, lambda tensors: tensors[f"{UNET}out.2.bias"].add_(1))
-    assert stages() == ["train"]
-    assert card(space, HOMER)["base"]["fingerprint"] != before["fingerprint"]
-
-
 # Configuration --------------------------------------------------------------------------------------------------------
 
 
@@ -148,7 +126,7 @@ def header(path: Path, width: int, metadata: dict[str, str] | None = None, **mor
         **more,
     }
     safetensors.torch.save_file({key: torch.zeros(shape) for key, shape in shapes.items()}, path, metadata or {})
-    return Checkpoint.read(path)
+    return Checkpoint.read(WantedBase(str(path)))
 
 
 def test_short_names_by_the_width_of_texts(tmp_path: Path) -> None:

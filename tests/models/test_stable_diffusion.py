@@ -307,71 +307,6 @@ def test_a_base_is_the_same_from_hub_and_directory(load: Loader, hub: LocalHub, 
     assert load(REPO).parts == load(tiny_sd).parts
 
 
-def test_hub_that_has_not_got_it(load: Loader, hub: LocalHub) -> None:
-    """An unknown repository, revision, or a name that is none: one line each, with what to do."""
-    assert "not on http" in (line := load.refused("no/such"))
-    assert "base.mirrors" in line
-    assert "'no-such'): no such revision" in load.refused(REPO, revision="no-such")
-    assert "neither owner/name" in load.refused("bad name//x")
-
-
-def test_gated_repository(load: Loader, hub: LocalHub, tiny_sd: Path) -> None:
-    """A gated repository: one line that says where to accept the terms."""
-    hub.add("someone/gated", tiny_sd, gated=True)
-    assert f"accept the terms on {hub.url}/someone/gated" in load.refused("someone/gated")
-
-
-def test_pickled_repository(load: Loader, hub: LocalHub, copy: Path) -> None:
-    """A repository with pickle files alone is refused, and none is fetched."""
-    for name in (UNET, VAE, TEXT):
-        pickled(name)(copy)
-    hub.add("someone/pickled", copy)
-    load.refused("someone/pickled")
-    assert not any(".bin" in path for _, path in hub.requests)
-
-
-def test_mirror_is_used_where_the_first_is_gone(load: Loader, hub: LocalHub) -> None:
-    """The first mirror that has the base is loaded and named; if none has, the line names all."""
-    base = load("gone/away", mirrors=("gone/too", REPO))
-    assert base.model == REPO
-    assert [event.kind for event in load.heard] == ["note", "note"]
-    line = load.refused("gone/away", mirrors=("gone/too",))
-    assert "gone/away" in line
-    assert "gone/too" in line
-
-
-@pytest.mark.parametrize("cut_by", ["close", "reset"])
-def test_broken_download(load: Loader, hub: LocalHub, cut_by: str) -> None:
-    """A connection lost in mid-download is taken up again, or is one clear line and the next call succeeds."""
-    hub.cut_after, hub.cuts_left, hub.cut_by = 1000, 1, cut_by  # type: ignore[assignment]
-    if cut_by == "close":
-        assert load(REPO).revision == hub.commit(REPO)
-    else:
-        line = load.refused(REPO)
-        assert "could not be had" in line
-        assert "check the network" in line
-        assert load(REPO).revision == hub.commit(REPO)
-
-
-def test_offline_with_a_full_cache(load: Loader, hub: LocalHub) -> None:
-    """What was once fetched is loaded without the hub: by branch, by commit, and when the hub answers 503."""
-    first = load(REPO)
-    hub.status["/api/"] = 503
-    assert load(REPO).fingerprint == first.fingerprint
-    hub.offline = True
-    assert load(REPO).revision == load(REPO, revision=first.revision).revision == first.revision
-
-
-def test_offline_without_a_cache(load: Loader, hub: LocalHub) -> None:
-    """Without hub and cache the run stops within seconds, in one line that says what was not reached and what to do."""
-    hub.offline = True
-    start = time.monotonic()
-    line = load.refused(REPO)
-    assert time.monotonic() - start < 10
-    assert hub.url in line
-    assert "name a local directory in base.model" in line
-
-
 @pytest.mark.parametrize("cached", [True, False])
 def test_silent_hub(load: Loader, hub: LocalHub, monkeypatch: pytest.MonkeyPatch, cached: bool) -> None:
     """A hub that never answers is given up after one time-out, of less than ten seconds; then the cache has to do."""
@@ -457,16 +392,6 @@ def test_gone_from_the_hub_and_in_the_cache(load: Loader, hub: LocalHub) -> None
     assert ["going on with the copy in the cache" in line for line in load.warnings] == [True]
 
 
-def _only(variant: str) -> Callable[[Path], None]:
-    """Rename all weights to a variant's."""
-
-    def spoil(base: Path) -> None:
-        for name in (UNET, VAE, TEXT):
-            (base / name).rename((base / name).with_suffix(f".{variant}.safetensors"))
-
-    return spoil
-
-
 def _configured(name: str, **changes: Any) -> Callable[[Path], None]:
     """Change values of a JSON file."""
 
@@ -478,7 +403,6 @@ def _configured(name: str, **changes: Any) -> Callable[[Path], None]:
 
 
 AHEAD: dict[str, tuple[Callable[[Path], None], str]] = {
-    "fp16 alone": (_only("fp16"), 'fp16.safetensors; set base.variant = "fp16"'),
     "inpainting": (_configured("unet/config.json", in_channels=9), "in_channels is 9"),
     "another pipeline": (with_class("StableDiffusionInpaintPipeline"), "_class_name is 'StableDiffusionInpaint"),
     "flow": (_configured("scheduler/scheduler_config.json", prediction_type="flow_prediction"), "'flow_prediction'"),

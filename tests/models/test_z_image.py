@@ -14,7 +14,6 @@ import torch
 from diffusers import ZImageImg2ImgPipeline, ZImagePipeline
 from safetensors.torch import save_file
 
-from avignon import pipeline as stages
 from avignon.adapters import export, files, headers, inject
 from avignon.adapters.formats import registry as formats
 from avignon.adapters.formats.diffusers import WEIGHTS_FILE
@@ -30,11 +29,10 @@ from avignon.models.runtime import Attention
 from avignon.models.z_image import model as z_image
 from avignon.models.z_image.model import ZImage
 from avignon.recipe.schema import Ranks, Recipe
-from tests.support.hub import LocalHub, take_for_the_hub
 from tests.support.museum import draw
 from tests.support.runs import carried, small_recipe
 from tests.support.tiny_z_image import make_tiny_z_image, z_image_transformer
-from tests.support.trainings import HOMER, PICASSO, SILENT, card, metrics, run, same, stopped, weights
+from tests.support.trainings import HOMER, PICASSO, SILENT, card, metrics, run, same, weights
 
 CPU = torch.device("cpu")
 GOLDEN = Path(__file__).with_name("golden-loss-z-image.json")
@@ -605,24 +603,6 @@ def test_two_adapters_in_one_pass(whole: tuple[Recipe, Any]) -> None:
     assert formats.find(space.adapter(HOMER) / f"{HOMER}.safetensors").format == "kohya"
 
 
-def test_in_one_pass_as_one_by_one(whole: tuple[Recipe, Any], tmp_path: Path, tiny_z_image: Path) -> None:
-    """Trained by itself an adapter has the same losses, to rounding: longer captions beside it change nothing."""
-    recipe, space = trained(tmp_path, tiny_z_image, flip=True, together=False)
-    run(recipe, space)
-    for name in (HOMER, PICASSO):
-        losses = [[line["loss"] for line in metrics(each, name)] for each in (space, whole[1])]
-        assert losses[0] == pytest.approx(losses[1], rel=1e-3)
-
-
-def test_killed_training_goes_on(whole: tuple[Recipe, Any], tmp_path: Path, tiny_z_image: Path) -> None:
-    """Stopped after three of four steps, the same bits come out as without a stop."""
-    recipe, space = trained(tmp_path, tiny_z_image, flip=True)
-    stopped(recipe, space, after=3)
-    run(recipe, space)
-    for name in (HOMER, PICASSO):
-        assert same(weights(space, name), weights(whole[1], name))
-
-
 def test_checkpointing_learns_the_same(whole: tuple[Recipe, Any], tmp_path: Path, tiny_z_image: Path) -> None:
     """Activations computed again give the same losses."""
     recipe, space = trained(tmp_path, tiny_z_image, flip=True, gradient_checkpointing=True)
@@ -664,40 +644,6 @@ def curve(folder: Path, tiny: Path) -> list[float]:
 def test_loss_curve_is_the_golden_one(tmp_path: Path, tiny_z_image: Path) -> None:
     """Draws, targets, optimizer and prior together give the losses that were written down, within rounding."""
     assert curve(tmp_path, tiny_z_image) == pytest.approx(json.loads(GOLDEN.read_text()), rel=1e-3)
-
-
-# The whole way --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_from_scans_to_the_exhibition(tiny_z_image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A repository on a hub is fetched, trained on, painted with, measured and shown; and nothing is done again."""
-    with LocalHub() as hub:
-        hub.add("someone/tiny-z-image", tiny_z_image)
-        take_for_the_hub(hub, tmp_path / "cache", monkeypatch)
-        generate = {**EULER, "equalize_adapters": True, "block_weights": {HOMER: {"early": 0.5, "layers.2": 2.0}}}
-        recipe = small_recipe(tmp_path, "someone/tiny-z-image", generate=generate, train={"validation_works": 1})
-        space, _ = carried(recipe, tmp_path / "runs", "exhibit")
-        assert (space.root / "exhibition/index.html").stat().st_size > 10_000
-        assert card(space)["base"]["revision"] == hub.commit("someone/tiny-z-image")
-        assert json.loads((space.root / "report.json").read_text(encoding="utf-8"))
-        heard: list[Event] = []
-        stages.run(recipe, tmp_path / "runs", heard.append, until="exhibit")
-        assert {event.kind for event in heard} == {"skipped"}
-
-
-def test_missing_weights_are_named_before_they_are_fetched(
-    tiny_z_image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What a repository lacks is told by its list of files."""
-    copy = shutil.copytree(tiny_z_image, tmp_path / "copy")
-    (copy / "transformer/diffusion_pytorch_model.safetensors").unlink()
-    with LocalHub() as hub:
-        hub.add("someone/tiny-z-image", copy)
-        take_for_the_hub(hub, tmp_path / "cache", monkeypatch)
-        with pytest.raises(ModelError, match=r"transformer/diffusion_pytorch_model.safetensors is missing"):
-            load("someone/tiny-z-image", tmp_path)
-        assert not list((tmp_path / "cache").rglob("*.safetensors"))
 
 
 if __name__ == "__main__":  # Writes the curve anew, for a change that is meant to move it.

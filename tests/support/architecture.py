@@ -13,6 +13,11 @@ from pathlib import Path
 FOREIGN = {"diffusers", "transformers"}
 FOREIGN_WORDS = re.compile("unet|vae|text_?encoder", re.IGNORECASE)
 
+RECIPE_WORDS = {"vae", "vae_mirrors", "vae_revision"}
+"""Keys of a recipe are their users' words: two modules hold them as fields."""
+
+RECIPE_FIELDS = ("recipe.schema", "generation.standalone")
+
 
 @dataclass(frozen=True)
 class Source:
@@ -201,7 +206,7 @@ def foreign_words(package: Path) -> list[str]:
             f"{each.name} says {name}"
             for each in _at_home(package)
             for name in (each.name, *(name for node in each.nodes for name in _identifiers(node)))
-            if FOREIGN_WORDS.search(name)
+            if FOREIGN_WORDS.search(name) and not (name in RECIPE_WORDS and each.name.endswith(RECIPE_FIELDS))
         }
     )
 

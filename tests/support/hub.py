@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -86,6 +86,10 @@ class LocalHub(LocalServer):
         """Which tokens are valid; None takes any. A request with another is refused, for public files as well."""
         self.refusal = "Invalid credentials in Authorization header"
         """How it is refused; of a token that ran out, the hub says other words."""
+        self.accepted = True
+        """Whether those who log in have accepted the terms of gated repositories."""
+        self.garbled = 0
+        """How many more bodies of large files come with other bytes than promised."""
         self.writers: frozenset[str] = frozenset()
         """Which tokens may write; a request to write without any is 401, with another 403."""
         self._uploaded: dict[str, bytes] = {}
@@ -256,9 +260,10 @@ class LocalHub(LocalServer):
         if isinstance(found, Reply):
             return found
         repo = self._repos[repo_id]
-        if repo.gated and not (self.tokens and "authorization" in asked.headers):
+        known = "authorization" in asked.headers
+        if repo.gated and not (self.tokens and known and self.accepted):
             # Its information and tree are public; its files are not.
-            return _error(401, "GatedRepo", f"Access to model {repo_id} is restricted. Please log in.")
+            return _error(403 if known else 401, "GatedRepo", f"Access to model {repo_id} is restricted.")
         file = repo.commits[found].get(path)
         if file is None:
             return _error(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": found})
@@ -325,7 +330,18 @@ class _ContentNetwork(LocalServer):
         with self._hub._lock:
             self._hub.requests.append((asked.method, asked.path))
         file = self._hub._large(asked.path.strip("/"))
-        return Reply(403, b"AccessDenied") if file is None else self._hub._serve(asked, file, {})
+        if file is None:
+            return Reply(403, b"AccessDenied")
+        reply = self._hub._serve(asked, file, {})
+        return self._garbled(reply) if asked.method == "GET" else reply
+
+    def _garbled(self, reply: Reply) -> Reply:
+        """The same with its last byte changed, while that is wanted."""
+        with self._hub._lock:
+            if not self._hub.garbled:
+                return reply
+            self._hub.garbled -= 1
+        return replace(reply, body=reply.body[:-1] + bytes([reply.body[-1] ^ 1]))
 
 
 def _entries(files: Mapping[str, _File], folder: str, recursive: bool) -> list[dict[str, Any]]:

@@ -36,6 +36,9 @@ class WantedBase:
     variant: str = ""
     resolution: int = 0
     mirrors: tuple[str, ...] = ()
+    vae: str = ""
+    vae_mirrors: tuple[str, ...] = ()
+    vae_revision: str = "main"
     config: str = ""
     prediction_type: str = ""
 
@@ -82,6 +85,9 @@ class SavedAdapter:
             revision, resolution = told["revision"] or asked["revision"], int(told["resolution"])
             variant, config = str(asked["variant"]), str(asked.get("config", ""))
             prediction_type = str(asked.get("prediction_type", ""))
+            vae, used = str(asked.get("vae", "")), told.get("vae", {})
+            vae = vae if local_folder(vae) else str(used.get("model", ""))
+            further: dict[str, Any] = {"vae": vae, "vae_revision": str(used.get("revision") or "main")}
         except (KeyError, TypeError, ValueError, AttributeError):
             raise AdapterError(f"{path}: damaged: no base with model, fingerprint and resolution") from None
         if place and not place.exists():
@@ -90,7 +96,8 @@ class SavedAdapter:
                 "name it with --base"
             )
         local = str(place) if place and model != EMBEDDED else model
-        return WantedBase(local, revision, variant, resolution, config=config, prediction_type=prediction_type)
+        further |= {"config": config, "prediction_type": prediction_type}
+        return WantedBase(local, revision, variant, resolution, **further)
 
 
 def _base_in(header: Mapping[str, str]) -> WantedBase | None:

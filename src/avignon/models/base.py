@@ -38,6 +38,12 @@ class BaseSettings(Protocol):
     @property
     def resolution(self) -> int: ...  # noqa: D102 - 0 asks for what the base was trained at
     @property
+    def vae(self) -> str: ...  # noqa: D102
+    @property
+    def vae_mirrors(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def vae_revision(self) -> str: ...  # noqa: D102
+    @property
     def config(self) -> str: ...  # noqa: D102
     @property
     def prediction_type(self) -> str: ...  # noqa: D102
@@ -177,6 +183,13 @@ class DiffusionBase(ABC):
     def __init__(self, model: str, folder: Path, variant: str, resolution: int, parts: Mapping[str, str]) -> None:
         self.model, self.folder, self.variant, self.resolution, self.parts = model, folder, variant, resolution, parts
         self.denoiser: Any
+        self.vae: Any
+        self.other_vae: Mapping[str, str] = {}
+        """Name and revision of a VAE that is not the base's own."""
+
+    def use_vae(self, vae: Any) -> None:
+        """Put another network between images and latents; whether it fits was checked (`models.vae`)."""
+        self.vae = vae
 
     @classmethod
     def fetch(cls, model: str, folder: Path, settings: BaseSettings, access: hub.Access) -> Path:
@@ -259,6 +272,7 @@ class DiffusionBase(ABC):
             "fingerprint": self.fingerprint,
             "parts": dict(self.parts),
             "resolution": self.resolution,
+            **({"vae": dict(self.other_vae)} if self.other_vae else {}),
         }
 
     @property

@@ -16,7 +16,7 @@ from huggingface_hub import HfApi, errors, get_token, snapshot_download
 from avignon.core.errors import InputError, ModelError
 from avignon.core.events import Reporter
 from avignon.core.files import digest, sha256_of
-from avignon.models import finite
+from avignon.models import cache, finite
 
 TIMEOUT = 8
 """Seconds to wait for a hub to say whether it has a model."""
@@ -108,6 +108,7 @@ def _fetched(model: str, wanted: Wanted, fetch: Fetch, reporter: Reporter) -> Pa
             f"{hub} refuses the token of this machine (HF_TOKEN or `hf auth login`): it is expired, mistyped or lacks "
             f"permission; going on without it for {model}"
         )
+    known = cache.blobs(model)
     try:
         folder = fetch(model, access)
     except InputError:
@@ -124,6 +125,8 @@ def _fetched(model: str, wanted: Wanted, fetch: Fetch, reporter: Reporter) -> Pa
         if access.gone:
             why = f"{access.offline}; name a mirror in {wanted.mirrors_field}, or a local directory"
         raise ModelError(f"{where}: {why}") from failed
+    finally:
+        cache.check_arrived(cache.blobs(model) - known, f"{where}: {{}} arrived damaged from {hub}")
     if access.gone:
         reporter.warn(f"{where}: {access.offline}; going on with the copy in the cache")
     return folder
@@ -167,16 +170,29 @@ def commit_of(folder: Path) -> str:
 
 
 def weight_files(folder: Path, stem: str, variant: str = "") -> list[Path]:
-    """The files that hold a variant's weights: the single one, the shards that an index lists, or both."""
+    """The files that hold a variant's weights: the single one, the shards that an index lists, or both.
+
+    Raises:
+        ModelError: an index is damaged, or lists what is not in the folder.
+    """
+    single, *indexes = (folder / name for name in _names(stem, variant))
+    files = {single} if single.is_file() else set()
+    for index in filter(Path.is_file, indexes):
+        shards = described(index, "no weights").get("weight_map")
+        if not isinstance(shards, dict):
+            raise ModelError(f"{index}: damaged: no weight_map")
+        for name in sorted(map(str, shards.values())):
+            if Path(name).name != name or not (folder / name).is_file():
+                raise ModelError(f"{index}: incomplete: it lists {name!r}, which is no file beside it")
+            files.add(folder / name)
+    return sorted(files)
+
+
+def _names(stem: str, variant: str) -> tuple[str, str, str]:
+    """Of a variant's single file, and of an index of its shards in both spellings."""
     ending = f".{variant}" if variant else ""
-    files = {folder / f"{stem}{ending}.safetensors"}
-    for index in (f"{stem}.safetensors.index{ending}.json", f"{stem}{ending}.safetensors.index.json"):
-        if (folder / index).is_file():
-            shards = described(folder / index, "no weights").get("weight_map")
-            if not isinstance(shards, dict):
-                raise ModelError(f"{folder / index}: damaged: no weight_map")
-            files |= {folder / name for name in shards.values()}
-    return sorted(file for file in files if file.is_file())
+    single = f"{stem}{ending}.safetensors"
+    return single, f"{stem}.safetensors.index{ending}.json", f"{single}.index.json"
 
 
 def fingerprint(folder: Path, stem: str, variant: str = "") -> str:
@@ -233,7 +249,7 @@ def known_as(folder: Path, stem: str) -> frozenset[str]:
 def _sha256(file: Path) -> str:
     """SHA-256 of a file. In the hub's cache a large file's name is its SHA-256: it need not be read."""
     name = file.resolve().name
-    return name if re.fullmatch(r"[0-9a-f]{64}", name) else sha256_of(file)
+    return name if re.fullmatch(cache.SHA256, name) else sha256_of(file)
 
 
 def described(path: Path, otherwise: str) -> dict[str, Any]:
@@ -261,14 +277,24 @@ def check_weights(folder: Path, stem: str, variant: str = "", field: str = "") -
     if not (folder / "config.json").exists():
         raise ModelError(f"incomplete: {folder / 'config.json'} is missing")
     check_names([p.name for p in folder.iterdir()], folder, stem, variant, field)
+    weight_files(folder, stem, variant)
+
+
+def by_variant(names: Collection[str], stem: str) -> dict[str, list[str]]:
+    """Of some files, those that hold weights, in order, by their variant."""
+    shard = r"(?:-\d+-of-\d+)?"
+    found: dict[str, list[str]] = {}
+    for name in sorted(names):
+        if match := re.fullmatch(rf"{stem}{shard}(?:\.(\w+?))?{shard}\.safetensors", name):
+            found.setdefault(match[1] or "", []).append(name)
+    return found
 
 
 def check_names(names: Collection[str], folder: Path, stem: str, variant: str = "", field: str = "") -> None:
     """The same by the names of a folder's files, which may still be on a hub."""
-    shard = r"(?:-\d+-of-\d+)?"
-    matches = [re.fullmatch(rf"{stem}{shard}(?:\.(\w+?))?{shard}\.safetensors", name) for name in sorted(names)]
-    there = {match[1] or "": match[0] for match in matches if match}
+    there = by_variant(names, stem)
     if variant in there:
+        _check_shards(names, folder, _names(stem, variant), there[variant][0])
         return
     pickled = [name for name in sorted(names) if name.endswith((".bin", ".ckpt", ".pt", ".pth"))]
     if pickled and not there:
@@ -276,11 +302,25 @@ def check_names(names: Collection[str], folder: Path, stem: str, variant: str = 
             f"{folder}: holds only pickle files ({', '.join(pickled)}), which can run code when they are loaded; "
             "convert them to safetensors"
         )
-    found = f", there is {', '.join(there.values())}" if there else ""
+    found = f", there is {', '.join(files[-1] for files in there.values())}" if there else ""
     choice = "fp16" if "fp16" in there else ""
     advice = f'; set {field} = "{choice}"' if field and choice in there else ""
     wanted = folder / (f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors")
     raise ModelError(f"incomplete: {wanted} is missing{found}{advice}")
+
+
+def _check_shards(names: Collection[str], folder: Path, own: tuple[str, str, str], one: str) -> None:
+    """Name what is missing beside `one` of a variant's files, a shard or their index; `own` are its `_names`."""
+    found = re.search(r"-(\d+)-of-(\d+)", one)
+    if own[0] in names or not found:
+        return
+    digits = len(found[1])
+    shards = [one.replace(found[0], f"-{k:0{digits}}-of-{found[2]}") for k in range(1, int(found[2]) + 1)]
+    missing = [name for name in shards if name not in names]
+    if not missing and not any(index in names for index in own[1:]):
+        missing = [own[1]]
+    if missing:
+        raise ModelError(f"incomplete: {folder / missing[0]} is missing, there is {one}")
 
 
 def read(kind: Any, folder: Path, **how: Any) -> Any:

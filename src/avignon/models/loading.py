@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from avignon.core.errors import ModelError, RecipeError
 from avignon.core.events import Reporter
 from avignon.core.records import EMBEDDED
-from avignon.models import hub, names
+from avignon.models import hub, names, vae
 from avignon.models.latent_unet.single_file import Checkpoint
 from avignon.models.registry import FAMILIES, Family, embedded_folder, is_checkpoint, local_folder
 
@@ -48,7 +48,7 @@ def check_local(settings: "BaseSettings", sampling: "SamplingSettings") -> None:
     """
     folder = local_folder(settings.model)
     if is_checkpoint(settings.model):
-        checkpoint = Checkpoint.read(Path(settings.model))
+        checkpoint = Checkpoint.read(settings)
         checkpoint.noise(settings.prediction_type)
         folder = local_folder(settings.config or checkpoint.config)
     if folder and not folder.is_dir():
@@ -58,6 +58,8 @@ def check_local(settings: "BaseSettings", sampling: "SamplingSettings") -> None:
         family = family_in(folder)
         check_asked(family, sampling)
         family.files.check_sampler(sampling, family.files.checked(folder, settings))
+    if other := vae.local(settings):
+        other.check(folder)
 
 
 def load(
@@ -69,19 +71,31 @@ def load(
         ModelError: it cannot be reached, is incomplete, holds only pickle files, NaN or infinity, or is of no family.
         RecipeError: the recipe's resolution or sampler cannot be used with it.
     """
-    if settings.model == EMBEDDED:
-        model, folder = EMBEDDED, embedded_folder()
-    elif is_checkpoint(settings.model):
-        model, folder = Path(settings.model).name, _config(settings, reporter)
-    else:
-        first, *others = names.homes_of(settings.model)
-        mirrors = (*others, *settings.mirrors)
-        wanted = hub.Wanted(first, mirrors, settings.revision, "base.model", "base.mirrors")
-        model, folder = hub.find(wanted, lambda name, access: _fetched(name, settings, access), reporter)
+    other = vae.find(settings, reporter)  # It is small, so it comes first.
+    model, folder = find(settings, reporter)
     family = family_in(folder)
     check_asked(family, sampling)
+    if other:
+        other.check(folder)
     base: DiffusionBase = family.loader.load(model, folder, settings, sampling, dtype, reporter)
+    if other:
+        other.put_into(base, dtype)
     return base
+
+
+def find(settings: "BaseSettings", reporter: Reporter) -> tuple[str, Path]:
+    """How the base is called, and the folder of its files: of a single file, that of its small ones.
+
+    Raises:
+        ModelError: it is on no hub and in no cache, or is told by its small files to be unusable.
+    """
+    if settings.model == EMBEDDED:
+        return EMBEDDED, embedded_folder()
+    if is_checkpoint(settings.model):
+        return Path(settings.model).name, _config(settings, reporter)
+    first, *others = names.homes_of(settings.model)
+    wanted = hub.Wanted(first, (*others, *settings.mirrors), settings.revision, "base.model", "base.mirrors")
+    return hub.find(wanted, lambda name, access: _fetched(name, settings, access), reporter)
 
 
 def check_asked(family: Family, sampling: "SamplingSettings") -> None:
@@ -104,7 +118,7 @@ def check_asked(family: Family, sampling: "SamplingSettings") -> None:
 
 def _config(settings: "BaseSettings", reporter: Reporter) -> Path:
     """The folder of a single file's configuration and tokenizers, fetched where it is on a hub."""
-    first, *others = names.homes_of(settings.config or Checkpoint.read(Path(settings.model)).config)
+    first, *others = names.homes_of(settings.config or Checkpoint.read(settings).config)
     wanted = hub.Wanted(first, tuple(others), "main", "base.config", "base.config")
     return hub.find(wanted, lambda name, access: hub.download(name, "main", access, CONFIG_FILES), reporter)[1]
 

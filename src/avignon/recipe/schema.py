@@ -87,7 +87,7 @@ class Artist(Section):
 class Base(Section):
     """The model that stays frozen."""
 
-    schema_1 = {"config": ABSENT, "prediction_type": ABSENT}
+    schema_1 = dict.fromkeys(("vae", "vae_mirrors", "vae_revision", "config", "prediction_type"), ABSENT)
 
     model: Annotated[str, Field(min_length=1), AfterValidator(_located)]
     """A short name (`sd-1.5`, `sd-2.1-base`, `sd-2.1`, `sdxl`, `z-image`; `avignon doctor` lists homes and licences), a
@@ -99,6 +99,14 @@ class Base(Section):
     """Branch, tag or commit; a commit makes a run reproducible."""
     variant: Literal["", "fp16"] = ""
     """Which weight files to load, where a repository offers several."""
+    vae: Annotated[str, AfterValidator(_located)] = ""
+    """Another VAE in place of the base's own, such as `madebyollin/sdxl-vae-fp16-fix`: a repository or a local
+    directory that holds it at its root or in `vae/`, or a single `.safetensors` file, which is taken to have the scale
+    of the base's own. Its latents must be the base's: of the same class, channels and scaling factor."""
+    vae_mirrors: tuple[str, ...] = Field(default=(), strict=False)
+    """Repositories to try, in order, where `vae` is gone."""
+    vae_revision: str = "main"
+    """Branch, tag or commit of `vae`; a commit makes a run reproducible."""
     config: Annotated[str, AfterValidator(_located)] = ""
     """Whose configuration and tokenizers a single file takes: a short name, a repository, or a local directory in
     diffusers' format; by default the short name of its architecture."""
@@ -115,6 +123,8 @@ class Base(Section):
             raise ValueError("config belongs to a single file of weights, and model is none")
         if self.variant and single:
             raise ValueError("variant chooses among a repository's files, and model is a single file")
+        if not self.vae and (self.vae_mirrors or self.vae_revision != "main"):
+            raise ValueError("vae_mirrors and vae_revision belong to vae, which is not set")
         return self
 
     @property
@@ -123,9 +133,9 @@ class Base(Section):
         return local_folder(self.model)
 
     @property
-    def config_folder(self) -> Path | None:
-        """The directory that `config` names; None where that is on a hub, or not set."""
-        return local_folder(self.config)
+    def further_places(self) -> list[Path]:
+        """Directories and files beside it that a base is read from: those that `config` and `vae` name."""
+        return [place for place in map(local_folder, (self.config, self.vae)) if place]
 
 
 class Collect(Section):

@@ -59,7 +59,7 @@ class Layout:
             check(folder, settings.variant)
             stated = settings.prediction_type
             return noise.noise_schedule(folder, **({"prediction_type": stated} if stated else {}))
-        checkpoint = Checkpoint.read(Path(settings.model))
+        checkpoint = Checkpoint.read(settings)
         self.check_small(folder)
         kind(folder)
         checkpoint.check(folder, self.configs(folder)["unet"])

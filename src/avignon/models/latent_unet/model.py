@@ -106,6 +106,9 @@ class LatentUNet(DiffusionBase):
     def earlier_names(self) -> frozenset[str]:  # noqa: D102
         return frozenset() if self.file else super().earlier_names
 
+    def use_vae(self, vae: Any) -> None:  # noqa: D102
+        self.pipeline.vae = vae
+
     @property
     def prompt_encoders(self) -> dict[str, Any]:  # noqa: D102
         return {part: getattr(self.pipeline, part) for part in self.text_classes}
@@ -277,10 +280,10 @@ class LatentUNet(DiffusionBase):
         if noise_schedules.is_shifted(folder):
             place = folder / "scheduler"
             reporter.warn(f"{place}: snr_shift_scale is not used: {cls.layout.label} was never trained with it")
-        pipeline = cls._pipeline(folder, file, settings.variant, dtype, noise)
+        pipeline = cls._pipeline(folder, file, settings, dtype, noise)
         resolution = _resolution(pipeline, model, settings.resolution, reporter)
-        for part in cls.layout.weights:
-            getattr(pipeline, part).requires_grad_(False).eval()
+        for network in filter(None, (getattr(pipeline, part) for part in cls.layout.weights)):
+            network.requires_grad_(False).eval()
         parts = cls._weights(folder, file, settings.variant) | cls._further_parts(pipeline)
         parts |= {name: hub.part(folder / name) for name in cls.layout.tokenizers}
         parts["scheduler"] = digest(noise)  # Nothing else of it is used.
@@ -300,15 +303,17 @@ class LatentUNet(DiffusionBase):
         return {}
 
     @classmethod
-    def _pipeline(cls, folder: Path, file: Path | None, variant: str, dtype: torch.dtype, noise: Any) -> Any:
+    def _pipeline(cls, folder: Path, file: Path | None, settings: BaseSettings, dtype: torch.dtype, noise: Any) -> Any:
         """The pipeline, whose scheduler has nothing of the base's but its noise schedule."""
         how = {"scheduler": DDIMScheduler.from_config(noise), **cls.pipeline_settings}
         if file:
+            if settings.vae:  # It is put into its place; the file's own may be missing, or hold NaN.
+                how["vae"] = None
             pipeline = single_file.read(cls.pipeline_class, file, folder, dtype, **how)
-            for part in cls.layout.weights:
+            for part in cls.layout.weights.keys() - how.keys():
                 single_file.check_read(getattr(pipeline, part), part, file)
         else:
-            pipeline = cls._from_folder(folder, variant, dtype, how)
+            pipeline = cls._from_folder(folder, settings.variant, dtype, how)
         for name, part in cls.layout.tokenizers.items():
             _fit_tokenizer(folder / name, getattr(pipeline, name), part, getattr(pipeline, part).config)
         return pipeline

@@ -9,12 +9,15 @@ it: ModelSpec 1.0.1's `modelspec.prediction_type` and `modelspec.architecture`, 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors
 
 from avignon.core.errors import ModelError, RecipeError
 from avignon.models import finite, hub
+
+if TYPE_CHECKING:
+    from avignon.models.base import BaseSettings
 
 UNET = "model.diffusion_model."
 
@@ -24,7 +27,9 @@ SD_2_WIDTH = 1024
 _CONFIGS = {768: "sd-1.5", SD_2_WIDTH: "sd-2.1-base", 2048: "sdxl"}
 """By the width of texts, the base whose small files belong to a checkpoint."""
 
-_PARTS = {"a UNet": (UNET,), "a VAE": ("first_stage_model.",), "text encoders": ("cond_stage_model.", "conditioner.")}
+_VAE = "a VAE"
+
+_PARTS = {"a UNet": (UNET,), _VAE: ("first_stage_model.",), "text encoders": ("cond_stage_model.", "conditioner.")}
 
 _SPELLED = {"epsilon": "epsilon", "v": "v_prediction", "v_prediction": "v_prediction"}
 """ModelSpec has `epsilon` and `v`."""
@@ -39,26 +44,19 @@ class Checkpoint:
     metadata: Mapping[str, str]
 
     @classmethod
-    def read(cls, path: Path) -> "Checkpoint":
-        """Read the header.
+    def read(cls, settings: "BaseSettings") -> "Checkpoint":
+        """Read the header of `base.model`.
 
         Raises:
-            ModelError: it is missing, damaged, no safetensors file, or no whole base.
+            ModelError: it is missing, damaged, no safetensors file, or no whole base; of a VAE if `base.vae` has none.
         """
-        if path.suffix != ".safetensors":
-            raise ModelError(f"{path}: may run code when it is loaded; convert it to safetensors")
-        try:
-            with safetensors.safe_open(path, framework="np") as file:
-                shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-                found = cls(path, shapes, file.metadata() or {})
-        except FileNotFoundError:
-            raise ModelError(f"{path}: no such file") from None
-        except (OSError, safetensors.SafetensorError) as broken:
-            raise ModelError(f"{path}: damaged: {broken}") from None
+        path = Path(settings.model)
+        shapes, metadata = header(path)
         for part, beginnings in _PARTS.items():
-            if not any(key.startswith(beginnings) for key in shapes):
-                raise ModelError(f"{path}: no whole base: {part} is missing ({' or '.join(beginnings)}…)")
-        return found
+            if not any(key.startswith(beginnings) for key in shapes) and not (part == _VAE and settings.vae):
+                advice = "; set base.vae to one" if part == _VAE else ""
+                raise ModelError(f"{path}: no whole base: {part} is missing ({' or '.join(beginnings)}…){advice}")
+        return cls(path, shapes, metadata)
 
     @property
     def text_width(self) -> int:
@@ -122,6 +120,24 @@ class Checkpoint:
                     f"{self.path}: its {name} is {value}, and {folder / 'unet/config.json'} has {wanted[name]}: set "
                     "base.config to files of the same architecture (inpainting, depth and refiners are not understood)"
                 )
+
+
+def header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Shapes of a file's tensors, and its metadata.
+
+    Raises:
+        ModelError: it is missing, damaged, or no safetensors file.
+    """
+    if path.suffix != ".safetensors":
+        raise ModelError(f"{path}: may run code when it is loaded; convert it to safetensors")
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+            return shapes, file.metadata() or {}
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such file") from None
+    except (OSError, safetensors.SafetensorError) as broken:
+        raise ModelError(f"{path}: damaged: {broken}") from None
 
 
 def read(kind: Any, file: Path, config: Path, dtype: Any, **how: Any) -> Any:
