@@ -35,6 +35,7 @@
   // The walk: a scene's pictures large, one stop at a time, fading one into the next.
   const walk = one("#walk");
   const [scene, stop, back, front, without] = ["scene", "stop", "back", "front", "without"].map((n) => one(`#walk-${n}`));
+  const frame = one(".frame", walk);
   let shown = "";
   const show = () => {
     const id = `picture-${scene.value}-${without.checked ? 0 : stop.value}`;
@@ -43,6 +44,8 @@
     back.src = front.src || source.src;
     front.src = source.src;
     front.alt = source.alt;
+    const shape = one(`#${id} .sides`).style;
+    for (const name of ["--native", "--aspect"]) frame.style.setProperty(name, shape.getPropertyValue(name));
     if (shown && !still.matches) front.animate({ opacity: [0, 1] }, { duration: 320, easing: "ease-out" });
     shown = id;
     one("#walk-shares").replaceChildren(one(`#${id} .shares, #${id} .nothing`).cloneNode(true));
