@@ -1,9 +1,9 @@
 """Buckets: the few shapes, of about one area, in which pictures of any shape are learned from.
 
 As NovelAI (https://github.com/NovelAI/novelai-aspect-ratio-bucketing) and sd-scripts (`make_bucket_resolutions` of
-`library/model_util.py`) have it, a bucket's area is at most the resolution's square. They keep for every width the longest
-height; kept here are only shapes of at least `LEAST_AREA` of that square, so that no picture is learned from smaller
-than others. Sizes are (width, height) in pixels.
+`library/model_util.py`) have it, a bucket's area is at most the resolution's square. They keep for every width
+the longest height; kept here are only shapes of at least `LEAST_AREA` of that square, so that no picture is learned
+from smaller than others. Sizes are (width, height) in pixels.
 """
 
 from collections.abc import Sequence

@@ -188,9 +188,9 @@ class Prepare(Section):
     crops: int = Field(default=1, ge=1, le=4)
     """Square crops per work, evenly placed along its long side."""
     shape: Literal["square", "buckets"] = "square"
-    """`square`: of a seascape the ends are lost. `buckets`: each work whole, but for a few per cent, in the nearest of
-    at most two dozen shapes from 1 : 4 to 4 : 1 of the same area; the ledger says which, and what is cut off. A step of
-    training then has images of one shape."""
+    """`square`: of a seascape the ends are lost. `buckets`: each work in the nearest of some shapes from 1 : 4 to 4 : 1
+    of the same area, which cuts off little of it; the ledger says which and how much. A step of training then has
+    images of one shape."""
 
     @model_validator(mode="after")
     def _one_view_of_a_bucket(self) -> "Prepare":

@@ -41,12 +41,13 @@
     const id = `picture-${scene.value}-${without.checked ? 0 : stop.value}`;
     const source = one(`#${id} .large`);
     if (!source || id === shown) return;
-    back.src = front.src || source.src;
+    const shape = one(`#${id} .sides`).style;
+    const alike = shape.getPropertyValue("--aspect") === frame.style.getPropertyValue("--aspect");
+    back.src = alike ? front.src : source.src;
     front.src = source.src;
     front.alt = source.alt;
-    const shape = one(`#${id} .sides`).style;
     for (const name of ["--native", "--aspect"]) frame.style.setProperty(name, shape.getPropertyValue(name));
-    if (shown && !still.matches) front.animate({ opacity: [0, 1] }, { duration: 320, easing: "ease-out" });
+    if (shown && alike && !still.matches) front.animate({ opacity: [0, 1] }, { duration: 320, easing: "ease-out" });
     shown = id;
     one("#walk-shares").replaceChildren(one(`#${id} .shares, #${id} .nothing`).cloneNode(true));
     one("#walk-prompt").textContent = one(`#${id} .prompt`).textContent;
