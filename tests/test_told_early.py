@@ -214,6 +214,33 @@ def test_encoder_that_is_incomplete(tiny_sd: Path, tmp_path: Path, name: str, sa
     assert said in refusal(recipe, tmp_path, ModelError)
 
 
+SIDES: dict[str, tuple[dict[str, Any], str]] = {
+    "a scene's width": (
+        {"generate": {"scenes": [{"prompt": "a boat"}, {"prompt": "a boat", "width": 96}]}},
+        "generate.scenes.1.width: 96 is not a multiple of 64, as the base needs; 64 or 128 is",
+    ),
+    "a scene's height, of a base that is on a hub": (
+        {"base": {"model": "z-image"}, "generate": {"scheduler": "euler", "scenes": [{"prompt": "a", "height": 40}]}},
+        "generate.scenes.0.height: 40 is not a multiple of 16, as the base needs; 32 or 48 is",
+    ),
+    "a repository of any family": (
+        {"base": {"model": "some/one"}, "generate": {"scenes": [{"prompt": "a boat", "height": 48}]}},
+        "generate.scenes.0.height: 48 is not a multiple of 64, as the base needs; 64 is",
+    ),
+    "no bucket but the square": (
+        {"prepare": {"shape": "buckets"}},
+        "prepare.shape: 'buckets' have sides of multiples of 64, as the base needs, and about the area of 64 × 64: "
+        "there is no such shape beside the square; use 'square', or a larger base.resolution",
+    ),
+}
+
+
+@pytest.mark.parametrize(("sections", "said"), SIDES.values(), ids=SIDES.keys())
+def test_sizes_that_the_base_cannot_have(tiny_sd: Path, tmp_path: Path, sections: dict[str, Any], said: str) -> None:
+    """B10: sizes of pictures follow from the base's family; what does not is told before anything is fetched."""
+    assert refusal(small_recipe(tmp_path, tiny_sd, **sections), tmp_path, RecipeError) == said
+
+
 @pytest.mark.parametrize("name", ["", " ", "two\nlines", "a\x00b"])
 def test_names_that_cannot_be_shown(tiny_sd: Path, tmp_path: Path, name: str) -> None:
     """B9: an adapter's name needs something to be seen, in one line."""

@@ -11,7 +11,11 @@ from avignon.recipe.schema import Recipe
 
 
 def check_files(recipe: Recipe) -> None:
-    """Refuse what is wrong with the user's own files: pictures of scenes, external adapters, an encoder, decisions."""
+    """Refuse what is wrong with the user's own files: pictures of scenes, external adapters, an encoder, decisions.
+
+    Shapes are checked here, too, because they follow from the base's files.
+    """
+    _ = recipe.buckets
     for artist in recipe.artists:
         decisions.read(artist.decisions)
     for scene in recipe.generate.scenes:

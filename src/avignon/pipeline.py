@@ -83,7 +83,7 @@ STAGES = (
         parents=("collect",),
         outputs=lambda space: (space.ledger, *space.contact.rglob("*")),
         sections=("curate", "artists"),
-        depends=lambda recipe: (recipe.least_edge, _decisions(recipe)),
+        depends=lambda recipe: (recipe.least_edge, _decisions(recipe), *_buckets(recipe)),
     ),
     Stage(
         "prepare",
@@ -91,7 +91,7 @@ STAGES = (
         parents=("curate",),
         outputs=lambda space: space.dataset.rglob("*"),
         sections=("prepare", "artists"),
-        depends=lambda recipe: (recipe.base.resolution,),
+        depends=lambda recipe: (recipe.base.resolution, *_buckets(recipe)),
     ),
     Stage(
         "train",
@@ -184,6 +184,11 @@ def run(recipe: "Recipe", folder: Path, listener: "Listener", *, until: str = NA
             listener(StageDone(stage.name))
     distributed.shutdown()
     return space
+
+
+def _buckets(recipe: "Recipe") -> list[Any]:
+    """The shapes of training images, where they are not all square."""
+    return [found] if (found := recipe.buckets) else []
 
 
 def _decisions(recipe: "Recipe") -> dict[str, str]:

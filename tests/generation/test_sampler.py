@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
+from PIL import Image
 
 from avignon.adapters import files, inject, layers
 from avignon.adapters import weights as blend
 from avignon.adapters.formats import diffusers as lora_format
+from avignon.adapters.weights import Mix
 from avignon.core import imaging
 from avignon.core.events import Event, Reporter
 from avignon.core.files import sha256_of
 from avignon.core.records import Frame, Source
 from avignon.generation import sampler as painting
+from avignon.generation.series import SeriesPlan
 from avignon.recipe.schema import Ranks, Recipe
 from tests.support.bases import TARGETS, load_base
 from tests.support.museum import draw
@@ -98,11 +101,14 @@ def test_frame_of_a_batch_is_the_one_made_alone(
     assert (alone[0] - alone[1]).abs().max() / alone.std() > 0.01, "the frames differ"
 
 
-@pytest.mark.parametrize("weights", MIXES)
+@pytest.mark.parametrize(("weights", "size"), [*((mix, (64, 64)) for mix in MIXES), (MIXES[1], (128, 64))])
 def test_painter_equals_diffusers(
-    saved: tuple[Recipe, dict[str, Path]], sampler: painting.ImageSampler, weights: dict[str, float]
+    saved: tuple[Recipe, dict[str, Path]],
+    sampler: painting.ImageSampler,
+    weights: dict[str, float],
+    size: tuple[int, int],
 ) -> None:
-    """Alone or among others, a picture is StableDiffusionPipeline's with `set_adapters`, within 1/255."""
+    """Alone or among others, square or wide, it is StableDiffusionPipeline's with `set_adapters`, within 1/255."""
     recipe, paths = saved
     pipeline = StableDiffusionPipeline.from_pretrained(recipe.base.model, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
@@ -114,11 +120,13 @@ def test_painter_equals_diffusers(
     if weights:
         pipeline.set_adapters(list(weights), list(weights.values()))
     theirs = pipeline(
-        "a boat on the sea", negative_prompt="red", num_inference_steps=3, guidance_scale=5.0, width=64, height=64,
-        generator=torch.Generator().manual_seed(3),
+        "a boat on the sea", negative_prompt="red", num_inference_steps=3, guidance_scale=5.0, width=size[0],
+        height=size[1], generator=torch.Generator().manual_seed(3),
     ).images[0]  # fmt: skip
-    ours = sampler.paint([frame(weights)])[0]
-    among = sampler.paint([frame(MIXES[1], 8), frame(weights), frame(MIXES[2], 9)])[1]
+    assert theirs.size == size
+    own = frame(weights, width=size[0], height=size[1])
+    ours = sampler.paint([own])[0]
+    among = sampler.paint([frame(MIXES[1], 8), own, frame(MIXES[2], 9), replace(own, seed=9)])[1]
     for picture in (ours, among):
         assert np.abs(np.asarray(picture, int) - np.asarray(theirs, int)).max() <= 1
 
@@ -285,6 +293,28 @@ def test_picture_from_a_source_equals_diffusers(
             guidance_scale=guidance_scale, generator=torch.Generator().manual_seed(seed), output_type="latent",
         ).images[0]  # fmt: skip
         assert float((latent - expected).abs().max() / expected.std()) < 5e-5
+
+
+def test_a_picture_to_begin_from_is_cut_to_the_scenes_shape(tmp_path: Path, tiny_sd: Path) -> None:
+    """Of 96 × 80 pixels a wide scene takes the middle of the height; diffusers' own pipeline paints the same."""
+    draw(5, 96, 80).save(path := tmp_path / "boat.png")
+    scene = {"prompt": "a boat", "image": str(path), "width": 128, "height": 64}
+    recipe = small_recipe(tmp_path, tiny_sd, generate={"scenes": [scene, {"prompt": "a boat"}]})
+    base = load_base(recipe, torch.float32, SILENT)
+    plan = SeriesPlan(recipe, base.identity, {}, "fp32")
+    frames = [replace(plan.frame(number, "base", Mix({})), num_inference_steps=4) for number in (1, 2)]
+    assert [(one.width, one.height) for one in frames] == [(128, 64), (64, 64)]
+    ours = painting.ImageSampler(base, recipe, CPU, SILENT).paint(frames)
+    theirs = StableDiffusionImg2ImgPipeline(**base.pipeline.components, requires_safety_checker=False)
+    theirs.set_progress_bar_config(disable=True)
+    theirs.scheduler = base.sampler("ddim", 4, 128, 64)
+    shown = imaging.load(path).resize((128, 64), Image.Resampling.LANCZOS, box=(0, 16, 96, 64))
+    expected = theirs(
+        "a boat", image=shown, strength=0.6, num_inference_steps=4, guidance_scale=recipe.generate.guidance_scale,
+        generator=torch.Generator().manual_seed(frames[0].seed),
+    ).images[0]  # fmt: skip
+    assert [picture.size for picture in ours] == [(128, 64), (64, 64)]
+    assert np.abs(np.asarray(ours[0], int) - np.asarray(expected, int)).max() <= 1
 
 
 def test_noise_goes_from_seed_to_seed(sampler: painting.ImageSampler) -> None:

@@ -284,7 +284,8 @@ def test_samples_and_held_out_works_while_training(
             train.run(recipe, space, Reporter("train", lambda _: None))
     assert list((space.adapter("winslow-homer") / "checkpoints").glob("step-*.pt"))
     monkeypatch.setattr(
-        "avignon.training.adapter_trainer.validation_batch", lambda *_: _infinite(dataset.validation_batch(*_))
+        "avignon.training.adapter_trainer.validation_batches",
+        lambda *_: [_infinite(batch) for batch in dataset.validation_batches(*_)],
     )
     with pytest.raises(AvignonError, match="the loss on the works held out is nan"):
         train.run(recipe, space, Reporter("train", lambda _: None))

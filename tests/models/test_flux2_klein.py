@@ -284,7 +284,7 @@ def test_timesteps_are_logit_normal_and_shifted(base: Flux2Klein) -> None:
 
     ln s is linear from 0.5 at 256 tokens to 1.15 at 4096; 64 pixels are 16 tokens, 1024 are 4096.
     """
-    drawn = base.sample_timesteps(20_000, torch.Generator().manual_seed(0)) / 1000
+    drawn = base.sample_timesteps(20_000, torch.Generator().manual_seed(0), 64, 64) / 1000
     shift = float(np.exp(0.5 + (1.15 - 0.5) * (16 - 256) / (4096 - 256)))
     for share, z in ((0.1587, -1.0), (0.5, 0.0), (0.8413, 1.0)):
         sigma = 1 / (1 + np.exp(-z))

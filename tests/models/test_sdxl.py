@@ -28,7 +28,18 @@ from avignon.training import dataset
 from tests.support.bases import TARGETS
 from tests.support.runs import small_recipe
 from tests.support.tiny_sdxl import make_tiny_sdxl, sdxl_unet
-from tests.support.trainings import HOMER, PICASSO, SILENT, card, metrics, prepared, run, same, weights
+from tests.support.trainings import (
+    HOMER,
+    PICASSO,
+    SILENT,
+    card,
+    metrics,
+    prepared,
+    prepared_in_buckets,
+    run,
+    same,
+    weights,
+)
 
 CPU = torch.device("cpu")
 GOLDEN = Path(__file__).with_name("golden-loss-sdxl.json")
@@ -168,6 +179,8 @@ def test_crops_are_told_as_they_were_cut() -> None:
     plain, mirrored = (Framing.cut((400, 300), (80, 0, 380, 300), (64, 64), mirrored=m) for m in (False, True))
     assert (plain.original, plain.corner, plain.target) == ((400, 300), (round(80 * 64 / 300), 0), (64, 64))
     assert mirrored == replace(plain, corner=(round(20 * 64 / 300), 0))
+    wide = Framing.cut((400, 300), (0, 60, 400, 240), (128, 64), mirrored=True)
+    assert wide == Framing((400, 300), (0, round(60 * 64 / 180)), (128, 64)), "of a bucket"
     assert Framing.whole(64, 64) == Framing((64, 64), (0, 0), (64, 64))
 
 
@@ -198,6 +211,21 @@ def test_every_view_trains_with_its_own_sizes(tmp_path: Path, tiny_sdxl: Path) -
             assert told in data.sizes.tensors["time_ids"][2 * index : 2 * index + 2].tolist()
             seen.add((index, tuple(told), caption < 0))
     assert len(seen) == 8, "two views of the first image, one of the others, with and without a caption"
+
+
+def test_a_bucket_is_told_with_its_own_size(tmp_path: Path, tiny_sdxl: Path) -> None:
+    """The target is the bucket's, the corner is where the work was cut, in its scale."""
+    recipe, space = prepared_in_buckets(tmp_path, tiny_sdxl)
+    rows = space.read_metadata(HOMER)
+    examples = [(space.metadata(HOMER).with_name(row["file_name"]), row) for row in rows]
+    data = dataset.encode(load(tiny_sdxl, tmp_path), examples, recipe.train, CPU, SILENT)
+    told = data.sizes.tensors["time_ids"].tolist()
+    assert [row["box"] for row in rows] == [[0, 3, 280, 73], [5, 0, 135, 130], [11, 0, 139, 128], [1, 0, 69, 270]]
+    assert told == [
+        [76, 280, round(3 * 64 / 70), 0, 64, 256], [130, 140, 0, round(5 * 128 / 130), 128, 128],
+        [128, 150, 0, 11, 128, 128], [270, 70, 0, round(1 * 64 / 68), 256, 64],
+    ]  # fmt: skip
+    assert [tuple(one.shape[2:]) for one in data.mean] == [(h // 8, w // 8) for w, h in data.shapes]
 
 
 # Pictures -------------------------------------------------------------------------------------------------------------

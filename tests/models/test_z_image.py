@@ -292,7 +292,7 @@ def test_timesteps_are_logit_normal_and_shifted(tmp_path: Path, dynamic: bool) -
     By size, ln s is linear from 0.5 at 256 tokens to 1.15 at 4096; 64 pixels are 16 tokens.
     """
     base = load(make_tiny_z_image(tmp_path / "base", dynamic=dynamic), tmp_path)
-    drawn = base.sample_timesteps(20_000, torch.Generator().manual_seed(0)) / 1000
+    drawn = base.sample_timesteps(20_000, torch.Generator().manual_seed(0), 64, 64) / 1000
     shift = float(np.exp(0.5 + (1.15 - 0.5) * (16 - 256) / (4096 - 256))) if dynamic else 6.0
     for share, z in ((0.1587, -1.0), (0.5, 0.0), (0.8413, 1.0)):
         sigma = 1 / (1 + np.exp(-z))
@@ -533,7 +533,7 @@ def test_names_of_other_programs(saved: tuple[Recipe, dict[str, Path]], tmp_path
         renamed = {layer: name.replace(".", "_") for layer, name in renamed.items()}
     else:
         renamed = {layer: name.replace("attention.to_out.0", "attention.out") for layer, name in renamed.items()}
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for layer, change in state.layers.items():
         stem = f"{prefix}{renamed[layer]}"
         tensors |= {f"{stem}.lora_down.weight": change.down, f"{stem}.lora_up.weight": change.up}

@@ -168,6 +168,14 @@ def test_strange_key_lists_the_known(tmp_path: Path) -> None:
             "generate={num_inference_steps=4,scenes=[{prompt='a',image='no.jpg',image_strength=0.2}]}",
             "generate: scenes.0.image_strength: 0.2 of 4 steps is no step at all; at least 0.25 is needed",
         ),
+        (
+            "prepare={shape='buckets',crops=2}",
+            "prepare: crops = 2 are of shape = 'square'; a bucket shows the whole work: set crops = 1",
+        ),
+        ("prepare.shape='round'", "prepare.shape: 'round' is not allowed; should be 'square' or 'buckets'"),
+        ("generate.scenes=[{prompt='a',width=8}]", "generate.scenes.0.width: 8 pixels are too few; at least 32 are"),
+        ("generate.scenes=[{prompt='a',height=4096}]", "generate.scenes.0.height: 4096 is not allowed; should be less"),
+        ("generate.scenes=[{prompt='a',width=-64}]", "generate.scenes.0.width: -64 is not allowed; should be greater"),
         ("generate.scenes=[]", "generate.scenes: 0 given, at least 1 are needed"),
         (
             "generate.weights=[{ann-othr=1.0}]",

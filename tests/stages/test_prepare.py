@@ -83,6 +83,72 @@ def test_crops_are_cut_from_the_original(walls: Path, tmp_path: Path) -> None:
     assert len(list((space.dataset / "ann-other").glob("*.png"))) == 3
 
 
+BUCKETS = ['prepare.shape="buckets"', "base.resolution=128", "artists.0.works=5", "artists.1.works=3"]
+"""Of the miniature: sides of multiples of 32, so 64×256, 96×160, 128×128, 160×96 and 256×64."""
+
+
+@pytest.fixture
+def shapes(tmp_path: Path) -> Path:
+    """Works of many shapes by the first artist: a strip, a scroll, two that are too small, and pictures."""
+    folder = scans.scans(tmp_path / "scans", 3)
+    sizes = ((300, 74), (220, 140), (900, 129), (131, 129), (150, 90), (160, 96), (133, 280))
+    for number, size in enumerate(sizes):
+        scans.scan(folder / f"ann/work-{number}.png", number, size)
+    for number in range(3):
+        scans.scan(folder / f"bo/work-{number}.png", 100 + number, (140, 130))
+    lines = [f"ann/work-{number}.png,Ann Other,Work {number},public domain" for number in range(3, len(sizes))]
+    with (folder / "index.csv").open("a", encoding="utf-8") as index:
+        index.write("\n".join(lines) + "\n")
+    return folder
+
+
+def test_buckets_show_works_whole(shapes: Path, tmp_path: Path) -> None:
+    """Each image has its bucket's size and is its box of the original, and box, size and bucket are recorded.
+
+    What is cut off, and which works have too few pixels or no bucket near to their shape, is in the ledger.
+    """
+    space = prepared(load_recipe(scans.recipe(tmp_path), BUCKETS), tmp_path)
+    rows = {row["object_id"]: row for row in space.read_metadata("ann-other")}
+    assert {name: (row["bucket"], row["box"]) for name, row in rows.items()} == {
+        "ann-work-0": ([256, 64], [2, 0, 298, 74]),
+        "ann-work-1": ([160, 96], [0, 4, 220, 136]),
+        "ann-work-3": ([128, 128], [1, 0, 130, 129]),
+        "ann-work-5": ([160, 96], [0, 0, 160, 96]),
+        "ann-work-6": ([96, 160], [0, 29, 133, 251]),
+    }
+    for row in rows.values():
+        file = space.metadata("ann-other").with_name(row["file_name"])
+        original = imaging.load(shapes / "ann" / f"{row['object_id'].removeprefix('ann-')}.png")
+        assert tuple(row["size"]) == original.size
+        shown = imaging.load(file)
+        assert list(shown.size) == row["bucket"]
+        assert np.array_equal(np.asarray(shown), np.asarray(imaging.fit(original, tuple(row["box"]), *row["bucket"])))
+    told = {row["object_id"]: row for row in space.read_ledger() if row["artist"] == "Ann Other"}
+    assert (told["ann-work-0"]["bucket"], told["ann-work-0"]["cut"]) == ("256x64", "0.0133")
+    assert told["ann-work-5"]["cut"] == "0.0000"
+    assert {name: row["reason"] for name, row in told.items() if row["decision"] == "rejected"} == {
+        "ann-work-2": "shape: 900×129 pixels, of which the nearest bucket, 256×64, would cut off 43%; at most 25% is "
+        "accepted",
+        "ann-work-4": "too small: 150×90 pixels, at least 160×96 are needed of this shape",
+    }
+    page = space.contact_page.read_text(encoding="utf-8")
+    assert "133×280 pixels, learned at 96×160, 20.8% cut off" in page
+
+
+def test_least_pixels_stated_hold_for_buckets_too(shapes: Path, tmp_path: Path) -> None:
+    """With `curate.min_edge` the short side counts, whatever the shape."""
+    recipe = load_recipe(scans.recipe(tmp_path), [*BUCKETS, "curate.min_edge=92", "artists.0.works=4"])
+    space = prepared(recipe, tmp_path)
+    assert [row["bucket"] for row in space.read_metadata("ann-other")] == [[160, 96], [128, 128], [160, 96], [96, 160]]
+
+
+def test_squares_say_nothing_of_buckets(walls: Path, tmp_path: Path) -> None:
+    """A data set of squares has no word of buckets, in its rows or in the ledger: its bytes are as ever."""
+    space = prepared(load_recipe(scans.recipe(tmp_path), ['prepare.shape="square"']), tmp_path)
+    assert all("bucket" not in row for row in space.read_metadata("ann-other"))
+    assert not {"bucket", "cut"} & space.read_ledger()[0].keys()
+
+
 def test_captions_are_several_and_hold_the_trigger(walls: Path, tmp_path: Path) -> None:
     """Each image has as many captions as asked for, all different, all with the trigger phrase."""
     space = prepared(load_recipe(scans.recipe(tmp_path), ["prepare.captions=8"]), tmp_path)

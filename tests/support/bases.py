@@ -24,7 +24,7 @@ def load_base(recipe: Recipe, dtype: torch.dtype, reporter: Reporter) -> StableD
 
 def uniform(levels: int) -> TimestepSampler:
     """Timesteps drawn from so many, each as likely as any other."""
-    return lambda count, generator: torch.randint(levels, (count,), generator=generator)
+    return lambda count, generator, *_: torch.randint(levels, (count,), generator=generator)
 
 
 def with_denoiser(denoiser: Any, scheduler: Any) -> StableDiffusion:

@@ -1,7 +1,7 @@
 """Small runs for the tests of single stages: a folder of drawn scans as the museum, and a recipe over it."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,22 +37,33 @@ SMALL: Mapping[str, Any] = {
 }
 
 
-def scans(folder: Path, *, works: int = 3, rights: str = "CC0") -> Path:
-    """A folder museum: `works` drawn pictures of each artist, with an index that states their rights."""
+Sizes = Sequence[tuple[int, int]]
+
+
+def scans(folder: Path, *, works: int = 3, rights: str = "CC0", sizes: Sizes = ((96, 80),)) -> Path:
+    """A folder museum: `works` drawn pictures of each artist, in these sizes in turn; an index states their rights."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "index.csv").open("w", encoding="utf-8", newline="") as file:
         index = csv.writer(file)
         index.writerow(("file", "artist", "title", "year", "medium", "accession", "rights"))
         for number in range(works * len(ARTISTS)):
             name, artist = f"scan-{number}.png", ARTISTS[number % len(ARTISTS)]
-            draw(number, 96, 80).save(folder / name)
+            draw(number, *sizes[number // len(ARTISTS) % len(sizes)]).save(folder / name)
             index.writerow((name, artist, f"Work {number}", 1880 + number, "oil", f"A.{number}", rights))
     return folder
 
 
-def write_recipe(folder: Path, model: Path | str, *, works: int = 3, rights: str = "CC0", **sections: Any) -> Path:
+def write_recipe(
+    folder: Path,
+    model: Path | str,
+    *,
+    works: int = 3,
+    rights: str = "CC0",
+    sizes: Sizes = ((96, 80),),
+    **sections: Any,
+) -> Path:
     """A recipe over scans beside it; `sections` replace single values of `SMALL`."""
-    scans(folder / "scans", works=works, rights=rights)
+    scans(folder / "scans", works=works, rights=rights, sizes=sizes)
     artists = [{"name": name, "works": works, "trigger": f"in the style of {name.split()[1].lower()}"}
                for name in ARTISTS]  # fmt: skip
     start = {"museum": {"path": "scans"}, "artists": artists, **SMALL, "base": {**SMALL["base"], "model": str(model)}}
@@ -61,9 +72,9 @@ def write_recipe(folder: Path, model: Path | str, *, works: int = 3, rights: str
     return path
 
 
-def small_recipe(folder: Path, model: Path | str, *, works: int = 3, rights: str = "CC0", **sections: Any) -> Recipe:
+def small_recipe(folder: Path, model: Path | str, **fields: Any) -> Recipe:
     """The same, loaded."""
-    return load_recipe(write_recipe(folder, model, works=works, rights=rights, **sections))
+    return load_recipe(write_recipe(folder, model, **fields))
 
 
 def carried(recipe: Recipe, folder: Path, until: str = "prepare") -> tuple[Workspace, list[Event]]:

@@ -38,6 +38,18 @@ def prepared(folder: Path, base: Path, **settings: Any) -> tuple[Recipe, Workspa
     return recipe, carried(recipe, folder / "runs")[0]
 
 
+SHAPES = ((280, 76), (140, 130), (150, 128), (70, 270))
+"""Of scans: in buckets of 128 pixels a wide one, two squares, a tall one."""
+
+
+def prepared_in_buckets(folder: Path, base: Path, **settings: Any) -> tuple[Recipe, Workspace]:
+    """The same of works of several shapes, four for each artist, in buckets."""
+    recipe = small_recipe(
+        folder, base, works=4, sizes=SHAPES, base={"resolution": 128}, prepare={"shape": "buckets"}, train=settings
+    )
+    return recipe, carried(recipe, folder / "runs")[0]
+
+
 def weights(space: Workspace, name: str = HOMER) -> dict[str, torch.Tensor]:
     """A trained adapter's tensors."""
     return safetensors.torch.load((space.adapter(name) / WEIGHTS_FILE).read_bytes())

@@ -44,6 +44,7 @@ class _Sampling:
     scheduler: str = ""
     num_inference_steps: int = 1
     block_weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    sides: Mapping[str, int] = field(default_factory=dict)
 
 
 def of_places(given: Sequence[str], reporter: Reporter) -> list[Ingredient]:

@@ -115,6 +115,7 @@ def of_card(card: Card, network: Network, captions: Mapping[str, Iterable[str]],
         "ss_output_name": card.name,
         "ss_sd_model_name": Path(base["model"]).name,
         "ss_resolution": f"({edge}, {edge})",
+        "ss_enable_bucket": "True" if card.recipe.get("prepare", {}).get("shape") == "buckets" else "",
         "ss_num_train_images": str(images),
         "ss_tag_frequency": json.dumps({folder: _tags(own) for folder, own in texts.items()}, ensure_ascii=False),
     }

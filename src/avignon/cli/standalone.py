@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Command = Callable[..., Any]
 
+SIDE = click.IntRange(32, 2048)
+
 SEED = click.IntRange(0, 2**63 - 1)
 
 _OPTIONS = {
@@ -26,6 +28,8 @@ _OPTIONS = {
     r"generate\.guidance_scale, generate\.strength": "--guidance",
     r"base\.model": "--base",
     r"base\.resolution": "--size",
+    r"generate\.scenes\.\d+\.width": "--width",
+    r"generate\.scenes\.\d+\.height": "--height",
     r"\w+\.precision": "--precision",
 }
 """A recipe's fields, as messages name them, by the options that stand for them here."""
@@ -40,7 +44,7 @@ def _painting_options(command: Command) -> Command:
         ),
         click.option("--sampler", type=click.Choice(SAMPLERS), default="ddim", show_default=True, help="The sampler."),
         click.option(
-            "--size", type=click.IntRange(32, 2048), help="Pixels of a side; by default what the adapter learned at."
+            "--size", type=SIDE, help="Pixels of a side; by default what the adapter learned at."
         ),
         click.option("--base", default="", metavar="NAME", help="A model on the hub, a directory, or `embedded`; by "
                      "default the one that the adapter's card names."),
@@ -75,14 +79,20 @@ def _reporting(stage: str, quiet: bool, as_json: bool) -> "Iterator[Reporter]":
 
 
 def _opened(
-    adapters: "Sequence[SavedAdapter]", prompts: Sequence[str], folder: Path, reporter: "Reporter", **options: Any
+    adapters: "Sequence[SavedAdapter]",
+    prompts: Sequence[str],
+    folder: Path,
+    reporter: "Reporter",
+    width: int | None = None,
+    height: int | None = None,
+    **options: Any,
 ) -> "StandaloneSampler":
     """The adapters on their base, ready to paint as the options say."""
     from avignon.generation import standalone
     from avignon.recipe.schema import Generate, Scene
 
     settings = Generate(
-        scenes=tuple(Scene(prompt=prompt) for prompt in prompts),
+        scenes=tuple(Scene(prompt=prompt, width=width or 0, height=height or 0) for prompt in prompts),
         negative_prompt=options["negative_prompt"],
         num_inference_steps=options["steps"],
         guidance_scale=options["guidance"],
@@ -100,6 +110,8 @@ def _opened(
 @click.option("--prompt", required=True, help="What to paint, with the adapters' trigger phrases; used as it is.")
 @click.option("--seed", "seeds", type=SEED, multiple=True, default=(0,), show_default=True, help="Repeatable.")
 @click.option("--to", "folder", type=click.Path(path_type=Path), default="samples", show_default=True, help="A folder.")
+@click.option("--width", type=SIDE, help="Pixels of the pictures; by default those of a side.")
+@click.option("--height", type=SIDE, help="Likewise.")
 @click.option("--compare", is_flag=True, help="Also the base and each adapter alone, and one sheet of all pictures.")
 @_painting_options
 def sample(

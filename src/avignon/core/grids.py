@@ -1,6 +1,7 @@
 """Pictures in rows on one sheet, with words beside them where they are wanted."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -19,29 +20,29 @@ Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 
 def grid(rows: Sequence[Sequence[Image.Image]], above: Sequence[str] = (), beside: Sequence[str] = ()) -> Image.Image:
-    """Pictures in rows, all of one size; a single row is a strip.
+    """Pictures in rows, each row's of one size, in the middle of its columns; a single row is a strip.
 
     `above` has a label for every column, `beside` one for every row; without labels there is no margin for them.
     """
     across, down = len(rows[0]), len(rows)
-    width, height = rows[0][0].size
     font = ImageFont.load_default(LETTERS)
     left = round(max((font.getlength(drawable(text)) for text in beside), default=-GAP)) + GAP
     top = LETTERS + 2 * GAP if above else 0
     room = LONGEST - left - across * GAP, LONGEST - top - down * GAP
-    shrink = min(1.0, room[0] / (across * width), room[1] / (down * height))
-    width, height = max(int(width * shrink), 1), max(int(height * shrink), 1)
-    paper = Image.new("RGB", (left + across * (width + GAP) - GAP, top + down * (height + GAP) - GAP), "white")
-    for y, row in enumerate(rows):
+    true = [row[0].size for row in rows]
+    shrink = min(1.0, room[0] / (across * max(w for w, _ in true)), room[1] / sum(h for _, h in true))
+    sizes = [(max(int(w * shrink), 1), max(int(h * shrink), 1)) for w, h in true]
+    width, tops = max(w for w, _ in sizes), [*accumulate((h + GAP for _, h in sizes), initial=top)]
+    paper = Image.new("RGB", (left + across * (width + GAP) - GAP, tops[-1] - GAP), "white")
+    for row, size, y in zip(rows, sizes, tops, strict=False):
         for x, picture in enumerate(row):
-            shown = picture if shrink == 1 else picture.resize((width, height), Image.Resampling.LANCZOS)
-            paper.paste(shown, (left + x * (width + GAP), top + y * (height + GAP)))
+            shown = picture if shrink == 1 else picture.resize(size, Image.Resampling.LANCZOS)
+            paper.paste(shown, (left + x * (width + GAP) + (width - size[0]) // 2, y))
     brush = ImageDraw.Draw(paper)
     for x, text in enumerate(above):
         brush.text((left + x * (width + GAP), GAP), fitted(drawable(text), font, width), fill="black", font=font)
-    for y, text in enumerate(beside):
-        place = top + y * (height + GAP) + (height - LETTERS) // 2
-        brush.text((0, place), drawable(text), fill="black", font=font)
+    for (_, height), y, text in zip(sizes, tops, beside, strict=False):
+        brush.text((0, y + (height - LETTERS) // 2), drawable(text), fill="black", font=font)
     return paper
 
 

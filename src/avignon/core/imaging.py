@@ -5,6 +5,7 @@ What reads a file raises `ImageError`, one line, for a picture that is truncated
 
 import io
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from math import ceil, lcm
@@ -86,12 +87,14 @@ def crops(source: Path | bytes, count: int, edge: int) -> list[tuple[Box, Image.
     """The squares of `square_crops`, each with its box in the true picture, at `edge` × `edge` pixels."""
     with identified(source) as opened:
         picture = _Picture(*opened)
-        boxes = square_crops(picture.size, count)
-        if picture.is_reduced:
-            parts = ((box, picture.part(box)) for box in boxes)
-            return [(box, fit(part, (0, 0, *part.size), edge)) for box, part in parts]
-        image = picture.whole()
-        return [(box, fit(image, box, edge)) for box in boxes]
+        return picture.cut(square_crops(picture.size, count), (edge, edge))
+
+
+def middle(source: Path | bytes, shape: Size) -> tuple[Box, Image.Image]:
+    """The middle of a picture in a shape, with its box in the true picture, at the shape's own pixels."""
+    with identified(source) as opened:
+        picture = _Picture(*opened)
+        return picture.cut([middle_box(picture.size, shape)], shape)[0]
 
 
 class _Picture:
@@ -125,6 +128,14 @@ class _Picture:
         if self._copy is not None:
             self._check_copy(image, self._copy)
         return image
+
+    def cut(self, boxes: Sequence[Box], size: Size) -> list[tuple[Box, Image.Image]]:
+        """Boxes of it, each with what it shows, resampled to so many pixels."""
+        if self.is_reduced:
+            parts = ((box, self.part(box)) for box in boxes)
+            return [(box, fit(part, (0, 0, *part.size), *size)) for box, part in parts]
+        image = self.whole()
+        return [(box, fit(image, box, *size)) for box in boxes]
 
     def middle(self) -> Image.Image:
         """The middle at full resolution, in step with the blocks of 8 × 8 pixels that a JPEG is made of."""
@@ -272,9 +283,17 @@ def square_crops(size: Size, count: int) -> list[Box]:
     return [(left, top, left + edge, top + edge) for left, top in corners]
 
 
-def fit(image: Image.Image, box: Box, edge: int) -> Image.Image:
-    """Crop to a square box and resample to `edge` × `edge` pixels (Lanczos)."""
-    return image.resize((edge, edge), Image.Resampling.LANCZOS, box=box)
+def middle_box(size: Size, shape: Size) -> Box:
+    """The largest box of a shape, to whole pixels, in the middle of a picture."""
+    width = min(size[0], max(1, round(size[1] * shape[0] / shape[1])))
+    height = min(size[1], max(1, round(size[0] * shape[1] / shape[0])))
+    left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
+    return left, top, left + width, top + height
+
+
+def fit(image: Image.Image, box: Box, width: int, height: int | None = None) -> Image.Image:
+    """Crop to a box and resample (Lanczos) to so many pixels; without a height, to a square."""
+    return image.resize((width, height or width), Image.Resampling.LANCZOS, box=box)
 
 
 def sharpness(image: Image.Image) -> float:

@@ -164,6 +164,8 @@ class Example:
     """Access and condition of the work's image, as `brief` writes them."""
     size: tuple[int, int] = (0, 0)
     """Width and height of the original turned upright, in pixels; earlier versions did not write it."""
+    bucket: tuple[int, int] | None = None
+    """Width and height of the image, of a data set in buckets; else it is the base's square, and not written."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class Print:
     object_id: str
     title: str
     about: str
-    """Date and size, in a line."""
+    """Date and size, in a line; what is learned of it, where that is no square."""
     kept: bool
     reason: str
     rights: str
@@ -52,11 +52,13 @@ def printed(decided: Decided) -> Print:
     """A work as it stands on the sheet."""
     work, original = decided.found.work, decided.found.original
     pixels = f"{original.width}×{original.height} pixels" if original else ""
+    place = decided.place
+    learned = "learned at {}×{}, {:.1%} cut off".format(*place.bucket, place.cut) if place and decided.is_kept else ""
     return Print(
         artist=work.artist,
         object_id=work.object_id,
         title=strip_markup(work.title),
-        about=", ".join(filter(None, (work.date, pixels))),
+        about=", ".join(filter(None, (work.date, pixels, learned))),
         kept=decided.is_kept,
         reason=decided.decision.reason,
         rights=work.rights.label,

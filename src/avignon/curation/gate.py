@@ -3,11 +3,13 @@
 `collect` applies the first, `curate` the second. A curator's decisions stand above measures, but not above rights.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from avignon.core import imaging, pages
+from avignon.core.buckets import MOST_CUT, Place, best
 from avignon.core.errors import ImageError, InputError, RightsError
 from avignon.core.records import Access, Decision, Found, Original, Verdict, Work
 from avignon.curation.duplicates import Look, likeness, look_at
@@ -109,6 +111,8 @@ class Decided:
     measures: Measures | None = None
     thumbnail: bytes = b""
     """A small WebP, for the contact sheet."""
+    place: Place | None = None
+    """How it would be learned from; None where images are square."""
 
     @property
     def is_kept(self) -> bool:
@@ -124,6 +128,8 @@ class MeasuringGate:
     """The run's folder, which the files of originals are relative to."""
     limits: Curate
     min_edge: int
+    buckets: Sequence[tuple[int, int]] = ()
+    """The shapes of training images; none where they are square."""
     by_bytes: dict[str, Work] = field(default_factory=dict)
     by_look: list[tuple[Look, Work]] = field(default_factory=list)
 
@@ -156,12 +162,21 @@ class MeasuringGate:
             self.by_look.append((look, found.work))
             by_curator = f"kept by the curator: {word.reason or 'no reason given'}" if word else ""
             decision = Decision(Verdict.KEPT, by_curator)
-        return Decided(found, decision, measures, pages.webp_bytes(scan.image, THUMBNAIL))
+        return Decided(found, decision, measures, pages.webp_bytes(scan.image, THUMBNAIL), self._place(scan.size))
+
+    def _place(self, size: tuple[int, int]) -> Place | None:
+        return best(size, self.buckets) if self.buckets else None
 
     def _fault(self, work: Work, size: tuple[int, int], original: Original, measures: Measures, look: Look) -> str:
         """The first fault of a picture; empty if it has none."""
-        if min(size) < self.min_edge:
-            small = f"too small: {size[0]}×{size[1]} pixels, at least {self.min_edge} on the short side are needed"
+        place = self._place(size)
+        if place and place.cut > MOST_CUT:
+            nearest = "{}×{}".format(*place.bucket)
+            return (
+                f"shape: {size[0]}×{size[1]} pixels, of which the nearest bucket, {nearest}, would cut off "
+                f"{place.cut:.0%}; at most {MOST_CUT:.0%} is accepted"
+            )
+        if small := self._small(size, place):
             return small + (f"; {_CAPPED}: lower curate.min_edge" if original.capped else "")
         if original.sha256 in self.by_bytes:
             return f"exact duplicate of {_named(self.by_bytes[original.sha256], work)}"
@@ -172,6 +187,14 @@ class MeasuringGate:
         fault = next(faults(measures, self.limits, in_colour="paint" in words or "oil on" in words), "")
         is_soft = measures.sharpness < self.limits.min_sharpness or measures.detail < self.limits.min_detail
         return f"{fault}; {_CAPPED}" if is_soft and original.capped else fault
+
+    def _small(self, size: tuple[int, int], place: Place | None) -> str:
+        """That a picture has too few pixels: for its bucket, or for what the recipe asks; empty where it has enough."""
+        pixels = f"too small: {size[0]}×{size[1]} pixels, at least"
+        if place and not self.limits.min_edge:
+            width, height = (math.ceil(side * place.scale) for side in size)
+            return f"{pixels} {width}×{height} are needed of this shape" if place.scale > 1 else ""
+        return f"{pixels} {self.min_edge} on the short side are needed" if min(size) < self.min_edge else ""
 
 
 def _named(kept: Work, work: Work) -> str:

@@ -21,14 +21,19 @@ COLUMNS = (
 )
 
 
+SHAPE_COLUMNS = ("bucket", "cut")
+"""Where works are learned from in buckets: the shape in pixels, and the share of the work that it cuts off."""
+
+
 def kept(space: Workspace) -> list[Row]:
     """The rows of the works to train on."""
     return [row for row in space.read_ledger() if row["decision"] == Verdict.KEPT]
 
 
-def as_csv(decided: Iterable[Decided], acknowledged: set[str]) -> str:
+def as_csv(decided: Iterable[Decided], acknowledged: set[str], *, in_buckets: bool = False) -> str:
     """The ledger's text; `acknowledged` are the artists whose restricted images the user may use, by their word."""
-    return csv_text(COLUMNS, [_row(each, acknowledged) for each in decided])
+    columns = (*COLUMNS, *(SHAPE_COLUMNS if in_buckets else ()))
+    return csv_text(columns, [_row(each, acknowledged) for each in decided])
 
 
 def _row(decided: Decided, acknowledged: set[str]) -> dict[str, object]:
@@ -38,6 +43,7 @@ def _row(decided: Decided, acknowledged: set[str]) -> dict[str, object]:
         **fields_of(work, COLUMNS),
         **(asdict(original) if original else {}),
         **(asdict(decided.measures) if decided.measures else {}),
+        **({"bucket": "{}x{}".format(*place.bucket), "cut": f"{place.cut:.4f}"} if (place := decided.place) else {}),
         "year": work.date,
         "decision": decided.decision.verdict,
         "reason": decided.decision.reason,

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from avignon.core import imaging
 from avignon.evaluation.report import Nearest
 
 Floats = NDArray[np.floating]
@@ -27,6 +28,9 @@ CROPS = (1.0, 0.85, 0.7, 0.6)
 """Sides of the crops tried, as shares of the whole side; each at `PLACES` × `PLACES` places."""
 
 PLACES = 4
+
+SQUARES = 3
+"""Places at which squares are cut from an image that is not square."""
 
 EXPECTED_DEVIATION = 0.04
 """Standard deviation of works' best matches with a picture that copies none, as expected before they are seen."""
@@ -95,13 +99,18 @@ def describe(image: Image.Image) -> Floats:
 
 
 def _crops(image: Image.Image) -> Iterator[Image.Image]:
-    """The image, and its crops."""
-    for share in CROPS:
-        width, height = share * image.width, share * image.height
-        places = [0.0] if share == 1 else [i / (PLACES - 1) for i in range(PLACES)]
-        for down, right in product(places, places):
-            x, y = right * (image.width - width), down * (image.height - height)
-            yield image.crop((round(x), round(y), round(x + width), round(y + height)))
+    """The image, and its crops; of one that is not square its squares and theirs as well.
+
+    Descriptions have no shape, so that a square cut from a wide work is like none of that work's own crops.
+    """
+    squares = [image.crop(box) for box in imaging.square_crops(image.size, SQUARES)]
+    for whole in [image, *squares] if image.width != image.height else [image]:
+        for share in CROPS:
+            width, height = share * whole.width, share * whole.height
+            places = [0.0] if share == 1 else [i / (PLACES - 1) for i in range(PLACES)]
+            for down, right in product(places, places):
+                x, y = right * (whole.width - width), down * (whole.height - height)
+                yield whole.crop((round(x), round(y), round(x + width), round(y + height)))
 
 
 def likeness(one: Image.Image, other: Image.Image) -> float:

@@ -213,6 +213,12 @@ SEEDS_NOTE = (
     "leaves open shows in what the base's own pictures differ by; the other stops are to be read beside it."
 )
 
+AREA_NOTE = (
+    "Some pictures are larger or smaller than the training images, by more than a tenth of their area. Brushwork and "
+    "geometry, whose measures are in pixels, take a smaller picture for one that was reduced, and a larger one for one "
+    "that was enlarged."
+)
+
 ENCODER_NOTE = (
     "The encoder is {model}. Its distance is 1 less the cosine of what it makes of two pictures, in the same units; it "
     "also sees what is painted. It has no part in the combined distance, and placed no stop."

@@ -2,9 +2,10 @@
 
 Each aspect turns a picture into a vector. An artist's manner is the mean of these vectors over his works. A picture's
 distance from it is in units of how far the artists' own works lie from it, so that 1 is where an artist's own work
-typically is, and the aspects can be joined. All sizes are in pixels: compare only pictures of one size.
+typically is, and the aspects can be joined. All sizes are in pixels: compare only pictures of about one area.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -135,9 +136,9 @@ def _correlation(one: Floats, other: Floats) -> float:
 def geometry(image: Image.Image) -> Floats:
     """What edges tell. It is blind to colour and to texture fainter than an edge.
 
-    The entries: share of edge pixels; share of them on straight lines; mean length of a line (log, against the short
-    side); shares of level, upright and slanting edges; sharpness (log ratio of the gradient at 1 and 2 pixels); facet
-    size (log of the mean distance to the nearest edge, against the short side).
+    The entries: share of edge pixels; share of them on straight lines; mean length of a line (log, against the side of
+    a square of the picture's area); shares of level, upright and slanting edges; sharpness (log ratio of the gradient
+    at 1 and 2 pixels); facet size (log of the mean distance to the nearest edge, against that side).
     Straight lines are regions of edge pixels of one direction: Burns, Hanson & Riseman, "Extracting straight lines",
     IEEE PAMI 8 (1986), in both of its partitions of directions.
     """
@@ -147,7 +148,7 @@ def geometry(image: Image.Image) -> Floats:
     edges = slope > EDGE_CONTRAST
     if edges.sum() < LEAST_LINE:
         return np.array([0.0, 0.0, -3.0, 1 / 3, 1 / 3, 1 / 3, 0.0, -1.0])
-    side = min(light.shape)
+    side = math.sqrt(light.size)
     direction = np.arctan2(dy, dx)
     lengths = np.maximum(*(_line_lengths(direction + offset, edges) for offset in (0.0, np.pi / 8)))[edges]
     lines = lengths[lengths >= LEAST_LINE]

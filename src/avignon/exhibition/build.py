@@ -89,7 +89,8 @@ def _labels(
     examples: defaultdict[tuple[str, str], list[view.TrainingExample]] = defaultdict(list)
     for (artist, _), fields in learned.items():
         left, upper, right, lower = fields["box"]
-        example = view.TrainingExample((left, upper, right, lower), tuple(fields["captions"]))
+        bucket = tuple(fields["bucket"]) if "bucket" in fields else None
+        example = view.TrainingExample((left, upper, right, lower), tuple(fields["captions"]), bucket)
         examples[artist, fields["object_id"]].append(example)
     labels: list[WallLabel] = []
     for row in rows:

@@ -44,7 +44,7 @@ class Words:
 
 
 def sheet(rows: Sequence[Sequence[Image.Image]], words: Words) -> bytes:
-    """A PNG of pictures in rows, all of one size; a single row is a strip."""
+    """A PNG of pictures in rows, each of one size; a single row is a strip."""
     return png.png_bytes(grid(rows), words.description, words.fields, words.rights)
 
 

@@ -35,6 +35,8 @@ class TrainingExample:
     box: tuple[int, int, int, int]
     """The crop: left, upper, right, lower, in pixels."""
     captions: tuple[str, ...]
+    bucket: tuple[int, int] | None = None
+    """Width and height in which it was learned; None of a square."""
 
 
 @dataclass(frozen=True)
@@ -227,6 +229,11 @@ class Page:
     """Those of the run, which have cards, first."""
     films: tuple[str, ...]
     """The series as files for others, relative to the page."""
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Widths and heights of the pictures of the dialogue, each once."""
+        return list(dict.fromkeys((s.cells[0].frame.width, s.cells[0].frame.height) for s in self.scenes))
 
     @property
     def ribbon(self) -> list[Cell]:

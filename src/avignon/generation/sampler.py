@@ -145,8 +145,8 @@ class ImageSampler:
         assert frame.source is not None
         key = frame.source.sha256, frame.width, frame.height
         if key not in self._sources:
-            image = imaging.load(self._files[frame.source.sha256])
-            image = imaging.fit(image, imaging.square_crops(image.size, 1)[0], frame.width)
+            image, shape = imaging.load(self._files[frame.source.sha256]), (frame.width, frame.height)
+            image = imaging.fit(image, imaging.middle_box(image.size, shape), *shape)
             self._sources[key] = self._base.encode_images(to_pixels(image)[None].to(self._device))
         moments = self._sources[key]
         return moments.mean + moments.std * self._drawn(frame)[0].to(self._device)

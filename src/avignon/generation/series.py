@@ -31,19 +31,22 @@ class SeriesPlan:
         self._sources = [Source(path.name, sha256_of(path), share) if path.name else None for path, share in begun]
 
     def of_prompt(self, prompt: str, seed: int, **fields: Any) -> Frame:
-        """A picture of a prompt in the recipe's size and settings; by the base alone unless `fields` say otherwise."""
-        edge = self.recipe.base.resolution
-        return replace(bare_frame(self.recipe.generate, prompt, seed, edge, self._base, self._precision), **fields)
+        """A picture of a prompt with the recipe's settings; square, by the base alone, unless `fields` say else."""
+        size = (self.recipe.base.resolution, self.recipe.base.resolution)
+        return replace(bare_frame(self.recipe.generate, prompt, seed, size, self._base, self._precision), **fields)
 
     def frame(self, number: int, stop: str, mix: Mix, place: float = 0.0) -> Frame:
         """A scene (from 1) with a mix of adapters, at a place from 0 to 1 of the way to its second seed."""
         settings = self.recipe.generate
         scene = settings.scenes[number - 1]
+        width, height = self.recipe.size_of(scene)
         return self.of_prompt(
             scene.prompt,
             self.recipe.scene_seed(number),
             scene=f"scene-{number}",
             stop=stop,
+            width=width,
+            height=height,
             weights=mix.weights,
             adapters={name: self._hashes[name] for name in mix.weights},
             weight_schedule=mix.weight_schedule,
@@ -98,8 +101,8 @@ class SeriesPlan:
         return [base, *(self.frame(number, f"stop-{i}", mix, place) for i, (mix, place) in stops)]
 
 
-def bare_frame(settings: Generate, prompt: str, seed: int, edge: int, base: str, precision: str) -> Frame:
-    """A picture of a prompt with these settings by a base alone, `edge` pixels a side; `base` is its identity."""
+def bare_frame(settings: Generate, prompt: str, seed: int, size: tuple[int, int], base: str, precision: str) -> Frame:
+    """A picture of a prompt with these settings by a base alone, of a width and height; `base` is its identity."""
     return Frame(
         scene="",
         stop="",
@@ -109,8 +112,8 @@ def bare_frame(settings: Generate, prompt: str, seed: int, edge: int, base: str,
         num_inference_steps=settings.num_inference_steps,
         guidance_scale=settings.guidance_scale,
         scheduler=settings.scheduler,
-        width=edge,
-        height=edge,
+        width=size[0],
+        height=size[1],
         weights={},
         base=base,
         adapters={},

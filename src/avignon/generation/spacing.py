@@ -66,7 +66,8 @@ def _measured(plan: SeriesPlan, sampler: ImageSampler, space: Workspace, reporte
     settings, names, found = plan.recipe.generate, plan.recipe.path_adapters, unmeasured(plan.recipe)
     if settings.equalize_adapters and len(names) > 1:
         frames = [replace(frame, weights={}, weight_schedule={}) for frame in _at(plan, Mix(dict.fromkeys(names, 0.0)))]
-        found["effects"] = sampler.effects(frames[:4], names)
+        alike = [frame for frame in frames if (frame.width, frame.height) == (frames[0].width, frames[0].height)]
+        found["effects"] = sampler.effects(alike[:4], names)  # One batch, and so pictures of one size.
         found["gains"] = equal_gains(found["effects"])
         if min(found["effects"].values()) <= 0:
             reporter.warn("an adapter changes nothing: the adapters cannot be brought to equal effect")

@@ -188,6 +188,8 @@ class StandaloneSampler:
             files.load(self.base, each.name, each.place, denoiser_only=each.name in settings.denoiser_only)
             if not each.card:
                 reporter.note(f"{each.name}: {each.file.summary}")
+        (first, *_), edge = settings.scenes, self.base.resolution
+        self.size = first.width or edge, first.height or edge
         self.hashes = {each.name: each.file.sha256 for each in adapters}
         contents = {each.name: headers.content_hash(each.file.path) for each in adapters}
         self._sampler = ImageSampler(self.base, self, device, reporter)
@@ -195,7 +197,7 @@ class StandaloneSampler:
 
     def frame(self, stop: str, prompt: str, seed: int, weights: Mapping[str, float]) -> Frame:
         """A picture of a prompt by the adapters with these weights; of the base alone where there are none."""
-        bare = bare_frame(self.generate, prompt, seed, self.base.resolution, self.base.identity, self.precision)
+        bare = bare_frame(self.generate, prompt, seed, self.size, self.base.identity, self.precision)
         return replace(
             bare,
             stop=stop,

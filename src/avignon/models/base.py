@@ -58,6 +58,8 @@ class SamplingSettings(Protocol):
     def num_inference_steps(self) -> int: ...  # noqa: D102
     @property
     def block_weights(self) -> Mapping[str, Mapping[str, float]]: ...  # noqa: D102
+    @property
+    def sides(self) -> Mapping[str, int]: ...  # noqa: D102
 
 
 class TrainingSettings(Protocol):
@@ -343,8 +345,8 @@ class DiffusionBase(ABC):
         """Noise levels that the base was trained on."""
 
     @abstractmethod
-    def sample_timesteps(self, count: int, generator: torch.Generator) -> torch.Tensor:
-        """Timesteps to train on, (B,), drawn on the CPU."""
+    def sample_timesteps(self, count: int, generator: torch.Generator, width: int, height: int) -> torch.Tensor:
+        """Timesteps to train on, (B,), for images of so many pixels; drawn on the CPU."""
 
     @abstractmethod
     def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,15 @@ from avignon.core.events import Reporter
 from avignon.core.records import EMBEDDED
 from avignon.models import hub, names, vae
 from avignon.models.latent_unet.single_file import Checkpoint
-from avignon.models.registry import FAMILIES, Family, embedded_folder, is_checkpoint, local_folder
+from avignon.models.registry import (
+    COMMON_MULTIPLE,
+    FAMILIES,
+    MINIATURE_MULTIPLE,
+    Family,
+    embedded_folder,
+    is_checkpoint,
+    local_folder,
+)
 
 if TYPE_CHECKING:  # Checking a base loads no torch.
     import torch
@@ -44,22 +52,59 @@ def check_local(settings: "BaseSettings", sampling: "SamplingSettings") -> None:
 
     Raises:
         ModelError: it is incomplete, or of a kind that is not understood.
-        RecipeError: there is no such directory, or the sampler cannot be used with it.
+        RecipeError: there is no such directory, or the sampler or a picture's size cannot be used with it.
     """
-    folder = local_folder(settings.model)
     if is_checkpoint(settings.model):
-        checkpoint = Checkpoint.read(settings)
-        checkpoint.noise(settings.prediction_type)
-        folder = local_folder(settings.config or checkpoint.config)
-    if folder and not folder.is_dir():
-        field = "base.config" if is_checkpoint(settings.model) else "base.model"
-        raise RecipeError(f"{field}: {folder}: no such directory")
+        Checkpoint.read(settings).noise(settings.prediction_type)
+    folder, _ = _described(settings)
+    check_sides(sampling, multiple_of(settings))
     if folder and settings.model != EMBEDDED:
         family = family_in(folder)
         check_asked(family, sampling)
         family.files.check_sampler(sampling, family.files.checked(folder, settings))
     if other := vae.local(settings):
         other.check(folder)
+
+
+def _described(settings: "BaseSettings") -> tuple[Path | None, str]:
+    """The directory with a base's small files, if it is on this machine; and the base, or whose they are, by name.
+
+    Raises:
+        RecipeError: there is no such directory.
+    """
+    single = is_checkpoint(settings.model)
+    name = (settings.config or Checkpoint.read(settings).config) if single else settings.model
+    folder = local_folder(name)
+    if folder and not folder.is_dir():
+        raise RecipeError(f"{'base.config' if single else 'base.model'}: {folder}: no such directory")
+    return folder, name
+
+
+def multiple_of(settings: "BaseSettings") -> int:
+    """Pixels that both sides of a picture are divisible by, as far as the recipe and this machine's files tell.
+
+    A repository on a hub that has no short name may be of any family, until it is fetched: it has the multiple that
+    all families have in common, so that shapes do not change when it is.
+    """
+    if settings.model == EMBEDDED:
+        return MINIATURE_MULTIPLE
+    folder, name = _described(settings)
+    if folder:
+        return family_in(folder).multiple
+    return FAMILIES[names.KNOWN[name].family].multiple if name in names.KNOWN else COMMON_MULTIPLE
+
+
+def check_sides(sampling: "SamplingSettings", multiple: int) -> None:
+    """Refuse widths and heights of pictures that are not divisible by a base's multiple.
+
+    Raises:
+        RecipeError: naming the field and the sides beside it that are allowed.
+    """
+    for field, side in sampling.sides.items():
+        if side % multiple:
+            low = side // multiple * multiple
+            raise RecipeError(f"{field}: {side} is not a multiple of {multiple}, as the base needs; "
+                              f"{' or '.join(str(each) for each in (low, low + multiple) if each)} is")  # fmt: skip
 
 
 def load(
@@ -69,7 +114,7 @@ def load(
 
     Raises:
         ModelError: it cannot be reached, is incomplete, holds only pickle files, NaN or infinity, or is of no family.
-        RecipeError: the recipe's resolution or sampler cannot be used with it.
+        RecipeError: the recipe's resolution, sizes or sampler cannot be used with it.
     """
     other = vae.find(settings, reporter)  # It is small, so it comes first.
     model, folder = find(settings, reporter)
@@ -77,6 +122,7 @@ def load(
     check_asked(family, sampling)
     if other:
         other.check(folder)
+    check_sides(sampling, MINIATURE_MULTIPLE if settings.model == EMBEDDED else family.multiple)
     base: DiffusionBase = family.loader.load(model, folder, settings, sampling, dtype, reporter)
     if other:
         other.put_into(base, dtype)

@@ -1,6 +1,7 @@
 """The families of base models, one row each: what recipes and the command line know of them before torch is loaded."""
 
 import importlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ class Family:
     """A regular expression for the parts of the denoiser that can have weights of their own."""
     parts: str
     """The same, for people."""
+    multiple: int
+    """Pixels that both sides of a picture are divisible by: the side of what the denoiser has least of, a latent pixel
+    after its halvings, or a token."""
     package: str
     """It has `files` (what its small files say; without torch) and `model` (loading)."""
 
@@ -46,9 +50,10 @@ class Family:
 BETA_SAMPLERS = ("ddim", "pndm", "euler", "dpm++")
 """For noise levels that are betas."""
 
-_UNET: Mapping[str, str] = {
+_UNET: Mapping[str, Any] = {
     "blocks": r"down|mid|up|mid_block\..+|(down|up)_blocks\.\d+(\..+)?",
     "parts": "down, mid, up, and names such as 'up_blocks.1'",
+    "multiple": 64,  # 8 of the autoencoder, and three halvings; SDXL, with two, was trained in steps of 64.
 }
 
 FAMILIES = {
@@ -81,6 +86,7 @@ FAMILIES = {
         samplers=("euler",),
         blocks=r"early|middle|late|(layers|noise_refiner|context_refiner)\.\d+(\..+)?",
         parts="early, middle, late, and names such as 'layers.7'",
+        multiple=16,  # 8 of the autoencoder, and tokens of 2 × 2 latent pixels.
         package="avignon.models.z_image",
     ),
     "flux2-klein": Family(
@@ -92,10 +98,17 @@ FAMILIES = {
         samplers=("euler",),
         blocks=r"early|middle|late|(single_)?transformer_blocks\.\d+(\..+)?",
         parts="early, middle, late, and names such as 'single_transformer_blocks.7'",
+        multiple=16,
         package="avignon.models.flux2_klein",
     ),
 }
 """By the name that registries and cards have for them."""
+
+COMMON_MULTIPLE = math.lcm(*(family.multiple for family in FAMILIES.values()))
+"""A multiple of all families' own."""
+
+MINIATURE_MULTIPLE = 32
+"""`Family.multiple` of the package's miniature, a Stable Diffusion of two halvings."""
 
 SAMPLERS = tuple(dict.fromkeys(sampler for family in FAMILIES.values() for sampler in family.samplers))
 """Of all families."""

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tomli_w
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
+from avignon.core.buckets import buckets
+from avignon.core.errors import RecipeError
 from avignon.core.naming import slug
 from avignon.core.settings import ABSENT, Section, UserPath, placed
 from avignon.models.registry import FAMILIES, SAMPLERS, is_checkpoint, local_folder
@@ -21,6 +23,9 @@ from avignon.museums.settings import MuseumSettings, NgaMuseum
 SCHEMA = 2
 """Of hashes over a recipe's values: to be raised where a default or the meaning of a value changes. A new field needs
 no other number, because hashes cover only what differs from the defaults; avignon 0.1.0 (schema 1) hashed all."""
+
+LEAST_SIDE = 32
+"""Pixels of a picture's side."""
 
 if TYPE_CHECKING:
     Museum = MuseumSettings  # What the classes share.
@@ -159,7 +164,8 @@ class Curate(Section):
     """What a training image must be."""
 
     min_edge: int = Field(default=0, ge=0)
-    """Least pixels on the short side; 0 takes the base's resolution."""
+    """Least pixels on the short side; 0 takes the base's resolution, with `prepare.shape = "buckets"` what a work's own
+    shape needs."""
     duplicate_likeness: float = Field(default=0.7, ge=0)
     """Two pictures whose slopes correlate at least so well are one, or two views or states of one; above 1: none."""
     min_sharpness: float = Field(default=8.0, ge=0)
@@ -185,10 +191,24 @@ class Curate(Section):
 class Prepare(Section):
     """How originals become training images."""
 
+    schema_1 = {"shape": ABSENT}
+
     captions: int = Field(default=4, ge=1, le=8)
     """Captions per image; one shared caption invites copying."""
     crops: int = Field(default=1, ge=1, le=4)
     """Square crops per work, evenly placed along its long side."""
+    shape: Literal["square", "buckets"] = "square"
+    """`square`: of a seascape the ends are lost. `buckets`: each work in the nearest of some shapes from 1 : 4 to 4 : 1
+    of the same area, which cuts off little of it; the ledger says which and how much. A step of training then has
+    images of one shape."""
+
+    @model_validator(mode="after")
+    def _one_view_of_a_bucket(self) -> "Prepare":
+        if self.shape == "buckets" and self.crops > 1:
+            raise ValueError(
+                f"crops = {self.crops} are of shape = 'square'; a bucket shows the whole work: set crops = 1"
+            )
+        return self
 
 
 class Ranks(Section):
@@ -306,6 +326,8 @@ class Train(Section):
 class Scene(Section):
     """One row of the series: the same prompt and seed at every stop."""
 
+    schema_1 = {"width": ABSENT, "height": ABSENT}
+
     prompt: str
     """In plain words: what other programs take for weights or adapters, as `(boat:1.3)`, is read as letters."""
     seed: int = Field(default=-1, ge=-1, lt=2**63)
@@ -314,9 +336,21 @@ class Scene(Section):
     """A second seed: noise, and composition with it, goes from `seed`'s at the first stop to this one's at the last."""
     image: UserPath = ""
     """A picture to begin from instead of noise: a work, or a photograph of one's own; relative paths are relative to
-    the recipe. Its middle square is taken. That you may use it is your statement; every picture names the file."""
+    the recipe. Its middle is taken, in the scene's shape. That you may use it is your statement; every picture names
+    the file."""
     image_strength: float = Field(default=0.6, gt=0, le=1)
     """Share of the denoising steps that are done on `image`: little keeps it, 1 leaves nothing but a trace of it."""
+    width: int = Field(default=0, ge=0, le=2048)
+    """Pixels of the scene's pictures; 0 is the base's resolution. Both sides are multiples of what the base needs (64
+    for Stable Diffusion and SDXL, 16 for Z-Image). Best is about the resolution's area, as 1344 × 768 for 1024."""
+    height: int = Field(default=0, ge=0, le=2048)
+
+    @field_validator("width", "height")
+    @classmethod
+    def _some_pixels(cls, side: int) -> int:
+        if 0 < side < LEAST_SIDE:
+            raise ValueError(f"{side} pixels are too few; at least {LEAST_SIDE} are needed, or 0 for the resolution")
+        return side
 
 
 class Generate(Section):
@@ -380,6 +414,16 @@ class Generate(Section):
     """Further seeds for each scene, beside the series: by them the report tells the scene's part from the seed's."""
     batch: int = Field(default=4, ge=1, le=256)
     """Pictures denoised at once, whatever their weights; fewer where the memory does not hold them."""
+
+    @property
+    def sides(self) -> dict[str, int]:
+        """Widths and heights that scenes state, by their fields."""
+        return {
+            f"generate.scenes.{number}.{side}": getattr(scene, side)
+            for number, scene in enumerate(self.scenes)
+            for side in ("width", "height")
+            if getattr(scene, side)
+        }
 
     def strength_of(self, name: str) -> float:
         """The factor on an adapter's weight along the path."""
@@ -513,6 +557,30 @@ class Recipe(Section):
     def least_edge(self) -> int:
         """Least pixels that a work needs on its short side."""
         return self.curate.min_edge or self.base.resolution
+
+    def size_of(self, scene: Scene) -> tuple[int, int]:
+        """Width and height of a scene's pictures."""
+        return scene.width or self.base.resolution, scene.height or self.base.resolution
+
+    @property
+    def buckets(self) -> tuple[tuple[int, int], ...]:
+        """The shapes of training images; none where all are the base's square.
+
+        Raises:
+            RecipeError: there is none but the square.
+        """
+        if self.prepare.shape == "square":
+            return ()
+        from avignon.models import loading  # Here, because the hub's client takes long to load.
+
+        resolution, multiple = self.base.resolution, loading.multiple_of(self.base)
+        if len(found := buckets(resolution, multiple)) < 2:
+            raise RecipeError(
+                f"prepare.shape: 'buckets' have sides of multiples of {multiple}, as the base needs, and about the "
+                f"area of {resolution} × {resolution}: there is no such shape beside the square; use 'square', or a "
+                "larger base.resolution"
+            )
+        return found
 
     def museum_of(self, artist: Artist) -> MuseumSettings:
         """Where to look for this artist's works."""

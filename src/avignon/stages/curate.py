@@ -20,8 +20,8 @@ def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
     Raises:
         InputError: fewer works pass than the recipe wants; the line counts the reasons.
     """
-    found = space.read_found()
-    gate = MeasuringGate(space.root, recipe.curate, recipe.least_edge)
+    found, buckets = space.read_found(), recipe.buckets
+    gate = MeasuringGate(space.root, recipe.curate, recipe.least_edge, buckets)
     decided: list[Decided] = []
     for artist in recipe.artists:
         works = [each for each in found if each.work.artist == artist.name]
@@ -29,7 +29,7 @@ def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
             decided.append(each)
             reporter.progress(len(decided), len(found), each.found.work.title)
     acknowledged = {artist.name for artist in recipe.artists if artist.rights == "acknowledge-restricted"}
-    write_text(space.ledger, ledger.as_csv(decided, acknowledged))
+    write_text(space.ledger, ledger.as_csv(decided, acknowledged, in_buckets=bool(buckets)))
     prints = [contact_sheet.printed(each) for each in decided]
     files = {artist.name: artist.decisions for artist in recipe.artists}
     write_bytes(space.contact_sheet, contact_sheet.sheet(prints))

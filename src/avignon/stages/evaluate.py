@@ -3,6 +3,7 @@
 Reads `series/` and `dataset/`; writes `report.json` (docs/REPORT.md explains its fields).
 """
 
+from avignon.core.buckets import LEAST_AREA
 from avignon.core.events import Reporter
 from avignon.core.files import read_json
 from avignon.core.records import series_from
@@ -17,6 +18,9 @@ def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
     series = series_from(read_json(space.series_index, "frames", "extras"))
     aspects: tuple[style.Aspect, ...] = style.ASPECTS
     notes, card, asked = [*report.NOTES, *([report.SEEDS_NOTE] if series.extras else [])], None, recipe.evaluate
+    shares = [frame.width * frame.height / recipe.base.resolution**2 for _, frame in series.frames]
+    if min(shares) < LEAST_AREA or max(shares) > 1 / LEAST_AREA:
+        notes.append(report.AREA_NOTE)
     if asked.encoder:
         from avignon.models import image_encoder  # Here: it loads torch, which measuring does without.
 

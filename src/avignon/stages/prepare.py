@@ -1,14 +1,16 @@
-"""prepare: kept works → square training images with captions, in Hugging Face's ImageFolder layout.
+"""prepare: kept works → training images with captions, square or in buckets, in Hugging Face's ImageFolder layout.
 
 Reads `works/ledger.csv` and the originals; writes `dataset/<artist>/metadata.jsonl` and its PNG files.
 Layout: https://huggingface.co/docs/datasets/image_dataset#imagefolder
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import shorten
 
 from avignon.core import imaging, png
+from avignon.core.buckets import best
 from avignon.core.events import Reporter
 from avignon.core.files import json_text, write_bytes, write_text
 from avignon.core.naming import stem
@@ -23,13 +25,13 @@ from avignon.recipe.schema import Artist, Recipe
 
 def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
     """Crop, resample and caption every kept work."""
-    kept = ledger.kept(space)
+    kept, buckets = ledger.kept(space), recipe.buckets
     written: set[Path] = set()
     pictures = 0
     for artist in recipe.artists:
         examples: list[Example] = []
         for row in (row for row in kept if row["artist"] == artist.name):
-            examples += _examples(artist, row, recipe, space)
+            examples += _examples(artist, row, buckets, recipe, space)
             pictures += 1
             reporter.progress(pictures, len(kept), row["title"])
         write_text(space.metadata(artist.slug), "".join(map(_line, examples)))
@@ -38,10 +40,16 @@ def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
     space.sweep(space.dataset, written)
 
 
-def _examples(artist: Artist, row: Row, recipe: Recipe, space: Workspace) -> list[Example]:
+def _examples(
+    artist: Artist, row: Row, buckets: Sequence[imaging.Size], recipe: Recipe, space: Workspace
+) -> list[Example]:
     original = space.root / row["file"]
     size = imaging.size_of(original)
-    crops = imaging.crops(original, recipe.prepare.crops, recipe.base.resolution)
+    bucket = best(size, buckets).bucket if buckets else None
+    if bucket:
+        crops = [imaging.middle(original, bucket)]
+    else:
+        crops = imaging.crops(original, recipe.prepare.crops, recipe.base.resolution)
     captions = captions_of(row, artist.trigger, recipe.prepare.captions)
     examples = []
     for place, (box, image) in enumerate(crops, start=1):
@@ -50,7 +58,8 @@ def _examples(artist: Artist, row: Row, recipe: Recipe, space: Workspace) -> lis
         write_bytes(space.metadata(artist.slug).with_name(name), content)
         work = (row["object_id"], row["accession"], row["title"], row["museum"])
         rights = brief(row["rights"], row.get("condition", ""))
-        examples.append(Example(name, captions, hashlib.sha256(content).hexdigest(), *work, box, rights, size))
+        sha256 = hashlib.sha256(content).hexdigest()
+        examples.append(Example(name, captions, sha256, *work, box, rights, size, bucket))
     return examples
 
 
@@ -88,4 +97,6 @@ def _short(text: str, width: int) -> str:
 
 def _line(example: Example) -> str:
     fields = plain(example)
+    if not example.bucket:
+        del fields["bucket"]
     return json_text({"file_name": fields.pop("file"), "text": example.captions[0], **fields}) + "\n"

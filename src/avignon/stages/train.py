@@ -119,7 +119,8 @@ def _train(group: Sequence[TrainingJob], base: DiffusionBase) -> None:
             job.set_aside(base)
             job.folder.card.unlink(missing_ok=True)
     sets = [job.sets(base) for job in group]
-    parameters = prepare_denoiser(base, names, first.recipe, first.runtime)
+    shapes = {shape for own in sets for shape in own.train.shapes}
+    parameters = prepare_denoiser(base, names, first.recipe, first.runtime, len(shapes))
     states = distributed.broadcast_from_main(lambda: common([job.checkpoints(base) for job in group]))
     trainers = [
         AdapterTrainer(job, base, own, factors, state)

@@ -16,7 +16,7 @@ from avignon.core.errors import AvignonError
 from avignon.models.base import DiffusionBase
 from avignon.models.runtime import DTYPES
 from avignon.recipe.schema import Train
-from avignon.training.dataset import Batch, sample_batch, sample_batch_with_prior, seed_of, validation_batch
+from avignon.training.dataset import Batch, sample_batch, sample_batch_with_prior, seed_of, validation_batches
 from avignon.training.job import TrainingJob, TrainingSets
 from avignon.training.metrics import MetricsLogger, Step
 from avignon.training.objective import denoising_losses
@@ -135,10 +135,10 @@ class AdapterTrainer:
         """Loss on the works for validation, at fixed times and noises, so that two steps can be compared."""
         if self._sets.validation is None:
             return {}
-        draws = validation_batch(self._sets.validation, self._base.num_train_timesteps)
+        draws = validation_batches(self._sets.validation, self._base.num_train_timesteps)
         # Blocks compiled for training would be compiled again, for each adapter alone.
         with routed(self._base.denoiser, [self.name]), torch.compiler.set_stance("force_eager"):
-            losses = [denoising_losses(self._base, part) for part in draws.parts(size)]
+            losses = [denoising_losses(self._base, part) for batch in draws for part in batch.parts(size)]
         loss = float(torch.cat(losses).mean())
         if not math.isfinite(loss):
             raise AvignonError(

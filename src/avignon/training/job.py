@@ -22,7 +22,7 @@ from avignon.models.base import DiffusionBase
 from avignon.recipe.schema import SCHEMA, Artist, Recipe, Train
 from avignon.training import sharing
 from avignon.training.checkpoints import Checkpoints
-from avignon.training.dataset import Example, LatentDataset, encode, fit_captions, framings, seed_of
+from avignon.training.dataset import Example, LatentDataset, encode, fit_captions, framings, seed_of, shape_of
 from avignon.training.prior import paint_prior, without_trigger
 from avignon.training.setup import RuntimeConfig
 from avignon.training.validation import ValidationMetric, ValidationSampler
@@ -190,9 +190,9 @@ class TrainingJob:
         """What the base itself paints of the works' captions; the first process paints, the others read."""
         pairs = [(caption, self._triggers[path.parent.name]) for path, row in kept for caption in row["captions"]]
         captions = list(dict.fromkeys(without_trigger(*pair) for pair in pairs))
-        file = self.folder.prior
+        shapes, file = [shape_of(base, row) for _, row in kept], self.folder.prior
         with self.accelerator.main_process_first():
-            return paint_prior(base, self.recipe, captions, file, self.runtime, self.reporter)
+            return paint_prior(base, self.recipe, captions, shapes, file, self.runtime, self.reporter)
 
     def sampler(self, base: DiffusionBase) -> ValidationSampler | None:
         """What paints on the way, where that is wanted and this is the process that paints."""

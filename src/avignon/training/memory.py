@@ -36,9 +36,15 @@ class OomFallback:
         self.size = min(self.settings.micro_batch or self.share, self.share)
 
     def passes(self, batches: Sequence[Batch]) -> Iterator[tuple[list[int], tuple[Batch, ...]]]:
-        """The passes of one step: the numbers of the adapters that share a pass, and the part of each one's batch."""
-        every = range(len(batches))
-        for group in [[number] for number in every] if self.apart else [list(every)]:
+        """The passes of one step: the numbers of the adapters that share a pass, and the part of each one's batch.
+
+        Adapters whose batches are of another shape have a pass of their own: what one learns from at a step must not
+        depend on who learns beside it.
+        """
+        alike: dict[object, list[int]] = {}
+        for number, batch in enumerate(batches):
+            alike.setdefault(number if self.apart else batch.latents.shape, []).append(number)
+        for group in alike.values():
             for parts in zip(*(batches[number].parts(self.size) for number in group), strict=True):
                 yield group, parts
 

@@ -1,5 +1,6 @@
 """The base's own pictures, which it should still paint when an adapter has been trained (prior preservation)."""
 
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ import safetensors
 import safetensors.torch
 import torch
 
+from avignon.core.errors import RecipeError
 from avignon.core.events import Reporter
 from avignon.core.files import digest, write_bytes
 from avignon.core.records import Frame, frame_identity
@@ -17,7 +19,7 @@ from avignon.models import finite
 from avignon.models.base import DiffusionBase, Framing
 from avignon.models.runtime import DTYPES, move_to
 from avignon.recipe.schema import Recipe
-from avignon.training.dataset import LatentDataset, encode_texts, seed_of
+from avignon.training.dataset import LatentDataset, Shape, encode_texts, seed_of
 from avignon.training.setup import RuntimeConfig
 
 
@@ -27,45 +29,76 @@ def without_trigger(caption: str, trigger: str) -> str:
 
 
 def paint_prior(
-    base: DiffusionBase, recipe: Recipe, captions: Sequence[str], file: Path, runtime: RuntimeConfig, reporter: Reporter
+    base: DiffusionBase,
+    recipe: Recipe,
+    captions: Sequence[str],
+    shapes: Sequence[Shape],
+    file: Path,
+    runtime: RuntimeConfig,
+    reporter: Reporter,
 ) -> LatentDataset:
     """What the base paints of `captions`, in turn, as latents to train on; kept in `file` for the next time.
 
-    The denoiser must be without adapters.
+    `shapes` are those of the works, whose batches these pictures join: each different one comes first, then as often as
+    among the works. The denoiser must be without adapters.
+
+    Raises:
+        RecipeError: there are fewer pictures than shapes.
     """
+    each = list(dict.fromkeys(shapes))
+    if recipe.train.prior_images < len(each):
+        raise RecipeError(
+            f"train.prior_images: {recipe.train.prior_images} are too few for works in {len(each)} shapes, each of "
+            f"which needs one; at least {len(each)} are needed"
+        )
+    order = itertools.cycle([*each, *shapes])
     device = runtime.device
     move_to(base.denoiser, device, DTYPES[runtime.precision], memory_format=torch.channels_last)
     count, seed = recipe.train.prior_images, seed_of(recipe.seed, "prior")
     plan = SeriesPlan(recipe, base.identity, {}, str(base.denoiser.dtype))
-    frames = [in_few_steps(plan.of_prompt(captions[i % len(captions)], seed_of(seed, i))) for i in range(count)]
+    frames = [
+        in_few_steps(plan.of_prompt(captions[i % len(captions)], seed_of(seed, i), width=width, height=height))
+        for i, (width, height) in zip(range(count), order, strict=False)
+    ]
     job = digest([frame_identity(frame) for frame in frames])
     latents = _kept(file, job)
     if latents is None:
         latents = _painted(ImageSampler(base, recipe, device, reporter), frames, reporter)
-        write_bytes(file, safetensors.torch.save({"latents": latents}, metadata={"job": job}))
+        write_bytes(file, safetensors.torch.save(_stored(latents), metadata={"job": job}))
     conditioning = encode_texts(base, [frame.prompt for frame in frames], device, reporter)
     base.offload()
-    mean = latents.to(device)[:, None]  # (N, 1, C, h, w)
+    mean = [latent.to(device)[None] for latent in latents]  # Each (1, C, h, w).
     files = tuple(f"prior-{i}" for i in range(1, count + 1))
     prompts = tuple((frame.prompt,) for frame in frames)
     sizes = base.size_conditioning([Framing.whole(frame.width, frame.height) for frame in frames], device)
-    return LatentDataset(mean, torch.zeros_like(mean), conditioning, files, prompts, sizes)
+    painted = tuple((frame.width, frame.height) for frame in frames)
+    return LatentDataset(mean, [torch.zeros_like(one) for one in mean], conditioning, files, prompts, painted, sizes)
 
 
-def _kept(file: Path, job: str) -> torch.Tensor | None:
+def _stored(latents: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Latents as the file holds them: of one shape as one tensor, else each by its number."""
+    if len({latent.shape for latent in latents}) == 1:
+        return {"latents": torch.stack(list(latents))}
+    return {f"latents.{number}": latent for number, latent in enumerate(latents)}
+
+
+def _kept(file: Path, job: str) -> list[torch.Tensor] | None:
     try:
         with safetensors.safe_open(file, framework="pt") as opened:
-            latents: torch.Tensor = opened.get_tensor("latents")
-            return latents if opened.metadata().get("job") == job and finite.is_finite(latents) else None
+            names = list(opened.keys())
+            one = list(opened.get_tensor("latents")) if names == ["latents"] else []
+            latents = one or [opened.get_tensor(f"latents.{number}") for number in range(len(names))]
+            is_sound = opened.metadata().get("job") == job and all(map(finite.is_finite, latents))
+            return latents if is_sound else None
     except (OSError, safetensors.SafetensorError):  # Not there, or damaged: it is painted again.
         return None
 
 
-def _painted(sampler: ImageSampler, frames: Sequence[Frame], reporter: Reporter) -> torch.Tensor:
-    """Latents in the denoiser's scale, (N, C, h, w), on the CPU."""
+def _painted(sampler: ImageSampler, frames: Sequence[Frame], reporter: Reporter) -> list[torch.Tensor]:
+    """Latents in the denoiser's scale, each (C, h, w), on the CPU."""
     latents: dict[int, torch.Tensor] = {}
     for places in sampler.groups(frames):
         part = sampler.denoise([frames[place] for place in places]).cpu()
         latents.update(zip(places, part, strict=True))
         reporter.progress(len(latents), len(frames), "the base's own pictures")
-    return torch.stack([latents[place] for place in range(len(frames))])
+    return [latents[place] for place in range(len(frames))]

@@ -16,8 +16,9 @@ from avignon.recipe.schema import Recipe
 from avignon.training.dataset import seed_of
 
 GRAPHS = 64
-"""Ways to compile a block, at most: one for each shape (4 in Stable Diffusion) of all adapters together, of each alone
-and of each size of a pass. Beyond torch's own limit, 8, blocks would run uncompiled."""
+"""Ways to compile a block, at most, for each shape of the images: one for each shape inside the denoiser (4 in Stable
+Diffusion) of all adapters together, of each alone and of each size of a pass. Beyond torch's own limit, 8, blocks would
+run uncompiled."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,11 @@ class RuntimeConfig:
 
 
 def prepare_denoiser(
-    base: DiffusionBase, names: Sequence[str], recipe: Recipe, runtime: RuntimeConfig
+    base: DiffusionBase, names: Sequence[str], recipe: Recipe, runtime: RuntimeConfig, shapes: int = 1
 ) -> list[list[torch.nn.Parameter]]:
-    """Put new adapters on the denoiser and make it ready to train; returns what each of them is to train.
+    """Put new adapters on the denoiser and make it ready to train on images of so many shapes.
+
+    Returns what each of them is to train.
 
     Raises:
         ModelError: its weights overflow in fp16.
@@ -77,7 +80,9 @@ def prepare_denoiser(
         denoiser.enable_gradient_checkpointing()
     if runtime.compiled:
         torch.compiler.reset()  # What adapters before these had compiled would count against the limit.
-        torch._dynamo.config.recompile_limit = GRAPHS
+        limits = torch._dynamo.config
+        limits.recompile_limit = GRAPHS * shapes
+        limits.accumulated_recompile_limit = max(limits.accumulated_recompile_limit, limits.recompile_limit)
         denoiser.compile_repeated_blocks(dynamic=False)
     return parameters
 

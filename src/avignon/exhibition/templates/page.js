@@ -35,15 +35,19 @@
   // The walk: a scene's pictures large, one stop at a time, fading one into the next.
   const walk = one("#walk");
   const [scene, stop, back, front, without] = ["scene", "stop", "back", "front", "without"].map((n) => one(`#walk-${n}`));
+  const frame = one(".frame", walk);
   let shown = "";
   const show = () => {
     const id = `picture-${scene.value}-${without.checked ? 0 : stop.value}`;
     const source = one(`#${id} .large`);
     if (!source || id === shown) return;
-    back.src = front.src || source.src;
+    const shape = one(`#${id} .sides`).style;
+    const alike = shape.getPropertyValue("--aspect") === frame.style.getPropertyValue("--aspect");
+    back.src = alike ? front.src : source.src;
     front.src = source.src;
     front.alt = source.alt;
-    if (shown && !still.matches) front.animate({ opacity: [0, 1] }, { duration: 320, easing: "ease-out" });
+    for (const name of ["--native", "--aspect"]) frame.style.setProperty(name, shape.getPropertyValue(name));
+    if (shown && alike && !still.matches) front.animate({ opacity: [0, 1] }, { duration: 320, easing: "ease-out" });
     shown = id;
     one("#walk-shares").replaceChildren(one(`#${id} .shares, #${id} .nothing`).cloneNode(true));
     one("#walk-prompt").textContent = one(`#${id} .prompt`).textContent;

@@ -58,14 +58,14 @@ class FlowMatching(DiffusionBase):
                 "flow matching: its timesteps are drawn by a density of their own; allowed is 0"
             )
 
-    def sample_timesteps(self, count: int, generator: torch.Generator) -> torch.Tensor:
+    def sample_timesteps(self, count: int, generator: torch.Generator, width: int, height: int) -> torch.Tensor:
         """Logit-normal (Esser et al., arXiv:2403.03206, section 3.1, mean 0, deviation 1), shifted as the base is.
 
         As diffusers' `train_dreambooth_lora_z_image.py --weighting_scheme=logit_normal`, without its rounding to a
         thousand levels; where the shift follows the size, as musubi-tuner's `flux2_shift`, which counts tokens as here.
         """
         drawn = torch.sigmoid(torch.randn(count, generator=generator))
-        return LEVELS * self._shifted(drawn, self.resolution, self.resolution)
+        return LEVELS * self._shifted(drawn, width, height)
 
     def _shifted(self, sigma: torch.Tensor, width: int, height: int) -> torch.Tensor:
         """Noise levels moved towards noise, by Esser et al., eq. 23; how far, the base's file or the picture's size."""

@@ -207,7 +207,7 @@ class LatentUNet(DiffusionBase):
     def num_train_timesteps(self) -> int:  # noqa: D102
         return int(self._noise_scheduler.config.num_train_timesteps)
 
-    def sample_timesteps(self, count: int, generator: torch.Generator) -> torch.Tensor:  # noqa: D102
+    def sample_timesteps(self, count: int, generator: torch.Generator, width: int, height: int) -> torch.Tensor:  # noqa: ARG002, D102
         return torch.randint(self.num_train_timesteps, (count,), generator=generator)
 
     def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:  # noqa: D102
