@@ -74,7 +74,8 @@ def test_prior_is_what_the_base_paints(tmp_path: Path, tiny_sd: Path, monkeypatc
     recipe = small_recipe(tmp_path, tiny_sd, train={"prior_images": 3})
     file, runtime = tmp_path / "prior.safetensors", RuntimeConfig.for_device(recipe, torch.device("cpu"))
     base = base_of(recipe)
-    data = prior.paint_prior(base, recipe, ["a boat", "a guitar"], file, runtime, SILENT)
+    painter = ImageSampler(base, recipe, torch.device("cpu"), SILENT)
+    data = prior.paint_prior(base, recipe, ["a boat", "a guitar"], file, runtime, painter, SILENT)
     assert data.captions == (("a boat",), ("a guitar",), ("a boat",))
     assert (data.std == 0).all()
     pipeline = base.pipeline
@@ -87,7 +88,7 @@ def test_prior_is_what_the_base_paints(tmp_path: Path, tiny_sd: Path, monkeypatc
     assert torch.allclose(data.mean[1, 0], own[0], atol=1e-4)
     before = sha256_of(file)
     monkeypatch.setattr(prior, "_painted", None)  # Painting again would fail.
-    again = prior.paint_prior(base, recipe, ["a boat", "a guitar"], file, runtime, SILENT)
+    again = prior.paint_prior(base, recipe, ["a boat", "a guitar"], file, runtime, painter, SILENT)
     assert torch.equal(again.mean, data.mean)
     assert sha256_of(file) == before
 
@@ -99,7 +100,9 @@ def test_damaged_prior_is_painted_again(tmp_path: Path, tiny_sd: Path, content: 
     file = tmp_path / "prior.safetensors"
     file.write_bytes(content)
     runtime = RuntimeConfig.for_device(recipe, torch.device("cpu"))
-    data = prior.paint_prior(base_of(recipe), recipe, ["a boat"], file, runtime, SILENT)
+    base = base_of(recipe)
+    painter = ImageSampler(base, recipe, torch.device("cpu"), SILENT)
+    data = prior.paint_prior(base, recipe, ["a boat"], file, runtime, painter, SILENT)
     assert data.mean.isfinite().all()
     assert len(file.read_bytes()) > 100
 

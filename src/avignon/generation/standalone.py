@@ -38,6 +38,7 @@ class WantedBase:
     mirrors: tuple[str, ...] = ()
     config: str = ""
     prediction_type: str = ""
+    quantize: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,8 @@ class SavedAdapter:
             model, fingerprint = str(told["model"]), str(told["fingerprint"])
             place = local_folder(asked["model"])  # A card calls a directory by its name alone, its recipe by its path.
             revision, resolution = told["revision"] or asked["revision"], int(told["resolution"])
-            variant, config = str(asked["variant"]), str(asked.get("config", ""))
-            prediction_type = str(asked.get("prediction_type", ""))
+            variant = str(asked["variant"])
+            further = {key: str(asked.get(key, "")) for key in ("config", "prediction_type", "quantize")}
         except (KeyError, TypeError, ValueError, AttributeError):
             raise AdapterError(f"{path}: damaged: no base with model, fingerprint and resolution") from None
         if place and not place.exists():
@@ -90,7 +91,7 @@ class SavedAdapter:
                 "name it with --base"
             )
         local = str(place) if place and model != EMBEDDED else model
-        return WantedBase(local, revision, variant, resolution, config=config, prediction_type=prediction_type)
+        return WantedBase(local, revision, variant, resolution, **further)
 
 
 def _base_in(header: Mapping[str, str]) -> WantedBase | None:
@@ -211,6 +212,7 @@ class StandaloneSampler:
         for file, frame in ((names[place][0], frames[place]) for place in range(len(frames)) if place not in missing):
             self._prints.restate_rights(file, frame)
         done = len(frames) - len(missing)
+        self._sampler.read(frames if missing else [])
         for group in self._sampler.groups(frames):
             if not (wanted := missing.intersection(group)):
                 continue

@@ -19,8 +19,8 @@ from PIL import Image
 from avignon.core import imaging
 from avignon.core.events import Reporter
 from avignon.core.files import digest
-from avignon.models import hub, names
-from avignon.models.runtime import Attention
+from avignon.models import frozen, hub, names
+from avignon.models.runtime import Attention, move_to
 
 
 class BaseSettings(Protocol):
@@ -40,6 +40,8 @@ class BaseSettings(Protocol):
     def config(self) -> str: ...  # noqa: D102
     @property
     def prediction_type(self) -> str: ...  # noqa: D102
+    @property
+    def quantize(self) -> str: ...  # noqa: D102
 
 
 class SamplingSettings(Protocol):
@@ -159,6 +161,7 @@ class DiffusionBase(ABC):
         resolution: pixels of a side that it paints in.
         parts: SHA-256 of each part, as loaded: what other ones made is made again.
         denoiser: the network that adapters are put on.
+        quantized: how its weights are kept, `int8` or `nf4`; empty: in full.
     """
 
     family: ClassVar[str]
@@ -172,6 +175,12 @@ class DiffusionBase(ABC):
     def __init__(self, model: str, folder: Path, variant: str, resolution: int, parts: Mapping[str, str]) -> None:
         self.model, self.folder, self.variant, self.resolution, self.parts = model, folder, variant, resolution, parts
         self.denoiser: Any
+        self.quantized = ""
+
+    @property
+    @abstractmethod
+    def readers(self) -> Sequence[Any]:
+        """The networks that read prompts, whether adapters may change them or not; none once they are released."""
 
     @property
     def prompt_encoders(self) -> Mapping[str, Any]:
@@ -222,6 +231,7 @@ class DiffusionBase(ABC):
     @property
     def card(self) -> dict[str, Any]:
         """What an adapter's card says of its base."""
+        quantized = {"quantized": self.quantized} if self.quantized else {}
         return {
             "family": self.family,
             "model": self.model,
@@ -232,7 +242,24 @@ class DiffusionBase(ABC):
             "fingerprint": self.fingerprint,
             "parts": dict(self.parts),
             "resolution": self.resolution,
+            **quantized,
         }
+
+    def quantize(self, kind: str, dtype: torch.dtype) -> None:
+        """Keep the denoiser's weights in 8 or 4 bits, and compute in a precision; call it before adapters are put on.
+
+        A network that reads prompts, if adapters cannot change it, is a language model as large as the denoiser: it is
+        kept in 8 bits, since it reads each prompt once.
+        """
+        layers = frozen.linear_in_blocks(self.denoiser, self.targets)
+        frozen.quantize(self.denoiser, layers, kind)
+        for reader in self.readers:
+            if reader not in self.prompt_encoders.values():
+                frozen.quantize(reader, frozen.linear_layers(reader), "int8")
+        for network in (self.denoiser, *self.readers):
+            move_to(network, dtype)
+        self.quantized = kind
+        self.parts = {**self.parts, "quantized": digest([kind, layers])}
 
     def check_training(self, settings: TrainingSettings) -> None:  # noqa: B027 - most can be trained with anything
         """Refuse what this base cannot be trained with, or that it is trained on at all.
@@ -242,12 +269,12 @@ class DiffusionBase(ABC):
         """
 
     @abstractmethod
-    def move_to(self, device: torch.device) -> None:
-        """Put all parts on a device, to paint there; what decodes latents computes in fp32."""
-
-    @abstractmethod
     def offload(self) -> None:
         """Take everything but the denoiser off the device; it comes back by itself where it is needed."""
+
+    @abstractmethod
+    def release_readers(self) -> None:
+        """Let go of the networks that read prompts, with their memory: all that will be asked for was read."""
 
     @abstractmethod
     def set_attention_backend(self, backend: Attention) -> None:
@@ -256,7 +283,9 @@ class DiffusionBase(ABC):
     def weight_bytes(self, dtype: torch.dtype) -> int:
         """Bytes of the denoiser's own weights in a precision, without adapters, gradients or activations."""
         own = (parameter for name, parameter in self.denoiser.named_parameters() if ".lora_" not in name)
-        return int(sum(parameter.numel() for parameter in own) * dtype.itemsize)
+        quantized = (layer for layer in self.denoiser.modules() if isinstance(layer, frozen.Frozen))
+        full = sum(parameter.numel() for parameter in own) * dtype.itemsize
+        return int(full + sum(layer.stored_bytes for layer in quantized))
 
     @property
     @abstractmethod

@@ -80,7 +80,11 @@ def load(
         model, folder = hub.find(wanted, lambda name, access: _fetched(name, settings, access), reporter)
     family = family_in(folder)
     check_asked(family, sampling)
-    base: DiffusionBase = family.loader.load(model, folder, settings, sampling, dtype, reporter)
+    # What is quantised is read as its files have it: in fp32 it would take four times its memory, for a moment.
+    precision = None if settings.quantize else dtype
+    base: DiffusionBase = family.loader.load(model, folder, settings, sampling, precision, reporter)
+    if settings.quantize:
+        base.quantize(settings.quantize, dtype)
     return base
 
 

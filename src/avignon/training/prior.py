@@ -27,21 +27,28 @@ def without_trigger(caption: str, trigger: str) -> str:
 
 
 def paint_prior(
-    base: DiffusionBase, recipe: Recipe, captions: Sequence[str], file: Path, runtime: RuntimeConfig, reporter: Reporter
+    base: DiffusionBase,
+    recipe: Recipe,
+    captions: Sequence[str],
+    file: Path,
+    runtime: RuntimeConfig,
+    sampler: ImageSampler,
+    reporter: Reporter,
 ) -> LatentDataset:
     """What the base paints of `captions`, in turn, as latents to train on; kept in `file` for the next time.
 
-    The denoiser must be without adapters.
+    The denoiser must be without adapters; it is off the device afterwards, where others' captions are read next.
     """
     device = runtime.device
-    move_to(base.denoiser, device, DTYPES[runtime.precision], memory_format=torch.channels_last)
+    move_to(base.denoiser, DTYPES[runtime.precision], memory_format=torch.channels_last)
     count, seed = recipe.train.prior_images, seed_of(recipe.seed, "prior")
     plan = SeriesPlan(recipe, base.identity, {}, str(base.denoiser.dtype))
     frames = [in_few_steps(plan.of_prompt(captions[i % len(captions)], seed_of(seed, i))) for i in range(count)]
     job = digest([frame_identity(frame) for frame in frames])
     latents = _kept(file, job)
     if latents is None:
-        latents = _painted(ImageSampler(base, recipe, device, reporter), frames, reporter)
+        latents = _painted(sampler, frames, reporter)
+        move_to(base.denoiser, "cpu")
         write_bytes(file, safetensors.torch.save({"latents": latents}, metadata={"job": job}))
     conditioning = encode_texts(base, [frame.prompt for frame in frames], device, reporter)
     base.offload()
@@ -63,6 +70,7 @@ def _kept(file: Path, job: str) -> torch.Tensor | None:
 
 def _painted(sampler: ImageSampler, frames: Sequence[Frame], reporter: Reporter) -> torch.Tensor:
     """Latents in the denoiser's scale, (N, C, h, w), on the CPU."""
+    sampler.read(frames)
     latents: dict[int, torch.Tensor] = {}
     for places in sampler.groups(frames):
         part = sampler.denoise([frames[place] for place in places]).cpu()

@@ -112,14 +112,16 @@ class ZImage(FlowMatching):
                 "distillation; train on z-image"
             )
 
-    def move_to(self, device: torch.device) -> None:  # noqa: D102 - as in the protocol, here and below
-        for part in (self.denoiser, self.text_encoder):
-            move_to(part, device)
-        move_to(self.vae, device, torch.float32)
+    @property
+    def readers(self) -> tuple[Any, ...]:  # noqa: D102 - as in the protocol, here and below
+        return (self.text_encoder,) if self.text_encoder else ()
 
     def offload(self) -> None:  # noqa: D102
-        for part in (self.vae, self.text_encoder):
+        for part in (self.vae, *self.readers):
             move_to(part, "cpu")
+
+    def release_readers(self) -> None:  # noqa: D102
+        self.text_encoder = None
 
     def set_attention_backend(self, backend: Attention) -> None:  # noqa: D102
         for module in self.denoiser.modules():
@@ -234,7 +236,7 @@ class ZImage(FlowMatching):
         folder: Path,
         settings: BaseSettings,
         sampling: SamplingSettings,
-        dtype: torch.dtype,
+        dtype: torch.dtype | None,
         reporter: Reporter,  # noqa: ARG003 - there is nothing to warn of
     ) -> Self:
         """Check and load a base; see `loading.load`."""
