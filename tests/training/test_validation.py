@@ -75,7 +75,8 @@ def test_prior_is_what_the_base_paints(tmp_path: Path, tiny_sd: Path, monkeypatc
     recipe = small_recipe(tmp_path, tiny_sd, train={"prior_images": 3})
     file, runtime = tmp_path / "prior.safetensors", RuntimeConfig.for_device(recipe, torch.device("cpu"))
     base = base_of(recipe)
-    data = prior.paint_prior(base, recipe, ["a boat", "a guitar"], [(64, 64)], file, runtime, SILENT)
+    painter = ImageSampler(base, recipe, torch.device("cpu"), SILENT)
+    data = prior.paint_prior(base, recipe, ["a boat", "a guitar"], [(64, 64)], file, runtime, painter, SILENT)
     assert data.captions == (("a boat",), ("a guitar",), ("a boat",))
     assert not any(std.any() for std in data.std)
     pipeline = base.pipeline
@@ -88,7 +89,7 @@ def test_prior_is_what_the_base_paints(tmp_path: Path, tiny_sd: Path, monkeypatc
     assert torch.allclose(data.mean[1][0], own[0], atol=1e-4)
     before = sha256_of(file)
     monkeypatch.setattr(prior, "_painted", None)  # Painting again would fail.
-    again = prior.paint_prior(base, recipe, ["a boat", "a guitar"], [(64, 64)], file, runtime, SILENT)
+    again = prior.paint_prior(base, recipe, ["a boat", "a guitar"], [(64, 64)], file, runtime, painter, SILENT)
     assert all(map(torch.equal, again.mean, data.mean))
     assert sha256_of(file) == before
 
@@ -100,7 +101,9 @@ def test_damaged_prior_is_painted_again(tmp_path: Path, tiny_sd: Path, content: 
     file = tmp_path / "prior.safetensors"
     file.write_bytes(content)
     runtime = RuntimeConfig.for_device(recipe, torch.device("cpu"))
-    data = prior.paint_prior(base_of(recipe), recipe, ["a boat"], [(64, 64)], file, runtime, SILENT)
+    base = base_of(recipe)
+    painter = ImageSampler(base, recipe, torch.device("cpu"), SILENT)
+    data = prior.paint_prior(base, recipe, ["a boat"], [(64, 64)], file, runtime, painter, SILENT)
     assert data.mean[0].isfinite().all()
     assert len(file.read_bytes()) > 100
 

@@ -23,6 +23,7 @@ from avignon.adapters.state import AdapterState, LayerChange, from_tensors, full
 from avignon.core.errors import AdapterError, AvignonError
 from avignon.core.files import json_value, replacing
 from avignon.models.base import AdapterTargets, DiffusionBase
+from avignon.models.frozen import shape_of
 
 
 def save(denoiser: Any, targets: AdapterTargets, name: str, path: Path) -> None:
@@ -90,17 +91,17 @@ def _checked(base: DiffusionBase, place: Path) -> tuple[AdapterFile, AdapterStat
     file = formats.find(place)
     if file.card:
         _check_card(base, file.card)
-    headers.check_fit(file.path, file.layers, {layer: weight.shape for layer, weight in weights_by_layer(base).items()})
+    headers.check_fit(file.path, file.layers, {name: shape_of(layer) for name, layer in layers_of(base).items()})
     return file, formats.read_file(file)
 
 
-def weights_by_layer(base: DiffusionBase) -> dict[str, torch.Tensor]:
-    """The weights of the base's networks by layer, as `AdapterState` names them."""
+def layers_of(base: DiffusionBase) -> dict[str, Any]:
+    """The layers of the base's networks that have weights, as `AdapterState` names them."""
     return {
-        names.canonical(f"{component}.{name.removesuffix('.weight').removesuffix('.base_layer')}"): weight
+        names.canonical(f"{component}.{path.removesuffix('.base_layer')}"): layer
         for component, network in base.networks.items()
-        for name, weight in network.named_parameters()
-        if name.endswith(".weight") and ".lora_" not in name
+        for path, layer in network.named_modules()
+        if shape_of(layer) and ".lora_" not in path
     }
 
 
@@ -125,9 +126,9 @@ def load(base: DiffusionBase, name: str, place: Path, *, denoiser_only: bool = F
         AdapterError: it is missing, damaged, or made for another base.
     """
     file, state = _checked(base, place)
-    weights = weights_by_layer(base)
+    known = layers_of(base)
     try:
-        layers = {layer: _fitted(change, weights[layer]) for layer, change in state.layers.items()}
+        layers = {layer: _fitted(change, known[layer]) for layer, change in state.layers.items()}
         state = replace(state, layers=layers)
         for component in state.components:
             if component == base.targets.prefix:
@@ -147,14 +148,15 @@ def load(base: DiffusionBase, name: str, place: Path, *, denoiser_only: bool = F
     return file
 
 
-def _fitted(change: LayerChange, weight: torch.Tensor) -> LayerChange:
+def _fitted(change: LayerChange, layer: Any) -> LayerChange:
     """A layer's change in fp32, in the shape of the layer's weight; norms of inputs as the ΔW that they come to."""
-    ones = (1,) * (weight.dim() - 2)
-    down = change.down.float().reshape(change.rank, *weight.shape[1:])
-    change = replace(change, down=down, up=change.up.float().reshape(len(weight), change.rank, *ones))
+    shape = shape_of(layer)
+    ones = (1,) * (len(shape) - 2)
+    down = change.down.float().reshape(change.rank, *shape[1:])
+    change = replace(change, down=down, up=change.up.float().reshape(shape[0], change.rank, *ones))
     if change.axis == "output" or change.magnitude is None:
         return change
-    own = weight.detach().float().cpu()
+    own = layer.weight.detach().float().cpu()
     moved = own + change.delta
     lengths = torch.linalg.vector_norm(moved.transpose(0, 1).flatten(1), dim=1)
     return full((change.magnitude.float() / lengths).view(1, -1, *ones) * moved - own)

@@ -16,6 +16,7 @@ from peft import LoraConfig
 from avignon.adapters.layers import dora_magnitudes, doras, inner
 from avignon.core.errors import RecipeError
 from avignon.models.base import AdapterTargets
+from avignon.models.frozen import Frozen
 from avignon.recipe.schema import Ranks
 
 
@@ -98,7 +99,8 @@ def several_wanted() -> Iterator[None]:
 def trainable(denoiser: Any, parameters: list[torch.nn.Parameter], ranks: Ranks) -> dict[str, Any]:
     """What is trained: LoRA or DoRA, the adapter's parameters, the denoiser's without any, and their share."""
     adapter = sum(parameter.numel() for parameter in parameters)
-    total = sum(parameter.numel() for name, parameter in denoiser.named_parameters() if ".lora_" not in name)
+    plain = sum(parameter.numel() for name, parameter in denoiser.named_parameters() if ".lora_" not in name)
+    total = plain + sum(layer.shape.numel() for layer in denoiser.modules() if isinstance(layer, Frozen))
     return {
         "method": "DoRA" if doras(denoiser) else "LoRA",
         "parameters": adapter,

@@ -1,14 +1,20 @@
-"""Adapters mixed for a pass: weights for each sample, folded into the layers where all samples have the same."""
+"""Adapters mixed for a pass: weights for each sample, folded into the layers where all samples have the same.
 
-from collections.abc import Iterator, Mapping, Sequence
+Into frozen layers, which keep no weights in full, nothing is folded: the same is computed beside them.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
 
 from avignon.adapters.layers import doras, inner, lora_layers, outer
 from avignon.adapters.weights import block_factor
 from avignon.models.base import AdapterTargets
+from avignon.models.frozen import Frozen
 from avignon.models.runtime import send
 
 
@@ -25,7 +31,7 @@ class Mixer:
     """Sets how much of every adapter is in each sample of a batch: ΔW = Σ wᵢ·ΔWᵢ, the sum of true deltas.
 
     Where all samples have the same weights, ΔW is added to the layers' weights once, and the passes are as fast as the
-    base's own. Where they differ, each layer's low-rank products are scaled sample by sample (peft's `scaling` may be a
+    base's own; what is quantised is left as it is, and ΔW·x added to its output. Where they differ, each layer's low-rank products are scaled sample by sample (peft's `scaling` may be a
     tensor); a DoRA's ΔWᵢ is no such product, so its samples must have the same weights (see `unmixed`). The two agree
     to rounding; all weights 0 is the base itself, bit for bit.
     """
@@ -33,7 +39,8 @@ class Mixer:
     def __init__(self, denoiser: Any, targets: AdapterTargets, blocks: Mapping[str, Mapping[str, float]]) -> None:
         self._unmixed, self._targets = unmixed(denoiser, targets), targets
         self._layers = [(name, module, module.get_base_layer()) for name, module in lora_layers(denoiser)]
-        self._own = [layer.weight.data for _, _, layer in self._layers]
+        self._own = [None if isinstance(layer, Frozen) else layer.weight.data for _, _, layer in self._layers]
+        self._hooks: list[RemovableHandle] = []
         self._scales = [dict(module.scaling) for _, module, _ in self._layers]
         self._blocks = {inner(name): factors for name, factors in blocks.items()}
         self._rows: Sequence[Mapping[str, float]] | None = None
@@ -60,7 +67,11 @@ class Mixer:
     def restore(self) -> None:
         """Give every layer its own weights back."""
         for (_, _, layer), own in zip(self._layers, self._own, strict=True):
-            layer.weight.data = own
+            if own is not None:
+                layer.weight.data = own
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
 
     def _enable(self, *, on: bool) -> None:
         for _, module, _ in self._layers:
@@ -69,7 +80,9 @@ class Mixer:
     def _add(self, row: Mapping[str, float], names: Sequence[str]) -> None:
         for (path, module, layer), own, scales in zip(self._layers, self._own, self._scales, strict=True):
             weights = {name: row[name] * self._factor(name, path) for name in names if name in module.lora_A}
-            if weights:
+            if weights and own is None:
+                self._hooks.append(layer.register_forward_hook(_beside(module, layer, scales, weights)))
+            elif weights:
                 changed = _changed(module, own.flatten(1).float(), scales, weights)
                 layer.weight.data = torch.empty_like(own).copy_(changed.view(own.shape))
 
@@ -85,7 +98,8 @@ class Mixer:
                 places.append((module.scaling, name, self._targets.per_sample(path, layer)))
                 weights.append([row.get(name, 0.0) * scale for row in rows])
         # All in one copy: each would have the host wait for the device.
-        own = self._own[0]
+        layer = self._layers[0][2]
+        own = layer.like if isinstance(layer, Frozen) else layer.weight
         table = send(torch.tensor(weights).to(own.dtype), own.device)
         for (scaling, name, shape), column in zip(places, table, strict=True):
             scaling[name] = column.view(shape)
@@ -107,6 +121,38 @@ def _changed(module: Any, own: torch.Tensor, scales: Mapping[str, float], weight
         length = torch.linalg.vector_norm(moved, dim=1)
         changed = changed + weights[name] * ((magnitude / length)[:, None] * moved - own)
     return changed
+
+
+def _beside(module: Any, layer: Any, scales: Mapping[str, float], weights: Mapping[str, float]) -> Callable[..., Any]:
+    """A hook that adds Σ wᵢ·ΔWᵢ·x to the output of a frozen layer.
+
+    A DoRA's ΔW is (c − 1)·W + c·s·B·A, with c = m/‖W + s·B·A‖ of each output channel: W·x is the output itself.
+    """
+    ups, downs, gain = [], [], None
+    for name, weight in weights.items():
+        up, down = (factor[name].weight.flatten(1).float() for factor in (module.lora_B, module.lora_A))
+        up = up * scales[name]
+        if name in module.lora_magnitude_vector:
+            moved = torch.addmm(layer.weight.flatten(1).float(), up, down)
+            turned = module.lora_magnitude_vector[name].weight.flatten() / torch.linalg.vector_norm(moved, dim=1)
+            gain = weight * (turned - 1) + (0 if gain is None else gain)
+            up = turned[:, None] * up
+        ups.append(weight * up)
+        downs.append(down)
+    dtype, is_convolution = layer.like.dtype, len(layer.shape) > 2
+    spread = (-1, 1, 1) if is_convolution else (-1,)  # Channels come before the pixels of a convolution.
+    down = torch.cat(downs).to(dtype).unflatten(1, layer.shape[1:])
+    up = torch.cat(ups, 1).to(dtype).view(len(ups[0]), -1, *(1 for _ in layer.shape[2:]))
+    join = functional.conv2d if is_convolution else functional.linear
+
+    def added(_: Any, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+        change = join(layer.product(inputs[0], down, None), up)
+        if gain is not None:
+            own = output if layer.bias is None else output - layer.bias.view(spread)
+            change = change + gain.to(dtype).view(spread) * own
+        return output + change
+
+    return added
 
 
 def _with_factors(module: Any, own: torch.Tensor, scales: Mapping[str, float]) -> torch.Tensor:

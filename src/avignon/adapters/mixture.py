@@ -121,7 +121,7 @@ def merge(
     _check_one_base([each.source for each in ingredients])
     loaded = _base(ingredients, rank, base, reporter)
     parts = [Part(each.source.name, each.source.state, _weight_of(each, loaded)) for each in ingredients]
-    own = files.weights_by_layer(loaded) if loaded else {}
+    own = {name: layer.weight for name, layer in files.layers_of(loaded).items()} if loaded else {}
     mixed = merged(parts, rank, own)
     told = f"the sum of the adapters' changes of weights, {f'truncated to rank {rank}' if rank else 'exact'}"
     told += f" (relative error {mixed.error:.2g})" if rank else ""
@@ -154,7 +154,8 @@ def _base(ingredients: Sequence[Ingredient], rank: int, base: Base | str, report
         edge = ingredients[0].source.header()["modelspec.resolution"].partition("x")[0]
         told = {"model": base, "resolution": int(edge)} if base else known[0]
         base = Base.model_validate(told, context=Path.cwd())
-    return loading.load(base, _Sampling(), torch.float32, reporter)
+    # What is written is for any copy of the base, so the sum is taken on its weights in full.
+    return loading.load(base.model_copy(update={"quantize": ""}), _Sampling(), torch.float32, reporter)
 
 
 def _weight_of(each: Ingredient, base: DiffusionBase | None) -> Callable[[str], float]:

@@ -32,7 +32,7 @@ from avignon.models.base import (
     to_image,
     to_pixels,
 )
-from avignon.models.runtime import OUT_OF_MEMORY, attention_for, is_out_of_memory, send
+from avignon.models.runtime import OUT_OF_MEMORY, attention_for, is_out_of_memory, move_to, send
 from avignon.recipe.schema import Generate, Train
 
 PROBED = (0.2, 0.4, 0.6, 0.8)
@@ -58,7 +58,6 @@ class ImageSampler:
     def __init__(self, base: DiffusionBase, recipe: SamplerSettings, device: torch.device, reporter: Reporter) -> None:
         self._base, self._device, self._reporter = base, device, reporter
         self._batch = recipe.generate.batch
-        base.move_to(device)
         base.set_attention_backend(attention_for(recipe.train.attention, device))
         if (guidance := recipe.generate.guidance_scale) > 1 and not base.is_guided:
             reporter.warn(
@@ -66,8 +65,17 @@ class ImageSampler:
                 "distilled and has its guidance within; set it to 1"
             )
         self._prompts: dict[tuple[str, Reading], Conditioning] = {}
+        self._readers: set[str] = set()
         self._files = {sha256_of(Path(s.image)): Path(s.image) for s in recipe.generate.scenes if s.image}
         self._sources: dict[tuple[str, int, int], LatentMoments] = {}
+
+    def read(self, frames: Sequence[Frame], *, last: bool = False) -> None:
+        """Read the prompts of frames that will be painted; after the `last`, what reads them leaves the memory."""
+        rows = [frame.weights for frame in frames]
+        guided = [frame for frame in frames if frame.guidance_scale > 1]
+        self._read([*self._keys(frames, rows), *self._keys(guided, [f.weights for f in guided], negative=True)])
+        if last:
+            self._base.release_readers()
 
     def groups(self, frames: Sequence[Frame]) -> list[list[int]]:
         """Places of the frames that `paint` would take into one batch."""
@@ -75,6 +83,7 @@ class ImageSampler:
 
     def paint(self, frames: Sequence[Frame]) -> list[Image.Image]:
         """Pictures of any frames, in their order; each as if it were made alone, to rounding."""
+        self.read(frames)
         images: dict[int, Image.Image] = {}
         for places in self.groups(frames):
             images.update(zip(places, self._painted([frames[place] for place in places]), strict=True))
@@ -103,6 +112,8 @@ class ImageSampler:
         first = frames[0]
         guided = first.guidance_scale > 1 and self._base.is_guided
         weights = [frame.weights for frame in frames]
+        self.read(frames)
+        self._put_denoiser()
         conditioning = self._conditioning(frames, weights)
         if guided:
             conditioning = Conditioning.cat([self._conditioning(frames, weights, negative=True), conditioning])
@@ -158,6 +169,8 @@ class ImageSampler:
         Measured on the base's own pictures of `frames` (one `batch_key`), noised to `PROBED` of the way.
         """
         frames = [replace(frame, source=None) for frame in frames]
+        for row in ({}, *({name: 1.0} for name in names)):
+            self._read(self._keys(frames, [row] * len(frames)))
         readings = {name: self._conditioning(frames, [{name: 1.0}] * len(frames)) for name in names}
         conditioning = self._conditioning(frames, [{}] * len(frames))
         clean, noise = self.denoise(frames), self._noise(frames)
@@ -193,29 +206,43 @@ class ImageSampler:
         self, frames: Sequence[Frame], rows: Sequence[Mapping[str, float]], *, negative: bool = False
     ) -> Conditioning:
         """What the denoiser is told of frames: their prompts, or negative prompts, with weights of adapters; sizes."""
-        prompts = [frame.negative_prompt if negative else frame.prompt for frame in frames]
         sizes = [Framing.whole(frame.width, frame.height) for frame in frames]
-        return self._encode(prompts, rows) | self._base.size_conditioning(sizes, self._device)
+        read = [self._prompts[key] for key in self._keys(frames, rows, negative=negative)]
+        return Conditioning.cat(read) | self._base.size_conditioning(sizes, self._device)
 
-    def _encode(self, prompts: Sequence[str], rows: Sequence[Mapping[str, float]]) -> Conditioning:
-        """The conditioning of prompts with weights of adapters, each encoded once for what changes how it is read.
+    def _keys(
+        self, frames: Sequence[Frame], rows: Sequence[Mapping[str, float]], *, negative: bool = False
+    ) -> list[tuple[str, Reading]]:
+        """What is read for frames, by which it is known: a prompt, and the adapters that change how it is read."""
+        if encoders := self._base.prompt_encoders.values():
+            self._readers = {name for encoder in encoders for name in adapters_on(encoder)}
+        prompts = [frame.negative_prompt if negative else frame.prompt for frame in frames]
+        readings = [tuple(sorted((n, row[n]) for n in self._readers & row.keys() if row[n])) for row in rows]
+        return list(zip(prompts, readings, strict=True))
 
-        An adapter's part on a prompt encoder has the weight of the adapter, in the mean over the denoising steps.
+    def _read(self, keys: Sequence[tuple[str, Reading]]) -> None:
+        """Encode prompts with weights of adapters, each once for what changes how it is read.
+
+        An adapter's part on a prompt encoder has the weight of the adapter, in the mean over the denoising steps. What
+        reads is never on the device together with the denoiser, which may be as large.
         """
-        encoders = self._base.prompt_encoders.values()
-        readers = {name for encoder in encoders for name in adapters_on(encoder)}
-        readings = [tuple(sorted((name, row[name]) for name in readers & row.keys() if row[name])) for row in rows]
-        keys = list(zip(prompts, readings, strict=True))
+        missing = [key for key in dict.fromkeys(keys) if key not in self._prompts]
+        if not missing:
+            return
+        move_to(self._base.denoiser, "cpu")
         with ExitStack() as stack:
-            mixers = [stack.enter_context(mixing(encoder, ENCODER_TARGETS, {})) for encoder in encoders if readers]
-            for prompt, reading in dict.fromkeys(keys):
-                if (prompt, reading) in self._prompts:
-                    continue
+            encoders = self._base.prompt_encoders.values() if self._readers else ()
+            mixers = [stack.enter_context(mixing(encoder, ENCODER_TARGETS, {})) for encoder in encoders]
+            for prompt, reading in missing:
                 for mixer in mixers:
                     mixer.set([dict(reading)])
-                read = self._base.encode_prompts([prompt], self._device, self._reporter)
-                self._prompts[prompt, reading] = read
-        return Conditioning.cat([self._prompts[key] for key in keys])
+                self._prompts[prompt, reading] = self._base.encode_prompts([prompt], self._device, self._reporter)
+        self._base.offload()
+
+    def _put_denoiser(self) -> None:
+        """Bring the denoiser to the device, where it is not there yet."""
+        if next(self._base.denoiser.parameters()).device.type != self._device.type:
+            move_to(self._base.denoiser, self._device)
 
     def _spoiled(self, frame: Frame) -> ModelError:
         """What to say of a picture that came to NaN or infinity: which one, and what to change."""

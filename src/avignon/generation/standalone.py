@@ -41,6 +41,7 @@ class WantedBase:
     vae_revision: str = "main"
     config: str = ""
     prediction_type: str = ""
+    quantize: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,11 @@ class SavedAdapter:
             model, fingerprint = str(told["model"]), str(told["fingerprint"])
             place = local_folder(asked["model"])  # A card calls a directory by its name alone, its recipe by its path.
             revision, resolution = told["revision"] or asked["revision"], int(told["resolution"])
-            variant, config = str(asked["variant"]), str(asked.get("config", ""))
-            prediction_type = str(asked.get("prediction_type", ""))
+            variant = str(asked["variant"])
+            further = {key: str(asked.get(key, "")) for key in ("config", "prediction_type", "quantize")}
             vae, used = str(asked.get("vae", "")), told.get("vae", {})
-            vae = vae if local_folder(vae) else str(used.get("model", ""))
-            further: dict[str, Any] = {"vae": vae, "vae_revision": str(used.get("revision") or "main")}
+            further["vae"] = vae if local_folder(vae) else str(used.get("model", ""))
+            further["vae_revision"] = str(used.get("revision") or "main")
         except (KeyError, TypeError, ValueError, AttributeError):
             raise AdapterError(f"{path}: damaged: no base with model, fingerprint and resolution") from None
         if place and not place.exists():
@@ -96,7 +97,6 @@ class SavedAdapter:
                 "name it with --base"
             )
         local = str(place) if place and model != EMBEDDED else model
-        further |= {"config": config, "prediction_type": prediction_type}
         return WantedBase(local, revision, variant, resolution, **further)
 
 
@@ -220,6 +220,7 @@ class StandaloneSampler:
         for file, frame in ((names[place][0], frames[place]) for place in range(len(frames)) if place not in missing):
             self._prints.restate_rights(file, frame)
         done = len(frames) - len(missing)
+        self._sampler.read(frames if missing else [])
         for group in self._sampler.groups(frames):
             if not (wanted := missing.intersection(group)):
                 continue

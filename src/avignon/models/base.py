@@ -19,9 +19,9 @@ from PIL import Image
 from avignon.core import imaging
 from avignon.core.events import Reporter
 from avignon.core.files import digest
-from avignon.models import hub, names
+from avignon.models import frozen, hub, names
 from avignon.models.registry import FAMILIES
-from avignon.models.runtime import Attention
+from avignon.models.runtime import Attention, move_to
 
 
 class BaseSettings(Protocol):
@@ -47,6 +47,8 @@ class BaseSettings(Protocol):
     def config(self) -> str: ...  # noqa: D102
     @property
     def prediction_type(self) -> str: ...  # noqa: D102
+    @property
+    def quantize(self) -> str: ...  # noqa: D102
 
 
 class SamplingSettings(Protocol):
@@ -168,6 +170,7 @@ class DiffusionBase(ABC):
         resolution: pixels of a side that it paints in.
         parts: SHA-256 of each part, as loaded: what other ones made is made again.
         denoiser: the network that adapters are put on.
+        quantized: how its weights are kept, `int8` or `nf4`; empty: in full.
     """
 
     family: ClassVar[str]
@@ -188,6 +191,12 @@ class DiffusionBase(ABC):
         self.vae: Any
         self.other_vae: Mapping[str, str] = {}
         """Name and revision of a VAE that is not the base's own."""
+        self.quantized = ""
+
+    @property
+    @abstractmethod
+    def readers(self) -> Sequence[Any]:
+        """The networks that read prompts, whether adapters may change them or not; none once they are released."""
 
     def use_vae(self, vae: Any) -> None:
         """Put another network between images and latents; whether it fits was checked (`models.vae`)."""
@@ -275,12 +284,29 @@ class DiffusionBase(ABC):
             "parts": dict(self.parts),
             "resolution": self.resolution,
             **({"vae": dict(self.other_vae)} if self.other_vae else {}),
+            **({"quantized": self.quantized} if self.quantized else {}),
         }
 
     @property
     def is_guided(self) -> bool:
         """Whether classifier-free guidance changes its pictures: a base distilled from it has it within."""
         return True
+
+    def quantize(self, kind: str, dtype: torch.dtype) -> None:
+        """Keep the denoiser's weights in 8 or 4 bits, and compute in a precision; call it before adapters are put on.
+
+        A network that reads prompts, if adapters cannot change it, is a language model as large as the denoiser: it is
+        kept in 8 bits, since it reads each prompt once.
+        """
+        layers = frozen.linear_in_blocks(self.denoiser, self.targets)
+        frozen.quantize(self.denoiser, layers, kind)
+        for reader in self.readers:
+            if reader not in self.prompt_encoders.values():
+                frozen.quantize(reader, frozen.linear_layers(reader), "int8")
+        for network in (self.denoiser, *self.readers):
+            move_to(network, dtype)
+        self.quantized = kind
+        self.parts = {**self.parts, "quantized": digest([kind, layers])}
 
     def check_training(self, settings: TrainingSettings) -> None:  # noqa: B027 - most can be trained with anything
         """Refuse what this base cannot be trained with, or that it is trained on at all.
@@ -290,12 +316,12 @@ class DiffusionBase(ABC):
         """
 
     @abstractmethod
-    def move_to(self, device: torch.device) -> None:
-        """Put all parts on a device, to paint there; what decodes latents computes in fp32."""
-
-    @abstractmethod
     def offload(self) -> None:
         """Take everything but the denoiser off the device; it comes back by itself where it is needed."""
+
+    @abstractmethod
+    def release_readers(self) -> None:
+        """Let go of the networks that read prompts, with their memory: all that will be asked for was read."""
 
     @abstractmethod
     def set_attention_backend(self, backend: Attention) -> None:
@@ -304,7 +330,9 @@ class DiffusionBase(ABC):
     def weight_bytes(self, dtype: torch.dtype) -> int:
         """Bytes of the denoiser's own weights in a precision, without adapters, gradients or activations."""
         own = (parameter for name, parameter in self.denoiser.named_parameters() if ".lora_" not in name)
-        return int(sum(parameter.numel() for parameter in own) * dtype.itemsize)
+        quantized = (layer for layer in self.denoiser.modules() if isinstance(layer, frozen.Frozen))
+        full = sum(parameter.numel() for parameter in own) * dtype.itemsize
+        return int(full + sum(layer.stored_bytes for layer in quantized))
 
     @property
     @abstractmethod

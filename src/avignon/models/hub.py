@@ -323,12 +323,13 @@ def _check_shards(names: Collection[str], folder: Path, own: tuple[str, str, str
         raise ModelError(f"incomplete: {folder / missing[0]} is missing, there is {one}")
 
 
-def read(kind: Any, folder: Path, **how: Any) -> Any:
-    """Load weights as a class of diffusers' or transformers'.
+def read(kind: Any, folder: Path, *, dtype: Any = None, **how: Any) -> Any:
+    """Load weights as a class of diffusers' or transformers', in a precision, or in that of the files.
 
-    The libraries fill in what a file lacks with random numbers; here that is an error, as is NaN or infinity.
+    In that of the files they lie in memory as the files do, mapped, and take none of their own. The libraries fill in what a file lacks with random numbers; here that is an error, as is NaN or infinity.
     """
     try:
+        how["dtype"] = dtype or _dtype_in(folder, how.get("variant"))
         model, info = kind.from_pretrained(
             folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **how
         )
@@ -345,6 +346,13 @@ def read(kind: Any, folder: Path, **how: Any) -> Any:
             or f"{folder}: {bad} overflows in {model.dtype}; set precision to fp32 or bf16"
         )
     return model
+
+
+def _dtype_in(folder: Path, variant: str | None) -> Any:
+    """The precision of a folder's weights, by the first tensor of the first of the variant's files."""
+    files = [file for file in sorted(folder.glob("*.safetensors")) if (f".{variant}." in file.name) is bool(variant)]
+    with safetensors.safe_open(files[0], framework="pt") as opened:
+        return opened.get_tensor(next(iter(opened.keys()))).dtype
 
 
 def upload(folder: Path, repository: str) -> str:

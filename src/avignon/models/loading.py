@@ -123,9 +123,13 @@ def load(
     if other:
         other.check(folder)
     check_sides(sampling, MINIATURE_MULTIPLE if settings.model == EMBEDDED else family.multiple)
-    base: DiffusionBase = family.loader.load(model, folder, settings, sampling, dtype, reporter)
+    # What is quantised is read as its files have it: in fp32 it would take four times its memory, for a moment.
+    precision = None if settings.quantize else dtype
+    base: DiffusionBase = family.loader.load(model, folder, settings, sampling, precision, reporter)
     if other:
         other.put_into(base, dtype)
+    if settings.quantize:
+        base.quantize(settings.quantize, dtype)
     return base
 
 

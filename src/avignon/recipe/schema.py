@@ -92,7 +92,7 @@ class Artist(Section):
 class Base(Section):
     """The model that stays frozen."""
 
-    schema_1 = dict.fromkeys(("vae", "vae_mirrors", "vae_revision", "config", "prediction_type"), ABSENT)
+    schema_1 = dict.fromkeys(("vae", "vae_mirrors", "vae_revision", "config", "prediction_type", "quantize"), ABSENT)
 
     model: Annotated[str, Field(min_length=1), AfterValidator(_located)]
     """A short name (`sd-1.5`, `sd-2.1-base`, `sd-2.1`, `sdxl`, `z-image`; `avignon doctor` lists homes and licences), a
@@ -118,6 +118,9 @@ class Base(Section):
     prediction_type: Literal["", "epsilon", "v_prediction"] = ""
     """What the base was trained to predict, where its files do not say, as a single file of Stable Diffusion 2.x, or
     say wrongly."""
+    quantize: Literal["", "int8", "nf4"] = ""
+    """Keep the denoiser's weights in 8 bits, or in 4 (QLoRA's NF4, Dettmers et al., arXiv:2305.14314), to train and to
+    paint: for small cards. Adapters stay in full, beside them; Z-Image's text encoder is kept in 8 bits with either."""
     resolution: int = Field(ge=32, le=2048, multiple_of=8)
     """Pixels of a square image, on each side: what the base was trained at (SD 2.1-base: 512; SDXL, Z-Image: 1024)."""
 
@@ -234,6 +237,7 @@ class Ranks(Section):
 class Train(Section):
     """How adapters learn."""
 
+    schema_1 = {"offload": ABSENT}
     formerly = {"lr_schedule": "schedule", "eval_every": "watch_every", "validation_works": "held_out"}
 
     mode: Literal["separate", "joint"] = "separate"
@@ -291,6 +295,9 @@ class Train(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about half the memory, a third more time."""
+    offload: bool = False
+    """Keep the denoiser's weights in RAM: each layer's go to the card when it is computed, in both passes. It takes the
+    memory of the largest layer in place of all, and the time to copy them; only a CUDA device has use for it."""
     attention: Literal["auto", "sdpa", "xformers", "plain"] = "auto"
     """`sdpa` is PyTorch's own, `plain` two matrix products. `auto` takes xFormers where it works, on a CUDA
     device, plain to train on a CPU where pictures are small, else PyTorch's own."""
@@ -308,6 +315,8 @@ class Train(Section):
     def _fits_together(self) -> "Train":
         if self.micro_batch and self.batch % self.micro_batch:
             raise ValueError(f"micro_batch {self.micro_batch} does not divide batch {self.batch}")
+        if self.offload and self.compile == "on":
+            raise ValueError("offload copies weights between layers, which compiled blocks leave no room for: set one")
         if self.is_judged and not self.sample_every:
             raise ValueError("keep = 'best' and patience judge samples: set sample_every")
         return self

@@ -81,6 +81,7 @@ def _paint(
     finished.tell_changes(series, len(missing), reporter)
     done = len(pictures) - len(missing)
     todo = [group for group in groups if missing.intersection(group)]
+    sampler.read([pictures[place][1] for group in todo for place in group], last=True)
     for number, group in enumerate(todo):
         wanted = missing.intersection(group)
         if number % distributed.num_processes() == distributed.process_index():

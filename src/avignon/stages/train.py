@@ -18,7 +18,8 @@ from avignon.core import distributed
 from avignon.core.errors import RecipeError
 from avignon.core.events import Reporter
 from avignon.core.workspace import Workspace
-from avignon.models import loading
+from avignon.generation.sampler import ImageSampler
+from avignon.models import frozen, loading
 from avignon.models.base import DiffusionBase
 from avignon.models.runtime import best_device
 from avignon.recipe.schema import Recipe
@@ -118,13 +119,18 @@ def _train(group: Sequence[TrainingJob], base: DiffusionBase) -> None:
         for job in group:
             job.set_aside(base)
             job.folder.card.unlink(missing_ok=True)
-    sets = [job.sets(base) for job in group]
+    if first.runtime.offload:
+        frozen.keep_in_ram(base.denoiser)
+    painter = ImageSampler(base, first.recipe, first.runtime.device, first.reporter)
+    sets = [job.sets(base, painter) for job in group]
+    samplers = [job.sampler(base, painter) for job in group]
+    # All that will be asked for is read by now: the text encoder, maybe as large as the denoiser, leaves the memory.
+    painter.read([job.preview(base) for job in group], last=True)
     shapes = {shape for own in sets for shape in own.train.shapes}
     parameters = prepare_denoiser(base, names, first.recipe, first.runtime, len(shapes))
     states = distributed.broadcast_from_main(lambda: common([job.checkpoints(base) for job in group]))
     trainers = [
-        AdapterTrainer(job, base, own, factors, state)
-        for job, own, factors, state in zip(group, sets, parameters, states, strict=True)
+        AdapterTrainer(job, base, *own) for job, *own in zip(group, sets, samplers, parameters, states, strict=True)
     ]
     with ExitStack() as loggers:
         for trainer in trainers:
@@ -132,5 +138,5 @@ def _train(group: Sequence[TrainingJob], base: DiffusionBase) -> None:
         done = states[0]["step"] if states[0] else 0
         for trainer, metrics in MultiAdapterTrainer(base, trainers).run(done):
             if accelerator.is_main_process:
-                trainer.job.finish(base, trainer.share, metrics)
+                trainer.job.finish(base, trainer.share, metrics, painter)
             accelerator.wait_for_everyone()

@@ -21,7 +21,7 @@ from avignon.training.job import TrainingJob, TrainingSets
 from avignon.training.metrics import MetricsLogger, Step
 from avignon.training.objective import denoising_losses
 from avignon.training.optimizer import GRADIENT, LOSS, SCALE, Fault, FlatParameters, OptimizerStep
-from avignon.training.validation import BestCheckpoint
+from avignon.training.validation import BestCheckpoint, ValidationSampler
 
 SOFTWARE = f"torch {torch.__version__}"
 
@@ -42,11 +42,12 @@ class AdapterTrainer:
         job: TrainingJob,
         base: DiffusionBase,
         sets: TrainingSets,
+        sampler: ValidationSampler | None,
         parameters: list[torch.nn.Parameter],
         state: dict[str, Any] | None,
     ) -> None:
         self.name, self.job = job.name, job
-        self._base, self._sets, self._sampler = base, sets, job.sampler(base)
+        self._base, self._sets, self._sampler = base, sets, sampler
         self._settings, self._accelerator, self._reporter = job.recipe.train, job.accelerator, job.reporter
         self._seed = seed_of(job.recipe.seed, job.name)
         # A magnitude is a factor on all of a weight: rounded to bf16, it would be off by as much as a style moves it.

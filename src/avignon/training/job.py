@@ -18,7 +18,9 @@ from avignon.core.files import digest, json_text, json_value, read_json, sha256_
 from avignon.core.records import Card, Frame, frame_record, plain
 from avignon.core.workspace import AdapterFolder, Workspace
 from avignon.generation import png_info
+from avignon.generation.sampler import ImageSampler
 from avignon.models.base import DiffusionBase
+from avignon.models.runtime import DTYPES
 from avignon.recipe.schema import SCHEMA, Artist, Recipe, Train
 from avignon.training import sharing
 from avignon.training.checkpoints import Checkpoints
@@ -34,6 +36,7 @@ NOT_IDENTITY = {
     "gradient_checkpointing",
     "keep_checkpoints",
     "micro_batch",
+    "offload",
     "together",
     "eval_every",
 }
@@ -176,25 +179,29 @@ class TrainingJob:
         if others == ["different number of steps"] and self.checkpoints(base).newest()[0] is None:
             self.reporter.warn(f"{self.name}: it begins anew, because {_why_anew(self.recipe.train)}")
 
-    def sets(self, base: DiffusionBase) -> TrainingSets:
+    def sets(self, base: DiffusionBase, painter: ImageSampler) -> TrainingSets:
         """Everything that the training reads, encoded once; the denoiser must be without adapters."""
         settings, device = self.recipe.train, self.runtime.device
         kept, held = (fit_captions(base, part, self._triggers, self.reporter) for part in self._split())
         return TrainingSets(
             train=encode(base, kept, settings, device, self.reporter),
-            prior=self._prior(base, kept) if settings.prior_images else None,
+            prior=self._prior(base, kept, painter) if settings.prior_images else None,
             validation=encode(base, held, settings, device, self.reporter) if held else None,
         )
 
-    def _prior(self, base: DiffusionBase, kept: list[Example]) -> LatentDataset:
+    def _prior(self, base: DiffusionBase, kept: list[Example], painter: ImageSampler) -> LatentDataset:
         """What the base itself paints of the works' captions; the first process paints, the others read."""
         pairs = [(caption, self._triggers[path.parent.name]) for path, row in kept for caption in row["captions"]]
         captions = list(dict.fromkeys(without_trigger(*pair) for pair in pairs))
         shapes, file = [shape_of(base, row) for _, row in kept], self.folder.prior
         with self.accelerator.main_process_first():
-            return paint_prior(base, self.recipe, captions, shapes, file, self.runtime, self.reporter)
+            return paint_prior(base, self.recipe, captions, shapes, file, self.runtime, painter, self.reporter)
 
-    def sampler(self, base: DiffusionBase) -> ValidationSampler | None:
+    def preview(self, base: DiffusionBase) -> Frame:
+        """The picture that will show the finished adapter."""
+        return sharing.preview(self.name, self.artists, base, self.recipe, self.runtime)
+
+    def sampler(self, base: DiffusionBase, painter: ImageSampler) -> ValidationSampler | None:
         """What paints on the way, where that is wanted and this is the process that paints."""
         if not self.recipe.train.sample_every or not self.accelerator.is_main_process:
             return None
@@ -203,7 +210,7 @@ class TrainingJob:
         works = {name: self.space.training_images(name) for name in others}
         works |= {name: [path for path in kept if path.parent.name == name] for name in own}
         metric = ValidationMetric.over(works, own)
-        return ValidationSampler(self.name, base, self.recipe, metric, self.runtime.device, self.reporter)
+        return ValidationSampler(self.name, base, self.recipe, metric, DTYPES[self.runtime.precision], painter)
 
     def keep_samples(self, pictures: list[tuple[Frame, Image.Image]]) -> None:
         """Write pictures that were painted on the way, each with its frame and its rights."""
@@ -224,7 +231,9 @@ class TrainingJob:
         kept = [example for example in examples if example[1]["object_id"] not in held]
         return kept, [example for example in examples if example[1]["object_id"] in held]
 
-    def finish(self, base: DiffusionBase, share: dict[str, Any], metrics: dict[str, Any]) -> None:
+    def finish(
+        self, base: DiffusionBase, share: dict[str, Any], metrics: dict[str, Any], painter: ImageSampler
+    ) -> None:
         """Save the adapter that is on the base, verify its files, write the cards; `card.json` comes last."""
         weights, sources = self.folder.root / WEIGHTS_FILE, self._sources()
         files.save(base.denoiser, base.targets, self.name, weights)
@@ -242,7 +251,7 @@ class TrainingJob:
             date=datetime.now(UTC).date().isoformat(),
             **sources,
         )
-        sharing.paint(card, self.folder, base, self.recipe, self.runtime, self.reporter)
+        sharing.paint(card, self.folder, self.preview(base), base, painter, self.reporter)
         sharing.share(card, self.folder, self.captions(), self.space)
         write_text(self.folder.model_card, cards.model_card(card))
         write_json(self.folder.card, plain(card))

@@ -35,12 +35,14 @@ def paint_prior(
     shapes: Sequence[Shape],
     file: Path,
     runtime: RuntimeConfig,
+    sampler: ImageSampler,
     reporter: Reporter,
 ) -> LatentDataset:
     """What the base paints of `captions`, in turn, as latents to train on; kept in `file` for the next time.
 
     `shapes` are those of the works, whose batches these pictures join: each different one comes first, then as often as
-    among the works. The denoiser must be without adapters.
+    among the works. The denoiser must be without adapters; it is off the device afterwards, where others' captions are
+    read next.
 
     Raises:
         RecipeError: there are fewer pictures than shapes.
@@ -53,7 +55,7 @@ def paint_prior(
         )
     order = itertools.cycle([*each, *shapes])
     device = runtime.device
-    move_to(base.denoiser, device, DTYPES[runtime.precision], memory_format=torch.channels_last)
+    move_to(base.denoiser, DTYPES[runtime.precision], memory_format=torch.channels_last)
     count, seed = recipe.train.prior_images, seed_of(recipe.seed, "prior")
     plan = SeriesPlan(recipe, base.identity, {}, str(base.denoiser.dtype))
     frames = [
@@ -63,7 +65,8 @@ def paint_prior(
     job = digest([frame_identity(frame) for frame in frames])
     latents = _kept(file, job)
     if latents is None:
-        latents = _painted(ImageSampler(base, recipe, device, reporter), frames, reporter)
+        latents = _painted(sampler, frames, reporter)
+        move_to(base.denoiser, "cpu")
         write_bytes(file, safetensors.torch.save(_stored(latents), metadata={"job": job}))
     conditioning = encode_texts(base, [frame.prompt for frame in frames], device, reporter)
     base.offload()
@@ -96,6 +99,7 @@ def _kept(file: Path, job: str) -> list[torch.Tensor] | None:
 
 def _painted(sampler: ImageSampler, frames: Sequence[Frame], reporter: Reporter) -> list[torch.Tensor]:
     """Latents in the denoiser's scale, each (C, h, w), on the CPU."""
+    sampler.read(frames)
     latents: dict[int, torch.Tensor] = {}
     for places in sampler.groups(frames):
         part = sampler.denoise([frames[place] for place in places]).cpu()

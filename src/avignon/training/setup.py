@@ -9,7 +9,7 @@ import torch
 
 from avignon.adapters import inject
 from avignon.core.errors import ModelError
-from avignon.models import finite
+from avignon.models import finite, frozen
 from avignon.models.base import DiffusionBase
 from avignon.models.runtime import DTYPES, Attention, Precision, attention_for, compiles, move_to, precision_for
 from avignon.recipe.schema import Recipe
@@ -32,6 +32,8 @@ class RuntimeConfig:
     why: tuple[str, ...]
     cannot_compile: bool = False
     """Whether blocks would be compiled if that worked here."""
+    offload: bool = False
+    """Whether the denoiser's weights are kept in RAM while a card computes with them."""
 
     @classmethod
     def for_device(cls, recipe: Recipe, device: torch.device) -> "RuntimeConfig":
@@ -40,17 +42,20 @@ class RuntimeConfig:
         precision = precision_for(settings.precision, "train", device)
         attention = attention_for(settings.attention, device, recipe.base.resolution)
         # peft's DoRA cannot be traced: a block would fall into a graph for every piece of a layer.
-        pays = device.type == "cuda" and not settings.dora
+        # Nor can a layer whose weights are copied from RAM.
+        pays = device.type == "cuda" and not settings.dora and not settings.offload
         wanted = settings.compile == "on" or (settings.compile == "auto" and pays)
         compiled = wanted and (settings.compile == "on" or compiles(device))
         automatic = [name for name in ("precision", "attention", "compile") if getattr(settings, name) == "auto"]
-        return cls(device, precision, attention, compiled, tuple(automatic), wanted and not compiled)
+        offload = settings.offload and device.type == "cuda"
+        return cls(device, precision, attention, compiled, tuple(automatic), wanted and not compiled, offload)
 
     def describe(self, processes: int) -> str:
         """In one line: what was picked, and which of it by the program itself."""
         parts = [str(self.device), self.precision, f"attention {self.attention}"]
         parts += ["compiled blocks"] if self.compiled else []
         parts += ["blocks not compiled, because torch.compile does not work here"] if self.cannot_compile else []
+        parts += ["weights copied from RAM layer by layer"] if self.offload else []
         parts += [f"{processes} processes"] if processes > 1 else []
         return ", ".join(parts) + (f" (chosen for this machine: {', '.join(self.why)})" if self.why else "")
 
@@ -68,7 +73,7 @@ def prepare_denoiser(
     settings, denoiser = recipe.train, base.denoiser
     dtype = DTYPES[runtime.precision]
     move_to(denoiser, runtime.device, dtype, memory_format=torch.channels_last)
-    if dtype == torch.float16 and (bad := finite.first_bad(denoiser.named_parameters())):
+    if dtype == torch.float16 and (bad := finite.first_bad(frozen.weights(denoiser))):
         raise ModelError(f"base.model: the UNet's {bad} overflows in fp16; set train.precision to bf16 or fp32")
     base.set_attention_backend(runtime.attention)
     ranks, alpha, dora = settings.ranks, settings.alpha, settings.dora

@@ -14,33 +14,37 @@ from avignon.core import imaging, png
 from avignon.core.errors import ModelError
 from avignon.core.events import Reporter
 from avignon.core.files import read_json, sha256_of, write_bytes
-from avignon.core.records import Card, frame_record, series_from
+from avignon.core.records import Card, Frame, frame_record, series_from
 from avignon.core.workspace import AdapterFolder, Workspace
 from avignon.generation import png_info
 from avignon.generation.sampler import ImageSampler
 from avignon.generation.series import SeriesPlan
 from avignon.models.base import DiffusionBase
 from avignon.models.runtime import OUT_OF_MEMORY, is_out_of_memory
-from avignon.recipe.schema import Recipe
+from avignon.recipe.schema import Artist, Recipe
 from avignon.training.setup import RuntimeConfig
 
 
+def preview(name: str, artists: Iterable[Artist], base: DiffusionBase, recipe: Recipe, runtime: RuntimeConfig) -> Frame:
+    """The picture to show of an adapter: the first scene with its trigger, by it alone at weight 1."""
+    frame = SeriesPlan(recipe, base.identity, {name: ""}, runtime.precision).frame(1, "preview", Mix({name: 1.0}))
+    prompt = ", ".join((frame.prompt, *(artist.trigger for artist in artists)))
+    return replace(frame, prompt=prompt, to_seed=-1, seed_place=0.0, source=None, block_weights={})
+
+
 def paint(
-    card: Card, folder: AdapterFolder, base: DiffusionBase, recipe: Recipe, runtime: RuntimeConfig, reporter: Reporter
+    card: Card, folder: AdapterFolder, frame: Frame, base: DiffusionBase, sampler: ImageSampler, reporter: Reporter
 ) -> None:
-    """Paint the preview, with the adapter that is on the base alone: the first scene with its trigger, at weight 1.
+    """Paint the preview, with the adapter that is on the base alone.
 
     An adapter without a preview is finished as well: what goes wrong here is a warning.
     """
     weights = folder.root / WEIGHTS_FILE
-    plan = SeriesPlan(recipe, base.identity, {card.name: sha256_of(weights)}, runtime.precision)
-    frame = plan.frame(1, "preview", Mix({card.name: 1.0}))
-    prompt = ", ".join((frame.prompt, *card.triggers))
-    frame = replace(frame, prompt=prompt, to_seed=-1, seed_place=0.0, source=None, block_weights={})
+    frame = replace(frame, adapters={card.name: sha256_of(weights)})
     try:
         # Blocks compiled for training would be compiled again for passes without gradients.
         with torch.compiler.set_stance("force_eager"):
-            (image,) = ImageSampler(base, recipe, runtime.device, reporter).paint([frame])
+            (image,) = sampler.paint([frame])
     except (ModelError, *OUT_OF_MEMORY) as failed:
         if not isinstance(failed, ModelError) and not is_out_of_memory(failed):
             raise

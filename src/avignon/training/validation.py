@@ -16,7 +16,6 @@ from PIL import Image
 
 from avignon.adapters.weights import Mix
 from avignon.core import imaging
-from avignon.core.events import Reporter
 from avignon.core.records import Frame
 from avignon.evaluation import copies, style
 from avignon.generation.sampler import ImageSampler
@@ -68,19 +67,19 @@ class ValidationSampler:
         base: DiffusionBase,
         recipe: Recipe,
         metric: ValidationMetric,
-        device: torch.device,
-        reporter: Reporter,
+        dtype: torch.dtype,
+        sampler: ImageSampler,
     ) -> None:
-        self._name, self._base, self._metric, self._device = name, base, metric, device
-        self._sampler = ImageSampler(base, recipe, device, reporter)
-        plan = SeriesPlan(recipe, base.identity, {name: ""}, str(base.denoiser.dtype))
+        """Prepare to paint in a precision; all prompts are read now, since what reads them is gone later."""
+        self._name, self._base, self._metric, self._sampler = name, base, metric, sampler
+        plan = SeriesPlan(recipe, base.identity, {name: ""}, str(dtype))
         scenes = range(1, min(len(recipe.generate.scenes), SCENES) + 1)
         path = recipe.path_adapters
         # Where on the way this adapter is alone, from 0 to 1; a scene's second seed goes with it.
         place = path.index(name) / (len(path) - 1) if name in path[1:] else 0.0
         self._frames = [in_few_steps(plan.frame(scene, "", Mix({name: 1.0}), place)) for scene in scenes]
         self._before: list[Image.Image] = []
-        base.offload()
+        sampler.read(self._frames)
 
     def paint(self, step: int, weights: torch.Tensor) -> tuple[list[tuple[Frame, Image.Image]], dict[str, float]]:
         """Frames and pictures of the adapter as it is now, whose weights are also given; what is measured on them."""

@@ -46,14 +46,16 @@ class FlowTransformer(FlowMatching):
         self.denoiser, self.noise = loaded["transformer"], noise
         self.vae, self.text_encoder, self.tokenizer = loaded["vae"], loaded["text_encoder"], loaded["tokenizer"]
 
-    def move_to(self, device: torch.device) -> None:  # noqa: D102 - as in the protocol, here and below
-        for part in (self.denoiser, self.text_encoder):
-            move_to(part, device)
-        move_to(self.vae, device, torch.float32)
+    @property
+    def readers(self) -> tuple[Any, ...]:  # noqa: D102 - as in the protocol, here and below
+        return (self.text_encoder,) if self.text_encoder else ()
 
     def offload(self) -> None:  # noqa: D102
-        for part in (self.vae, self.text_encoder):
+        for part in (self.vae, *self.readers):
             move_to(part, "cpu")
+
+    def release_readers(self) -> None:  # noqa: D102
+        self.text_encoder = None
 
     def set_attention_backend(self, backend: Attention) -> None:  # noqa: D102
         for module in self.denoiser.modules():

@@ -111,20 +111,22 @@ class LatentUNet(DiffusionBase):
 
     @property
     def prompt_encoders(self) -> dict[str, Any]:  # noqa: D102
-        return {part: getattr(self.pipeline, part) for part in self.text_classes}
+        return {part: encoder for part in self.text_classes if (encoder := getattr(self.pipeline, part))}
+
+    @property
+    def readers(self) -> tuple[Any, ...]:  # noqa: D102
+        return tuple(self.prompt_encoders.values())
 
     @property
     def prediction_type(self) -> str:  # noqa: D102
         return str(self.pipeline.scheduler.config.prediction_type).removesuffix("_prediction")
 
-    def move_to(self, device: torch.device) -> None:  # noqa: D102
-        self.pipeline.to(device)
-        # The VAE of some models overflows to black pictures in fp16.
-        self.pipeline.vae.to(torch.float32)
-
     def offload(self) -> None:  # noqa: D102
-        for part in (self.pipeline.vae, *(encoder for _, encoder in self._readers)):
+        for part in (self.pipeline.vae, *self.readers):
             move_to(part, "cpu")
+
+    def release_readers(self) -> None:  # noqa: D102
+        self.pipeline.register_modules(**dict.fromkeys(self.text_classes))
 
     def set_attention_backend(self, backend: Attention) -> None:  # noqa: D102
         if backend == "xformers":
@@ -133,14 +135,14 @@ class LatentUNet(DiffusionBase):
             self.denoiser.set_attn_processor(AttnProcessor())  # PyTorch's own is diffusers' default.
 
     @property
-    def _readers(self) -> list[tuple[Any, Any]]:
+    def _tokenized(self) -> list[tuple[Any, Any]]:
         """Each tokenizer with its text encoder."""
         pairs = self.layout.tokenizers.items()
         return [(getattr(self.pipeline, tokenizer), getattr(self.pipeline, encoder)) for tokenizer, encoder in pairs]
 
     @property
     def max_tokens(self) -> int:  # noqa: D102
-        readers = self._readers
+        readers = self._tokenized
         return min(min(int(t.model_max_length), int(e.config.max_position_embeddings)) for t, e in readers)
 
     def reads_whole(self, text: str) -> bool:  # noqa: D102
@@ -149,7 +151,7 @@ class LatentUNet(DiffusionBase):
     def _cut_off(self, text: str) -> str:
         """What a tokenizer leaves no room for; empty where all of a text is read."""
         longest = self.max_tokens
-        for tokenizer, _ in self._readers:
+        for tokenizer, _ in self._tokenized:
             tokens = tokenizer(text, truncation=False, verbose=False).input_ids
             if len(tokens) > longest:
                 # The first and the last token are the markers of start and end.
@@ -167,7 +169,7 @@ class LatentUNet(DiffusionBase):
         if finite.first_bad(read.tensors.items()):
             bad = next(t for t, one in zip(texts, read.split(1), strict=True) if finite.first_bad(one.tensors.items()))
             raise ModelError(
-                f"the base's text encoder makes NaN or infinity of {bad!r} in {self._readers[0][1].dtype}; "
+                f"the base's text encoder makes NaN or infinity of {bad!r} in {self._tokenized[0][1].dtype}; "
                 f"set {reporter.stage}.precision to fp32"
             )
         return read
@@ -178,7 +180,7 @@ class LatentUNet(DiffusionBase):
 
     def _encoders_on(self, device: torch.device, texts: Sequence[str]) -> Iterator[tuple[Any, Any, Any]]:
         """Each text encoder on a device, with the texts' tokens and their attention mask, (B, tokens)."""
-        for tokenizer, encoder in self._readers:
+        for tokenizer, encoder in self._tokenized:
             how = {"padding": "max_length", "truncation": True, "max_length": self.max_tokens, "return_tensors": "pt"}
             encoded = tokenizer(list(texts), **how)
             yield encoder.to(device), encoded["input_ids"].to(device), encoded["attention_mask"].to(device)
@@ -268,7 +270,7 @@ class LatentUNet(DiffusionBase):
         folder: Path,
         settings: BaseSettings,
         sampling: SamplingSettings,
-        dtype: torch.dtype,
+        dtype: torch.dtype | None,
         reporter: Reporter,
     ) -> Self:
         """Check and load a base; see `loading.load`."""
@@ -303,7 +305,9 @@ class LatentUNet(DiffusionBase):
         return {}
 
     @classmethod
-    def _pipeline(cls, folder: Path, file: Path | None, settings: BaseSettings, dtype: torch.dtype, noise: Any) -> Any:
+    def _pipeline(
+        cls, folder: Path, file: Path | None, settings: BaseSettings, dtype: torch.dtype | None, noise: Any
+    ) -> Any:
         """The pipeline, whose scheduler has nothing of the base's but its noise schedule."""
         how = {"scheduler": DDIMScheduler.from_config(noise), **cls.pipeline_settings}
         if file:
@@ -319,7 +323,7 @@ class LatentUNet(DiffusionBase):
         return pipeline
 
     @classmethod
-    def _from_folder(cls, folder: Path, variant: str, dtype: torch.dtype, how: Mapping[str, Any]) -> Any:
+    def _from_folder(cls, folder: Path, variant: str, dtype: torch.dtype | None, how: Mapping[str, Any]) -> Any:
         classes = {**_CLASSES, **cls.text_classes}
         parts = {p: hub.read(kind, folder / p, variant=variant or None, dtype=dtype) for p, kind in classes.items()}
         try:

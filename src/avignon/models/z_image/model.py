@@ -141,7 +141,7 @@ class ZImage(FlowTransformer):
         folder: Path,
         settings: BaseSettings,
         sampling: SamplingSettings,
-        dtype: torch.dtype,
+        dtype: torch.dtype | None,
         reporter: Reporter,  # noqa: ARG003 - there is nothing to warn of
     ) -> Self:
         """Check and load a base; see `loading.load`."""
