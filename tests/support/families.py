@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from avignon.models.registry import FAMILIES, Family
+from tests.support.tiny_flux2_klein import make_tiny_flux2_klein
 from tests.support.tiny_sd import make_tiny_sd
 from tests.support.tiny_sdxl import make_tiny_sdxl
 from tests.support.tiny_z_image import make_tiny_z_image
@@ -47,4 +48,7 @@ TINY = (
     TinyFamily("sd", make_tiny_sd, block="up_blocks.1", has_single_file=True),
     TinyFamily("sdxl", make_tiny_sdxl, block="up_blocks.0", has_single_file=True),
     TinyFamily("z-image", make_tiny_z_image, block="layers.2", generate={"scheduler": "euler"}),
+    TinyFamily(
+        "flux2-klein", make_tiny_flux2_klein, block="single_transformer_blocks.1", generate={"scheduler": "euler"}
+    ),
 )

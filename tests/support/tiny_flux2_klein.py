@@ -26,6 +26,7 @@ def make_tiny_flux2_klein(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         qwen_encoder(tokenizer, 28, tokens, Qwen3ForCausalLM).save_pretrained(folder / "text_encoder")
+        (folder / "text_encoder/generation_config.json").unlink()  # For writing on, which no picture asks for.
         _vae().save_pretrained(folder / "vae")
         _transformer().save_pretrained(folder / "transformer")
     tokenizer.save_pretrained(folder / "tokenizer")

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from avignon.core.errors import RecipeError
+from avignon.generation.sampler import ImageSampler
 from avignon.models.base import Conditioning
 from avignon.recipe.schema import Train
 from avignon.training import adapter_trainer, dataset, prior
@@ -189,11 +190,13 @@ def test_the_bases_own_pictures_are_painted_in_all_shapes(
     recipe, _ = prepared_in_buckets(tmp_path, tiny_sd, prior_images=4)
     runtime, file = RuntimeConfig.for_device(recipe, torch.device("cpu")), tmp_path / "prior.safetensors"
     base, shapes = load_base(recipe, torch.float32, SILENT), [WIDE, WIDE, TALL]
-    data = prior.paint_prior(base, recipe, ["a boat"], shapes, file, runtime, SILENT)
+    painter = ImageSampler(base, recipe, torch.device("cpu"), SILENT)
+    data = prior.paint_prior(base, recipe, ["a boat"], shapes, file, runtime, painter, SILENT)
     assert data.shapes == (WIDE, TALL, WIDE, WIDE)
     assert [tuple(one.shape) for one in data.mean] == [(1, 4, h // 8, w // 8) for w, h in data.shapes]
     monkeypatch.setattr(prior, "_painted", None)  # Painting again would fail.
-    again = prior.paint_prior(base, recipe, ["a boat"], shapes, file, runtime, SILENT)
+    again = prior.paint_prior(base, recipe, ["a boat"], shapes, file, runtime, painter, SILENT)
     assert all(map(torch.equal, again.mean, data.mean))
+    more = [*shapes, *((8 * n, 8) for n in (1, 2, 3))]
     with pytest.raises(RecipeError, match=r"train\.prior_images: 4 are too few for works in 5 shapes"):
-        prior.paint_prior(base, recipe, ["a"], [*shapes, *((8 * n, 8) for n in (1, 2, 3))], file, runtime, SILENT)
+        prior.paint_prior(base, recipe, ["a"], more, file, runtime, painter, SILENT)
