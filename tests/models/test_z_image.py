@@ -535,7 +535,7 @@ def test_names_of_other_programs(saved: tuple[Recipe, dict[str, Path]], tmp_path
         renamed = {layer: name.replace(".", "_") for layer, name in renamed.items()}
     else:
         renamed = {layer: name.replace("attention.to_out.0", "attention.out") for layer, name in renamed.items()}
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for layer, change in state.layers.items():
         stem = f"{prefix}{renamed[layer]}"
         tensors |= {f"{stem}.lora_down.weight": change.down, f"{stem}.lora_up.weight": change.up}

