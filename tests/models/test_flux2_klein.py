@@ -591,6 +591,24 @@ def test_names_of_other_programs(saved: tuple[Recipe, dict[str, Path]], tmp_path
     files.load(base, "one", tmp_path / "a.safetensors")
 
 
+def test_a_configuration_beside_other_programs_names(tmp_path: Path) -> None:
+    """Peft's scale counts for the makers' names too; ranks by names that diffusers has not are a line."""
+    stem = "base_model.model.double_blocks.0.img_attn.qkv"
+    save_file({f"{stem}.lora_A.weight": torch.ones(2, 32), f"{stem}.lora_B.weight": torch.ones(96, 2)},
+              tmp_path / "adapter_model.safetensors")  # fmt: skip
+    told: dict[str, Any] = {"peft_type": "LORA", "r": 2, "lora_alpha": 6, "target_modules": ["qkv"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(told), encoding="utf-8")
+    read = formats.read(tmp_path)
+    assert {change.alpha for change in read.layers.values()} == {6}
+    assert read.config("transformer")["target_modules"] == sorted(read.of("transformer"))
+    (tmp_path / "adapter_config.json").write_text(json.dumps(told | {"alpha_pattern": {"qkv": 4}}), encoding="utf-8")
+    with pytest.raises(AdapterError, match="ranks or alphas by other names of layers than diffusers'"):
+        formats.read(tmp_path)
+    (tmp_path / "adapter_config.json").unlink()
+    with pytest.raises(AdapterError, match=r"adapter_config\.json"):
+        formats.read(tmp_path)
+
+
 def test_names_that_lead_to_one_layer(saved: tuple[Recipe, dict[str, Path]], tmp_path: Path) -> None:
     """A query by itself and within the three, outputs that are no three, and unsure names are each a line."""
     whole = "diffusion_model.double_blocks.0.img_attn.qkv"
