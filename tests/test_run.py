@@ -105,15 +105,23 @@ def test_original_pair_with_the_word_given(avignon: Runner, museum: LocalMuseum,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["atlantic-to-gris", "atlantic-to-gris-sdxl"])
+@pytest.mark.parametrize(
+    ("name", "base"),
+    [
+        ("atlantic-to-gris", ""),
+        ("atlantic-to-gris-sdxl", "tiny_sdxl"),
+        ("atlantic-to-gris-z-image", "tiny_z_image"),
+        ("atlantic-to-gris-klein", "tiny_flux2_klein"),
+    ],
+)
 def test_open_pair_runs_through(
-    avignon: Runner, museum: LocalMuseum, hub: LocalHub, tiny_sdxl: Path, name: str
+    avignon: Runner, museum: LocalMuseum, hub: LocalHub, request: pytest.FixtureRequest, name: str, base: str
 ) -> None:
     """The pair that is open on both sides needs no word, and its page and ledger keep no restricted work."""
     more: list[str] = []
-    if name.endswith("sdxl"):
-        hub.add("someone/tiny-sdxl", tiny_sdxl)
-        more = ["--set", "base.model=someone/tiny-sdxl", "--set", "base.variant="]
+    if base:
+        hub.add("someone/tiny", request.getfixturevalue(base))
+        more = ["--set", "base.model=someone/tiny", "--set", "base.variant="]
     ran = avignon(RECIPES / f"{name}.toml", *small(museum), *more)
     assert ran.returncode == 0, ran.stderr
     root = avignon.home / "runs" / name

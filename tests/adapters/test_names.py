@@ -1,13 +1,18 @@
 """Names of layers: ours against the rules of the programs that read them, at the real sizes."""
 
+import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
-from avignon.adapters.formats import names
+from avignon.adapters.formats import names, native
 from tests.support import programs
 from tests.support.adapters import layers_of, networks
+from tests.support.tiny_flux2_klein import flux2_klein_transformer
 from tests.support.tiny_sdxl import sdxl_networks
+from tests.support.tiny_z_image import z_image_transformer
 
 ENCODER_LAYERS = {"1.5": 12, "2.1": 23}
 
@@ -68,8 +73,8 @@ def sdxl() -> dict[str, Any]:
 def test_every_layer_of_sdxl_comes_back(sdxl: dict[str, Any]) -> None:
     """Of UNet and both encoders, by StabilityAI's names and by diffusers', which some trainers write."""
     layers = list(layers_of(sdxl))
-    for native in (True, False):
-        written = [names.kohya(layer, sdxl=native) for layer in layers]
+    for is_sdxl in (True, False):
+        written = [names.kohya(layer, sdxl=is_sdxl) for layer in layers]
         assert len(set(written)) == len(layers) == 794 + 72 + 193
         assert [names.from_kohya(name) for name in written] == layers
 
@@ -112,6 +117,57 @@ def test_invokeai_finds_every_layer_of_sdxl(sdxl: dict[str, Any]) -> None:
         assert programs.invokeai(network, name, names.SDXL_PREFIXES[component]) == path
     with pytest.raises(ValueError, match="prefix: lora_te_"):
         programs.invokeai_sdxl([names.kohya(layer) for layer in layers])
+
+
+# Transformers, at their full size ------------------------------------------------------------------------------------
+
+
+def flux_2_modules() -> set[str]:
+    """Linear layers of the 4B model in its makers' code, but for the last two: see `native`."""
+    streams = [
+        f"{stream}_{layer}" for stream in ("img", "txt") for layer in ("attn_qkv", "attn_proj", "mlp_0", "mlp_2")
+    ]
+    double = {f"double_blocks_{number}_{layer}" for number in range(5) for layer in streams}
+    single = {f"single_blocks_{number}_linear{layer}" for number in range(20) for layer in (1, 2)}
+    modulations = {f"{each}_lin" for each in ("double_stream_modulation_img", "double_stream_modulation_txt")}
+    outside = {"img_in", "txt_in", "time_in_in_layer", "time_in_out_layer", "single_stream_modulation_lin"}
+    return double | single | modulations | outside
+
+
+def z_image_modules() -> set[str]:
+    """Those of Z-Image, but for the first and the last of pictures."""
+    inside = ("attention_qkv", "attention_out", "feed_forward_w1", "feed_forward_w2", "feed_forward_w3")
+    blocks = [("layers", 30, True), ("noise_refiner", 2, True), ("context_refiner", 2, False)]
+    return {
+        f"{name}_{number}_{layer}"
+        for name, count, told in blocks
+        for number in range(count)
+        for layer in (*inside, *(["adaLN_modulation_0"] if told else []))
+    } | {"cap_embedder_1", "t_embedder_mlp_0", "t_embedder_mlp_2"}
+
+
+@pytest.mark.parametrize(
+    ("made", "theirs", "unsure"),
+    [
+        (flux2_klein_transformer, flux_2_modules, r"norm_out|proj_out"),
+        (z_image_transformer, z_image_modules, r"all_x_embedder|all_final_layer"),
+    ],
+)
+def test_every_layer_of_a_transformer_comes_back(
+    made: Callable[[], Any], theirs: Callable[[], set[str]], unsure: str
+) -> None:
+    """Each is a layer of its makers' code behind kohya's prefix, or a third of one; all of those are met."""
+    with torch.device("meta"):
+        layers = list(layers_of({"transformer": made()}))
+    sure = [layer for layer in layers if not re.match(rf"transformer\.({unsure})", layer)]
+    assert not any(names.kohya(layer) for layer in layers if layer not in sure)
+    written = {native.whole_of(layer): names.kohya(native.whole_of(layer)) for layer in sure}
+    assert {name.removeprefix("lora_unet_") for name in written.values()} == theirs()
+    assert [names.from_kohya(name) for name in written.values()] == list(written)
+    assert sorted(part for whole in written for part in native.parts_of(whole)) == sorted(sure)
+    for prefix in ("lora_unet", "lora_transformer"):  # By diffusers' names.
+        own = [f"{prefix}_{layer.removeprefix('transformer.').replace('.', '_')}" for layer in sure]
+        assert [names.from_kohya(name) for name in own] == sure
 
 
 @pytest.mark.parametrize("name", ["", "lora_unet", "unet_down_blocks_0", "lora_prior_te_x", "lora_transformer_x"])

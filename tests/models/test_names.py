@@ -11,6 +11,7 @@ from avignon.core.events import Event, Reporter
 from avignon.models import loading
 from avignon.models.base import DiffusionBase
 from avignon.models.names import KNOWN, homes_of, licence_of
+from avignon.models.registry import FAMILIES
 from tests.support.hub import LocalHub, take_for_the_hub
 from tests.support.runs import small_recipe
 
@@ -31,6 +32,7 @@ def test_rows_are_repositories_with_a_licence_and_a_source() -> None:
     for known in KNOWN.values():
         assert known.source.startswith("https://")
         assert "RAIL" in known.licence or known.licence in ("Apache-2.0", "FLUX Non-Commercial License")
+        assert known.family in FAMILIES
         assert known.resolution in (512, 768, 1024)
     assert homes_of("someone/else") == ("someone/else",)
     assert licence_of("someone/else") == "unknown"

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from avignon.models.names import KNOWN
+from avignon.models.registry import FAMILIES
 from avignon.museums.registry import MUSEUMS
 from avignon.recipe.load import load_recipe
 from avignon.recipe.shipped import shipped, summary
@@ -22,6 +24,16 @@ def test_recipes_are_known_by_name() -> None:
     assert list(shipped()) == sorted(path.stem for path in RECIPES.glob("*.toml"))
     for name, path in shipped().items():
         assert load_recipe(name) == load_recipe(path)
+
+
+def test_shipped_recipes_suit_their_bases() -> None:
+    """A sampler that the base's family has, and no more pixels than it was trained at."""
+    recipes = [load_recipe(path) for path in shipped().values()]
+    named = [(recipe, KNOWN[recipe.base.model]) for recipe in recipes if recipe.base.model in KNOWN]
+    assert {known.family for _, known in named} >= {"sdxl", "z-image", "flux2-klein"}
+    for recipe, known in named:
+        assert recipe.generate.scheduler in FAMILIES[known.family].samplers
+        assert recipe.base.resolution <= known.resolution
 
 
 def test_file_goes_before_a_shipped_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,6 +74,16 @@ def test_new_recipe_loads(capsys: Captured, tmp_path: Path, museum: str) -> None
     assert tuple(artist.name for artist in loaded.artists) == ARTISTS
     assert (loaded.name, loaded.museum.kind, loaded.base.model) == ("my-dialogue", museum, "someone/a-model")
     assert all(summary(path)[part] for part in ("What it does", "Cost"))
+
+
+@pytest.mark.parametrize("base", KNOWN)
+def test_new_recipe_suits_its_base(capsys: Captured, tmp_path: Path, base: str) -> None:
+    """A base's short name gives the resolution that it was trained at, and a sampler that its family has."""
+    path = tmp_path / "new.toml"
+    assert avignon(capsys, "new", path, "--artists", "Ann", "Bo", "--base", base) == (0, [])
+    loaded = load_recipe(path)
+    assert loaded.base.resolution == KNOWN[base].resolution
+    assert loaded.generate.scheduler in FAMILIES[KNOWN[base].family].samplers
 
 
 def test_new_recipe_shows_the_defaults(capsys: Captured, tmp_path: Path) -> None:

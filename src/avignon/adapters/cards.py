@@ -40,8 +40,8 @@ A {method} adapter trained by {program} on {works} works ({images} images)
 of {artists}. What it makes are pictures by a trained model. None of them is a work of {artists}.
 
 - Trigger phrase: `{trigger}`
-- Base: `{model}`, revision `{revision}`, UNet SHA-256 `{fingerprint}`; its licence: {licence}{further}
-- {parameters:,} trained parameters, {share:.3%} of the UNet's {unet_parameters:,}; ranks {ranks}
+- Base: `{model}`, revision `{revision}`, {network} SHA-256 `{fingerprint}`; its licence: {licence}{further}
+- {parameters:,} trained parameters, {share:.3%} of the {network}'s {unet_parameters:,}; ranks {ranks}
 - {steps} steps, final loss {loss} (mean of the last 50 steps)
 
 ## Rights
@@ -56,7 +56,7 @@ of {artists}. What it makes are pictures by a trained model. None of them is a w
 
 ## Use
 
-`{name}.safetensors` is for ComfyUI, A1111, Forge, InvokeAI and SD.Next. With diffusers:
+`{name}.safetensors` is for {programs}. With diffusers:
 
 ```python
 pipeline.load_lora_weights("path/to/this/folder", weight_name="pytorch_lora_weights.safetensors")
@@ -210,6 +210,7 @@ def model_card(card: Card, pictures: Mapping[str, str] | None = None) -> str:
     """
     facts = {**card.dataset, **card.trainable, **card.metrics, **card.base}
     triggers = ", ".join(card.triggers)
+    family = FAMILIES[card.base.get("family", "sd")]  # Cards of earlier versions do not say.
     loss = facts["final_loss"]
     ranks = ", ".join(f"{kind} {rank}" for kind, rank in card.trainable["ranks"].items())
     return MODEL_CARD.format(
@@ -219,7 +220,9 @@ def model_card(card: Card, pictures: Mapping[str, str] | None = None) -> str:
         method_tag=card.trainable["method"].lower(),
         widget=_widget(pictures or {}),
         name=card.name,
-        tag=FAMILIES[card.base.get("family", "sd")].tag,  # Cards of earlier versions do not say.
+        tag=family.tag,
+        network=family.network,
+        programs="ComfyUI, A1111, Forge, InvokeAI and SD.Next" if family.network == "UNet" else "ComfyUI",
         program=program_link(),
         artists=" and ".join(card.artists).replace("<", "&lt;"),
         trigger=triggers,

@@ -40,5 +40,5 @@ def adapters_on(network: Any) -> set[str]:
 
 
 def doras(denoiser: Any) -> set[str]:
-    """Names of those adapters on the UNet that are DoRA."""
+    """Names of those adapters on the denoiser that are DoRA."""
     return {outer(inside) for _, module in lora_layers(denoiser) for inside in module.lora_magnitude_vector}

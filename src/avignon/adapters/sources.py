@@ -130,7 +130,9 @@ def _copy(file: formats.AdapterFile, folder: Path) -> None:
     root = file.path.parent if len(file.paths) == 1 else file.path.parent.parent
     beside = [each for path in file.paths for each in path.parent.glob("*.json") if len(file.paths) > 1]
     if file.path.name in {each.WEIGHTS_FILE for each in formats.FORMATS.values()}:
-        beside += [root / each for each in ("card.json", "adapter_config.json", "README.md")]
+        beside += [root / each for each in ("card.json", "README.md")]
+    if file.format == "peft":  # Its scale.
+        beside.append(root / "adapter_config.json")
     beside += [file.path.with_suffix(ending) for ending in (".json", ".png")]
     for path in dict.fromkeys([*file.paths, *filter(Path.is_file, beside)]):
         target = folder / path.relative_to(root)

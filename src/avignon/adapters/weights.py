@@ -1,4 +1,4 @@
-"""The weights of adapters: along a series, over denoising steps, in parts of the UNet. Pure arithmetic: no torch.
+"""The weights of adapters: along a series, over denoising steps, in parts of the denoiser. Pure arithmetic: no torch.
 
 A dialogue is a path: `place` 0 is the first adapter alone, 1 the last, the others lie between at equal distances.
 """

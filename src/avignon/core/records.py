@@ -178,7 +178,7 @@ class Card:
     base: Mapping[str, Any]
     """Model, revision and fingerprint of the base the adapter belongs to."""
     trainable: Mapping[str, Any]
-    """Parameters trained, parameters of the UNet, their share, rank per kind of layer."""
+    """Parameters trained, parameters of the denoiser, their share, rank per kind of layer."""
     dataset: Mapping[str, Any]
     """Images, works, and a hash over the prepared images and captions."""
     rights: Mapping[str, Any]
@@ -228,7 +228,7 @@ class Frame:
     weight_schedule: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """Weight at every denoising step, of the adapters whose weight is not the same at all of them."""
     block_weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """By adapter, factors on its weight in parts of the UNet: `down`, `mid`, `up`, or a block by its own name."""
+    """By adapter, factors on its weight in parts of the denoiser: `down`, `mid`, `up`, or a block by its own name."""
     to_seed: int = -1
     """A second seed, towards whose noise that of `seed` is turned; -1 for none."""
     seed_place: float = 0.0

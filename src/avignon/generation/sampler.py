@@ -1,7 +1,7 @@
 """Frames → pictures: the base with its adapters on. `generate` paints the series with it, `train` its samples.
 
-Frames of different weights go through the UNet in one batch, texts are encoded once, and the pictures are those that
-diffusers' own pipeline makes of the same adapters and weights.
+Frames of different weights go through the denoiser in one batch, texts are encoded once, and the pictures are those
+that diffusers' own pipeline makes of the same adapters and weights.
 """
 
 import math

@@ -39,7 +39,7 @@ def family_in(folder: Path) -> Family:
         ModelError: it is of none, or its model_index.json is missing or damaged.
     """
     index = folder / "model_index.json"
-    kind = hub.described(index, "no Stable Diffusion in diffusers' format").get("_class_name", "")
+    kind = hub.described(index, "no base in diffusers' format").get("_class_name", "")
     for family in FAMILIES.values():
         if family.pipeline == kind:
             return family

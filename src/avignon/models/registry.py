@@ -37,6 +37,11 @@ class Family:
     """It has `files` (what its small files say; without torch) and `model` (loading)."""
 
     @property
+    def network(self) -> str:
+        """The denoiser, for people."""
+        return "UNet" if self.denoiser == "unet" else self.denoiser
+
+    @property
     def files(self) -> Any:
         """The module that checks a base's files."""
         return importlib.import_module(f"{self.package}.files")

@@ -12,6 +12,8 @@ import tomli_w
 from avignon.core.errors import RecipeError
 from avignon.core.files import replacing
 from avignon.core.records import EMBEDDED
+from avignon.models.names import KNOWN
+from avignon.models.registry import FAMILIES
 from avignon.museums.registry import MUSEUMS
 from avignon.recipe.load import recipe_from
 
@@ -34,7 +36,11 @@ def write_recipe(path: Path, artists: Sequence[str], museum: str = "nga", base: 
     template = Path(__file__).with_name("template.toml").read_text(encoding="utf-8")
     before, artist, after = re.split(r"^(?=\[\[artists\]\]|\[base\])", template, flags=re.MULTILINE)
     tables = [_filled(artist, name=_toml(name), trigger=_toml(f"in the style of {name.lower()}")) for name in names]
-    settings = {"base": _toml(base or BASE), "resolution": 192 if base == EMBEDDED else 512}
+    known = KNOWN.get(base)
+    resolution = 192 if base == EMBEDDED else known.resolution if known else 512
+    sampler = FAMILIES[known.family].samplers[0] if known else "ddim"
+    settings = {"base": _toml(base or BASE), "resolution": resolution}
+    settings["sampler"] = f"\nscheduler = {_toml(sampler)}" if sampler != "ddim" else ""
     title = _toml(f"From {names[0]} to {names[-1]}")
     text = "".join((_filled(before, museum=table), *tables, _filled(after, title=title, **settings)))
     recipe_from(tomllib.loads(text), path)

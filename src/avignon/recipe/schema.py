@@ -95,9 +95,9 @@ class Base(Section):
     schema_1 = dict.fromkeys(("vae", "vae_mirrors", "vae_revision", "config", "prediction_type", "quantize"), ABSENT)
 
     model: Annotated[str, Field(min_length=1), AfterValidator(_located)]
-    """A short name (`sd-1.5`, `sd-2.1-base`, `sd-2.1`, `sdxl`, `z-image`; `avignon doctor` lists homes and licences), a
-    Hugging Face repository, a local directory in diffusers' format, a single `.safetensors` checkpoint of a Stable
-    Diffusion 1.x, 2.x or XL, or `embedded` (the package's miniature)."""
+    """A short name (`sd-1.5`, `sd-2.1-base`, `sd-2.1`, `sdxl`, `z-image`, `flux2-klein-4b`; `avignon doctor` lists all,
+    with homes and licences), a Hugging Face repository, a local directory in diffusers' format, a single `.safetensors`
+    checkpoint of a Stable Diffusion 1.x, 2.x or XL, or `embedded` (the package's miniature)."""
     mirrors: tuple[str, ...] = Field(default=(), strict=False)
     """Repositories to try, in order, where `model`, or each home of a short name, is gone."""
     revision: str = "main"
@@ -122,7 +122,8 @@ class Base(Section):
     """Keep the denoiser's weights in 8 bits, or in 4 (QLoRA's NF4, Dettmers et al., arXiv:2305.14314), to train and to
     paint: for small cards. Adapters stay in full, beside them; Z-Image's text encoder is kept in 8 bits with either."""
     resolution: int = Field(ge=32, le=2048, multiple_of=8)
-    """Pixels of a square image, on each side: what the base was trained at (SD 2.1-base: 512; SDXL, Z-Image: 1024)."""
+    """Pixels of a square image, on each side: what the base was trained at (SD 2.1-base: 512; SDXL and transformers:
+    1024)."""
 
     @model_validator(mode="after")
     def _belongs_together(self) -> "Base":
@@ -218,11 +219,13 @@ class Ranks(Section):
     """LoRA rank per kind of the denoiser's layers; 0 leaves the kind frozen. A base without a kind ignores its rank."""
 
     attention: int = Field(default=16, ge=0, le=256)
-    """to_q, to_k, to_v and to_out of every attention."""
+    """to_q, to_k, to_v and to_out of every attention; of FLUX.2 klein those of the text too, and both layers of every
+    block of one stream."""
     projection: int = Field(default=16, ge=0, le=256)
-    """proj_in and proj_out of every transformer block; of Z-Image the three layers of every feed-forward network."""
+    """proj_in and proj_out of every transformer block; of Z-Image and FLUX.2 klein the layers of every feed-forward
+    network."""
     convolution: int = Field(default=2, ge=0, le=256)
-    """conv1 and conv2 of every residual block; Z-Image has none."""
+    """conv1 and conv2 of every residual block; Z-Image and FLUX.2 klein have none."""
     blocks: dict[str, Annotated[int, Field(ge=0, le=256)]] = {}
     """Rank within single blocks, by the beginning of their names, as `mid_block`, `down_blocks.0`, `layers.7`; 0:
     frozen."""
@@ -302,7 +305,7 @@ class Train(Section):
     """`sdpa` is PyTorch's own, `plain` two matrix products. `auto` takes xFormers where it works, on a CUDA
     device, plain to train on a CPU where pictures are small, else PyTorch's own."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Compile the UNet's repeated blocks (torch.compile); `auto` does on a CUDA device where that works, except
+    """Compile the denoiser's repeated blocks (torch.compile); `auto` does on a CUDA device where that works, except
     for a DoRA."""
     deterministic: bool = False
     """Only algorithms that give the same bits on every run; a GPU is slower with them, a CPU gives them anyway."""
@@ -395,7 +398,8 @@ class Generate(Section):
     """Factors on an adapter's weight over the denoising steps, joined by lines: `[1, 0]` composes, `[0, 1]` ends."""
     block_weights: dict[str, dict[str, float]] = {}
     """Factors on an adapter's weight in parts of the denoiser: `down`, `mid`, `up`, or a block such as `"up_blocks.1"`;
-    of Z-Image `early`, `middle`, `late` (thirds of its layers), or such as `"layers.7"`."""
+    of Z-Image and FLUX.2 klein `early`, `middle`, `late` (thirds of their blocks), or such as `"layers.7"` and
+    `"single_transformer_blocks.7"`."""
     adapters: dict[str, Annotated[str, AfterValidator(_adapter)]] = {}
     """Further adapters to mix in by `path_adapters` or `weights`, of any program that docs/ADAPTERS.md names: name = a
     file or its folder, a name that `avignon import` gave, or a repository as `owner/name`, `owner/name@revision` or
@@ -411,11 +415,12 @@ class Generate(Section):
     """Denoising steps."""
     guidance_scale: float = Field(default=7.5, ge=1, le=50)
     """Classifier-free guidance scale (Ho & Salimans, arXiv:2207.12598); 1 is none. It means the same for every base;
-    diffusers' pipeline of Z-Image counts from 0, so its 4 is 5 here, and its 0, for Turbo, is 1."""
+    diffusers' pipeline of Z-Image counts from 0, so its 4 is 5 here, and its 0, for Turbo, is 1.
+    A distilled FLUX.2 klein has its guidance within: 1, as any other has no effect."""
     negative_prompt: str = ""
     scheduler: Sampler = "ddim"
-    """The sampler: of Z-Image `euler` alone. Of the base's scheduler file it takes the noise schedule alone, whichever
-    sampler saved that."""
+    """The sampler: of Z-Image and FLUX.2 klein `euler` alone. Of the base's scheduler file it takes the noise schedule
+    alone, whichever sampler saved that."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """`auto` is fp16 on a CUDA device, bf16 on a CPU that multiplies it natively, else fp32. Pictures are those of any
     other program in fp32 only; they are decoded in it always."""

@@ -74,7 +74,7 @@ def prepare_denoiser(
     dtype = DTYPES[runtime.precision]
     move_to(denoiser, runtime.device, dtype, memory_format=torch.channels_last)
     if dtype == torch.float16 and (bad := finite.first_bad(frozen.weights(denoiser))):
-        raise ModelError(f"base.model: the UNet's {bad} overflows in fp16; set train.precision to bf16 or fp32")
+        raise ModelError(f"base.model: the denoiser's {bad} overflows in fp16; set train.precision to bf16 or fp32")
     base.set_attention_backend(runtime.attention)
     ranks, alpha, dora = settings.ranks, settings.alpha, settings.dora
     parameters = [

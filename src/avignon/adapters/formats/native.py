@@ -25,40 +25,31 @@ _LAYERS = re.compile(
 )
 """diffusers' names of the layers that can be adapted, and of those that other programs have in one."""
 
-_BLOCKS = {
-    "double_blocks": (
-        "transformer_blocks",
-        {
-            "img_attn.qkv": "attn.to_qkv",
-            "img_attn.proj": "attn.to_out.0",
-            "img_mlp.0": "ff.linear_in",
-            "img_mlp.2": "ff.linear_out",
-            "txt_attn.qkv": "attn.to_added_qkv",
-            "txt_attn.proj": "attn.to_add_out",
-            "txt_mlp.0": "ff_context.linear_in",
-            "txt_mlp.2": "ff_context.linear_out",
-        },
-    ),
-    "single_blocks": (
-        "single_transformer_blocks",
-        {"linear1": "attn.to_qkv_mlp_proj", "linear2": "attn.to_out"},
-    ),
-    **{
-        blocks: (
-            blocks,
-            {"attention.out": "attention.to_out.0"}
-            | {
-                name: name
-                for name in (
-                    *("attention.qkv", "feed_forward.w1", "feed_forward.w2", "feed_forward.w3"),
-                    *("adaLN_modulation.0", "adaLN_modulation.1"),
-                )
-            },
-        )
-        for blocks in ("layers", "noise_refiner", "context_refiner")
-    },
+_DOUBLE = {
+    "img_attn.qkv": "attn.to_qkv",
+    "img_attn.proj": "attn.to_out.0",
+    "img_mlp.0": "ff.linear_in",
+    "img_mlp.2": "ff.linear_out",
+    "txt_attn.qkv": "attn.to_added_qkv",
+    "txt_attn.proj": "attn.to_add_out",
+    "txt_mlp.0": "ff_context.linear_in",
+    "txt_mlp.2": "ff_context.linear_out",
 }
-"""Names of blocks and of layers in them, the makers' before diffusers': of FLUX.2 (two kinds of blocks), of Z-Image."""
+_SINGLE = {"linear1": "attn.to_qkv_mlp_proj", "linear2": "attn.to_out"}
+_Z_IMAGE = {
+    "attention.qkv": "attention.qkv",
+    "attention.out": "attention.to_out.0",
+    **{name: name for name in ("feed_forward.w1", "feed_forward.w2", "feed_forward.w3")},
+    **{name: name for name in ("adaLN_modulation.0", "adaLN_modulation.1")},
+}
+"""Layers in blocks, by the makers' names: FLUX.2's of two streams and of one, Z-Image's."""
+
+_BLOCKS = {
+    "double_blocks": ("transformer_blocks", _DOUBLE),
+    "single_blocks": ("single_transformer_blocks", _SINGLE),
+    **{blocks: (blocks, _Z_IMAGE) for blocks in ("layers", "noise_refiner", "context_refiner")},
+}
+"""Blocks by the makers' names: diffusers' name, and the layers in them."""
 
 _OUTSIDE = {
     "img_in": "x_embedder",

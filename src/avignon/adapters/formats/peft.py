@@ -52,13 +52,13 @@ def key_of(path: Path, key: str) -> str:
 def configs(paths: Sequence[Path], metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:  # noqa: ARG001 - as diffusers'
     """What `adapter_config.json` beside the weights says, for whichever component they are of.
 
-    A file of another name has none: it is another program's, with peft's names of layers.
+    A file of another name may have none: it is another program's, with peft's names of layers.
 
     Raises:
         OSError, ValueError: it is missing or damaged, or not of a LoRA.
     """
     found: dict[str, dict[str, Any]] = {}
-    if paths[0].name != WEIGHTS_FILE:
+    if paths[0].name != WEIGHTS_FILE and not (paths[0].parent / CONFIG_FILE).exists():
         return found
     for folder in (path.parent for path in paths):
         told = json_object((folder / CONFIG_FILE).read_text(encoding="utf-8"), CONFIG_FILE)

@@ -76,7 +76,8 @@ class AdapterFile:
     def _alpha(self) -> str:
         if any("alpha" in keys for keys in self.keys.values()):
             return "an alpha for each layer"
-        is_told = self.path.name == peft.WEIGHTS_FILE or diffusers.METADATA in self.metadata
+        is_told = diffusers.METADATA in self.metadata
+        is_told |= self.format == "peft" and (self.path.parent / peft.CONFIG_FILE).exists()
         return "alpha by its configuration" if is_told else "no alpha (a scale of 1)"
 
     @property
