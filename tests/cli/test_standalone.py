@@ -67,6 +67,16 @@ def test_sample_paints_on_the_base_of_the_card(tmp_path: Path, capsys: pytest.Ca
     assert picture.stat().st_mtime_ns == written, "not overwritten"
 
 
+def test_sample_paints_wide_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A width alone leaves the height at the base's side; the sheet that compares is as wide."""
+    command = ("sample", saved(tmp_path), "--prompt", "a boat", "--width", 128, "--compare", "--to", tmp_path / "out")
+    assert told(capsys, *command, *QUICK)[0] == 0
+    frame = frame_from(png.png_fields(tmp_path / "out" / f"{AVIGNON}-0.png"))
+    assert (frame.width, frame.height) == (128, 64)
+    with Image.open(tmp_path / "out" / "compare.png") as sheet:
+        assert sheet.width > 2 * 128
+
+
 def test_compare_shows_base_each_alone_and_the_mix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A row for every seed, in it base, each adapter alone and the mix; one sheet has them all, with labels."""
     one, other = saved(tmp_path, AVIGNON), saved(tmp_path, ATLANTIC)
@@ -135,6 +145,10 @@ def _half_a_card(folder: Path) -> tuple[Any, ...]:
         (lambda folder: (saved(folder), "--base", folder / "gone"), "model_index.json is missing"),
         (lambda folder: (saved(folder), "--steps", 1000), "--steps: 1000 is not allowed"),
         (lambda folder: (saved(folder), "--size", 68), "--size: 68 is not a multiple of"),
+        (
+            lambda folder: (saved(folder), "--height", 80),
+            "--height: 80 is not a multiple of 64, as the base needs; 64 or",
+        ),
     ],
 )
 def test_what_cannot_be_painted_is_a_line(

@@ -187,6 +187,20 @@ def test_planted_copies_are_found(works: dict[str, list[Image.Image]]) -> None:
         assert not any(originals.nearest(image).is_copy for image in others)
 
 
+def test_copies_are_found_across_shapes() -> None:
+    """A square cut from a wide work is found, and a wide picture that shows a square work; others are no copies."""
+    wide = {f"wide-{i}": draw(i, 320, 160) for i in range(6)}
+    originals = copies.Originals({**wide, **{f"square-{i}": draw(50 + i, 200, 200) for i in range(6)}})
+    for left in (0, 160):
+        match = originals.nearest(wide["wide-2"].crop((left, 0, left + 160, 160)).resize((224, 224)))
+        assert (match.file, match.is_copy) == ("wide-2", True)
+    around = draw(90, 400, 200)
+    around.paste(draw(53, 200, 200), (100, 0))
+    match = originals.nearest(around)
+    assert (match.file, match.is_copy) == ("square-3", True)
+    assert not any(originals.nearest(draw(70 + i, 320, 160)).is_copy for i in range(2))
+
+
 def test_likeness_of_compositions() -> None:
     """The same scene by the other hand keeps its composition; another scene does not."""
     one, same, other = work("atlantic", 1, scene=4), work("avignon", 2, scene=4), work("avignon", 3, scene=9)

@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 from avignon.core import pages
 from avignon.core.events import Reporter
+from avignon.core.workspace import Workspace
 from avignon.curation import contact_sheet
 from avignon.stages import exhibit
 from tests.support.exhibition import hang_all, recipe_of
@@ -189,6 +190,35 @@ def test_the_walk(show: Any) -> None:
     assert link.evaluate("link => link.hash") == "#picture-2-0"
     assert "no adapter was at work" in shares.inner_text()
     assert page.locator("#walk-stop").is_disabled()
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_pictures_of_any_shape(browser: Browser, tmp_path: Path, size: ViewportSize) -> None:
+    """A panorama and a tall picture keep their shape and stay within the window: in grid, panel, ribbon and walk."""
+    scenes = [{"prompt": "a coast", "width": 256, "height": 64}, {"prompt": "a tower", "width": 64, "height": 256}]
+    recipe = recipe_of(generate={"scenes": scenes, "stops": 3})
+    exhibit.run(recipe, hang_all(recipe, tmp_path), Reporter("exhibit", lambda event: None))
+    page = browser.new_page(viewport=size, reduced_motion="reduce")
+    uri = Workspace(tmp_path).page.as_uri()
+
+    def shape(selector: str) -> float:
+        box = page.locator(selector).first.bounding_box()
+        assert box
+        assert box["height"] <= size["height"]
+        assert box["width"] <= size["width"]
+        return box["width"] / box["height"]
+
+    for number, aspect in ((1, 4.0), (2, 0.25)):
+        page.goto(f"{uri}#picture-{number}-1")
+        assert shape(f"#picture-{number}-1 .large") == pytest.approx(aspect, rel=0.02)
+        page.goto(uri)
+        assert shape(f"#cell-picture-{number}-1 img") == pytest.approx(aspect, rel=0.02)
+        page.locator("#walk-scene").select_option(str(number))
+        assert shape("#walk-front") == shape("#walk-back") == pytest.approx(aspect, rel=0.02)
+    assert shape(".ribbon img") == pytest.approx(4.0, rel=0.02)
+    assert page.locator("#base").get_by_text("256 × 64, 64 × 256 pixels").count() == 1
+    assert not page.evaluate("document.documentElement.scrollWidth > innerWidth"), "no sideways scrolling"
+    page.close()
 
 
 def test_light_and_dark(show: Any) -> None:

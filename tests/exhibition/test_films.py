@@ -48,6 +48,18 @@ def test_sheet() -> None:
     assert (texts["Copyright"], json.loads(texts["avignon"])) == (RIGHTS, {"series": "small"})
 
 
+def test_rows_of_other_shapes() -> None:
+    """Each row has its own height, its pictures in the middle of the columns, which are as wide as the widest."""
+    tall = [draw(number, 32, 80) for number in range(3)]
+    with Image.open(io.BytesIO(films.sheet([PICTURES, tall], WORDS))) as image:
+        values = np.asarray(image)
+    assert values.shape == (48 + grids.GAP + 80, 3 * 64 + 2 * grids.GAP, 3)
+    assert np.array_equal(values[:48, :64], np.asarray(PICTURES[0]))
+    assert np.array_equal(values[-80:, 16:48], np.asarray(tall[0]))
+    assert np.array_equal(values[-80:, -48:-16], np.asarray(tall[2]))
+    assert (values[-80:, :16] == 255).all()
+
+
 def test_long_sheet_is_made_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     """No side of a grid is longer than what is allowed."""
     monkeypatch.setattr(grids, "LONGEST", 100)

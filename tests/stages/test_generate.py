@@ -203,6 +203,27 @@ def test_one_voice_may_be_stronger(make: Maker) -> None:
 
 
 @pytest.mark.slow
+def test_scenes_have_sizes_of_their_own(make: Maker) -> None:
+    """Scenes of three sizes are one series, measured where stops are even; a new size makes its own row anew alone."""
+    scenes = [{"prompt": "the sea", "width": 128}, {"prompt": "a boat"}, {"prompt": "a mast", "height": 128}]
+    common: dict[str, Any] = {"stops": 3, "spacing": "even", "equalize_adapters": True, "extra_seeds": 1}
+    series = make(scenes=scenes, **common)
+    sizes = {"scene-1": (128, 64), "scene-2": (64, 64), "scene-3": (64, 128)}
+    for file, frame in series.pictures:
+        assert (frame.width, frame.height) == sizes[frame.scene]
+        assert make.pixels(file).shape[1::-1] == sizes[frame.scene]
+    assert len(series.placing["places"]) == 3
+    assert min(series.placing["effects"].values()) > 0
+    before = make.bytes()
+    even = {**common, "spacing": "uniform", "equalize_adapters": False}
+    make(scenes=scenes, **even)
+    first = make.bytes()
+    make(scenes=[*scenes[:2], {"prompt": "a mast", "height": 192}], **even)
+    changed = {name for name, content in make.bytes().items() if content != first[name]}
+    assert changed == {name for name in before if name.startswith("scene-3/")}
+
+
+@pytest.mark.slow
 def test_even_stops_and_equal_voices_are_measured_once(make: Maker) -> None:
     """Gains and places come from what was painted and measured; the same job reads them, another measures again."""
     one = {"scenes": [{"prompt": "the sea"}], "stops": 4, "spacing": "even", "equalize_adapters": True, "path": "relay"}

@@ -158,7 +158,8 @@ def some_data(images: int = 5, views: int = 2, captions: int = 3) -> dataset.Lat
     mean = number.expand(images, views, 4, 8, 8)
     files = tuple(f"{i}.png" for i in range(images))
     words = tuple(tuple(f"{i}, {k}" for k in range(captions)) for i in range(images))
-    return dataset.LatentDataset(mean, torch.zeros_like(mean), told, files, words, ((64, 64),) * images)
+    shapes = ((64, 64),) * images
+    return dataset.LatentDataset(list(mean), list(torch.zeros_like(mean)), told, files, words, shapes)
 
 
 def test_draws_follow_from_seed_and_step() -> None:

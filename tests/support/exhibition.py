@@ -182,6 +182,7 @@ def series_of(recipe: Recipe) -> Series:
 
 def frame(recipe: Recipe, number: int, prompt: str, stop: str, mix: dict[str, float]) -> Frame:
     """One picture's description."""
+    width, height = recipe.size_of(recipe.generate.scenes[number - 1])
     return Frame(
         scene=f"scene-{number}",
         stop=stop,
@@ -191,8 +192,8 @@ def frame(recipe: Recipe, number: int, prompt: str, stop: str, mix: dict[str, fl
         num_inference_steps=30,
         guidance_scale=7.5,
         scheduler="dpm++",
-        width=recipe.base.resolution,
-        height=recipe.base.resolution,
+        width=width,
+        height=height,
         weights=mix,
         base="f0" * 32,
         adapters={name: f"{name}-sha256-of-the-weights" for name in mix},

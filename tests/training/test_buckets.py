@@ -163,7 +163,7 @@ def test_two_adapters_in_shapes_of_their_own(tmp_path: Path, tiny_sd: Path) -> N
 def test_all_that_training_offers_in_buckets(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prior, works for validation, samples that judge, passes of one image, mean weights: batches keep their shape."""
     seen = set()
-    draw = adapter_trainer.sample_batch_with_prior
+    draw = dataset.sample_batch_with_prior
 
     def drawn(*arguments: object) -> dataset.Batch:
         batch = draw(*arguments)  # type: ignore[arg-type]

@@ -48,7 +48,7 @@ def some_data(images: int, offset: float) -> dataset.LatentDataset:
     told = Conditioning({"text": torch.full((images + 1, 3, 2), offset)})
     files = tuple(f"{offset:g}-{i}" for i in range(images))
     shapes = ((64, 64),) * images
-    return dataset.LatentDataset(mean, torch.zeros_like(mean), told, files, (("c",),) * images, shapes)
+    return dataset.LatentDataset(list(mean), list(torch.zeros_like(mean)), told, files, (("c",),) * images, shapes)
 
 
 def test_prior_samples_are_added_to_the_batch() -> None:
