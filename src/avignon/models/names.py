@@ -5,6 +5,7 @@ Repositories move. A former home is the last to be tried: the hub's cache of thi
 
 from dataclasses import dataclass
 
+from avignon.core.errors import RecipeError
 from avignon.core.records import EMBEDDED
 
 
@@ -20,6 +21,8 @@ class KnownBase:
     """As its makers state it; whoever uses the base, or what was made with it, is bound by it."""
     source: str
     """Where its homes are told."""
+    train_on: str = ""
+    """The short name of the base to train on in place of this one, which is distilled to paint in a few steps."""
 
 
 KNOWN = {
@@ -66,6 +69,7 @@ KNOWN = {
         resolution=1024,
         licence="Apache-2.0",
         source="https://github.com/huggingface/diffusers/blob/main/docs/source/en/api/pipelines/z_image.md",
+        train_on="z-image",
     ),
 }
 """By the name that recipes have for them."""
@@ -76,6 +80,20 @@ UNKNOWN_LICENCE = "unknown"
 def homes_of(model: str) -> tuple[str, ...]:
     """The repositories to try for a base, in order; of one that is no short name, itself."""
     return KNOWN[model].homes if model in KNOWN else (model,)
+
+
+def check_training(model: str) -> None:
+    """Refuse to train on a base that is known to be distilled: training undoes what makes it paint in a few steps.
+
+    Raises:
+        RecipeError: naming the base to train on.
+    """
+    known = (base for name, base in KNOWN.items() if model in (name, *base.homes))
+    if other := next(known, KNOWN["sdxl"]).train_on:
+        raise RecipeError(
+            f"base.model: {model} is distilled: it can be painted with, but training undoes its distillation; train on "
+            f"{other}"
+        )
 
 
 def licence_of(model: str) -> str:

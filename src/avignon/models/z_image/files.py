@@ -7,13 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 from avignon.core.errors import ModelError, RecipeError
 from avignon.models import hub
+from avignon.models.flow import noise as flow
 from avignon.models.flow.noise import check_sampler, noise_schedule
 from avignon.models.registry import is_checkpoint
 
 if TYPE_CHECKING:
-    from avignon.models.base import BaseSettings
+    from avignon.models.base import BaseSettings, TrainingSettings
 
-__all__ = ["TURBO_SHIFT", "WEIGHTS", "check", "check_kind", "check_sampler", "checked", "noise_schedule"]
+__all__ = [
+    "TURBO_SHIFT",
+    "WEIGHTS",
+    "check",
+    "check_kind",
+    "check_sampler",
+    "check_training",
+    "checked",
+    "noise_schedule",
+]
 
 WEIGHTS = {"transformer": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 """The parts that hold weights, and the stem of their files."""
@@ -76,6 +86,22 @@ def check_kind(folder: Path) -> None:
         _allow(folder, told, "vae", name, None, None)
     _allow(folder, told, "text_encoder", "model_type", "qwen3", "qwen3")
     noise_schedule(folder)
+
+
+def check_training(model: str, settings: "TrainingSettings", noise: Mapping[str, Any]) -> None:
+    """A step-distilled base must not be trained on bare.
+
+    What it learns is to make pictures in many steps again (https://github.com/SceneWorks/SceneWorks/pull/126).
+
+    Raises:
+        RecipeError: it is one, or a setting has no meaning for it.
+    """
+    flow.check_training(model, settings)
+    if noise["shift"] == TURBO_SHIFT:
+        raise RecipeError(
+            f"base.model: {model} is the distilled Z-Image-Turbo (its scheduler's shift is {TURBO_SHIFT:g}, the base's "
+            "is 6): it can be painted with, but training undoes its distillation; train on z-image"
+        )
 
 
 def _allow(

@@ -99,20 +99,10 @@ class ZImage(FlowMatching):
         self.vae, self.text_encoder, self.tokenizer = loaded["vae"], loaded["text_encoder"], loaded["tokenizer"]
         self.targets = _targets(len(self.denoiser.layers))
 
-    def check_training(self, settings: TrainingSettings) -> None:
-        """A step-distilled base must not be trained on bare.
+    def check_training(self, settings: TrainingSettings) -> None:  # noqa: D102 - as in the protocol, here and below
+        files.check_training(self.model, settings, self.noise)
 
-        What it learns is to make pictures in many steps again (https://github.com/SceneWorks/SceneWorks/pull/126).
-        """
-        super().check_training(settings)
-        if self.noise["shift"] == files.TURBO_SHIFT:
-            raise RecipeError(
-                f"base.model: {self.model} is the distilled Z-Image-Turbo (its scheduler's shift is "
-                f"{files.TURBO_SHIFT:g}, the base's is 6): it can be painted with, but training undoes its "
-                "distillation; train on z-image"
-            )
-
-    def move_to(self, device: torch.device) -> None:  # noqa: D102 - as in the protocol, here and below
+    def move_to(self, device: torch.device) -> None:  # noqa: D102
         for part in (self.denoiser, self.text_encoder):
             move_to(part, device)
         move_to(self.vae, device, torch.float32)
