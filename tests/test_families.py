@@ -1,6 +1,7 @@
 """Every family the whole way: from a hub, or a single file, to the exhibition; killed, one by one, exported and back.
 
-A family is a row of `tests.support.families`. All tests of one share a run, made by `python -m avignon run`.
+A family is a row of `tests.support.families`. All tests of one share a run in this process, because nine seconds of ten
+that one of its own takes are for loading libraries; only what is killed has one.
 """
 
 import json
@@ -26,7 +27,7 @@ from avignon.recipe.load import load_recipe
 from avignon.recipe.schema import Recipe
 from tests.support.commands import told
 from tests.support.families import TINY, TinyFamily
-from tests.support.hub import LocalHub
+from tests.support.hub import LocalHub, take_for_the_hub
 from tests.support.runner import Runner, outputs
 from tests.support.runs import carried, small_recipe, write_recipe
 from tests.support.single_files import as_single_file, small_files
@@ -43,10 +44,9 @@ class Whole:
 
     family: TinyFamily
     base: Path
-    runner: Runner
+    hub: LocalHub
     recipe: Path
     space: Workspace
-    commit: str
 
     def sections(self, **train: Any) -> dict[str, Any]:
         """What its recipe has beside the small one."""
@@ -65,13 +65,13 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     family: TinyFamily = request.param
     folder = tmp_path_factory.mktemp(family.name)
     base = family.make(folder / "base")
-    with LocalHub() as hub:
-        commit = hub.add(family.repository, base)
-        runner = Runner(folder, hub.environment(folder / "hf"))
+    with LocalHub() as hub, pytest.MonkeyPatch.context() as patched:
+        hub.add(family.repository, base)
+        take_for_the_hub(hub, folder / "hf" / "hub", patched)
+        patched.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         recipe = write_recipe(folder / "recipe", family.repository, **sections(family))
-        ran = runner(recipe)
-        assert ran.returncode == 0, ran.stderr
-        yield Whole(family, base, runner, recipe, Workspace(folder / "runs/small"), commit)
+        space, _ = carried(load_recipe(recipe), folder / "runs", "exhibit")
+        yield Whole(family, base, hub, recipe, space)
 
 
 def test_from_the_hub_to_the_exhibition(whole: Whole) -> None:
@@ -82,7 +82,7 @@ def test_from_the_hub_to_the_exhibition(whole: Whole) -> None:
     for name in (HOMER, PICASSO):
         base = card(space, name)["base"]
         assert (base["family"], base["model"]) == (whole.family.name, whole.family.repository)
-        assert base["revision"] == whole.commit
+        assert base["revision"] == whole.hub.commit(whole.family.repository)
         assert all(tensor.any() for key, tensor in weights(space, name).items() if "lora_B" in key)
     assert not same(weights(space), weights(space, PICASSO))
     heard: list[Event] = []
@@ -92,18 +92,18 @@ def test_from_the_hub_to_the_exhibition(whole: Whole) -> None:
 
 def test_killed_in_training_it_goes_on(whole: Whole, tmp_path: Path) -> None:
     """SIGKILL after a checkpoint of both adapters: the same command trains on from there, to the same bits."""
-    runner = Runner(tmp_path, {**whole.runner.environment, "HF_HUB_OFFLINE": "1"})
-    training = ("--until", "train")
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # They decide the last bits.
+    runner = Runner(tmp_path, {**whole.hub.environment(whole.base.parent / "hf"), **threads})
 
     def moment(event: Mapping[str, Any]) -> bool:
         return event["stage"] == "train" and f"{PICASSO}: loss" in event.get("text", "") and event["done"] >= 3
 
-    code, _ = runner.until(whole.recipe, moment, signal.SIGKILL, *training)
-    assert code == -signal.SIGKILL
-    space = Workspace(tmp_path / "runs/small")
-    assert list((space.adapter(HOMER) / "checkpoints").iterdir())
-    again = runner(whole.recipe, *training)
-    assert again.returncode == 0, again.stderr
+    code, complaint = runner.until(whole.recipe, moment, signal.SIGKILL)
+    assert code == -signal.SIGKILL, complaint
+    kept = Workspace(tmp_path / "runs/small").adapter(HOMER) / "checkpoints"
+    assert list(kept.iterdir())
+    space, heard = carried(load_recipe(whole.recipe), tmp_path / "runs", "train")
+    assert [event.stage for event in heard if event.kind == "skipped"] == list(NAMES[:3])
     expected = outputs(whole.space.root)
     made = {name: found for name, found in outputs(space.root).items() if "sample" not in name}
     assert {name: expected[name] for name in made} == made

@@ -159,7 +159,7 @@ def run(recipe: "Recipe", folder: Path, listener: "Listener", *, until: str = NA
     if "train" in names:  # The stages before it go on without a base.
         from avignon.models import loading  # It loads the hub's client, which takes a while.
 
-        loading.check_local(recipe.base, recipe.generate)
+        loading.check_local(recipe.base, recipe.generate, recipe.train)
     if not distributed.is_main_process():  # It takes part in what several do together; the main one says when.
         for stage in wanted:
             if stage.shared and not distributed.broadcast(True):

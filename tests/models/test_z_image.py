@@ -632,6 +632,27 @@ def test_what_cannot_be_trained(tmp_path: Path, tiny_z_image: Path) -> None:
     assert off(picture, expected.images[0]) <= 2
 
 
+TRAINED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "a Turbo's folder": ({"shift": 3.0}, {}, "base.model: tiny is the distilled Z-Image-Turbo"),
+    "min-SNR": ({}, {"train": {"min_snr_gamma": 5.0}}, "train.min_snr_gamma: 5 has no meaning for tiny, which is"),
+    "a Turbo's name": ({}, {"base": {"model": "z-image-turbo"}}, "base.model: z-image-turbo is distilled"),
+    "its home": ({}, {"base": {"model": "Tongyi-MAI/Z-Image-Turbo"}}, "its distillation; train on z-image"),
+}
+
+
+@pytest.mark.parametrize(("how", "sections", "said"), TRAINED.values(), ids=TRAINED.keys())
+def test_training_is_refused_at_the_start(
+    tmp_path: Path, how: dict[str, Any], sections: dict[str, Any], said: str
+) -> None:
+    """What is known of a base on this machine, or by its name, is told before a work is fetched."""
+    tiny = make_tiny_z_image(tmp_path / "tiny", **how)
+    recipe = small_recipe(tmp_path, tiny, generate=EULER, **sections)
+    with pytest.raises(RecipeError, match=re.escape(said)):
+        carried(recipe, tmp_path / "runs", "train")
+    assert not (tmp_path / "runs").exists()
+    carried(recipe, tmp_path / "runs", "curate")
+
+
 def curve(folder: Path, tiny: Path) -> list[float]:
     """Losses of eight fp32 steps on both artists, with prior preservation, in one thread."""
     torch.set_num_threads(1)

@@ -37,11 +37,11 @@ class Runner:
         )
 
     def until(
-        self, recipe: Path, moment: Callable[[Mapping[str, Any]], bool], number: signal.Signals, *options: str
+        self, recipe: Path, moment: Callable[[Mapping[str, Any]], bool], number: signal.Signals
     ) -> tuple[int, str]:
         """Run until an event of this kind, then signal the process group; the exit code and complaint."""
         process = subprocess.Popen(
-            [*self.command(recipe, *options), "--json"],
+            self.command(recipe, "--json"),
             env=self.variables(),
             cwd=self.home,
             text=True,

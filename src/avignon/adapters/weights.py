@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import Literal
 
+from avignon.core.errors import AdapterError
+
 BASE = ""
 """Stands for the base, which is there without any weight."""
 
@@ -81,9 +83,17 @@ class MixPath:
 
 
 def weighted(text: str) -> tuple[str, float]:
-    """An adapter and its weight from `ADAPTER=WEIGHT`; the weight is 1 where no number stands behind the last `=`."""
+    """An adapter and its weight from `ADAPTER=WEIGHT`; the weight is 1 where no number stands behind the last `=`.
+
+    Raises:
+        AdapterError: what stands there is meant as a number and is none that is allowed.
+    """
     name, _, number = text.rpartition("=")
-    return (name, float(number)) if re.fullmatch(r"[+-]?(\d+(\.\d*)?|\.\d+)", number) and name else (text, 1.0)
+    if name and re.fullmatch(r"[+-]?(\d+(\.\d*)?|\.\d+)", number):
+        return name, float(number)
+    if name and re.fullmatch(r"[+-]?(nan|inf(inity)?|[\d.,]*\d(e[+-]?\d+)?)", number, re.IGNORECASE):
+        raise AdapterError(f"{text}: {number} is no weight; allowed is a number such as 0.7 or -1")
+    return text, 1.0
 
 
 def evenly(stops: int) -> list[float]:

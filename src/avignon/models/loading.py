@@ -22,7 +22,7 @@ from avignon.models.registry import (
 if TYPE_CHECKING:  # Checking a base loads no torch.
     import torch
 
-    from avignon.models.base import BaseSettings, DiffusionBase, SamplingSettings
+    from avignon.models.base import BaseSettings, DiffusionBase, SamplingSettings, TrainingSettings
 
 SMALL_FILES = ("model_index.json", "*/config.json", "scheduler/scheduler_config.json")
 """Of a base in diffusers' format: what tells whether its gigabytes are worth fetching."""
@@ -47,13 +47,17 @@ def family_in(folder: Path) -> Family:
     raise ModelError(f"{index}: _class_name is {kind!r}; only {known} is understood")
 
 
-def check_local(settings: "BaseSettings", sampling: "SamplingSettings") -> None:
-    """Refuse a base in a directory that cannot be used; one on a hub is looked at when it is there.
+def check_local(
+    settings: "BaseSettings", sampling: "SamplingSettings", training: "TrainingSettings | None" = None
+) -> None:
+    """Refuse a base in a directory that cannot be used, or not trained on; one on a hub is looked at when it is there.
 
     Raises:
         ModelError: it is incomplete, or of a kind that is not understood.
-        RecipeError: there is no such directory, or the sampler or a picture's size cannot be used with it.
+        RecipeError: there is no such directory, or the sampler, a picture's size or the training does not go with it.
     """
+    if training:
+        names.check_training(settings.model)
     if is_checkpoint(settings.model):
         Checkpoint.read(settings).noise(settings.prediction_type)
     folder, _ = _described(settings)
@@ -62,6 +66,8 @@ def check_local(settings: "BaseSettings", sampling: "SamplingSettings") -> None:
         family = family_in(folder)
         check_asked(family, sampling)
         family.files.check_sampler(sampling, family.files.checked(folder, settings))
+        if training and hasattr(family.files, "check_training"):  # Most can be trained with anything.
+            family.files.check_training(folder.name, training, folder)
     if other := vae.local(settings):
         other.check(folder)
 

@@ -5,6 +5,7 @@ Repositories move. A former home is the last to be tried: the hub's cache of thi
 
 from dataclasses import dataclass
 
+from avignon.core.errors import RecipeError
 from avignon.core.records import EMBEDDED
 
 
@@ -22,6 +23,8 @@ class KnownBase:
     """As its makers state it; whoever uses the base, or what was made with it, is bound by it."""
     source: str
     """Where its homes are told."""
+    train_on: str = ""
+    """The short name of the base to train on in place of this one, which is distilled to paint in a few steps."""
 
 
 KNOWN = {
@@ -74,6 +77,7 @@ KNOWN = {
         resolution=1024,
         licence="Apache-2.0",
         source="https://github.com/huggingface/diffusers/blob/main/docs/source/en/api/pipelines/z_image.md",
+        train_on="z-image",
     ),
     "flux2-klein-4b": KnownBase(
         homes=("black-forest-labs/FLUX.2-klein-base-4B",),
@@ -88,6 +92,7 @@ KNOWN = {
         resolution=1024,
         licence="Apache-2.0",
         source="https://github.com/black-forest-labs/flux2/blob/main/README.md",
+        train_on="flux2-klein-4b",
     ),
     "flux2-klein-9b": KnownBase(
         homes=("black-forest-labs/FLUX.2-klein-base-9B",),
@@ -102,6 +107,7 @@ KNOWN = {
         resolution=1024,
         licence="FLUX Non-Commercial License",
         source="https://github.com/black-forest-labs/flux2/blob/main/README.md",
+        train_on="flux2-klein-9b",
     ),
 }
 """By the name that recipes have for them."""
@@ -112,6 +118,19 @@ UNKNOWN_LICENCE = "unknown"
 def homes_of(model: str) -> tuple[str, ...]:
     """The repositories to try for a base, in order; of one that is no short name, itself."""
     return KNOWN[model].homes if model in KNOWN else (model,)
+
+
+def check_training(model: str) -> None:
+    """Refuse to train on a base that is known to be distilled: training undoes what makes it paint in a few steps.
+
+    Raises:
+        RecipeError: naming the base to train on.
+    """
+    if other := next((base.train_on for name, base in KNOWN.items() if model in (name, *base.homes)), ""):
+        raise RecipeError(
+            f"base.model: {model} is distilled: it can be painted with, but training undoes its distillation; train on "
+            f"{other}"
+        )
 
 
 def licence_of(model: str) -> str:

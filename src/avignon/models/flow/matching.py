@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from avignon.core.errors import RecipeError
 from avignon.models.base import DiffusionBase, TrainingSettings
-from avignon.models.flow.noise import LEVELS
+from avignon.models.flow.noise import LEVELS, check_training
 
 
 class FlowEuler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc] # diffusers' class is untyped
@@ -50,13 +49,8 @@ class FlowMatching(DiffusionBase):
     def num_train_timesteps(self) -> int:  # noqa: D102
         return LEVELS
 
-    def check_training(self, settings: TrainingSettings) -> None:
-        """min-SNR-γ weighs errors of ε, x and v (arXiv:2303.09556); of a velocity it says nothing."""
-        if settings.min_snr_gamma:
-            raise RecipeError(
-                f"train.min_snr_gamma: {settings.min_snr_gamma:g} has no meaning for {self.model}, which is trained by "
-                "flow matching: its timesteps are drawn by a density of their own; allowed is 0"
-            )
+    def check_training(self, settings: TrainingSettings) -> None:  # noqa: D102
+        check_training(self.model, settings)
 
     def sample_timesteps(self, count: int, generator: torch.Generator, width: int, height: int) -> torch.Tensor:
         """Logit-normal (Esser et al., arXiv:2403.03206, section 3.1, mean 0, deviation 1), shifted as the base is.

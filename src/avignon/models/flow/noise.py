@@ -9,7 +9,7 @@ from avignon.core.errors import ModelError, RecipeError
 from avignon.models import hub
 
 if TYPE_CHECKING:
-    from avignon.models.base import SamplingSettings
+    from avignon.models.base import SamplingSettings, TrainingSettings
 
 SCHEDULER = "FlowMatchEulerDiscreteScheduler"
 
@@ -53,6 +53,19 @@ def noise_schedule(folder: Path) -> dict[str, Any]:
         if name != "use_dynamic_shifting" and not (isinstance(value, int | float) and 0 < value < inf):
             raise ModelError(f"{path}: {name} is {value!r}; it is a number above 0")
     return {**noise, "num_train_timesteps": LEVELS}
+
+
+def check_training(model: str, settings: "TrainingSettings") -> None:
+    """min-SNR-γ weighs errors of ε, x and v (arXiv:2303.09556); of a velocity it says nothing.
+
+    Raises:
+        RecipeError: naming the field and what is allowed.
+    """
+    if settings.min_snr_gamma:
+        raise RecipeError(
+            f"train.min_snr_gamma: {settings.min_snr_gamma:g} has no meaning for {model}, which is trained by flow "
+            "matching: its timesteps are drawn by a density of their own; allowed is 0"
+        )
 
 
 def check_sampler(sampling: "SamplingSettings", noise: Mapping[str, Any]) -> None:

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from avignon.core.errors import ModelError, RecipeError
 from avignon.models import hub
+from avignon.models.flow import noise as flow
 from avignon.models.flow.files import Parts, check_tokenizer
 from avignon.models.flow.noise import check_sampler, noise_schedule
 from avignon.models.registry import is_checkpoint
 
 if TYPE_CHECKING:
-    from avignon.models.base import BaseSettings
+    from avignon.models.base import BaseSettings, TrainingSettings
 
 __all__ = [
     "LAYERS",
@@ -21,6 +22,7 @@ __all__ = [
     "check",
     "check_kind",
     "check_sampler",
+    "check_training",
     "checked",
     "is_distilled",
     "noise_schedule",
@@ -99,6 +101,20 @@ def check_kind(folder: Path) -> None:
         raise ModelError(f"{folder / 'vae/config.json'}: batch_norm_eps is {eps!r}; it is a number above 0")
     is_distilled(folder)
     noise_schedule(folder)
+
+
+def check_training(model: str, settings: "TrainingSettings", folder: Path) -> None:
+    """A step-distilled base must not be trained on: what it learns is to make pictures in many steps again.
+
+    Raises:
+        RecipeError: it is one, or a setting has no meaning for it.
+    """
+    flow.check_training(model, settings)
+    if is_distilled(folder):
+        raise RecipeError(
+            f"base.model: {model} is a distilled FLUX.2 klein (is_distilled in its model_index.json): it can be "
+            "painted with, but training undoes its distillation; train on its base, such as flux2-klein-4b"
+        )
 
 
 def architecture(width: int) -> str:

@@ -100,14 +100,8 @@ class Flux2Klein(FlowTransformer):
     def is_guided(self) -> bool:  # noqa: D102
         return not self._is_distilled
 
-    def check_training(self, settings: TrainingSettings) -> None:
-        """A step-distilled base must not be trained on: what it learns is to make pictures in many steps again."""
-        super().check_training(settings)
-        if self._is_distilled:
-            raise RecipeError(
-                f"base.model: {self.model} is a distilled FLUX.2 klein (is_distilled in its model_index.json): it can "
-                "be painted with, but training undoes its distillation; train on its base, such as flux2-klein-4b"
-            )
+    def check_training(self, settings: TrainingSettings) -> None:  # noqa: D102
+        files.check_training(self.model, settings, self.folder)
 
     def _read(self, texts: Sequence[str], device: torch.device) -> Iterator[Conditioning]:
         """`text`, (1, tokens, 3·width): three of Qwen3's layers side by side, behind the text what it says of padding.

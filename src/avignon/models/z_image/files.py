@@ -6,14 +6,24 @@ from typing import TYPE_CHECKING, Any
 
 from avignon.core.errors import ModelError, RecipeError
 from avignon.models import hub
+from avignon.models.flow import noise as flow
 from avignon.models.flow.files import Parts, check_tokenizer
 from avignon.models.flow.noise import check_sampler, noise_schedule
 from avignon.models.registry import is_checkpoint
 
 if TYPE_CHECKING:
-    from avignon.models.base import BaseSettings
+    from avignon.models.base import BaseSettings, TrainingSettings
 
-__all__ = ["TURBO_SHIFT", "WEIGHTS", "check", "check_kind", "check_sampler", "checked", "noise_schedule"]
+__all__ = [
+    "TURBO_SHIFT",
+    "WEIGHTS",
+    "check",
+    "check_kind",
+    "check_sampler",
+    "check_training",
+    "checked",
+    "noise_schedule",
+]
 
 WEIGHTS = {"transformer": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 """The parts that hold weights, and the stem of their files."""
@@ -73,3 +83,19 @@ def check_kind(folder: Path) -> None:
         parts.allow("vae", name, None, None)
     parts.allow("text_encoder", "model_type", "qwen3", "qwen3")
     noise_schedule(folder)
+
+
+def check_training(model: str, settings: "TrainingSettings", folder: Path) -> None:
+    """A step-distilled base must not be trained on bare.
+
+    What it learns is to make pictures in many steps again (https://github.com/SceneWorks/SceneWorks/pull/126).
+
+    Raises:
+        RecipeError: it is one, or a setting has no meaning for it.
+    """
+    flow.check_training(model, settings)
+    if noise_schedule(folder)["shift"] == TURBO_SHIFT:
+        raise RecipeError(
+            f"base.model: {model} is the distilled Z-Image-Turbo (its scheduler's shift is {TURBO_SHIFT:g}, the base's "
+            "is 6): it can be painted with, but training undoes its distillation; train on z-image"
+        )

@@ -82,18 +82,8 @@ class ZImage(FlowTransformer):
         super().__init__(*loaded)
         self.targets = _targets(len(self.denoiser.layers))
 
-    def check_training(self, settings: TrainingSettings) -> None:
-        """A step-distilled base must not be trained on bare.
-
-        What it learns is to make pictures in many steps again (https://github.com/SceneWorks/SceneWorks/pull/126).
-        """
-        super().check_training(settings)
-        if self.noise["shift"] == files.TURBO_SHIFT:
-            raise RecipeError(
-                f"base.model: {self.model} is the distilled Z-Image-Turbo (its scheduler's shift is "
-                f"{files.TURBO_SHIFT:g}, the base's is 6): it can be painted with, but training undoes its "
-                "distillation; train on z-image"
-            )
+    def check_training(self, settings: TrainingSettings) -> None:  # noqa: D102 - as in the protocol, here and below
+        files.check_training(self.model, settings, self.folder)
 
     def _read(self, texts: Sequence[str], device: torch.device) -> Iterator[Conditioning]:
         """`text`, (1, tokens, width): Qwen3's last hidden states but one, without padding; `length`, (1,), theirs."""
