@@ -40,7 +40,7 @@ A {method} adapter trained by {program} on {works} works ({images} images)
 of {artists}. What it makes are pictures by a trained model. None of them is a work of {artists}.
 
 - Trigger phrase: `{trigger}`
-- Base: `{model}`, revision `{revision}`, {network} SHA-256 `{fingerprint}`; its licence: {licence}{further}
+- Base: `{model}`, revision `{revision}`, {network} SHA-256 `{fingerprint}`; its licence: {licence}{further}{kept}
 - {parameters:,} trained parameters, {share:.3%} of the {network}'s {unet_parameters:,}; ranks {ranks}
 - {steps} steps, final loss {loss} (mean of the last 50 steps)
 
@@ -216,6 +216,7 @@ def model_card(card: Card, pictures: Mapping[str, str] | None = None) -> str:
     return MODEL_CARD.format(
         **{"licence": UNKNOWN_LICENCE, **facts, "ranks": ranks, "revision": card.base["revision"] or "-"},
         further=f"; with the VAE `{others['model']}`" if (others := card.base.get("vae")) else "",
+        kept=f"; its weights were kept in {kind} as it trained" if (kind := card.base.get("quantized")) else "",
         base=f"base_model: {card.base['model']}\n" if re.fullmatch(REPOSITORY, card.base["model"]) else "",
         method_tag=card.trainable["method"].lower(),
         widget=_widget(pictures or {}),

@@ -34,6 +34,8 @@ class RuntimeConfig:
     """Whether blocks would be compiled if that worked here."""
     offload: bool = False
     """Whether the denoiser's weights are kept in RAM while a card computes with them."""
+    useless_offload: bool = False
+    """Whether that is asked for on a device that shares its memory with the processor."""
 
     @classmethod
     def for_device(cls, recipe: Recipe, device: torch.device) -> "RuntimeConfig":
@@ -48,7 +50,8 @@ class RuntimeConfig:
         compiled = wanted and (settings.compile == "on" or compiles(device))
         automatic = [name for name in ("precision", "attention", "compile") if getattr(settings, name) == "auto"]
         offload = settings.offload and device.type == "cuda"
-        return cls(device, precision, attention, compiled, tuple(automatic), wanted and not compiled, offload)
+        failed, useless = wanted and not compiled, settings.offload and not offload
+        return cls(device, precision, attention, compiled, tuple(automatic), failed, offload, useless)
 
     def describe(self, processes: int) -> str:
         """In one line: what was picked, and which of it by the program itself."""
@@ -56,6 +59,7 @@ class RuntimeConfig:
         parts += ["compiled blocks"] if self.compiled else []
         parts += ["blocks not compiled, because torch.compile does not work here"] if self.cannot_compile else []
         parts += ["weights copied from RAM layer by layer"] if self.offload else []
+        parts += ["train.offload without use, since weights are in RAM anyway"] if self.useless_offload else []
         parts += [f"{processes} processes"] if processes > 1 else []
         return ", ".join(parts) + (f" (chosen for this machine: {', '.join(self.why)})" if self.why else "")
 
