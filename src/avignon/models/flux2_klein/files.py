@@ -33,7 +33,8 @@ WEIGHTS = {"transformer": "diffusion_pytorch_model", "vae": "diffusion_pytorch_m
 
 LAYERS = (9, 18, 27)
 """The text encoder's layers whose hidden states are read, side by side (`text_encoder_out_layers` of diffusers'
-Flux2KleinPipeline)."""
+Flux2KleinPipeline; the makers' `OUTPUT_LAYERS_QWEN3`). The 10, 20, 30 of diffusers' training script are FLUX.2 [dev]'s,
+whose encoder is another."""
 
 ARCHITECTURES = {3072: "Flux.2-klein-4b", 4096: "Flux.2-klein-9b", 6144: "Flux.2-dev"}
 """By the denoiser's width, as kohya's musubi-tuner writes it: ModelSpec names no FLUX.2."""
