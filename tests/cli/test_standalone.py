@@ -15,11 +15,11 @@ from PIL import Image
 from avignon.adapters import files, inject
 from avignon.adapters.formats.diffusers import WEIGHTS_FILE
 from avignon.core import imaging, png
-from avignon.core.events import Reporter
+from avignon.core.events import Event, Reporter
 from avignon.core.files import sha256_of, write_json
 from avignon.core.grids import GAP
 from avignon.core.records import EMBEDDED, frame_from
-from avignon.generation import standalone
+from avignon.generation import standalone, trial
 from avignon.models import loading
 from avignon.recipe.schema import Generate, Ranks, Scene
 from tests.support import images
@@ -276,6 +276,18 @@ def test_evaluate_writes_one_result_with_all_facts(tmp_path: Path, capsys: pytes
     content, written = path.read_bytes(), path.stat().st_mtime_ns
     assert told(capsys, *command)[0] == 0
     assert (path.read_bytes(), path.stat().st_mtime_ns) == (content, written)
+
+
+def test_evaluate_takes_works_in_buckets_as_they_are(tmp_path: Path) -> None:
+    """An image that its data set names as one in a bucket is used whole; another as narrow has too few pixels."""
+    folder, heard = tmp_path / "works", list[Event]()
+    folder.mkdir()
+    for name in ("wide.png", "other.png"):
+        draw(1, 256, 64).save(folder / name)
+    (folder / "metadata.jsonl").write_text('{"file_name": "wide.png", "object_id": "1", "bucket": [256, 64]}\n')
+    works = trial.prepared(folder, 128, Reporter("evaluate", heard.append))
+    assert works.images["wide.png"].size == (256, 64)
+    assert works.passed_over == {"other.png": "256×64 pixels; the short side needs 128"}
 
 
 def test_evaluate_finds_a_copy_by_the_dataset_of_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,9 +11,10 @@ from avignon.core.events import Event, Reporter
 from avignon.models import loading
 from avignon.models.base import DiffusionBase
 from avignon.models.names import KNOWN, homes_of, licence_of
-from avignon.models.registry import FAMILIES
+from avignon.models.registry import COMMON_MULTIPLE, FAMILIES
 from tests.support.hub import LocalHub, take_for_the_hub
 from tests.support.runs import small_recipe
+from tests.support.single_files import as_single_file
 
 FIRST, SECOND, FORMER = KNOWN["sd-2.1-base"].homes
 
@@ -37,6 +38,26 @@ def test_rows_are_repositories_with_a_licence_and_a_source() -> None:
     assert homes_of("someone/else") == ("someone/else",)
     assert licence_of("someone/else") == "unknown"
     assert licence_of("embedded") == "Apache-2.0"
+
+
+def test_multiples_follow_from_what_is_told(tiny_sd: Path, tiny_z_image: Path, tmp_path: Path) -> None:
+    """By a short name, a folder, or the small files of a checkpoint; else it is what all families have in common."""
+    single = as_single_file(tiny_sd, tmp_path / "mix.safetensors")
+    asked: dict[Path | str, int] = {
+        "sdxl": 64,
+        "z-image": 16,
+        "embedded": 32,
+        "someone/else": 64,
+        tiny_sd: 64,
+        tiny_z_image: 16,
+        single: 64,
+    }
+    for number, (model, multiple) in enumerate(asked.items()):
+        settings = {"config": str(tiny_sd)} if model == single else {}
+        recipe = small_recipe(tmp_path / str(number), model, base=settings)
+        assert loading.multiple_of(recipe.base) == multiple
+    assert all(COMMON_MULTIPLE % family.multiple == 0 for family in FAMILIES.values())
+    assert all(known.family in FAMILIES for known in KNOWN.values())
 
 
 def test_homes_are_tried_in_order(tiny_sd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

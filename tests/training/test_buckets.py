@@ -15,6 +15,7 @@ from avignon.training import adapter_trainer, dataset, prior
 from avignon.training.memory import OomFallback
 from avignon.training.setup import RuntimeConfig
 from tests.support.bases import load_base, uniform
+from tests.support.runs import small_recipe
 from tests.support.trainings import (
     HOMER,
     PICASSO,
@@ -138,6 +139,18 @@ def test_adapters_of_one_shape_share_a_pass() -> None:
     assert [group for group, _ in memory.passes(batches)] == [[0, 2], [0, 2], [1], [1]]
     memory.apart = True
     assert [group for group, _ in memory.passes(batches)] == [[0], [0], [1], [1], [2], [2]]
+
+
+@pytest.mark.parametrize(("asked", "compiled"), [("auto", False), ("on", True)])
+def test_buckets_are_not_compiled_unasked(
+    tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch, asked: str, compiled: bool
+) -> None:
+    """On a CUDA device `auto` leaves them out, since each shape would be compiled by itself; `on` does it."""
+    monkeypatch.setattr("avignon.training.setup.compiles", lambda _: True)
+    fixed = {"compile": asked, "precision": "fp32", "attention": "sdpa"}
+    for shape, wanted in (("buckets", compiled), ("square", True)):
+        recipe = small_recipe(tmp_path / shape, tiny_sd, train=fixed, prepare={"shape": shape})
+        assert RuntimeConfig.for_device(recipe, torch.device("cuda")).compiled is wanted
 
 
 @pytest.mark.slow

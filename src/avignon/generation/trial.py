@@ -13,6 +13,7 @@ from PIL import Image
 
 from avignon.adapters import cards, headers
 from avignon.core import imaging
+from avignon.core.buckets import LEAST_AREA
 from avignon.core.errors import AdapterError, ImageError, InputError
 from avignon.core.events import Reporter
 from avignon.core.files import json_text, json_value, read_json_lines, sha256_of, write_json
@@ -27,7 +28,7 @@ from avignon.generation.standalone import SavedAdapter, StandaloneSampler, free_
 
 @dataclass(frozen=True)
 class Works:
-    """Pictures of a folder, prepared as training images are: their middle square, resampled."""
+    """Pictures of a folder, prepared as training images are: their middle square, resampled, or in their bucket."""
 
     folder: Path
     images: Mapping[str, Image.Image]
@@ -53,17 +54,22 @@ def pictures_in(folder: Path) -> list[str]:
 
 
 def prepared(folder: Path, edge: int, reporter: Reporter) -> Works:
-    """The works of a folder at `edge` pixels a side.
+    """The works of a folder at `edge` pixels a side; those that avignon prepared in buckets of that area as they are.
 
     Raises:
         InputError: not one of its pictures can be used.
     """
     images: dict[str, Image.Image] = {}
     passed: dict[str, str] = {}
+    listed = folder / "metadata.jsonl"
+    rows = read_json_lines(listed) if listed.exists() else []
+    buckets = {row["file_name"]: row["bucket"] for row in rows if {"file_name", "bucket"} <= row.keys()}
     for name in pictures_in(folder):
         try:
             size = imaging.size_of(folder / name)
-            if min(size) >= edge:
+            if buckets.get(name) == list(size) and LEAST_AREA * edge**2 <= size[0] * size[1] <= edge**2:
+                images[name] = imaging.load(folder / name)
+            elif min(size) >= edge:
                 images[name] = imaging.crops(folder / name, 1, edge)[0][1]
             else:  # Scaled up it would be soft, which no work is.
                 passed[name] = f"{size[0]}×{size[1]} pixels; the short side needs {edge}"
@@ -74,8 +80,6 @@ def prepared(folder: Path, edge: int, reporter: Reporter) -> Works:
     if not images:
         raise InputError(f"{folder}: none of {len(passed)} pictures can be used; the first, {next(iter(passed))}: "
                          f"{next(iter(passed.values()))}")  # fmt: skip
-    listed = folder / "metadata.jsonl"
-    rows = read_json_lines(listed) if listed.exists() else []
     known = {row["file_name"]: str(row["object_id"]) for row in rows if {"file_name", "object_id"} <= row.keys()}
     return Works(folder, images, passed, {name: known.get(name, name) for name in images})
 

@@ -306,7 +306,7 @@ class Train(Section):
     device, plain to train on a CPU where pictures are small, else PyTorch's own."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the denoiser's repeated blocks (torch.compile); `auto` does on a CUDA device where that works, except
-    for a DoRA."""
+    for a DoRA, and for images in buckets, of which each shape is compiled by itself."""
     deterministic: bool = False
     """Only algorithms that give the same bits on every run; a GPU is slower with them, a CPU gives them anyway."""
     checkpoint_every: int = Field(default=100, ge=1)

@@ -43,9 +43,11 @@ class RuntimeConfig:
         settings = recipe.train
         precision = precision_for(settings.precision, "train", device)
         attention = attention_for(settings.attention, device, recipe.base.resolution)
-        # peft's DoRA cannot be traced: a block would fall into a graph for every piece of a layer.
-        # Nor can a layer whose weights are copied from RAM.
-        pays = device.type == "cuda" and not settings.dora and not settings.offload
+        # peft's DoRA cannot be traced: a block would fall into a graph for every piece of a layer; nor can a layer whose
+        # weights are copied from RAM. In buckets, blocks would be compiled for each shape, which takes longer than most
+        # trainings gain by it.
+        plain = not settings.dora and not settings.offload and recipe.prepare.shape == "square"
+        pays = device.type == "cuda" and plain
         wanted = settings.compile == "on" or (settings.compile == "auto" and pays)
         compiled = wanted and (settings.compile == "on" or compiles(device))
         automatic = [name for name in ("precision", "attention", "compile") if getattr(settings, name) == "auto"]
