@@ -167,10 +167,10 @@ def test_text_encoder_of_an_imported_adapter_survives(tmp_path: Path, capsys: py
     source = formats.read(place)
     assert source.components == ("text_encoder", "unet") or source.components == ("unet", "text_encoder")
     for kind in ("diffusers", "kohya", "peft"):
-        to = tmp_path / f"to-{kind}"
+        to = tmp_path / (kind if kind == "peft" else f"{kind}.safetensors")
         assert told(capsys, "export", place, "--format", kind, "--to", to)[0] == 0
         assert_same(formats.read(to), source)
-    held = header(tmp_path / "to-kohya")
+    held = header(tmp_path / "kohya.safetensors")
     assert (held["modelspec.title"], held["ss_seed"]) == ("Her style", "7")
     assert held["modelspec.license"] == "rights of the training images: unknown"
 
@@ -186,11 +186,12 @@ def test_norms_of_inputs_are_kohyas_alone(tmp_path: Path, capsys: pytest.Capture
         f"{name}.dora_scale": torch.rand(1, 24) + 0.5,
     }
     safetensors.torch.save_file(tensors, tmp_path / "a.safetensors")
-    code, _, (line,) = told(capsys, "export", tmp_path / "a.safetensors", "--format", kind, "--to", tmp_path / "b")
+    to = tmp_path / ("b" if kind == "peft" else "b.safetensors")
+    code, _, (line,) = told(capsys, "export", tmp_path / "a.safetensors", "--format", kind, "--to", to)
     assert (code, "norms of inputs" in line) == (2, True)
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
-    assert told(capsys, "export", tmp_path / "a.safetensors", "--to", tmp_path / "b")[0] == 0
-    assert_same(formats.read(tmp_path / "b"), formats.read(tmp_path / "a.safetensors"))
+    assert told(capsys, "export", tmp_path / "a.safetensors", "--to", tmp_path / "b.safetensors")[0] == 0
+    assert_same(formats.read(tmp_path / "b.safetensors"), formats.read(tmp_path / "a.safetensors"))
 
 
 def test_nothing_is_overwritten(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,6 +207,18 @@ def test_nothing_is_overwritten(run: Run, tmp_path: Path, capsys: pytest.Capture
         assert code == 2
         assert f"{place}: exists already, and is left as it is" in line
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("mine.safetensors", b"mine")]
+
+
+@pytest.mark.parametrize("name", ["mine", "mine.pt", "mine.safetensors.old"])
+def test_a_file_that_no_program_would_find(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """A file of another ending is one line that says how to call it; nothing is written."""
+    for command in (("export", run.adapter), ("merge", f"{run.adapter}=1")):
+        code, _, (line,) = told(capsys, *command, "--to", tmp_path / name)
+        assert code == 2
+        assert f"an adapter's file ends in .safetensors; write {name}.safetensors" in line
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_does_not_come_back_is_not_kept(
@@ -329,12 +342,15 @@ def test_dora_without_a_card_needs_its_base(
     """A file alone does not say where its base is: --base does, and gives what the card gives."""
     file = tmp_path / "alone.safetensors"
     shutil.copyfile(dora.adapter / f"{HOMER}.safetensors", file)
-    code, _, (line,) = told(capsys, "merge", f"{file}=0.5", "--rank", 999, "--to", tmp_path / "a")
+    code, _, (line,) = told(capsys, "merge", f"{file}=0.5", "--rank", 999, "--to", tmp_path / "a.safetensors")
     assert (code, "name its --base" in line) == (2, True)
     monkeypatch.chdir(dora.base.parent)
-    assert told(capsys, "merge", f"{file}=0.5", "--rank", 999, "--base", "./tiny", "--to", tmp_path / "a")[0] == 0
-    assert told(capsys, "merge", f"{dora.adapter}=0.5", "--rank", 999, "--to", tmp_path / "b")[0] == 0
-    assert_same(formats.read(tmp_path / "a"), formats.read(tmp_path / "b"))
+    assert (
+        told(capsys, "merge", f"{file}=0.5", "--rank", 999, "--base", "./tiny", "--to", tmp_path / "a.safetensors")[0]
+        == 0
+    )
+    assert told(capsys, "merge", f"{dora.adapter}=0.5", "--rank", 999, "--to", tmp_path / "b.safetensors")[0] == 0
+    assert_same(formats.read(tmp_path / "a.safetensors"), formats.read(tmp_path / "b.safetensors"))
 
 
 @pytest.mark.parametrize(
@@ -405,14 +421,14 @@ def test_adapters_of_different_bases_are_not_merged(
     card = json.loads((other / "card.json").read_text(encoding="utf-8"))
     card["base"]["fingerprint"] = "f" * 64
     (other / "card.json").write_text(json.dumps(card), encoding="utf-8")
-    code, _, (line,) = told(capsys, "merge", f"{run.adapter}=1", f"{other}=1", "--to", tmp_path / "a")
+    code, _, (line,) = told(capsys, "merge", f"{run.adapter}=1", f"{other}=1", "--to", tmp_path / "a.safetensors")
     assert (code, "made for different bases" in line) == (2, True)
     stranger = AdapterState(
         {"unet.mid_block.resnets.0.conv1": LayerChange(torch.ones(2, 8, 3, 3), torch.ones(8, 2, 1, 1), 2.0)}
     )
     formats.FORMATS["kohya"].write(tmp_path / "s.safetensors", stranger, {"ss_base_model_version": "sd_v2"})
     code, _, (line,) = told(
-        capsys, "merge", f"{run.adapter}=1", f"{tmp_path / 's.safetensors'}=1", "--to", tmp_path / "a"
+        capsys, "merge", f"{run.adapter}=1", f"{tmp_path / 's.safetensors'}=1", "--to", tmp_path / "a.safetensors"
     )
     assert code == 2
     assert "made for different bases: unet.mid_block.resnets.0.conv1" in line

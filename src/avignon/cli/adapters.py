@@ -28,6 +28,13 @@ def _free(place: Path) -> Path:
     return place
 
 
+def _file(place: Path) -> Path:
+    """A place for an adapter's file, which other programs know by its ending."""
+    if place.suffix != ".safetensors":
+        raise InputError(f"--to {place}: an adapter's file ends in .safetensors; write {place.name}.safetensors")
+    return _free(place)
+
+
 @click.command()
 @click.argument("adapter")
 @click.option("--format", "kind", type=FORMATS, default="kohya", show_default=True, help="All programs read kohya.")
@@ -42,7 +49,8 @@ def export(adapter: str, kind: str, precision: str | None, to: Path | None) -> N
     from avignon.adapters import export as exported
 
     source = exported.named(adapter, _told("export"))
-    place = _free(to or Path(source.name + ENDINGS[kind]))
+    place = to or Path(source.name + ENDINGS[kind])
+    place = _free(place) if kind == "peft" else _file(place)
     exported.write(place, source.state, kind, source.header(), precision or "")
     click.echo(place)
 
@@ -85,7 +93,7 @@ def merge(
         settings = base or recipe.base
     else:
         ingredients = mixture.of_places(mix, heard)
-    place = _free(to)
+    place = _file(to)
     merged, header = mixture.merge(ingredients, place.stem, rank or 0, settings, heard)
     exported.write(place, merged.state, "kohya", header, precision or "")
     if merged.lost:
