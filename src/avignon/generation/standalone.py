@@ -82,7 +82,7 @@ class SavedAdapter:
             place = local_folder(asked["model"])  # A card calls a directory by its name alone, its recipe by its path.
             revision, resolution = told["revision"] or asked["revision"], int(told["resolution"])
             variant = str(asked["variant"])
-            further = {key: str(asked.get(key, "")) for key in ("config", "prediction_type", "quantize")}
+            config, prediction, quantize = (str(asked.get(k, "")) for k in ("config", "prediction_type", "quantize"))
         except (KeyError, TypeError, ValueError, AttributeError):
             raise AdapterError(f"{path}: damaged: no base with model, fingerprint and resolution") from None
         if place and not place.exists():
@@ -91,7 +91,7 @@ class SavedAdapter:
                 "name it with --base"
             )
         local = str(place) if place and model != EMBEDDED else model
-        return WantedBase(local, revision, variant, resolution, **further)
+        return WantedBase(local, revision, variant, resolution, (), config, prediction, quantize)
 
 
 def _base_in(header: Mapping[str, str]) -> WantedBase | None:

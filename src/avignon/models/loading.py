@@ -88,6 +88,26 @@ def load(
     return base
 
 
+def unquantised(settings: "BaseSettings", reporter: Reporter) -> list[str]:
+    """The layers that `base.quantize` leaves in full, by the base's small files, which are fetched if need be.
+
+    Raises:
+        ModelError: the base cannot be reached, or is of no family.
+    """
+    if settings.model == EMBEDDED:
+        folder = embedded_folder()
+    elif is_checkpoint(settings.model):
+        folder = _config(settings, reporter)
+    else:
+        first, *others = names.homes_of(settings.model)
+        wanted = hub.Wanted(first, (*others, *settings.mirrors), settings.revision, "base.model", "base.mirrors")
+        folder = hub.find(
+            wanted, lambda name, access: hub.download(name, settings.revision, access, SMALL_FILES), reporter
+        )[1]
+    named: list[str] = family_in(folder).loader.unquantised(folder)
+    return named
+
+
 def check_asked(family: Family, sampling: "SamplingSettings") -> None:
     """Refuse a sampler, or parts of the denoiser, that a family has not.
 

@@ -89,6 +89,7 @@ class ZImage(FlowMatching):
     """A Z-Image, in evaluation mode, every parameter frozen."""
 
     family = "z-image"
+    denoiser_class = ZImageTransformer2DModel
     denoiser_part = "transformer"
     denoiser_files = files.WEIGHTS["transformer"]
     architecture = "Z-Image"  # As kohya's musubi-tuner writes it: ModelSpec names no Z-Image.
@@ -97,7 +98,11 @@ class ZImage(FlowMatching):
         super().__init__(*identity)
         self.denoiser, self.noise = loaded["transformer"], noise
         self.vae, self.text_encoder, self.tokenizer = loaded["vae"], loaded["text_encoder"], loaded["tokenizer"]
-        self.targets = _targets(len(self.denoiser.layers))
+        self.targets = self.targets_of(self.denoiser)
+
+    @classmethod
+    def targets_of(cls, denoiser: Any) -> AdapterTargets:  # noqa: D102 - as in the protocol, here and below
+        return _targets(len(denoiser.layers))
 
     def check_training(self, settings: TrainingSettings) -> None:
         """A step-distilled base must not be trained on bare.
@@ -113,7 +118,7 @@ class ZImage(FlowMatching):
             )
 
     @property
-    def readers(self) -> tuple[Any, ...]:  # noqa: D102 - as in the protocol, here and below
+    def readers(self) -> tuple[Any, ...]:  # noqa: D102
         return (self.text_encoder,) if self.text_encoder else ()
 
     def offload(self) -> None:  # noqa: D102
@@ -276,4 +281,4 @@ def _tokenizer(place: Path, words: int) -> Any:
     return tokenizer
 
 
-fetch, load = ZImage.fetch, ZImage.load
+fetch, load, unquantised = ZImage.fetch, ZImage.load, ZImage.unquantised
