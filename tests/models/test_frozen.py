@@ -20,6 +20,7 @@ from avignon.models.z_image.model import ZImage
 from tests.support.adapters import networks
 from tests.support.card import DEVICE, pretended
 from tests.support.runs import small_recipe
+from tests.support.single_files import as_single_file, small_files
 from tests.support.tiny_sdxl import sdxl_unet
 from tests.support.tiny_z_image import z_image_transformer
 
@@ -220,6 +221,16 @@ def test_base_says_how_it_is_kept(tiny_sd: Path, tiny_sdxl: Path, tiny_z_image: 
         assert {parameter.dtype for parameter in small.denoiser.parameters()} == {torch.float32}
         readers = [any(isinstance(m, frozen.Frozen) for m in reader.modules()) for reader in small.readers]
         assert set(readers) == {model == tiny_z_image}, "a language model is kept in 8 bits, a CLIP in full"
+
+
+def test_single_file_is_quantised_like_its_folder(tiny_sdxl: Path, tmp_path: Path) -> None:
+    """The same weights, whichever way they are read."""
+    file, config = as_single_file(tiny_sdxl, tmp_path / "mix.safetensors"), small_files(tiny_sdxl, tmp_path / "config")
+    one = load(tmp_path / "one", tiny_sdxl, quantize="int8")
+    other = load(tmp_path / "other", file, quantize="int8", config=str(config))
+    ours, theirs = (dict(frozen.weights(base.denoiser)) for base in (one, other))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
 def test_files_precision_is_read_and_quantised_from_it(tiny_z_image: Path, tmp_path: Path) -> None:
