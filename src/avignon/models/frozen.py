@@ -225,7 +225,7 @@ def unquantised(denoiser: Any, targets: "AdapterTargets") -> list[str]:
 
 def shape_of(layer: Any) -> Sequence[int]:
     """That of a layer's weight, which is not made for it; empty where it has none."""
-    weight = layer if isinstance(layer, Frozen) else layer._parameters.get("weight")
+    weight = layer if isinstance(layer, Frozen) else dict(layer.named_parameters(recurse=False)).get("weight")
     return () if weight is None else tuple(weight.shape)
 
 
