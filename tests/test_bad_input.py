@@ -54,6 +54,11 @@ def test_good_input_is_quiet(capsys: Captured, walls: Path, tmp_path: Path) -> N
         ("works = 3", "works = 0", "artists.0.works: 0 is not allowed; should be greater than or equal to 1"),
         ("Bo Second", "Ann Other", "artists: two artists have one name: 'Ann Other' and 'Ann Other'"),
         ("resolution = 64", "", "base.resolution: field required"),
+        (
+            "resolution = 64",
+            'resolution = 64\nquantize = "int4"',
+            "base.quantize: 'int4' is not allowed; should be '', 'int8' or 'nf4'",
+        ),
     ],
 )
 def test_bad_recipe(capsys: Captured, walls: Path, tmp_path: Path, old: str, new: str, expected: str) -> None:

@@ -192,7 +192,8 @@ class _Studio:
             with_ = {"backend": "eager"} if device.type == "cpu" else {}
             base.denoiser.compile_repeated_blocks(dynamic=False, **with_)
         reporter = Reporter("generate", lambda event: notes.append(event) if event.kind == "note" else None)
-        sampler = footprint.keeps(lambda: ImageSampler(base, recipe, device, reporter))
+        sampler = ImageSampler(base, recipe, device, reporter)
+        footprint.keeps(lambda: base.denoiser.to(device))
         if kind == OURS:
             self._flops = self._count(sampler)
             self._record("flops_per_picture", self._flops)

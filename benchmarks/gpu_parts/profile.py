@@ -69,7 +69,7 @@ def _denoising(plan: Plan, stack: ExitStack) -> tuple[dict[str, Any], Callable[[
     base.pipeline.to(DTYPES[precision])
     for seed, name in enumerate(recipe.adapter_names):
         generate.put_on(base.denoiser, name, seed)
-    base.move_to(device)
+    base.denoiser.to(device)
     base.set_attention_backend(attention_for("auto", device))
     scheduler = base.sampler("ddim", 30, base.resolution, base.resolution)
     t = scheduler.timesteps[10].to(device)

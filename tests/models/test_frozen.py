@@ -1,6 +1,7 @@
 """Frozen layers: weights in 8 or 4 bits or in RAM, made in full where they are computed with."""
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from avignon.models.z_image.model import ZImage
 from tests.support.adapters import networks
 from tests.support.card import DEVICE, pretended
 from tests.support.runs import small_recipe
+from tests.support.single_files import as_single_file, small_files
 from tests.support.tiny_sdxl import sdxl_unet
 from tests.support.tiny_z_image import z_image_transformer
 
@@ -95,7 +97,7 @@ def test_it_computes_as_a_plain_layer_with_its_weights(layer: str, kind: str) ->
     assert torch.equal(ours, theirs)
     assert torch.equal(inputs[0].grad, inputs[1].grad)  # type: ignore[arg-type]
     assert saved == []
-    assert frozen.shape_of(one) == tuple(module.weight.shape)  # type: ignore[arg-type,union-attr]
+    assert frozen.shape_of(one) == tuple(module.weight.shape)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["int8", "nf4"])
@@ -143,10 +145,10 @@ def test_weights_in_ram_go_to_the_card_when_they_are_computed(layer: str, kind: 
 def test_a_frozen_layer_compiles() -> None:
     """In one graph, forward and backward."""
     module = torch.nn.Sequential(kept(torch.nn.Linear(64, 64), "nf4"), torch.nn.ReLU())
-    compiled = torch.compile(module, dynamic=False, fullgraph=True)
+    compiled: Any = torch.compile(module, dynamic=False, fullgraph=True)
     inputs = [torch.randn(4, 64, generator=torch.Generator().manual_seed(1)).requires_grad_() for _ in range(2)]
-    for each, one in zip((module, compiled), inputs, strict=True):
-        each(one).sum().backward()
+    module(inputs[0]).sum().backward()
+    compiled(inputs[1]).sum().backward()
     assert torch.allclose(inputs[0].grad, inputs[1].grad, atol=1e-6)  # type: ignore[arg-type]
 
 
@@ -166,13 +168,19 @@ LEFT_OF_Z_IMAGE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("family", ["2.1", "1.5", "sdxl", "z-image"])
+FULL_SIZE: dict[str, Callable[[], Any]] = {
+    "2.1": lambda: networks("2.1")["unet"],
+    "1.5": lambda: networks("1.5")["unet"],
+    "sdxl": sdxl_unet,
+    "z-image": z_image_transformer,
+}
+
+
+@pytest.mark.parametrize("family", FULL_SIZE)
 def test_layers_left_in_full(family: str) -> None:
     """Of the real shapes: what sees tokens within blocks is quantised, and that is most; the rest is named."""
     with torch.device("meta"):
-        denoiser: Any = (
-            {"sdxl": sdxl_unet, "z-image": z_image_transformer}.get(family) or (lambda: networks(family)["unet"])
-        )()
+        denoiser = FULL_SIZE[family]()
     targets = StableDiffusion.targets
     if family == "z-image":
         parts = {"transformer": denoiser, "vae": None, "text_encoder": None, "tokenizer": None}
@@ -190,6 +198,16 @@ def test_layers_left_in_full(family: str) -> None:
     assert round(share, 2) == {"2.1": 0.32, "1.5": 0.28, "sdxl": 0.86, "z-image": 0.98}[family]
 
 
+def test_layers_left_in_full_are_named_without_weights(tiny_z_image: Path, tmp_path: Path) -> None:
+    """By a base's small files alone, as `avignon doctor` does; the same as of the loaded base."""
+    base = load(tmp_path, tiny_z_image, quantize="int8")
+    recipe = small_recipe(tmp_path, tiny_z_image, generate={"scheduler": "euler"})
+    named = loading.unquantised(recipe.base, SILENT)
+    assert named == frozen.unquantised(base.denoiser, base.targets)
+    assert set(named) <= LEFT_OF_Z_IMAGE
+    assert "conv_in" in loading.unquantised(small_recipe(tmp_path, "embedded").base, SILENT)
+
+
 def test_base_says_how_it_is_kept(tiny_sd: Path, tiny_sdxl: Path, tiny_z_image: Path, tmp_path: Path) -> None:
     """Its identity and its card do, its fingerprint does not: adapters fit the base in full, and take each other's."""
     for number, model in enumerate((tiny_sd, tiny_sdxl, tiny_z_image)):
@@ -203,6 +221,16 @@ def test_base_says_how_it_is_kept(tiny_sd: Path, tiny_sdxl: Path, tiny_z_image: 
         assert {parameter.dtype for parameter in small.denoiser.parameters()} == {torch.float32}
         readers = [any(isinstance(m, frozen.Frozen) for m in reader.modules()) for reader in small.readers]
         assert set(readers) == {model == tiny_z_image}, "a language model is kept in 8 bits, a CLIP in full"
+
+
+def test_single_file_is_quantised_like_its_folder(tiny_sdxl: Path, tmp_path: Path) -> None:
+    """The same weights, whichever way they are read."""
+    file, config = as_single_file(tiny_sdxl, tmp_path / "mix.safetensors"), small_files(tiny_sdxl, tmp_path / "config")
+    one = load(tmp_path / "one", tiny_sdxl, quantize="int8")
+    other = load(tmp_path / "other", file, quantize="int8", config=str(config))
+    ours, theirs = (dict(frozen.weights(base.denoiser)) for base in (one, other))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
 def test_files_precision_is_read_and_quantised_from_it(tiny_z_image: Path, tmp_path: Path) -> None:

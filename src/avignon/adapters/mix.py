@@ -31,9 +31,10 @@ class Mixer:
     """Sets how much of every adapter is in each sample of a batch: ΔW = Σ wᵢ·ΔWᵢ, the sum of true deltas.
 
     Where all samples have the same weights, ΔW is added to the layers' weights once, and the passes are as fast as the
-    base's own; what is quantised is left as it is, and ΔW·x added to its output. Where they differ, each layer's low-rank products are scaled sample by sample (peft's `scaling` may be a
-    tensor); a DoRA's ΔWᵢ is no such product, so its samples must have the same weights (see `unmixed`). The two agree
-    to rounding; all weights 0 is the base itself, bit for bit.
+    base's own; a frozen layer (`models.frozen`) is left as it is, and ΔW·x added to its output. Where they differ, each
+    layer's low-rank products are scaled sample by sample (peft's `scaling` may be a tensor); a DoRA's ΔWᵢ is no such
+    product, so its samples must have the same weights (see `unmixed`). The two agree to rounding; all weights 0 is the
+    base itself, bit for bit.
     """
 
     def __init__(self, denoiser: Any, targets: AdapterTargets, blocks: Mapping[str, Mapping[str, float]]) -> None:
@@ -80,9 +81,11 @@ class Mixer:
     def _add(self, row: Mapping[str, float], names: Sequence[str]) -> None:
         for (path, module, layer), own, scales in zip(self._layers, self._own, self._scales, strict=True):
             weights = {name: row[name] * self._factor(name, path) for name in names if name in module.lora_A}
-            if weights and own is None:
+            if not weights:
+                continue
+            if own is None:
                 self._hooks.append(layer.register_forward_hook(_beside(module, layer, scales, weights)))
-            elif weights:
+            else:
                 changed = _changed(module, own.flatten(1).float(), scales, weights)
                 layer.weight.data = torch.empty_like(own).copy_(changed.view(own.shape))
 
@@ -141,7 +144,7 @@ def _beside(module: Any, layer: Any, scales: Mapping[str, float], weights: Mappi
         downs.append(down)
     dtype, is_convolution = layer.like.dtype, len(layer.shape) > 2
     spread = (-1, 1, 1) if is_convolution else (-1,)  # Channels come before the pixels of a convolution.
-    down = torch.cat(downs).to(dtype).unflatten(1, layer.shape[1:])
+    down = torch.cat(downs).to(dtype).view(-1, *layer.shape[1:])
     up = torch.cat(ups, 1).to(dtype).view(len(ups[0]), -1, *(1 for _ in layer.shape[2:]))
     join = functional.conv2d if is_convolution else functional.linear
 

@@ -34,6 +34,8 @@ def doctor() -> None:
         ("processor cores", str(os.cpu_count())),
         ("precision", runtime.precision_for("auto", "train", device)),
         ("attention", runtime.attention_for("auto", device)),
+        ("base.quantize", "int8, nf4"),
+        ("train.offload", "yes" if device.type == "cuda" else "of no use: only a CUDA device has memory of its own"),
         ("memory", f"{memory / 2**30:.1f} GiB" if memory else "unknown"),
         ("free disk here", f"{shutil.disk_usage('.').free / 2**30:.1f} GiB"),
         ("tables' cache", str(cache_folder())),

@@ -85,7 +85,9 @@ class SavedAdapter:
             place = local_folder(asked["model"])  # A card calls a directory by its name alone, its recipe by its path.
             revision, resolution = told["revision"] or asked["revision"], int(told["resolution"])
             variant = str(asked["variant"])
-            further: dict[str, Any] = {key: str(asked.get(key, "")) for key in ("config", "prediction_type", "quantize")}
+            further: dict[str, Any] = {
+                key: str(asked.get(key, "")) for key in ("config", "prediction_type", "quantize")
+            }
             vae, used = str(asked.get("vae", "")), told.get("vae", {})
             further["vae"] = vae if local_folder(vae) else str(used.get("model", ""))
             further["vae_revision"] = str(used.get("revision") or "main")

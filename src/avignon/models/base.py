@@ -176,6 +176,8 @@ class DiffusionBase(ABC):
     family: ClassVar[str]
     """Its row in the registry."""
     targets: AdapterTargets
+    denoiser_class: ClassVar[Any]
+    """diffusers' class of it."""
     denoiser_part: ClassVar[str]
     """The folder of the denoiser, and its name among `parts`."""
     denoiser_files: ClassVar[str]
@@ -228,6 +230,19 @@ class DiffusionBase(ABC):
     def prompt_encoders(self) -> Mapping[str, Any]:
         """The networks that read prompts and that adapters may change as well, by their folders; in order."""
         return {}
+
+    @classmethod
+    def targets_of(cls, denoiser: Any) -> AdapterTargets:  # noqa: ARG003 - of some they depend on how many layers it has
+        """Its `targets`, by the denoiser alone."""
+        return cls.targets
+
+    @classmethod
+    def unquantised(cls, folder: Path) -> list[str]:
+        """The layers of a base that `quantize` leaves in full, by its small files alone; numbers as `*`."""
+        config = hub.described(folder / cls.denoiser_part / "config.json", "incomplete")
+        with torch.device("meta"):
+            denoiser = cls.denoiser_class.from_config(config)
+        return frozen.unquantised(denoiser, cls.targets_of(denoiser))
 
     @property
     def networks(self) -> dict[str, Any]:

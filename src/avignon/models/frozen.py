@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
+from torch.nn.grad import conv2d_input
 
 if TYPE_CHECKING:
     from avignon.models.base import AdapterTargets
@@ -74,7 +75,7 @@ class _Product(torch.autograd.Function):
         return output
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         return ctx.layer.input_gradient(ctx.shape, ctx.layer.weight, gradient), None
 
 
@@ -84,11 +85,17 @@ class Frozen:
     It has the layer's precision, and is on the layer's device, which are those of `like`.
     """
 
+    plain: type
+    """The class of such a layer with weights of its own."""
     kind: str
     shape: torch.Size
     stored: Stored
     in_ram: bool
     like: torch.Tensor
+
+    def __new__(cls, *how: Any, **more: Any) -> Any:
+        """A plain layer, where one is made: peft makes those of an adapter of a convolution's own class."""
+        return cls.plain(*how, **more) if how else super().__new__(cls)
 
     def freeze(self: Any, kind: str) -> None:
         """Keep the weights so from now on."""
@@ -129,12 +136,15 @@ class Frozen:
         return output
 
 
-class FrozenLinear(Frozen, torch.nn.Linear):
+class FrozenLinear(Frozen, torch.nn.Linear):  # type: ignore[override]  # Its weight is made, and never set.
     """A linear layer."""
+
+    plain = torch.nn.Linear
 
     def product(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """What such a layer makes of its input with any weights."""
-        return functional.linear(x, weight, bias)
+        output: torch.Tensor = functional.linear(x, weight, bias)
+        return output
 
     @staticmethod
     def input_gradient(shape: torch.Size, weight: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:  # noqa: ARG004
@@ -142,20 +152,24 @@ class FrozenLinear(Frozen, torch.nn.Linear):
         return gradient @ weight
 
 
-class FrozenConv2d(Frozen, torch.nn.Conv2d):
+class FrozenConv2d(Frozen, torch.nn.Conv2d):  # type: ignore[override]
     """A convolution."""
+
+    plain = torch.nn.Conv2d
 
     def product(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """What such a layer makes of its input with any weights."""
-        return self._conv_forward(x, weight, bias)
+        output: torch.Tensor = self._conv_forward(x, weight, bias)
+        return output
 
     def input_gradient(self, shape: torch.Size, weight: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
         """The gradient of its input, by that of its output."""
-        how: Any = (self.stride, self.padding, self.dilation, self.groups)
-        return torch.nn.grad.conv2d_input(shape, weight, gradient, *how)
+        how = (self.stride, self.padding, self.dilation, self.groups)
+        found: torch.Tensor = conv2d_input(shape, weight, gradient, *how)  # type: ignore[no-untyped-call]
+        return found
 
 
-_CLASSES: dict[type, type] = {torch.nn.Linear: FrozenLinear, torch.nn.Conv2d: FrozenConv2d}
+_CLASSES: dict[type, type] = {each.plain: each for each in (FrozenLinear, FrozenConv2d)}
 
 
 def _pinned(tensor: torch.Tensor) -> torch.Tensor:
@@ -211,7 +225,7 @@ def unquantised(denoiser: Any, targets: "AdapterTargets") -> list[str]:
 
 def shape_of(layer: Any) -> Sequence[int]:
     """That of a layer's weight, which is not made for it; empty where it has none."""
-    weight = layer if isinstance(layer, Frozen) else layer._parameters.get("weight")
+    weight = layer if isinstance(layer, Frozen) else dict(layer.named_parameters(recurse=False)).get("weight")
     return () if weight is None else tuple(weight.shape)
 
 

@@ -326,7 +326,8 @@ def _check_shards(names: Collection[str], folder: Path, own: tuple[str, str, str
 def read(kind: Any, folder: Path, *, dtype: Any = None, **how: Any) -> Any:
     """Load weights as a class of diffusers' or transformers', in a precision, or in that of the files.
 
-    In that of the files they lie in memory as the files do, mapped, and take none of their own. The libraries fill in what a file lacks with random numbers; here that is an error, as is NaN or infinity.
+    In that of the files they are mapped, and take no memory of their own. The libraries fill in
+    what a file lacks with random numbers; here that is an error, as is NaN or infinity.
     """
     try:
         how["dtype"] = dtype or _dtype_in(folder, how.get("variant"))

@@ -139,8 +139,8 @@ def load(
     return base
 
 
-def find(settings: "BaseSettings", reporter: Reporter) -> tuple[str, Path]:
-    """How the base is called, and the folder of its files: of a single file, that of its small ones.
+def find(settings: "BaseSettings", reporter: Reporter, *, whole: bool = True) -> tuple[str, Path]:
+    """How the base is called, and the folder of its files, all or the small ones; of a single file, of its small ones.
 
     Raises:
         ModelError: it is on no hub and in no cache, or is told by its small files to be unusable.
@@ -151,7 +151,19 @@ def find(settings: "BaseSettings", reporter: Reporter) -> tuple[str, Path]:
         return Path(settings.model).name, _config(settings, reporter)
     first, *others = names.homes_of(settings.model)
     wanted = hub.Wanted(first, (*others, *settings.mirrors), settings.revision, "base.model", "base.mirrors")
-    return hub.find(wanted, lambda name, access: _fetched(name, settings, access), reporter)
+    bring = _fetched if whole else _described_by
+    return hub.find(wanted, lambda name, access: bring(name, settings, access), reporter)
+
+
+def unquantised(settings: "BaseSettings", reporter: Reporter) -> list[str]:
+    """The layers that `base.quantize` leaves in full, by the base's small files, which are fetched if need be.
+
+    Raises:
+        ModelError: the base cannot be reached, or is of no family.
+    """
+    _, folder = find(settings, reporter, whole=False)
+    named: list[str] = family_in(folder).loader.unquantised(folder)
+    return named
 
 
 def check_asked(family: Family, sampling: "SamplingSettings") -> None:
@@ -181,6 +193,11 @@ def _config(settings: "BaseSettings", reporter: Reporter) -> Path:
 
 def _fetched(model: str, settings: "BaseSettings", access: hub.Access) -> Path:
     """Bring a repository into the hub's cache; its small files come first, and say what it is."""
-    folder = hub.download(model, settings.revision, access, SMALL_FILES)
+    folder = _described_by(model, settings, access)
     fetched: Path = family_in(folder).loader.fetch(model, folder, settings, access)
     return fetched
+
+
+def _described_by(model: str, settings: "BaseSettings", access: hub.Access) -> Path:
+    """Bring the small files of a repository into the hub's cache."""
+    return hub.download(model, settings.revision, access, SMALL_FILES)

@@ -130,7 +130,8 @@ def _train(group: Sequence[TrainingJob], base: DiffusionBase) -> None:
     parameters = prepare_denoiser(base, names, first.recipe, first.runtime, len(shapes))
     states = distributed.broadcast_from_main(lambda: common([job.checkpoints(base) for job in group]))
     trainers = [
-        AdapterTrainer(job, base, *own) for job, *own in zip(group, sets, samplers, parameters, states, strict=True)
+        AdapterTrainer(job, base, own, sampler, factors, state)
+        for job, own, sampler, factors, state in zip(group, sets, samplers, parameters, states, strict=True)
     ]
     with ExitStack() as loggers:
         for trainer in trainers:

@@ -43,7 +43,7 @@ class RuntimeConfig:
         settings = recipe.train
         precision = precision_for(settings.precision, "train", device)
         attention = attention_for(settings.attention, device, recipe.base.resolution)
-        # peft's DoRA cannot be traced: a block would fall into a graph for every piece of a layer; nor can a layer whose
+        # peft's DoRA cannot be traced: a block would fall into a graph for every piece of a layer; nor can layers whose
         # weights are copied from RAM. In buckets, blocks would be compiled for each shape, which takes longer than most
         # trainings gain by it.
         plain = not settings.dora and not settings.offload and recipe.prepare.shape == "square"

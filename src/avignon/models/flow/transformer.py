@@ -45,6 +45,7 @@ class FlowTransformer(FlowMatching):
         super().__init__(*identity)
         self.denoiser, self.noise = loaded["transformer"], noise
         self.vae, self.text_encoder, self.tokenizer = loaded["vae"], loaded["text_encoder"], loaded["tokenizer"]
+        self.targets = self.targets_of(self.denoiser)
 
     @property
     def readers(self) -> tuple[Any, ...]:  # noqa: D102 - as in the protocol, here and below

@@ -83,17 +83,21 @@ class Flux2Klein(FlowTransformer):
 
     family = "flux2-klein"
     pipeline_class = Flux2KleinPipeline
+    denoiser_class = Flux2Transformer2DModel
     thinking = False
     denoiser_part = "transformer"
     denoiser_files = files.WEIGHTS["transformer"]
 
     def __init__(self, *loaded: Any) -> None:
         super().__init__(*loaded)
-        self.targets = _targets(len(self.denoiser.transformer_blocks), len(self.denoiser.single_transformer_blocks))
         self._is_distilled = files.is_distilled(self.folder)
 
+    @classmethod
+    def targets_of(cls, denoiser: Any) -> AdapterTargets:  # noqa: D102 - as in the protocol, here and below
+        return _targets(len(denoiser.transformer_blocks), len(denoiser.single_transformer_blocks))
+
     @property
-    def architecture(self) -> str:  # noqa: D102 - as in the protocol, here and below
+    def architecture(self) -> str:  # noqa: D102
         return files.architecture(self.denoiser.inner_dim)
 
     @property
@@ -200,4 +204,4 @@ def _places(*counts: int, device: torch.device) -> torch.Tensor:
     return torch.cartesian_prod(*(torch.arange(count, device=device) for count in counts))
 
 
-fetch, load = Flux2Klein.fetch, Flux2Klein.load
+fetch, load, unquantised = Flux2Klein.fetch, Flux2Klein.load, Flux2Klein.unquantised

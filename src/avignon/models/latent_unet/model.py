@@ -80,6 +80,7 @@ class LatentUNet(DiffusionBase):
         per_sample=_per_sample,
         prefix="unet",
     )
+    denoiser_class = UNet2DConditionModel
     denoiser_part = "unet"
     denoiser_files = "diffusion_pytorch_model"
 

@@ -66,4 +66,4 @@ class StableDiffusionXL(LatentUNet):
         return {"added_cond_kwargs": added}
 
 
-fetch, load = StableDiffusionXL.fetch, StableDiffusionXL.load
+fetch, load, unquantised = StableDiffusionXL.fetch, StableDiffusionXL.load, StableDiffusionXL.unquantised

@@ -74,15 +74,16 @@ class ZImage(FlowTransformer):
     family = "z-image"
     pipeline_class = ZImagePipeline
     thinking = True
+    denoiser_class = ZImageTransformer2DModel
     denoiser_part = "transformer"
     denoiser_files = files.WEIGHTS["transformer"]
     architecture = "Z-Image"  # As kohya's musubi-tuner writes it: ModelSpec names no Z-Image.
 
-    def __init__(self, *loaded: Any) -> None:
-        super().__init__(*loaded)
-        self.targets = _targets(len(self.denoiser.layers))
+    @classmethod
+    def targets_of(cls, denoiser: Any) -> AdapterTargets:  # noqa: D102 - as in the protocol, here and below
+        return _targets(len(denoiser.layers))
 
-    def check_training(self, settings: TrainingSettings) -> None:  # noqa: D102 - as in the protocol, here and below
+    def check_training(self, settings: TrainingSettings) -> None:  # noqa: D102
         files.check_training(self.model, settings, self.folder)
 
     def _read(self, texts: Sequence[str], device: torch.device) -> Iterator[Conditioning]:
@@ -154,4 +155,4 @@ class ZImage(FlowTransformer):
         return base
 
 
-fetch, load = ZImage.fetch, ZImage.load
+fetch, load, unquantised = ZImage.fetch, ZImage.load, ZImage.unquantised
