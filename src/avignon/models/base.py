@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,53 +22,7 @@ from avignon.core.files import digest
 from avignon.models import frozen, hub, names
 from avignon.models.registry import FAMILIES
 from avignon.models.runtime import Attention, move_to
-
-
-class BaseSettings(Protocol):
-    """Which base is wanted and from where, as a recipe says it."""
-
-    @property
-    def model(self) -> str: ...  # noqa: D102 - as in recipe.schema.Base
-    @property
-    def mirrors(self) -> tuple[str, ...]: ...  # noqa: D102
-    @property
-    def revision(self) -> str: ...  # noqa: D102
-    @property
-    def variant(self) -> str: ...  # noqa: D102
-    @property
-    def resolution(self) -> int: ...  # noqa: D102 - 0 asks for what the base was trained at
-    @property
-    def vae(self) -> str: ...  # noqa: D102
-    @property
-    def vae_mirrors(self) -> tuple[str, ...]: ...  # noqa: D102
-    @property
-    def vae_revision(self) -> str: ...  # noqa: D102
-    @property
-    def config(self) -> str: ...  # noqa: D102
-    @property
-    def prediction_type(self) -> str: ...  # noqa: D102
-    @property
-    def quantize(self) -> str: ...  # noqa: D102
-
-
-class SamplingSettings(Protocol):
-    """Which sampler is wanted and in how many steps, as a recipe says it."""
-
-    @property
-    def scheduler(self) -> str: ...  # noqa: D102 - as in recipe.schema.Generate; empty where nothing is painted
-    @property
-    def num_inference_steps(self) -> int: ...  # noqa: D102
-    @property
-    def block_weights(self) -> Mapping[str, Mapping[str, float]]: ...  # noqa: D102
-    @property
-    def sides(self) -> Mapping[str, int]: ...  # noqa: D102
-
-
-class TrainingSettings(Protocol):
-    """What a family may refuse of a training, as a recipe says it."""
-
-    @property
-    def min_snr_gamma(self) -> float: ...  # noqa: D102 - as in recipe.schema.Train
+from avignon.models.settings import BaseSettings, TrainingSettings
 
 
 @dataclass(frozen=True)

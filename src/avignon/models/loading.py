@@ -22,7 +22,8 @@ from avignon.models.registry import (
 if TYPE_CHECKING:  # Checking a base loads no torch.
     import torch
 
-    from avignon.models.base import BaseSettings, DiffusionBase, SamplingSettings, TrainingSettings
+    from avignon.models.base import DiffusionBase
+    from avignon.models.settings import BaseSettings, SamplingSettings, TrainingSettings
 
 SMALL_FILES = ("model_index.json", "*/config.json", "scheduler/scheduler_config.json")
 """Of a base in diffusers' format: what tells whether its gigabytes are worth fetching."""

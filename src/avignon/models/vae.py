@@ -18,7 +18,8 @@ from avignon.models.registry import is_checkpoint, local_folder
 if TYPE_CHECKING:  # A look at its small files needs no torch.
     import torch
 
-    from avignon.models.base import BaseSettings, DiffusionBase
+    from avignon.models.base import DiffusionBase
+    from avignon.models.settings import BaseSettings
 
 STEM = "diffusion_pytorch_model"
 """How the names of the weights' files begin."""

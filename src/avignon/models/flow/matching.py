@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from avignon.models.base import DiffusionBase, TrainingSettings
+from avignon.models.base import DiffusionBase
 from avignon.models.flow.noise import LEVELS, check_training
+from avignon.models.settings import TrainingSettings
 
 
 class FlowEuler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc] # diffusers' class is untyped

@@ -9,7 +9,7 @@ from avignon.core.errors import ModelError, RecipeError
 from avignon.models import hub
 
 if TYPE_CHECKING:
-    from avignon.models.base import SamplingSettings, TrainingSettings
+    from avignon.models.settings import SamplingSettings, TrainingSettings
 
 SCHEDULER = "FlowMatchEulerDiscreteScheduler"
 

@@ -21,18 +21,12 @@ from avignon.core.errors import RecipeError
 from avignon.core.events import Reporter
 from avignon.core.files import digest
 from avignon.models import hub
-from avignon.models.base import (
-    AdapterTargets,
-    BaseSettings,
-    Conditioning,
-    LatentMoments,
-    SamplingSettings,
-    TrainingSettings,
-)
+from avignon.models.base import AdapterTargets, Conditioning, LatentMoments
 from avignon.models.flow.noise import LEVELS
 from avignon.models.flow.transformer import RESOLUTION, FlowTransformer, tokenizer_in
 from avignon.models.flux2_klein import files
 from avignon.models.runtime import move_to
+from avignon.models.settings import BaseSettings, SamplingSettings, TrainingSettings
 
 
 class _Reader(Qwen3Model):  # type: ignore[misc] # transformers' class is untyped

@@ -13,7 +13,7 @@ from avignon.models.latent_unet.single_file import Checkpoint
 from avignon.models.registry import is_checkpoint
 
 if TYPE_CHECKING:
-    from avignon.models.base import BaseSettings
+    from avignon.models.settings import BaseSettings
 
 Config = Mapping[str, Any]
 

@@ -28,19 +28,13 @@ from avignon.core.errors import AvignonError, ModelError, RecipeError
 from avignon.core.events import Reporter
 from avignon.core.files import digest, sha256_of
 from avignon.models import finite, hub
-from avignon.models.base import (
-    AdapterTargets,
-    BaseSettings,
-    Conditioning,
-    DiffusionBase,
-    LatentMoments,
-    SamplingSettings,
-)
+from avignon.models.base import AdapterTargets, Conditioning, DiffusionBase, LatentMoments
 from avignon.models.latent_unet import noise as noise_schedules
 from avignon.models.latent_unet import single_file
 from avignon.models.latent_unet.files import Layout
 from avignon.models.registry import FAMILIES, is_checkpoint
 from avignon.models.runtime import Attention, move_to
+from avignon.models.settings import BaseSettings, SamplingSettings
 
 TEXTS = 32
 """How many texts go through the text encoder at once: all captions of a set would not fit a small card."""

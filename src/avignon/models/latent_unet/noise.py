@@ -14,7 +14,7 @@ from avignon.models import hub
 from avignon.models.registry import BETA_SAMPLERS
 
 if TYPE_CHECKING:
-    from avignon.models.base import SamplingSettings
+    from avignon.models.settings import SamplingSettings
 
 Config = Mapping[str, Any]
 

@@ -17,7 +17,7 @@ from avignon.core.errors import ModelError, RecipeError
 from avignon.models import finite, hub
 
 if TYPE_CHECKING:
-    from avignon.models.base import BaseSettings
+    from avignon.models.settings import BaseSettings
 
 UNET = "model.diffusion_model."
 

@@ -7,7 +7,7 @@ from avignon.models.latent_unet.files import Layout, text_width
 from avignon.models.latent_unet.noise import check_sampler, noise_schedule
 
 if TYPE_CHECKING:
-    from avignon.models.base import BaseSettings
+    from avignon.models.settings import BaseSettings
 
 __all__ = ["LAYOUT", "SIZES", "WEIGHTS", "check", "check_kind", "check_sampler", "checked", "noise_schedule"]
 

@@ -12,7 +12,7 @@ from avignon.models.flow.noise import check_sampler, noise_schedule
 from avignon.models.registry import is_checkpoint
 
 if TYPE_CHECKING:
-    from avignon.models.base import BaseSettings, TrainingSettings
+    from avignon.models.settings import BaseSettings, TrainingSettings
 
 __all__ = [
     "TURBO_SHIFT",
