@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from avignon.core import imaging
 from avignon.core.errors import RecipeError
 from avignon.generation.sampler import ImageSampler
 from avignon.models.base import Conditioning
@@ -15,7 +16,7 @@ from avignon.training import adapter_trainer, dataset, prior
 from avignon.training.memory import OomFallback
 from avignon.training.setup import RuntimeConfig
 from tests.support.bases import load_base, uniform
-from tests.support.runs import small_recipe
+from tests.support.runs import carried, small_recipe
 from tests.support.trainings import (
     HOMER,
     PICASSO,
@@ -213,3 +214,24 @@ def test_the_bases_own_pictures_are_painted_in_all_shapes(
     more = [*shapes, *((8 * n, 8) for n in (1, 2, 3))]
     with pytest.raises(RecipeError, match=r"train\.prior_images: 4 are too few for works in 5 shapes"):
         prior.paint_prior(base, recipe, ["a"], more, file, runtime, painter, SILENT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "scheduler", "size"), [("z_image", "euler", 64), ("sdxl", "ddim", 128)])
+def test_other_families_learn_and_paint_in_buckets(
+    tmp_path: Path, request: pytest.FixtureRequest, name: str, scheduler: str, size: int
+) -> None:
+    """Sides of multiples of 16 for Z-Image, of 64 for SDXL: from the works to a series of a wide scene."""
+    wide = {"z_image": (80, 48), "sdxl": (256, 64)}[name]
+    sizes = [(wide[0] + 10, wide[1] + 6), (size + 6, size + 4), (wide[1] + 6, wide[0] + 10)]
+    scene = {"prompt": "a boat on the sea", "width": wide[0], "height": wide[1]}
+    recipe = small_recipe(
+        tmp_path, request.getfixturevalue(f"tiny_{name}"), sizes=sizes, base={"resolution": size},
+        prepare={"shape": "buckets"}, train={"steps": 3, "batch": 2, "flip": True},
+        generate={"scheduler": scheduler, "scenes": [scene, {"prompt": "a guitar"}]},
+    )  # fmt: skip
+    space, _ = carried(recipe, tmp_path / "runs", "generate")
+    assert {tuple(row["bucket"]) for row in space.read_metadata(HOMER)} == {wide, (size, size), wide[::-1]}
+    assert all(line["loss"] > 0 for line in metrics(space))
+    assert imaging.size_of(space.series / "scene-1" / "stop-2.png") == wide
+    assert imaging.size_of(space.series / "scene-2" / "stop-2.png") == (size, size)
