@@ -33,6 +33,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
 from benchmarks.gpu_parts import PARTS  # noqa: E402 - it is found by the line above
 
+ON_REQUEST = {"families"}
+"""Parts that run only where --parts names them: they take longer than all others."""
+
 GRACE = 5
 """Seconds between the request to end and the end."""
 
@@ -134,7 +137,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "gpu", help="for results (default: %(default)s)")
-    parser.add_argument("--parts", default=",".join(PARTS), help="which, separated by commas (default: all)")
+    parser.add_argument("--parts", default=",".join(name for name in PARTS if name not in ON_REQUEST),
+                        help="which, separated by commas (default: %(default)s; also: families)")  # fmt: skip
     parser.add_argument("--seconds", action="append", default=[], metavar="PART=N", help="what a part may take")
     parser.add_argument("--rehearse", action="store_true", help="on the CPU, with tiny models")
     parser.add_argument("--wheels", type=Path, help="a folder of wheels to use where a package is missing here")

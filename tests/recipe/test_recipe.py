@@ -158,6 +158,7 @@ def test_strange_key_lists_the_known(tmp_path: Path) -> None:
         ("seed=-1", "seed: -1 is not allowed; should be greater than or equal to 0"),
         ("base.model=''", "base.model: '' is not allowed; string should have at least 1 character"),
         ("base.resolution=100", "base.resolution: 100 is not allowed; should be a multiple of 8"),
+        ("train.memory=10GB", "train.memory: '10GB' is not allowed; should be '', 'auto', '8GB', '12GB' or '24GB'"),
         ("train.learning_rate=nan", "train.learning_rate: nan is not allowed; should be a finite number"),
         ("train.max_grad_norm=inf", "train.max_grad_norm: inf is not allowed; should be a finite number"),
         ("name=../up", "name: '../up' is not allowed"),

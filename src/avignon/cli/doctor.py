@@ -11,22 +11,30 @@ from avignon.models.names import KNOWN
 
 
 @click.command()
-def doctor() -> None:
+@click.option("--base", metavar="NAME", help="the memory of this base: a short name, a path, or a repository")
+def doctor(base: str | None) -> None:
     """Say what this machine offers and can reach. It lists device, precision, attention, memory, disk and servers.
 
-    Then the bases that a recipe may call by a short name, each with its home and its licence.
+    Then the bases that a recipe may call by a short name, each with its home, its licence and the memory it takes. With
+    --base that is told setting by setting, and which of them fit.
     """
+    if base:
+        from avignon.cli.memory import print_memory
+
+        print_memory(base)
+        return
     import platform
 
     import torch
 
+    from avignon.cli.memory import in_short
     from avignon.core.files import cache_folder
     from avignon.core.records import NGA_TABLES
     from avignon.models import runtime
     from avignon.museums.http import reachable
 
     device = runtime.best_device()
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    memory = runtime.memory_of(torch.device("cpu"))
     rows = [
         ("avignon", __version__),
         ("python, torch", f"{platform.python_version()}, {torch.__version__}"),
@@ -45,7 +53,7 @@ def doctor() -> None:
     if device.type == "cuda":
         rows.insert(7, ("GPU memory", f"{torch.cuda.mem_get_info()[1] / 2**30:.1f} GiB"))
     rows += [
-        (f"base {name}", f"{known.homes[0]}, {known.resolution} pixels; licence: {known.licence}")
+        (f"base {name}", f"{known.homes[0]}, {known.resolution} pixels; licence: {known.licence}; {in_short(name)}")
         for name, known in KNOWN.items()
     ]
     print_table("doctor", ("what", "here"), rows)

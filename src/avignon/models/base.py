@@ -20,6 +20,7 @@ from avignon.core import imaging
 from avignon.core.events import Reporter
 from avignon.core.files import digest
 from avignon.models import frozen, hub, names
+from avignon.models.meta import Configs
 from avignon.models.registry import FAMILIES
 from avignon.models.runtime import Attention, move_to
 from avignon.models.settings import BaseSettings, TrainingSettings
@@ -130,8 +131,6 @@ class DiffusionBase(ABC):
     family: ClassVar[str]
     """Its row in the registry."""
     targets: AdapterTargets
-    denoiser_class: ClassVar[Any]
-    """diffusers' class of it."""
     denoiser_part: ClassVar[str]
     """The folder of the denoiser, and its name among `parts`."""
     denoiser_files: ClassVar[str]
@@ -145,6 +144,7 @@ class DiffusionBase(ABC):
         self.model, self.folder, self.variant, self.resolution, self.parts = model, folder, variant, resolution, parts
         self.denoiser: Any
         self.vae: Any
+        """The network between images and latents; `models.vae` may put another into its place."""
         self.other_vae: Mapping[str, str] = {}
         """Name and revision of a VAE that is not the base's own."""
         self.quantized = ""
@@ -153,10 +153,6 @@ class DiffusionBase(ABC):
     @abstractmethod
     def readers(self) -> Sequence[Any]:
         """The networks that read prompts, whether adapters may change them or not; none once they are released."""
-
-    def use_vae(self, vae: Any) -> None:
-        """Put another network between images and latents; whether it fits was checked (`models.vae`)."""
-        self.vae = vae
 
     @classmethod
     def fetch(cls, model: str, folder: Path, settings: BaseSettings, access: hub.Access) -> Path:
@@ -184,19 +180,6 @@ class DiffusionBase(ABC):
     def prompt_encoders(self) -> Mapping[str, Any]:
         """The networks that read prompts and that adapters may change as well, by their folders; in order."""
         return {}
-
-    @classmethod
-    def targets_of(cls, denoiser: Any) -> AdapterTargets:  # noqa: ARG003 - of some they depend on how many layers it has
-        """Its `targets`, by the denoiser alone."""
-        return cls.targets
-
-    @classmethod
-    def unquantised(cls, folder: Path) -> list[str]:
-        """The layers of a base that `quantize` leaves in full, by its small files alone; numbers as `*`."""
-        config = hub.described(folder / cls.denoiser_part / "config.json", "incomplete")
-        with torch.device("meta"):
-            denoiser = cls.denoiser_class.from_config(config)
-        return frozen.unquantised(denoiser, cls.targets_of(denoiser))
 
     @property
     def networks(self) -> dict[str, Any]:
@@ -228,6 +211,15 @@ class DiffusionBase(ABC):
         if card.get("parts", {}).get(self.denoiser_part) == self.parts[self.denoiser_part]:
             return True
         return card["fingerprint"] in self.earlier_names | {self.fingerprint}
+
+    @classmethod
+    @abstractmethod
+    def outlined(cls, configs: Configs, resolution: int) -> "DiffusionBase":
+        """A base of which only the shapes are there, on the meta device: what its memory is counted by."""
+
+    @abstractmethod
+    def blank_conditioning(self, count: int) -> Conditioning:
+        """What `encode_prompts` makes of so many texts, each of `meta.TOKENS` or as many as are always read."""
 
     @property
     @abstractmethod

@@ -188,11 +188,17 @@ def quantize(network: Any, layers: Iterable[str], kind: str) -> None:
         _freeze(network.get_submodule(name), kind)
 
 
-def keep_in_ram(network: Any) -> None:
-    """Keep the weights of all linear layers and convolutions in RAM; they go to the device as each is computed."""
+def freeze(network: Any) -> None:
+    """Freeze all linear layers and convolutions that are not yet frozen, with their weights in full."""
     for layer in list(network.modules()):
         if type(layer) in _CLASSES:
             _freeze(layer, "")
+
+
+def keep_in_ram(network: Any) -> None:
+    """Keep the weights of all linear layers and convolutions in RAM; they go to the device as each is computed."""
+    freeze(network)
+    for layer in network.modules():
         if isinstance(layer, Frozen):
             layer.keep_in_ram()
 

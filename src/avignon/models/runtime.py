@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 from typing import Any, Literal
 
 import torch
@@ -25,6 +26,15 @@ def best_device() -> torch.device:
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def memory_of(device: torch.device) -> int:
+    """Bytes of memory that a device has, whatever is in it; 0 where that is unknown."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory())
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
 
 
 def precision_for(asked: Precision | Literal["auto"], stage: str, on: torch.device) -> Precision:

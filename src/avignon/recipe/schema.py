@@ -240,7 +240,7 @@ class Ranks(Section):
 class Train(Section):
     """How adapters learn."""
 
-    schema_1 = {"offload": ABSENT}
+    schema_1 = {"offload": ABSENT, "memory": ABSENT}
     formerly = {"lr_schedule": "schedule", "eval_every": "watch_every", "validation_works": "held_out"}
 
     mode: Literal["separate", "joint"] = "separate"
@@ -307,6 +307,10 @@ class Train(Section):
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the denoiser's repeated blocks (torch.compile); `auto` does on a CUDA device where that works, except
     for a DoRA, and for images in buckets, of which each shape is compiled by itself."""
+    memory: Literal["", "auto", "8GB", "12GB", "24GB"] = ""
+    """Take the fastest settings whose estimated memory is there: of this machine's device (`auto`), or of a card of so
+    many GiB. It chooses `together`, `gradient_checkpointing`, `micro_batch`, then `base.quantize = "int8"`, then
+    `offload`, says which, and leaves alone what is not at its default. Empty chooses nothing."""
     deterministic: bool = False
     """Only algorithms that give the same bits on every run; a GPU is slower with them, a CPU gives them anyway."""
     checkpoint_every: int = Field(default=100, ge=1)

@@ -8,6 +8,7 @@ RECIPE` spreads each batch over several processes, of which the main one alone w
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from textwrap import shorten
 
 import torch
@@ -25,6 +26,7 @@ from avignon.models.runtime import best_device
 from avignon.recipe.schema import Recipe
 from avignon.training.adapter_trainer import AdapterTrainer
 from avignon.training.checkpoints import common
+from avignon.training.fitting import fitted
 from avignon.training.job import TrainingJob, finished
 from avignon.training.loop import MultiAdapterTrainer
 from avignon.training.setup import RuntimeConfig, deterministic, prepare_denoiser
@@ -41,7 +43,9 @@ def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
     accelerator = Accelerator(mixed_precision="no", cpu=best_device().type == "cpu")
     if settings.batch % (count := accelerator.num_processes):
         raise RecipeError(f"train.batch: {settings.batch} cannot be shared evenly by {count} processes")
-    runtime = RuntimeConfig.for_device(recipe, accelerator.device)
+    recipe, memory = fitted(recipe, accelerator.device, count, reporter)
+    settings = recipe.train
+    runtime = replace(RuntimeConfig.for_device(recipe, accelerator.device), memory=memory)
     reporter.note(f"training on {runtime.describe(count)}")
     learners = [("joint", recipe.artists)] if settings.mode == "joint" else [(a.slug, (a,)) for a in recipe.artists]
     jobs = [TrainingJob(name, artists, recipe, space, reporter, runtime, accelerator) for name, artists in learners]

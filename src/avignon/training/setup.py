@@ -37,6 +37,14 @@ class RuntimeConfig:
     useless_offload: bool = False
     """Whether that is asked for on a device that shares its memory with the processor."""
 
+    memory: str = ""
+    """What `train.memory` chose, for people; empty where nothing was to be chosen."""
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        """What a card says of it."""
+        return {"memory": self.memory} if self.memory else {}
+
     @classmethod
     def for_device(cls, recipe: Recipe, device: torch.device) -> "RuntimeConfig":
         """The recipe's choices, with every `auto` decided for this device."""

@@ -6,7 +6,7 @@ A subclass says what goes into its denoiser, and what it takes of the language m
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from diffusers.models.attention_dispatch import AttentionBackendName
@@ -17,6 +17,7 @@ from avignon.core.events import Reporter
 from avignon.models import finite, hub
 from avignon.models.base import Conditioning
 from avignon.models.flow.matching import FlowMatching
+from avignon.models.meta import Configs, without_weights
 from avignon.models.runtime import Attention, move_to
 
 TOKENS = 512
@@ -38,6 +39,8 @@ _BACKENDS: Mapping[Attention, AttentionBackendName] = {
 class FlowTransformer(FlowMatching):
     """A transformer in evaluation mode, every parameter frozen; `loaded` has its parts by their folders."""
 
+    classes: ClassVar[Mapping[str, Any]]
+    """The class of each part that has weights, by its folder."""
     thinking: ClassVar[bool]
     """Whether the language model is asked to think before it answers (`enable_thinking` of its chat template)."""
 
@@ -45,10 +48,15 @@ class FlowTransformer(FlowMatching):
         super().__init__(*identity)
         self.denoiser, self.noise = loaded["transformer"], noise
         self.vae, self.text_encoder, self.tokenizer = loaded["vae"], loaded["text_encoder"], loaded["tokenizer"]
-        self.targets = self.targets_of(self.denoiser)
+
+    @classmethod
+    def outlined(cls, configs: Configs, resolution: int) -> Self:  # noqa: D102 - as in the protocol, here and below
+        parts = {part: without_weights(kind, configs[part]) for part, kind in cls.classes.items()}
+        noise = {"shift": 3.0, "use_dynamic_shifting": False}  # No shape depends on it.
+        return cls({**parts, "tokenizer": None}, noise, "", Path(), "", resolution or RESOLUTION, {})
 
     @property
-    def readers(self) -> tuple[Any, ...]:  # noqa: D102 - as in the protocol, here and below
+    def readers(self) -> tuple[Any, ...]:  # noqa: D102
         return (self.text_encoder,) if self.text_encoder else ()
 
     def offload(self) -> None:  # noqa: D102

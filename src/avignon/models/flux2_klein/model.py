@@ -25,6 +25,7 @@ from avignon.models.base import AdapterTargets, Conditioning, LatentMoments
 from avignon.models.flow.noise import LEVELS
 from avignon.models.flow.transformer import RESOLUTION, FlowTransformer, tokenizer_in
 from avignon.models.flux2_klein import files
+from avignon.models.meta import META
 from avignon.models.runtime import move_to
 from avignon.models.settings import BaseSettings, SamplingSettings, TrainingSettings
 
@@ -77,26 +78,23 @@ class Flux2Klein(FlowTransformer):
 
     family = "flux2-klein"
     pipeline_class = Flux2KleinPipeline
-    denoiser_class = Flux2Transformer2DModel
+    classes = _CLASSES
     thinking = False
+    is_distilled = False
     denoiser_part = "transformer"
     denoiser_files = files.WEIGHTS["transformer"]
 
     def __init__(self, *loaded: Any) -> None:
         super().__init__(*loaded)
-        self._is_distilled = files.is_distilled(self.folder)
-
-    @classmethod
-    def targets_of(cls, denoiser: Any) -> AdapterTargets:  # noqa: D102 - as in the protocol, here and below
-        return _targets(len(denoiser.transformer_blocks), len(denoiser.single_transformer_blocks))
+        self.targets = _targets(len(self.denoiser.transformer_blocks), len(self.denoiser.single_transformer_blocks))
 
     @property
-    def architecture(self) -> str:  # noqa: D102
+    def architecture(self) -> str:  # noqa: D102 - as in the protocol, here and below
         return files.architecture(self.denoiser.inner_dim)
 
     @property
     def is_guided(self) -> bool:  # noqa: D102
-        return not self._is_distilled
+        return not self.is_distilled
 
     def check_training(self, settings: TrainingSettings) -> None:  # noqa: D102
         files.check_training(self.model, settings, self.folder)
@@ -109,6 +107,10 @@ class Flux2Klein(FlowTransformer):
         states, _ = self._states(texts, device, padding="max_length")
         for one in torch.cat([states[layer] for layer in files.LAYERS], dim=2):
             yield Conditioning({"text": one[None]})
+
+    def blank_conditioning(self, count: int) -> Conditioning:  # noqa: D102
+        width = len(files.LAYERS) * self.text_encoder.config.hidden_size
+        return Conditioning({"text": torch.empty(count, self.max_tokens, width, device=META)})
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:  # noqa: D102
         edge = files.PATCH * self.vae_scale_factor
@@ -186,8 +188,10 @@ class Flux2Klein(FlowTransformer):
         loaded["tokenizer"] = tokenizer_in(folder / "tokenizer", loaded["text_encoder"].config.vocab_size)
         parts = {part: hub.part(folder / part, stem, settings.variant) for part, stem in files.WEIGHTS.items()}
         parts |= {"tokenizer": hub.part(folder / "tokenizer"), "scheduler": digest(noise)}
-        parts["model_index.json"] = digest(files.is_distilled(folder))
+        distilled = files.is_distilled(folder)
+        parts["model_index.json"] = digest(distilled)
         base = cls(loaded, noise, model, folder, settings.variant, settings.resolution or RESOLUTION, parts)
+        base.is_distilled = distilled
         if base.resolution % (edge := files.PATCH * base.vae_scale_factor):
             raise RecipeError(f"base.resolution: {base.resolution} is not a multiple of {edge}, as FLUX.2 needs")
         return base
@@ -198,4 +202,4 @@ def _places(*counts: int, device: torch.device) -> torch.Tensor:
     return torch.cartesian_prod(*(torch.arange(count, device=device) for count in counts))
 
 
-fetch, load, unquantised = Flux2Klein.fetch, Flux2Klein.load, Flux2Klein.unquantised
+fetch, load, outlined = Flux2Klein.fetch, Flux2Klein.load, Flux2Klein.outlined

@@ -32,6 +32,7 @@ from avignon.models.base import AdapterTargets, Conditioning, DiffusionBase, Lat
 from avignon.models.latent_unet import noise as noise_schedules
 from avignon.models.latent_unet import single_file
 from avignon.models.latent_unet.files import Layout
+from avignon.models.meta import META, Configs, without_weights
 from avignon.models.registry import FAMILIES, is_checkpoint
 from avignon.models.runtime import Attention, move_to
 from avignon.models.settings import BaseSettings, SamplingSettings
@@ -74,7 +75,6 @@ class LatentUNet(DiffusionBase):
         per_sample=_per_sample,
         prefix="unet",
     )
-    denoiser_class = UNet2DConditionModel
     denoiser_part = "unet"
     denoiser_files = "diffusion_pytorch_model"
 
@@ -101,7 +101,12 @@ class LatentUNet(DiffusionBase):
     def earlier_names(self) -> frozenset[str]:  # noqa: D102
         return frozenset() if self.file else super().earlier_names
 
-    def use_vae(self, vae: Any) -> None:  # noqa: D102
+    @property
+    def vae(self) -> Any:  # noqa: D102
+        return self.pipeline.vae
+
+    @vae.setter
+    def vae(self, vae: Any) -> None:
         self.pipeline.vae = vae
 
     @property
@@ -117,7 +122,7 @@ class LatentUNet(DiffusionBase):
         return str(self.pipeline.scheduler.config.prediction_type).removesuffix("_prediction")
 
     def offload(self) -> None:  # noqa: D102
-        for part in (self.pipeline.vae, *self.readers):
+        for part in (self.vae, *self.readers):
             move_to(part, "cpu")
 
     def release_readers(self) -> None:  # noqa: D102
@@ -186,13 +191,13 @@ class LatentUNet(DiffusionBase):
 
     @torch.no_grad()
     def encode_images(self, pixels: torch.Tensor) -> LatentMoments:  # noqa: D102
-        vae = move_to(self.pipeline.vae, pixels.device, torch.float32)
+        vae = move_to(self.vae, pixels.device, torch.float32)
         posterior, scale = vae.encode(pixels).latent_dist, vae.config.scaling_factor
         return LatentMoments(posterior.mean * scale, posterior.std * scale)
 
     @torch.no_grad()
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:  # noqa: D102
-        vae = move_to(self.pipeline.vae, latents.device, torch.float32)
+        vae = move_to(self.vae, latents.device, torch.float32)
         pixels: torch.Tensor = vae.decode(latents.float() / vae.config.scaling_factor, return_dict=False)[0]
         return pixels
 
@@ -285,6 +290,21 @@ class LatentUNet(DiffusionBase):
         parts |= {name: hub.part(folder / name) for name in cls.layout.tokenizers}
         parts["scheduler"] = digest(noise)  # Nothing else of it is used.
         return cls(pipeline, model, folder, settings.variant, resolution, parts, file=file)
+
+    @classmethod
+    def outlined(cls, configs: Configs, resolution: int) -> Self:  # noqa: D102
+        parts = {part: without_weights(kind, configs[part]) for part, kind in (_CLASSES | cls.text_classes).items()}
+        scheduler = DDIMScheduler(steps_offset=1, clip_sample=False)
+        how = {**dict.fromkeys(cls.layout.tokenizers), **parts, "scheduler": scheduler, **cls.pipeline_settings}
+        pipeline = cls.pipeline_class(**how)
+        trained_at = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+        return cls(pipeline, "", Path(), "", resolution or trained_at, {})
+
+    def blank_conditioning(self, count: int) -> Conditioning:  # noqa: D102
+        configs = [encoder.config for encoder in self.prompt_encoders.values()]
+        width = sum(config.hidden_size for config in configs)
+        text = torch.empty(count, configs[0].max_position_embeddings, width, device=META)
+        return Conditioning({"text": text})
 
     @classmethod
     def _weights(cls, folder: Path, file: Path | None, variant: str) -> dict[str, str]:

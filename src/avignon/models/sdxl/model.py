@@ -14,6 +14,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 from avignon.core.files import digest
 from avignon.models.base import Conditioning, Framing
 from avignon.models.latent_unet.model import LatentUNet
+from avignon.models.meta import META
 from avignon.models.sdxl import files
 
 
@@ -52,6 +53,10 @@ class StableDiffusionXL(LatentUNet):
             text, pooled = text.masked_fill(empty[:, None, None], 0), pooled.masked_fill(empty[:, None], 0)
         return {"text": text, "pooled": pooled}
 
+    def blank_conditioning(self, count: int) -> Conditioning:  # noqa: D102 - as in the protocol
+        width = self.pipeline.text_encoder_2.config.projection_dim
+        return super().blank_conditioning(count) | Conditioning({"pooled": torch.empty(count, width, device=META)})
+
     def size_conditioning(self, framings: Sequence[Framing], device: torch.device) -> Conditioning:
         """`time_ids`, (B, 6) in fp32: of the original, the crop and the target, heights before widths.
 
@@ -66,4 +71,4 @@ class StableDiffusionXL(LatentUNet):
         return {"added_cond_kwargs": added}
 
 
-fetch, load, unquantised = StableDiffusionXL.fetch, StableDiffusionXL.load, StableDiffusionXL.unquantised
+fetch, load, outlined = StableDiffusionXL.fetch, StableDiffusionXL.load, StableDiffusionXL.outlined

@@ -36,4 +36,4 @@ class StableDiffusion(LatentUNet):
         return {"text": encoder(tokens, attention_mask=mask if masked else None)[0]}
 
 
-fetch, load, unquantised = StableDiffusion.fetch, StableDiffusion.load, StableDiffusion.unquantised
+fetch, load, outlined = StableDiffusion.fetch, StableDiffusion.load, StableDiffusion.outlined

@@ -21,6 +21,7 @@ from avignon.models import hub
 from avignon.models.base import AdapterTargets, Conditioning, LatentMoments
 from avignon.models.flow.noise import LEVELS
 from avignon.models.flow.transformer import RESOLUTION, FlowTransformer, tokenizer_in
+from avignon.models.meta import META, TOKENS
 from avignon.models.runtime import move_to
 from avignon.models.settings import BaseSettings, SamplingSettings, TrainingSettings
 from avignon.models.z_image import files
@@ -68,16 +69,16 @@ class ZImage(FlowTransformer):
     family = "z-image"
     pipeline_class = ZImagePipeline
     thinking = True
-    denoiser_class = ZImageTransformer2DModel
     denoiser_part = "transformer"
     denoiser_files = files.WEIGHTS["transformer"]
     architecture = "Z-Image"  # As kohya's musubi-tuner writes it: ModelSpec names no Z-Image.
+    classes = _CLASSES
 
-    @classmethod
-    def targets_of(cls, denoiser: Any) -> AdapterTargets:  # noqa: D102 - as in the protocol, here and below
-        return _targets(len(denoiser.layers))
+    def __init__(self, *loaded: Any) -> None:
+        super().__init__(*loaded)
+        self.targets = _targets(len(self.denoiser.layers))
 
-    def check_training(self, settings: TrainingSettings) -> None:  # noqa: D102
+    def check_training(self, settings: TrainingSettings) -> None:  # noqa: D102 - as in the protocol, here and below
         files.check_training(self.model, settings, self.folder)
 
     def _read(self, texts: Sequence[str], device: torch.device) -> Iterator[Conditioning]:
@@ -86,7 +87,7 @@ class ZImage(FlowTransformer):
         for one, own in zip(states[-2], mask, strict=True):
             yield Conditioning({"text": one[own][None], "length": own.sum()[None]})
 
-    def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:  # noqa: D102 - as in the protocol
+    def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:  # noqa: D102
         return self.denoiser.config.in_channels, height // self.vae_scale_factor, width // self.vae_scale_factor
 
     def tokens_of(self, width: int, height: int) -> int:  # noqa: D102
@@ -119,6 +120,10 @@ class ZImage(FlowTransformer):
         said = self.denoiser(pictures, times, [text[:length] for text, length in pairs], return_dict=False)[0]
         return -torch.stack(said).squeeze(2).float()
 
+    def blank_conditioning(self, count: int) -> Conditioning:  # noqa: D102
+        text = torch.empty(count, TOKENS, self.text_encoder.config.hidden_size, device=META)
+        return Conditioning({"text": text, "length": torch.full((count,), TOKENS)})
+
     @classmethod
     def load(
         cls,
@@ -149,4 +154,4 @@ class ZImage(FlowTransformer):
         return base
 
 
-fetch, load, unquantised = ZImage.fetch, ZImage.load, ZImage.unquantised
+fetch, load, outlined = ZImage.fetch, ZImage.load, ZImage.outlined
