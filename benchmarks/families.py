@@ -151,7 +151,7 @@ def flops(row: Row) -> int:
         return flops_of(partial(base.predict, *noisy(row, base, META)))
     with META:
         inject.add(base.denoiser, base.targets, "one", recipe_of(row).train.ranks, 0.0, seed=0)
-    return flops_of(lambda: denoising_losses(base, batch_of(row, base, META)).sum().backward())
+    return flops_of(lambda: torch.autograd.backward(denoising_losses(base, batch_of(row, base, META)).sum()))
 
 
 Phase = tuple[str, Callable[[], Any]]
@@ -179,7 +179,7 @@ def training(row: Row, base: DiffusionBase, readers: list[Any], device: torch.de
 
     def step() -> None:
         loss = denoising_losses(base, batch).mean()
-        (updates.scale * loss).backward()
+        torch.autograd.backward(updates.scale * loss)
         updates.apply(1, loss.detach(), 1e-4)
 
     yield "train", step

@@ -1,5 +1,6 @@
 """Memory told before it is spent: the outline's count is that of real tensors, and the fastest that fits is taken."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from avignon.training.footprint import Footprint, Place, TrainingFootprint
 from avignon.training.job import NOT_IDENTITY
 from avignon.training.objective import denoising_losses
 from avignon.training.optimizer import FlatParameters
-from tests.support.runs import small_recipe
+from tests.support.runs import carried, small_recipe
 from tests.support.tiny_sd import make_tiny_sd
 from tests.support.tiny_sdxl import make_tiny_sdxl
 from tests.support.tiny_z_image import make_tiny_z_image
@@ -34,7 +35,7 @@ SILENT = Reporter("test", lambda _: None)
 CPU = torch.device("cpu")
 SMALL = Train(ranks=Ranks(attention=2, projection=2, convolution=2))
 
-TINY = {"sd": make_tiny_sd, "sdxl": make_tiny_sdxl, "z-image": make_tiny_z_image}
+TINY: dict[str, Callable[[Path], Path]] = {"sd": make_tiny_sd, "sdxl": make_tiny_sdxl, "z-image": make_tiny_z_image}
 
 
 class _Nothing:
@@ -191,3 +192,12 @@ def test_where_nothing_fits_the_nearest_is_named(
 def test_a_devices_memory_is_known() -> None:
     """Of a CPU it is the machine's."""
     assert runtime.memory_of(CPU) > 2**30
+
+
+def test_a_training_says_what_was_chosen(tmp_path: Path, tiny_sd: Path) -> None:
+    """The line is on the finished adapter's card."""
+    space, _ = carried(small_recipe(tmp_path, tiny_sd, train={"memory": "auto"}), tmp_path, until="train")
+    for artist in ("winslow-homer", "pablo-picasso"):
+        card = json.loads(space.adapter(artist).joinpath("card.json").read_text(encoding="utf-8"))
+        assert card["environment"]["memory"].startswith("nothing need be given up: about")
+        assert card["recipe"]["train"]["memory"] == "auto"

@@ -18,11 +18,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from avignon.models.frozen import Frozen
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch does not type it
     """Counts the bytes of all storages that are made within it and still there; `peak` is the most there were."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._seen: dict[int, weakref.ref[Any]] = {}
 

@@ -102,8 +102,12 @@ def _estimated(
 
 
 def _with(recipe: Recipe, way: Way, share: int) -> Recipe:
-    train = {"together": way.together or (recipe.train.together and len(recipe.adapter_names) == 1),
-             "gradient_checkpointing": way.checkpointing, "offload": way.offload}  # fmt: skip
+    alone = len(recipe.adapter_names) == 1 and recipe.train.together  # There is nothing to take apart.
+    train: dict[str, bool | int] = {
+        "together": way.together or alone,
+        "gradient_checkpointing": way.checkpointing,
+        "offload": way.offload,
+    }
     if way.size < share:
         train["micro_batch"] = way.size
     return recipe.model_copy(

@@ -293,7 +293,7 @@ class LatentUNet(DiffusionBase):
 
     @classmethod
     def outlined(cls, configs: Configs, resolution: int) -> Self:  # noqa: D102
-        parts = {part: without_weights(kind, configs[part]) for part, kind in (_CLASSES | cls.text_classes).items()}
+        parts = {part: without_weights(kind, configs[part]) for part, kind in {**_CLASSES, **cls.text_classes}.items()}
         scheduler = DDIMScheduler(steps_offset=1, clip_sample=False)
         how = {**dict.fromkeys(cls.layout.tokenizers), **parts, "scheduler": scheduler, **cls.pipeline_settings}
         pipeline = cls.pipeline_class(**how)
