@@ -85,6 +85,8 @@ ROWS = (
     Row("sdxl", "paint", 512),
     Row("z-image", "train", 256, checkpointing=True, reads=False),
     Row("z-image", "paint", 256, reads=False),
+    Row("flux2-klein-4b", "train", 256, checkpointing=True, reads=False),
+    Row("flux2-klein-4b", "paint", 256, reads=False),
     Row("sd-1.5", "train", 512, batch=4, checkpointing=True),
     Row("sdxl", "paint", 1024),
     Row("sdxl", "train", 1024, checkpointing=True),
@@ -127,7 +129,7 @@ def measured(row: Row, device: torch.device) -> dict[str, Any]:
     base, readers = outlined(row)
     torch.manual_seed(0)
     start = time.perf_counter()
-    for part in (base.denoiser, base.vae, *readers):
+    for part in (base.denoiser, base.autoencoder, *readers):
         fill(part, runtime.DTYPES[row.precision], device)
     if row.quantize:
         base.quantize(row.quantize, runtime.DTYPES[row.precision])
@@ -163,7 +165,7 @@ def training(row: Row, base: DiffusionBase, readers: list[Any], device: torch.de
 
     def encode() -> None:
         base.encode_images(torch.randn(1, 3, row.side, row.side, device=device))
-        read(readers, base, footprint.TEXTS, device)
+        read(readers, base, base.texts_at_once, device)
 
     yield "encode", encode
     batch = batch_of(row, base, device)
@@ -188,7 +190,7 @@ def training(row: Row, base: DiffusionBase, readers: list[Any], device: torch.de
 def painting(row: Row, base: DiffusionBase, readers: list[Any], device: torch.device) -> Iterator[Phase]:
     """A text read, one guided denoising step, a picture decoded."""
     base.set_attention_backend("sdpa")
-    runtime.move_to(base.vae, torch.float32)
+    runtime.move_to(base.autoencoder, torch.float32)
     inputs = noisy(row, base, device)
     with torch.no_grad():
         yield "read", lambda: read(readers, base, 1, device)

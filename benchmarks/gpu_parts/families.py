@@ -22,6 +22,9 @@ ON_A_CARD = (
     Row("z-image", "train", 1024, checkpointing=True, quantize="int8"),
     Row("z-image", "train", 1024, checkpointing=True, quantize="nf4"),
     Row("z-image", "paint", 1024),
+    Row("flux2-klein-4b", "train", 1024, checkpointing=True),
+    Row("flux2-klein-4b", "train", 1024, checkpointing=True, quantize="int8"),
+    Row("flux2-klein-4b", "paint", 1024),
 )
 
 REHEARSED = (

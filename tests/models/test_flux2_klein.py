@@ -62,7 +62,7 @@ def test_loads_a_directory(tiny_flux2_klein: Path, tmp_path: Path) -> None:
     """A directory is loaded frozen, in evaluation mode, with nothing to warn; every part counts for its identity."""
     heard: list[Event] = []
     base = load(tiny_flux2_klein, tmp_path, heard.append)
-    for part in (base.denoiser, base.vae, base.text_encoder):
+    for part in (base.denoiser, base.autoencoder, base.text_encoder):
         assert not part.training
         assert not any(parameter.requires_grad for parameter in part.parameters())
     assert heard == []
@@ -302,13 +302,13 @@ def test_timesteps_are_logit_normal_and_shifted(base: Flux2Klein) -> None:
 def test_latents_and_back(base: Flux2Klein) -> None:
     """Latents are packed two by two and normalised as diffusers' pipeline and training script have it, and back."""
     pixels = torch.rand(1, 3, 64, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    moments, own = base.encode_images(pixels), base.vae.encode(pixels).latent_dist
-    norm = base.vae.bn
-    deviation = (norm.running_var + base.vae.config.batch_norm_eps).sqrt().view(1, -1, 1, 1)
+    moments, own = base.encode_images(pixels), base.autoencoder.encode(pixels).latent_dist
+    norm = base.autoencoder.bn
+    deviation = (norm.running_var + base.autoencoder.config.batch_norm_eps).sqrt().view(1, -1, 1, 1)
     packed = Flux2KleinPipeline._patchify_latents(own.mean)
     assert torch.allclose(moments.mean, (packed - norm.running_mean.view(1, -1, 1, 1)) / deviation)
     assert torch.allclose(moments.std, Flux2KleinPipeline._patchify_latents(own.std) / deviation)
-    assert torch.allclose(base.decode_latents(moments.mean), base.vae.decode(own.mean).sample, atol=1e-5)
+    assert torch.allclose(base.decode_latents(moments.mean), base.autoencoder.decode(own.mean).sample, atol=1e-5)
     assert base.latent_shape(64, 32) == (32, 2, 4) == tuple(moments.mean.transpose(2, 3).shape[1:])
 
 

@@ -20,7 +20,6 @@ from avignon.core.errors import ModelError, RecipeError
 from avignon.core.events import Event, Reporter
 from avignon.models import hub as models
 from avignon.models import runtime
-from avignon.models.latent_unet import model
 from avignon.models.registry import SAMPLERS
 from avignon.models.stable_diffusion.model import StableDiffusion
 from avignon.recipe.schema import Ranks
@@ -440,10 +439,10 @@ def test_long_prompts_are_named(load: Loader, tiny_sd: Path) -> None:
 def test_texts_in_parts(load: Loader, tiny_sd: Path) -> None:
     """More texts than go through the encoder at once are embedded as each alone, in order."""
     base = load(tiny_sd)
-    texts = [f"boat {number}" for number in range(model.TEXTS * 2 + 3)]
+    texts = [f"boat {number}" for number in range(base.texts_at_once * 2 + 3)]
     together = base.encode_prompts(texts, CPU, Reporter("train", load.heard.append)).tensors["text"]
     assert together.shape == (len(texts), 77, 16)
-    for place in (0, model.TEXTS - 1, model.TEXTS, len(texts) - 1):
+    for place in (0, base.texts_at_once - 1, base.texts_at_once, len(texts) - 1):
         alone = base.encode_prompts([texts[place]], CPU, Reporter("train", load.heard.append)).tensors["text"]
         assert torch.allclose(together[place], alone[0], atol=1e-6)
 

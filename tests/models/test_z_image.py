@@ -62,7 +62,7 @@ def test_loads_a_directory(tiny_z_image: Path, tmp_path: Path) -> None:
     """A directory is loaded frozen, in evaluation mode, with nothing to warn; every part counts for its identity."""
     heard: list[Event] = []
     base = load(tiny_z_image, tmp_path, heard.append)
-    for part in (base.denoiser, base.vae, base.text_encoder):
+    for part in (base.denoiser, base.autoencoder, base.text_encoder):
         assert not part.training
         assert not any(parameter.requires_grad for parameter in part.parameters())
     assert heard == []
@@ -483,10 +483,10 @@ def test_attention_backends_agree(base: ZImage, backend: Attention) -> None:
 def test_latents_and_back(base: ZImage) -> None:
     """Latents are (x − shift)·scale, as diffusers' training script has it, and decoding takes both off again."""
     pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    moments, own = base.encode_images(pixels), base.vae.encode(pixels).latent_dist
+    moments, own = base.encode_images(pixels), base.autoencoder.encode(pixels).latent_dist
     assert torch.allclose(moments.mean, (own.mean - 0.1159) * 0.3611)
     assert torch.allclose(moments.std, own.std * 0.3611)
-    assert torch.allclose(base.decode_latents(moments.mean), base.vae.decode(own.mean).sample, atol=1e-5)
+    assert torch.allclose(base.decode_latents(moments.mean), base.autoencoder.decode(own.mean).sample, atol=1e-5)
     assert base.latent_shape(64, 32) == (16, 4, 8)
 
 

@@ -115,14 +115,16 @@ def long_functions(package: Path, most: int = 60) -> list[str]:
     ]
 
 
-def too_many_lines(package: Path, most: int = 20_000) -> list[str]:
+def too_many_lines(package: Path, most: int = 23_100) -> list[str]:
     """The lines of all modules outside `demo/`, where they are more than `most`: what adds to the program raises it.
 
     1,300 of them came with other programs' adapters (three formats that are read and written, LyCORIS, sources), 1,100
     with adapters for other programs (headers, previews, merged and published ones), 940 with `avignon sample` and
     `avignon evaluate ADAPTER`, 740 with SDXL, bases in single files, and short names, 60 with kohya's names of SDXL,
     640 with Z-Image and what flow matching needs, 200 with checks of what strangers' files say (numbers,
-    configurations, cards).
+    configurations, cards), 740 with FLUX.2 klein and other programs' names for transformers, 1,010 with memory that is
+    told before it is spent, 460 with frozen layers in 8 or 4 bits or in RAM, 440 with buckets and scenes of any shape,
+    380 with other VAEs and what arrives damaged from a hub.
     """
     lines = sum(each.lines for each in sources(package) if each.path.parent.name != "demo")
     return [f"{lines} lines outside demo/, {lines - most} too many"] if lines > most else []

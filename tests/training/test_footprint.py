@@ -1,9 +1,9 @@
 """Memory told before it is spent: the outline's count is that of real tensors, and the fastest that fits is taken."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -26,23 +26,19 @@ from avignon.training.footprint import Footprint, Place, TrainingFootprint
 from avignon.training.job import NOT_IDENTITY
 from avignon.training.objective import denoising_losses
 from avignon.training.optimizer import FlatParameters
+from tests.support.families import TINY, TinyFamily
 from tests.support.runs import carried, small_recipe
-from tests.support.tiny_sd import make_tiny_sd
-from tests.support.tiny_sdxl import make_tiny_sdxl
-from tests.support.tiny_z_image import make_tiny_z_image
 
 SILENT = Reporter("test", lambda _: None)
 CPU = torch.device("cpu")
 SMALL = Train(ranks=Ranks(attention=2, projection=2, convolution=2))
-
-TINY: dict[str, Callable[[Path], Path]] = {"sd": make_tiny_sd, "sdxl": make_tiny_sdxl, "z-image": make_tiny_z_image}
 
 
 class _Nothing:
     """What is painted with: nothing."""
 
     scheduler, num_inference_steps, block_weights = "", 1, dict[str, Any]()
-    sides = dict[str, int]()
+    sides: ClassVar[Mapping[str, int]] = {}
 
 
 def real_peak(base: DiffusionBase, drawn: DiffusionBase, settings: Train, *, checkpointing: bool) -> int:
@@ -65,10 +61,10 @@ def real_peak(base: DiffusionBase, drawn: DiffusionBase, settings: Train, *, che
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("family", TINY)
-def test_an_outline_counts_what_real_tensors_take(family: str, checkpointing: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", TINY, ids=lambda family: family.name)
+def test_an_outline_counts_what_real_tensors_take(family: TinyFamily, checkpointing: bool, tmp_path: Path) -> None:
     """On the meta device a step has the peak that it has on a CPU, to 3 %, of each family."""
-    wanted = WantedBase(str(TINY[family](tmp_path / "base")), resolution=64)
+    wanted = WantedBase(str(family.make(tmp_path / "base")), resolution=64)
     base = load(wanted, _Nothing(), torch.float32, SILENT)
     told = TrainingFootprint(outline(wanted, SILENT), SMALL, Place("cuda", "fp32"), adapters=1, images=0)
     one, two = (told.of(count, checkpointing=checkpointing).device["train"] for count in (1, 2))
@@ -78,9 +74,9 @@ def test_an_outline_counts_what_real_tensors_take(family: str, checkpointing: bo
 
 def test_weights_are_counted_as_they_are_kept(tmp_path: Path) -> None:
     """What is loaded has the outline's bytes, in full and in 8 bits."""
-    wanted = WantedBase(str(make_tiny_sd(tmp_path / "base")))
+    wanted = WantedBase(str(TINY[0].make(tmp_path / "base")))
     base, drawn = load(wanted, _Nothing(), torch.float32, SILENT), outline(wanted, SILENT)
-    for network in ("denoiser", "vae"):
+    for network in ("denoiser", "autoencoder"):
         sizes = [weight_bytes(getattr(each, network), torch.float32) for each in (base, drawn)]
         assert sizes[0] == sizes[1] > 0
     full = weight_bytes(drawn.denoiser, torch.float32)
@@ -95,6 +91,8 @@ COUNTS = {
     "sd-2.1": (865_910_724, [340_387_840]),
     "sdxl": (2_567_463_684, [123_060_480, 694_659_840]),
     "z-image": (6_154_908_736, [4_022_468_096]),
+    "flux2-klein-4b": (3_875_544_576, [4_022_468_096]),
+    "flux2-klein-9b": (9_078_581_248, [7_568_405_504]),
 }
 """Parameters of the published weights: denoiser, and what reads texts."""
 

@@ -57,7 +57,7 @@ def print_memory(model: str) -> None:
     reporter = Reporter("doctor", lambda _: None)
     base = outline(wanted, reporter)
     configs = [dict(network.config.to_dict() if hasattr(network.config, "to_dict") else network.config)
-               for network in (base.denoiser, base.vae, *base.readers)]  # fmt: skip
+               for network in (base.denoiser, base.autoencoder, *base.readers)]  # fmt: skip
     libraries = [version(name) for name in ("torch", "diffusers", "transformers", "peft")]
     key = digest([__version__, libraries, repr(configs), base.resolution, repr(places), repr(TRAINED)])
     cached = cache_folder() / "memory" / f"{key}.json"

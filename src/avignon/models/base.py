@@ -135,6 +135,8 @@ class DiffusionBase(ABC):
     """The folder of the denoiser, and its name among `parts`."""
     denoiser_files: ClassVar[str]
     """How the names of the denoiser's files of weights begin."""
+    texts_at_once: ClassVar[int] = 32
+    """How many texts go through the networks that read them at once."""
     pipeline_class: ClassVar[Any]
     """diffusers' own pipeline of the family, which knows what files of a repository belong to it."""
     pipeline_settings: ClassVar[Mapping[str, Any]] = {}
@@ -143,7 +145,7 @@ class DiffusionBase(ABC):
     def __init__(self, model: str, folder: Path, variant: str, resolution: int, parts: Mapping[str, str]) -> None:
         self.model, self.folder, self.variant, self.resolution, self.parts = model, folder, variant, resolution, parts
         self.denoiser: Any
-        self.vae: Any
+        self.autoencoder: Any
         """The network between images and latents; `models.vae` may put another into its place."""
         self.other_vae: Mapping[str, str] = {}
         """Name and revision of a VAE that is not the base's own."""
@@ -153,6 +155,11 @@ class DiffusionBase(ABC):
     @abstractmethod
     def readers(self) -> Sequence[Any]:
         """The networks that read prompts, whether adapters may change them or not; none once they are released."""
+
+    @property
+    def language_models(self) -> list[Any]:
+        """Those of the readers that adapters cannot change: as large as the denoiser, and kept as their files are."""
+        return [reader for reader in self.readers if reader not in self.prompt_encoders.values()]
 
     @classmethod
     def fetch(cls, model: str, folder: Path, settings: BaseSettings, access: hub.Access) -> Path:
@@ -261,10 +268,9 @@ class DiffusionBase(ABC):
         """
         layers = frozen.linear_in_blocks(self.denoiser, self.targets)
         frozen.quantize(self.denoiser, layers, kind)
-        for reader in self.readers:
-            if reader not in self.prompt_encoders.values():
-                frozen.quantize(reader, frozen.linear_layers(reader), "int8")
-        for network in (self.denoiser, *self.readers):
+        for reader in self.language_models:
+            frozen.quantize(reader, frozen.linear_layers(reader), "int8")
+        for network in (self.denoiser, *self.prompt_encoders.values()):
             move_to(network, dtype)
         self.quantized = kind
         self.parts = {**self.parts, "quantized": digest([kind, layers])}

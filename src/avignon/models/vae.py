@@ -119,7 +119,7 @@ class OtherVae:
         else:
             network = hub.read(kind, self.place, variant=self._own_variant or None, dtype=dtype)
             hashed = hub.part(self.place, STEM, self._own_variant)
-        base.vae = network.requires_grad_(requires_grad=False).eval()
+        base.autoencoder = network.requires_grad_(requires_grad=False).eval()
         base.parts = {**base.parts, "vae": hashed}
         base.other_vae = {"model": self.name, "revision": hub.commit_of(self.place)}
 

@@ -33,9 +33,6 @@ OPTIMIZER_BYTES = {"adamw": 8, "adamw-8bit": 2, "prodigy": 16}
 """Of an optimizer's state, for each number that is trained: two moments in fp32 or in 8 bits; prodigy has four
 vectors."""
 
-TEXTS = 32
-"""Texts that are read at once."""
-
 CAPTIONS = 4
 """Captions of an image, as recipes have by default."""
 
@@ -90,10 +87,10 @@ class TrainingFootprint:
     ) -> None:
         read_by = base.readers if readers is None else readers
         self._base, self._settings, self._place = base, settings, place
-        self._decoder = weight_bytes(base.vae, torch.float32)
+        self._decoder = weight_bytes(base.autoencoder, torch.float32)
         self._loaded = _load(base, quantize, loaded, read_by)
-        self._encoding = max(_encode(base, 2 if settings.flip else 1), _read(base, read_by, TEXTS))
-        self._readers = sum(weight_bytes(reader, loaded) for reader in read_by)
+        self._encoding = max(_encode(base, 2 if settings.flip else 1), _read(base, read_by, base.texts_at_once))
+        self._readers = _bytes_of_readers(base, read_by, loaded)
         self._weights, self._in_ram = _put(base, place, offload=settings.offload)
         own = torch.float32 if settings.dora else place.dtype
         with META:
@@ -171,11 +168,12 @@ def of_painting(
     """
     read_by = base.readers if readers is None else readers
     loaded = _load(base, quantize, place.dtype, read_by)
-    reading = sum(weight_bytes(reader, place.dtype) for reader in read_by)
+    reading = _bytes_of_readers(base, read_by, place.dtype)
     weights, _ = _put(base, place, offload=False)
-    weights += weight_bytes(base.vae, torch.float32)
+    weights += weight_bytes(base.autoencoder, torch.float32)
     for reader in read_by:
-        move_to(reader, place.dtype)
+        if reader not in base.language_models:
+            move_to(reader, place.dtype)
     count = settings.batch * (2 if settings.guidance_scale > 1 else 1)
     read, work = _read(base, read_by, 1), {"denoise": count * _denoise(base, size), "decode": _decode(base, size)}
     phases = {name: weights + own for name, own in work.items()}
@@ -187,11 +185,20 @@ def of_painting(
 def _load(base: DiffusionBase, quantize: str, dtype: torch.dtype, readers: Sequence[Any]) -> int:
     """Bytes of all that is loaded, which is quantised where that is asked for."""
     if not quantize:
-        return sum(weight_bytes(each, dtype) for each in (base.denoiser, base.vae, *readers))
-    in_files = sum(weight_bytes(each, torch.float16) for each in (base.denoiser, base.vae, *readers))
+        own = sum(weight_bytes(each, dtype) for each in (base.denoiser, base.autoencoder))
+        return own + _bytes_of_readers(base, readers, dtype)
+    in_files = sum(weight_bytes(each, torch.float16) for each in (base.denoiser, base.autoencoder, *readers))
     with META:
         base.quantize(quantize, dtype)
     return in_files  # They are read as they are, and quantised layer by layer.
+
+
+def _bytes_of_readers(base: DiffusionBase, readers: Sequence[Any], dtype: torch.dtype) -> int:
+    """Language models are as in their files, which have half precision; others are in the denoiser's."""
+    for reader in base.language_models:
+        move_to(reader, torch.bfloat16)
+    large = base.language_models
+    return sum(weight_bytes(reader, torch.bfloat16 if reader in large else dtype) for reader in readers)
 
 
 def _put(base: DiffusionBase, place: Place, *, offload: bool) -> tuple[int, int]:

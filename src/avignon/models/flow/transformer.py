@@ -23,9 +23,6 @@ from avignon.models.runtime import Attention, move_to
 TOKENS = 512
 """Of a text with its marks, at most (`max_sequence_length` of diffusers' pipelines)."""
 
-TEXTS = 8
-"""How many texts go through the text encoder at once: it has four billion weights, and keeps all its hidden states."""
-
 RESOLUTION = 1024
 """Pixels of a side that these families' makers show and diffusers' pipelines have by default."""
 
@@ -41,13 +38,14 @@ class FlowTransformer(FlowMatching):
 
     classes: ClassVar[Mapping[str, Any]]
     """The class of each part that has weights, by its folder."""
+    texts_at_once = 8  # The encoder has four billion weights, and keeps all its hidden states.
     thinking: ClassVar[bool]
     """Whether the language model is asked to think before it answers (`enable_thinking` of its chat template)."""
 
     def __init__(self, loaded: Mapping[str, Any], noise: Mapping[str, Any], *identity: Any) -> None:
         super().__init__(*identity)
         self.denoiser, self.noise = loaded["transformer"], noise
-        self.vae, self.text_encoder, self.tokenizer = loaded["vae"], loaded["text_encoder"], loaded["tokenizer"]
+        self.autoencoder, self.text_encoder, self.tokenizer = loaded["vae"], loaded["text_encoder"], loaded["tokenizer"]
 
     @classmethod
     def outlined(cls, configs: Configs, resolution: int) -> Self:  # noqa: D102 - as in the protocol, here and below
@@ -60,7 +58,7 @@ class FlowTransformer(FlowMatching):
         return (self.text_encoder,) if self.text_encoder else ()
 
     def offload(self) -> None:  # noqa: D102
-        for part in (self.vae, *self.readers):
+        for part in (self.autoencoder, *self.readers):
             move_to(part, "cpu")
 
     def release_readers(self) -> None:  # noqa: D102
@@ -96,13 +94,14 @@ class FlowTransformer(FlowMatching):
         for text in dict.fromkeys(texts):
             if cut := self._cut_off(text):
                 reporter.warn(f"prompt longer than the base's {self.max_tokens} tokens; cut off: {cut!r}")
-        read = Conditioning.cat([one for start in range(0, len(texts), TEXTS)
-                                 for one in self._read(texts[start : start + TEXTS], device)])  # fmt: skip
+        most = self.texts_at_once
+        read = Conditioning.cat([one for start in range(0, len(texts), most)
+                                 for one in self._read(texts[start : start + most], device)])  # fmt: skip
         if finite.first_bad(read.tensors.items()):
             bad = next(t for t, one in zip(texts, read.split(1), strict=True) if finite.first_bad(one.tensors.items()))
             raise ModelError(
-                f"the base's text encoder makes NaN or infinity of {bad!r} in {self.text_encoder.dtype}; "
-                f"set {reporter.stage}.precision to fp32 or bf16"
+                f"the base's text encoder makes NaN or infinity of {bad!r} in {self.text_encoder.dtype}, the precision "
+                "of its files; name a base whose files are in bf16 or fp32"
             )
         return read
 
@@ -123,7 +122,7 @@ class FlowTransformer(FlowMatching):
     @property
     def vae_scale_factor(self) -> int:
         """Pixels of a side of what the VAE makes one latent pixel of."""
-        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+        return int(2 ** (len(self.autoencoder.config.block_out_channels) - 1))
 
 
 def tokenizer_in(place: Path, words: int) -> Any:

@@ -127,22 +127,22 @@ class Flux2Klein(FlowTransformer):
     @property
     def _statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation of packed latents, (C, 1, 1) each: the VAE's batch norm."""
-        norm = self.vae.bn
-        return norm.running_mean.view(-1, 1, 1), (norm.running_var + self.vae.config.batch_norm_eps).sqrt().view(
-            -1, 1, 1
-        )
+        norm = self.autoencoder.bn
+        return norm.running_mean.view(-1, 1, 1), (
+            norm.running_var + self.autoencoder.config.batch_norm_eps
+        ).sqrt().view(-1, 1, 1)
 
     @torch.no_grad()
     def encode_images(self, pixels: torch.Tensor) -> LatentMoments:
         """Squares of four latent pixels are the channels of one, brought to mean 0 and deviation 1."""
-        posterior = move_to(self.vae, pixels.device, torch.float32).encode(pixels).latent_dist
+        posterior = move_to(self.autoencoder, pixels.device, torch.float32).encode(pixels).latent_dist
         mean, std = self._statistics
         packed = pixel_unshuffle(posterior.mean, files.PATCH), pixel_unshuffle(posterior.std, files.PATCH)
         return LatentMoments((packed[0] - mean) / std, packed[1] / std)
 
     @torch.no_grad()
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:  # noqa: D102
-        vae = move_to(self.vae, latents.device, torch.float32)
+        vae = move_to(self.autoencoder, latents.device, torch.float32)
         mean, std = self._statistics
         pixels: torch.Tensor = vae.decode(pixel_shuffle(latents.float() * std + mean, files.PATCH), return_dict=False)[
             0
@@ -179,8 +179,10 @@ class Flux2Klein(FlowTransformer):
         transformers_logging.disable_progress_bar()
         noise = files.checked(folder, settings)
         files.check_sampler(sampling, noise)
+        # The language model reads each text once, in the precision that it was trained in: that of its files.
+        precisions = dict.fromkeys(_CLASSES, dtype) | {"text_encoder": None}
         loaded = {
-            part: hub.read(kind, folder / part, variant=settings.variant or None, dtype=dtype)
+            part: hub.read(kind, folder / part, variant=settings.variant or None, dtype=precisions[part])
             .requires_grad_(requires_grad=False)
             .eval()
             for part, kind in _CLASSES.items()

@@ -37,9 +37,6 @@ from avignon.models.registry import FAMILIES, is_checkpoint
 from avignon.models.runtime import Attention, move_to
 from avignon.models.settings import BaseSettings, SamplingSettings
 
-TEXTS = 32
-"""How many texts go through the text encoder at once: all captions of a set would not fit a small card."""
-
 _SAMPLERS = {
     "ddim": DDIMScheduler,
     "pndm": PNDMScheduler,
@@ -102,11 +99,11 @@ class LatentUNet(DiffusionBase):
         return frozenset() if self.file else super().earlier_names
 
     @property
-    def vae(self) -> Any:  # noqa: D102
+    def autoencoder(self) -> Any:  # noqa: D102
         return self.pipeline.vae
 
-    @vae.setter
-    def vae(self, vae: Any) -> None:
+    @autoencoder.setter
+    def autoencoder(self, vae: Any) -> None:
         self.pipeline.vae = vae
 
     @property
@@ -122,7 +119,7 @@ class LatentUNet(DiffusionBase):
         return str(self.pipeline.scheduler.config.prediction_type).removesuffix("_prediction")
 
     def offload(self) -> None:  # noqa: D102
-        for part in (self.vae, *self.readers):
+        for part in (self.autoencoder, *self.readers):
             move_to(part, "cpu")
 
     def release_readers(self) -> None:  # noqa: D102
@@ -164,7 +161,7 @@ class LatentUNet(DiffusionBase):
         for text in dict.fromkeys(texts):
             if cut := self._cut_off(text):
                 reporter.warn(f"prompt longer than the base's {self.max_tokens} tokens; cut off: {cut!r}")
-        batches = (texts[start : start + TEXTS] for start in range(0, len(texts), TEXTS))
+        batches = (texts[start : start + self.texts_at_once] for start in range(0, len(texts), self.texts_at_once))
         read = Conditioning.cat([Conditioning(self._read(batch, device)) for batch in batches])
         if finite.first_bad(read.tensors.items()):
             bad = next(t for t, one in zip(texts, read.split(1), strict=True) if finite.first_bad(one.tensors.items()))
@@ -191,13 +188,13 @@ class LatentUNet(DiffusionBase):
 
     @torch.no_grad()
     def encode_images(self, pixels: torch.Tensor) -> LatentMoments:  # noqa: D102
-        vae = move_to(self.vae, pixels.device, torch.float32)
+        vae = move_to(self.autoencoder, pixels.device, torch.float32)
         posterior, scale = vae.encode(pixels).latent_dist, vae.config.scaling_factor
         return LatentMoments(posterior.mean * scale, posterior.std * scale)
 
     @torch.no_grad()
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:  # noqa: D102
-        vae = move_to(self.vae, latents.device, torch.float32)
+        vae = move_to(self.autoencoder, latents.device, torch.float32)
         pixels: torch.Tensor = vae.decode(latents.float() / vae.config.scaling_factor, return_dict=False)[0]
         return pixels
 

@@ -96,13 +96,13 @@ class ZImage(FlowTransformer):
 
     @torch.no_grad()
     def encode_images(self, pixels: torch.Tensor) -> LatentMoments:  # noqa: D102
-        vae = move_to(self.vae, pixels.device, torch.float32)
+        vae = move_to(self.autoencoder, pixels.device, torch.float32)
         posterior, scale = vae.encode(pixels).latent_dist, vae.config.scaling_factor
         return LatentMoments((posterior.mean - vae.config.shift_factor) * scale, posterior.std * scale)
 
     @torch.no_grad()
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:  # noqa: D102
-        vae = move_to(self.vae, latents.device, torch.float32)
+        vae = move_to(self.autoencoder, latents.device, torch.float32)
         unscaled = latents.float() / vae.config.scaling_factor + vae.config.shift_factor
         pixels: torch.Tensor = vae.decode(unscaled, return_dict=False)[0]
         return pixels
@@ -139,8 +139,10 @@ class ZImage(FlowTransformer):
         transformers_logging.disable_progress_bar()
         noise = files.checked(folder, settings)
         files.check_sampler(sampling, noise)
+        # The language model reads each text once, in the precision that it was trained in: that of its files.
+        precisions = dict.fromkeys(_CLASSES, dtype) | {"text_encoder": None}
         loaded = {
-            part: hub.read(kind, folder / part, variant=settings.variant or None, dtype=dtype)
+            part: hub.read(kind, folder / part, variant=settings.variant or None, dtype=precisions[part])
             .requires_grad_(requires_grad=False)
             .eval()
             for part, kind in _CLASSES.items()
