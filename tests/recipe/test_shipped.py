@@ -95,7 +95,7 @@ def test_new_recipe_shows_the_defaults(capsys: Captured, tmp_path: Path) -> None
     assert switched.count("#") < len(lines)
     (tmp_path / "on").mkdir()
     (tmp_path / "on" / "new.toml").write_text(switched, encoding="utf-8")
-    assert len(tomllib.loads(switched)["train"]) == 4
+    assert len(tomllib.loads(switched)["train"]) == 5
     assert load_recipe(tmp_path / "on" / "new.toml") == load_recipe(path)
 
 

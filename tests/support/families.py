@@ -25,6 +25,8 @@ class TinyFamily:
     """A part of the denoiser that has weights of its own."""
     generate: Mapping[str, Any] = field(default_factory=dict)
     """What a recipe over it must say of pictures."""
+    has_single_vae: bool = True
+    """Whether a VAE for it is read from a single file."""
     has_single_file: bool = False
     """Whether it is read from a single file as well (`single_files.as_single_file`)."""
 
@@ -49,6 +51,10 @@ TINY = (
     TinyFamily("sdxl", make_tiny_sdxl, block="up_blocks.0", has_single_file=True),
     TinyFamily("z-image", make_tiny_z_image, block="layers.2", generate={"scheduler": "euler"}),
     TinyFamily(
-        "flux2-klein", make_tiny_flux2_klein, block="single_transformer_blocks.1", generate={"scheduler": "euler"}
+        "flux2-klein",
+        make_tiny_flux2_klein,
+        block="single_transformer_blocks.1",
+        generate={"scheduler": "euler"},
+        has_single_vae=False,
     ),
 )

@@ -351,8 +351,9 @@ def read(kind: Any, folder: Path, *, dtype: Any = None, **how: Any) -> Any:
 
 def _dtype_in(folder: Path, variant: str | None) -> Any:
     """The precision of a folder's weights, by the first tensor of the first of the variant's files."""
-    files = [file for file in sorted(folder.glob("*.safetensors")) if (f".{variant}." in file.name) is bool(variant)]
-    with safetensors.safe_open(files[0], framework="pt") as opened:
+    names = [path.name for path in folder.iterdir()]
+    there = by_variant(names, "diffusion_pytorch_model") | by_variant(names, "model")
+    with safetensors.safe_open(folder / there[variant or ""][0], framework="pt") as opened:
         return opened.get_tensor(next(iter(opened.keys()))).dtype
 
 

@@ -80,6 +80,11 @@ class OtherVae:
         if not base:
             return
         own_file, own = base / "vae" / "config.json", _own(base)
+        if self._is_file and own["_class_name"] != _LATENTS["_class_name"]:
+            raise ModelError(
+                f"base.vae: {self.place}: a single file is read as {_LATENTS['_class_name']}, and in {own_file} "
+                f"_class_name is {own['_class_name']!r}; name a folder in diffusers' format"
+            )
         for name, found in told.items():
             if found != own[name]:
                 path = self.place if self._is_file else self.place / "config.json"
