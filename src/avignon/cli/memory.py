@@ -124,8 +124,10 @@ def in_short(name: str) -> str:
     told = json.loads(_FILE.read_text(encoding="utf-8"))["estimated"]
     if name not in told:
         return f"memory: avignon doctor --base {name}"
-    least, paint = (told[name][part] for part in ("train", "paint"))
-    return f"a card's memory to train from {_gib(least)}, to paint {_gib(paint)} (estimated)"
+    paint = f"to paint {_gib(told[name]['paint'])} (estimated)"
+    if names.KNOWN[name].train_on:
+        return f"a card's memory {paint}"
+    return f"a card's memory to train from {_gib(told[name]['train'])}, {paint}"
 
 
 _FILE = Path(names.__file__).with_name("memory.json")
