@@ -169,10 +169,9 @@ def training(row: Row, base: DiffusionBase, readers: list[Any], device: torch.de
 
     yield "encode", encode
     batch = batch_of(row, base, device)
+    base.release_readers()  # As `train` does.
     base.offload()
-    if row.reads:
-        base.release_readers()  # As `train` does.
-        readers.clear()
+    readers.clear()
     config = RuntimeConfig(device, row.precision, "sdpa", compiled=False, why=())
     [parameters] = prepare_denoiser(base, ["one"], recipe, config)
     factors = FlatParameters(parameters, runtime.DTYPES[row.precision])
@@ -343,7 +342,8 @@ def keep(results: Sequence[dict[str, Any]], device: torch.device) -> None:
     for found in results:
         if "failed" not in found:
             what = Row(**{each.name: found[each.name] for each in fields(Row)}).label.removeprefix(f"{found['base']} ")
-            row = {"base": found["base"], "what": f"{what}, {found['precision']}, one adapter",
+            adapters = ", one adapter" if found["work"] == "train" else ""
+            row = {"base": found["base"], "what": f"{what}, {found['precision']}{adapters}",
                    "bytes": max(found["peaks"].values()), "estimate": max(found["estimate"].values()),
                    "machine": machine(device), "date": str(datetime.now(UTC).date())}  # fmt: skip
             rows[row["base"], row["what"], row["machine"]] = row
