@@ -526,6 +526,7 @@ def test_an_unfinished_training_survives_another_recipe(tmp_path: Path, tiny_sd:
     assert steps_taken(events) == [3, 4]
 
 
+@pytest.mark.slow
 def test_a_full_disk_while_setting_aside_is_a_line(
     tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

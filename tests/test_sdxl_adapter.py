@@ -94,6 +94,7 @@ def stems(file: Path) -> set[str]:
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_way_out_writes_native_names(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The finished adapter's file, `export`, `merge` and `publish`: StabilityAI's names, and the header that fits."""
     shared, published = run.adapter / f"{HOMER}.safetensors", tmp_path / "hub" / f"{HOMER}.safetensors"
@@ -221,6 +222,7 @@ def test_denoiser_only_leaves_both_encoders_out(run: Run, tmp_path: Path) -> Non
 # Standalone -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_sample_paints_on_the_base_of_the_card(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without --base, and by the kohya file with it: the same picture, with the card's sampler and size."""
     own, frame = sampled(capsys, tmp_path / "card", run.adapter, "--sampler", "euler")
@@ -229,6 +231,7 @@ def test_sample_paints_on_the_base_of_the_card(run: Run, tmp_path: Path, capsys:
     assert np.abs(sampled(capsys, tmp_path / "file", file, *where)[0] - own).max() <= 1
 
 
+@pytest.mark.slow
 def test_evaluate_against_its_works(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Style and copies of a finished adapter, painted on the base that its card names."""
     works, to = run.space.root / "dataset" / HOMER, tmp_path / "out"

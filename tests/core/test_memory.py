@@ -83,6 +83,7 @@ def stages(folder: Path, until: str) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.slow
 def test_a_scan_of_40_megapixels_takes_little(tmp_path: Path) -> None:
     """A picture of 40 megapixels, of 160 MB decoded, is measured and cropped within 600 MiB (C5)."""
     assert peak(tmp_path, "large.png", lambda path: png(path, 8_000, 5_000)) < 600

@@ -86,6 +86,7 @@ def test_colour_distance_is_blind_to_places() -> None:
     assert style.colour_distance(style.palette(picture), style.palette(larger)) == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_brushwork_is_blind_to_light(works: dict[str, list[Image.Image]]) -> None:
     """Half the contrast is the same brushwork; a blur of two pixels is another."""
     picture = works["atlantic"][0]
@@ -170,6 +171,7 @@ def test_one_work_each_is_enough_to_measure() -> None:
     assert [ruler.nearest(seen) for (seen,) in own.values()] == list(own)
 
 
+@pytest.mark.slow
 def test_planted_copies_are_found(works: dict[str, list[Image.Image]]) -> None:
     """Cropped, mirrored, recoloured and softened, a work is found again; works of other subjects are not."""
     subjects = [world.sample(random.Random(number)).subject for number in range(16)]
@@ -187,6 +189,7 @@ def test_planted_copies_are_found(works: dict[str, list[Image.Image]]) -> None:
         assert not any(originals.nearest(image).is_copy for image in others)
 
 
+@pytest.mark.slow
 def test_copies_are_found_across_shapes() -> None:
     """A square cut from a wide work is found, and a wide picture that shows a square work; others are no copies."""
     wide = {f"wide-{i}": draw(i, 320, 160) for i in range(6)}

@@ -160,6 +160,7 @@ def test_bad_scale_of_an_adapter(recipe: Recipe, tmp_path: Path) -> None:
         files.load(loaded(recipe), "new", path.parent)
 
 
+@pytest.mark.slow
 def test_series_with_a_bad_adapter(recipe: Recipe, tmp_path: Path) -> None:
     """A run stops before a picture is made, and no file of the series is left."""
     space, _ = carried(recipe, tmp_path / "runs", "train")

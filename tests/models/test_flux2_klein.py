@@ -704,6 +704,7 @@ def test_in_one_pass_as_one_by_one(whole: tuple[Recipe, Any], tmp_path: Path, ti
         assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_killed_training_goes_on(whole: tuple[Recipe, Any], tmp_path: Path, tiny_flux2_klein: Path) -> None:
     """Stopped after three of four steps, the same bits come out as without a stop."""
     recipe, space = trained(tmp_path, tiny_flux2_klein, flip=True)

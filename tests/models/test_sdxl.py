@@ -324,6 +324,7 @@ def whole(tiny_sdxl: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Re
     return recipe, space
 
 
+@pytest.mark.slow
 def test_two_adapters_in_one_pass(whole: tuple[Recipe, Any]) -> None:
     """Both learn, each its own; the cards name the family, and the model card is found under it."""
     _, space = whole
@@ -335,6 +336,7 @@ def test_two_adapters_in_one_pass(whole: tuple[Recipe, Any]) -> None:
     assert "tags: [lora, stable-diffusion-xl, text-to-image, template:sd-lora, avignon]" in page
 
 
+@pytest.mark.slow
 def test_sizes_are_part_of_what_is_learned(whole: tuple[Recipe, Any], tmp_path: Path, tiny_sdxl: Path) -> None:
     """The same images of another true size train another adapter."""
     recipe, space = prepared(tmp_path, tiny_sdxl, flip=True)

@@ -63,6 +63,7 @@ def latents(base: DiffusionBase, recipe: Recipe) -> torch.Tensor:
     return ImageSampler(base, recipe, CPU, SILENT).denoise([plan.of_prompt("a boat on the sea", 3)])
 
 
+@pytest.mark.slow
 def test_is_the_base_of_the_folder(folder: Path, tmp_path: Path) -> None:
     """The same tensors, and pictures up to rounding; adapters of one fit the other, by the fingerprint."""
     file, config = single(folder, tmp_path)

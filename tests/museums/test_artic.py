@@ -156,6 +156,7 @@ scenes = [{{ prompt = "a boat" }}]
 """
 
 
+@pytest.mark.slow
 def test_works_flow_through_to_an_adapter(server: LocalArtic, tiny_sd: Path, tmp_path: Path) -> None:
     """From the API to trained adapters whose cards name the museum's accession numbers and rights."""
     path = tmp_path / "chicago.toml"

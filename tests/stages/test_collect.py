@@ -440,6 +440,7 @@ def test_unknown_cap_is_learned_from_the_redirect(tmp_path: Path, restricted: Lo
     assert {max(int(row["width"]), int(row["height"])) for row in rows} == {900}
 
 
+@pytest.mark.slow
 def test_limits_that_a_capped_image_cannot_meet_say_why(tmp_path: Path, restricted: LocalMuseum) -> None:
     """A run that ends because the museum's images are small says that it sends no larger ones, and what to change."""
     with pytest.raises(InputError) as caught:

@@ -84,6 +84,7 @@ def test_series_between_two_works_is_monotone_and_flagged(tmp_path: Path) -> Non
     assert (first, last) == (0, 1)
 
 
+@pytest.mark.slow
 def test_adapter_that_paints_one_picture_is_told(tmp_path: Path) -> None:
     """Pictures of a stop are compared seed by seed: where they are all one, no variety is left of the base's."""
     recipe = small_recipe(tmp_path, tmp_path / "no-base-is-needed", generate={"extra_seeds": 2})
@@ -120,6 +121,7 @@ def test_adapter_that_paints_one_picture_is_told(tmp_path: Path) -> None:
     assert report.notes[-1] == reports.SEEDS_NOTE
 
 
+@pytest.mark.slow
 def test_scene_is_judged_by_the_means_of_its_seeds(tmp_path: Path) -> None:
     """One seed of three goes to and fro: the scene's mean never turns back, and of the single rows two do not."""
     recipe = small_recipe(tmp_path, tmp_path / "no-base-is-needed", works=1, generate={"extra_seeds": 2})
@@ -142,6 +144,7 @@ def test_scene_is_judged_by_the_means_of_its_seeds(tmp_path: Path) -> None:
         assert 0 < position[0] < position[1] < position[2] == 1
 
 
+@pytest.mark.slow
 def test_base_without_variety_is_no_measure(tmp_path: Path) -> None:
     """Where the base's own pictures do not differ, no share of that is given."""
     recipe = small_recipe(tmp_path, tmp_path / "no-base-is-needed", generate={"extra_seeds": 1})

@@ -113,6 +113,7 @@ def test_batch_equals_each_alone(make: Maker) -> None:
     assert max(int(np.abs(make.pixels(file) - picture).max()) for file, picture in alone.items()) <= 1
 
 
+@pytest.mark.slow
 def test_interrupted_series_goes_on(make: Maker) -> None:
     """Pictures that are whole are left untouched; damaged, lost, foreign and bare ones are made again, to the byte."""
     make()
@@ -183,6 +184,7 @@ def test_weights_by_hand(make: Maker) -> None:
     assert not np.array_equal(make.pixels("scene-1/stop-3.png"), make.pixels("scene-1/stop-1.png"))
 
 
+@pytest.mark.slow
 def test_half_strength_is_half_the_weight(make: Maker) -> None:
     """`strength` is the same as weights by hand times that factor."""
     make(strength=0.5, path="linear")
@@ -192,6 +194,7 @@ def test_half_strength_is_half_the_weight(make: Maker) -> None:
     assert np.array_equal(by_path[1], make.pixels("scene-1/stop-2.png"))
 
 
+@pytest.mark.slow
 def test_one_voice_may_be_stronger(make: Maker) -> None:
     """`strengths` multiplies the weights of the voices that it names, on the whole path."""
     series = make(strengths={PICASSO: 1.5}, path="linear")
@@ -326,6 +329,7 @@ def test_a_share_of_the_pictures_is_no_series(make: Maker, monkeypatch: pytest.M
     assert make.bytes() == {file: content for file, content in whole.items() if file not in first}
 
 
+@pytest.mark.slow
 def test_extras_leave_what_was_measured(make: Maker) -> None:
     """Asking for further seeds does not measure the placing again, nor move a stop."""
     one = {"scenes": [{"prompt": "the sea"}], "stops": 3, "equalize_adapters": True}
@@ -422,6 +426,7 @@ def test_damaged_adapter_is_named(tmp_path: Path, tiny_sd: Path) -> None:
     assert path.stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_pictures_carry_the_rights_of_what_taught_them(tmp_path: Path, tiny_sd: Path) -> None:
     """A picture by an adapter that learned from restricted works says so in its file; the base alone says nothing."""
     recipe = small_recipe(tmp_path, tiny_sd, rights="in copyright", train={"steps": 1})

@@ -280,6 +280,7 @@ def test_killed_training_goes_on(whole: tuple[Recipe, Workspace], tmp_path: Path
         assert not list((space.adapter(adapter) / "checkpoints").glob("*.pt"))
 
 
+@pytest.mark.slow
 def test_interrupt_is_kept_to_the_end_of_the_step(
     whole: tuple[Recipe, Workspace], tmp_path: Path, tiny_sd: Path
 ) -> None:
@@ -317,6 +318,7 @@ def test_late_interrupt_is_not_lost(times: int) -> None:
     assert reached == ["1: True"]
 
 
+@pytest.mark.slow
 def test_training_in_a_thread(tmp_path: Path, tiny_sd: Path) -> None:
     """Training works from a thread other than the main one, where no signal can be handled."""
     recipe, space = prepared(tmp_path, tiny_sd, steps=1)
@@ -628,6 +630,7 @@ def test_adapters_that_are_no_longer_wanted_go(tmp_path: Path, tiny_sd: Path) ->
     assert [path.name for path in space.adapters.iterdir()] == ["joint"]
 
 
+@pytest.mark.slow
 def test_precision_may_change_within_a_process(tmp_path: Path, tiny_sd: Path) -> None:
     """A second run in one process may have another precision, and its weights are kept in full precision."""
     for place, precision in enumerate(("fp32", "bf16")):
@@ -793,6 +796,7 @@ def test_noise_offset_is_shared_by_a_channels_pixels() -> None:
     assert float(added[:, :, 0, 0].std()) == pytest.approx(0.3, rel=0.05)
 
 
+@pytest.mark.slow
 def test_averaged_weights_are_saved(tmp_path: Path, tiny_sd: Path) -> None:
     """With `ema` the adapter is the moving average of the weights after each step, not the last ones."""
     states: list[torch.Tensor] = []
@@ -828,6 +832,7 @@ def _factors_of(base: StableDiffusion) -> list[torch.nn.Parameter]:
     return [p for name, p in base.denoiser.named_parameters() if ".lora_" in name]
 
 
+@pytest.mark.slow
 def test_prodigy_learns(tmp_path: Path, tiny_sd: Path) -> None:
     """Prodigy trains, goes on exactly after a stop, and finds a rate of its own."""
     settings = {"mode": "joint", "optimizer": "prodigy", "learning_rate": 1.0}
@@ -972,6 +977,7 @@ def test_same_seed_same_bits(whole: tuple[Recipe, Workspace], tmp_path: Path, ti
     assert not same(weights(space), weights(whole[1]))
 
 
+@pytest.mark.slow
 def test_full_disk_loses_nothing(
     whole: tuple[Recipe, Workspace], tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

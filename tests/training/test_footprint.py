@@ -193,6 +193,7 @@ def test_a_devices_memory_is_known() -> None:
     assert runtime.memory_of(CPU) > 2**30
 
 
+@pytest.mark.slow
 def test_a_training_says_what_was_chosen(tmp_path: Path, tiny_sd: Path) -> None:
     """The line is on the finished adapter's card."""
     space, _ = carried(small_recipe(tmp_path, tiny_sd, train={"memory": "auto"}), tmp_path, until="train")

@@ -143,6 +143,7 @@ def killed_at_save(monkeypatch: pytest.MonkeyPatch, recipe: Recipe, space: Works
             run(recipe, space)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [1, 3])
 def test_killed_between_two_checkpoints(
     whole: tuple[Recipe, Workspace], tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch, place: int
@@ -158,6 +159,7 @@ def test_killed_between_two_checkpoints(
         assert losses(space, name) == losses(whole[1], name)
 
 
+@pytest.mark.slow
 def test_killed_between_two_cards(
     whole: tuple[Recipe, Workspace], tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +206,7 @@ def test_finished_company_is_not_needed(tmp_path: Path, tiny_sd: Path) -> None:
         assert same(weights(other, name), weights(space, name))
 
 
+@pytest.mark.slow
 def test_together_is_no_part_of_a_job(tmp_path: Path, tiny_sd: Path) -> None:
     """An interrupted pair goes on one after the other, and in step again, where each of them was."""
     recipe, space = prepared(tmp_path, tiny_sd)
@@ -326,6 +329,7 @@ def test_company_that_grew_smaller(tmp_path: Path, tiny_sd: Path, monkeypatch: p
 # Faults and memory ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_no_number_of_one_is_not_the_others(
     whole: tuple[Recipe, Workspace], tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -351,6 +355,7 @@ def test_no_number_of_one_is_not_the_others(
         assert same(weights(space, name), weights(whole[1], name)), "whatever spoiled it was gone, and so is its trace"
 
 
+@pytest.mark.slow
 def test_each_has_a_loss_scale_of_its_own(
     whole: tuple[Recipe, Workspace], tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,7 @@ def test_painting_changes_no_weight(
         assert sha256_of(plain.adapter(name) / WEIGHTS_FILE) == sha256_of(space.adapter(name) / WEIGHTS_FILE)
 
 
+@pytest.mark.slow
 def test_without_a_preview_an_adapter_is_finished_as_well(
     tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +110,7 @@ def test_without_a_preview_an_adapter_is_finished_as_well(
     assert sha256_of(folder / WEIGHTS_FILE) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spoil",
     [

@@ -191,6 +191,7 @@ def works(folder: Path, colour: str, seed: int) -> list[Path]:
     return files
 
 
+@pytest.mark.slow
 def test_judge_tells_style_from_copies(tmp_path: Path) -> None:
     """Nearer to the artist than before is gained; a copy of a work gains more, and is told as a copy."""
     files = {"red": works(tmp_path / "red", "firebrick", 1), "blue": works(tmp_path / "blue", "navy", 2)}
