@@ -644,21 +644,21 @@ def test_precision_may_change_within_a_process(tmp_path: Path, tiny_sd: Path) ->
 def test_base_stays_frozen(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Training leaves every weight of the base as it was, bit for bit, in memory and on disk."""
     recipe, space = prepared(tmp_path, tiny_sd)
-    loaded: list[Any] = []
-    load = loading.load
+    loaded: list[dict[str, Any]] = []
+    load, parts = loading.load, ("unet", "vae", "text_encoder")
 
     def remembered(*arguments: Any) -> Any:
-        loaded.append(load(*arguments))
-        return loaded[-1]
+        base = load(*arguments)
+        loaded.append({part: getattr(base.pipeline, part) for part in parts})
+        return base
 
     files = {path: sha256_of(path) for path in tiny_sd.rglob("*") if path.is_file()}
     monkeypatch.setattr(loading, "load", remembered)
     run(recipe, space)
     fresh = load_base(recipe, torch.float32, SILENT).pipeline
-    for base in loaded:
-        for part in ("unet", "vae", "text_encoder"):
-            after = {name.replace(".base_layer", ""): tensor
-                     for name, tensor in getattr(base.pipeline, part).state_dict().items()}  # fmt: skip
+    for networks in loaded:
+        for part, network in networks.items():
+            after = {name.replace(".base_layer", ""): tensor for name, tensor in network.state_dict().items()}
             for name, tensor in getattr(fresh, part).state_dict().items():
                 assert torch.equal(after[name], tensor), name
     assert files == {path: sha256_of(path) for path in tiny_sd.rglob("*") if path.is_file()}
