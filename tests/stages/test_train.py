@@ -648,7 +648,7 @@ def test_base_stays_frozen(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.Mo
     load, parts = loading.load, ("unet", "vae", "text_encoder")
 
     def remembered(*arguments: Any) -> Any:
-        base = load(*arguments)
+        base: Any = load(*arguments)
         loaded.append({part: getattr(base.pipeline, part) for part in parts})
         return base
 
