@@ -40,9 +40,8 @@ def layer_of(stem: str) -> str:
     """The layer that a key without its part is of."""
     if re.match(r"(down_blocks|mid_block|up_blocks)\..*\.processor\.", stem):  # Attention processors, saved alone.
         stem = f"unet.{stem}"
-    if layer := native.layer_of(
-        stem
-    ):  # `diffusion_model.` in ComfyUI's and ai-toolkit's files, nothing in DiffSynth's.
+    # Behind `diffusion_model.` in ComfyUI's and ai-toolkit's files, behind nothing in DiffSynth's.
+    if layer := native.layer_of(stem):
         return layer
     if not re.match(rf"(?!transformer)({_COMPONENTS})\..", stem):  # Another transformer's, or none of these.
         return ""

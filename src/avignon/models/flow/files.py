@@ -3,10 +3,20 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from avignon.core.errors import ModelError
+from avignon.core.errors import ModelError, RecipeError
 from avignon.models import hub
+from avignon.models.registry import is_checkpoint
+
+if TYPE_CHECKING:
+    from avignon.models.settings import BaseSettings
+
+WEIGHTS = {"transformer": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+"""The parts that hold weights, and the stem of their files."""
+
+PATCH = 2
+"""The VAE's latent pixels of a token's side."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +49,26 @@ class Parts:
             )
 
 
-def check_tokenizer(folder: Path) -> None:
-    """Name what the tokenizer of a base lacks.
+def check_asked(label: str, settings: "BaseSettings") -> None:
+    """Refuse what a recipe says of a base and these families have not.
+
+    Raises:
+        RecipeError: naming the field.
+    """
+    if is_checkpoint(settings.model):
+        raise RecipeError(f"base.model: a {label} in a single file is not read; name a folder in diffusers' format")
+    if settings.prediction_type:
+        raise RecipeError(f"base.prediction_type: {label} is trained by flow matching and has none; leave it out")
+
+
+def check_whole(folder: Path, variant: str) -> None:
+    """Name what a directory lacks of weights and tokenizer, before a library fails in the middle of it.
 
     Raises:
         ModelError: naming the file.
     """
+    for part, stem in WEIGHTS.items():
+        hub.check_weights(folder / part, stem, variant, "base.variant")
     missing = [name for name in ("vocab.json", "merges.txt") if not (folder / "tokenizer" / name).exists()]
     if missing and not (folder / "tokenizer/tokenizer.json").exists():
         raise ModelError(f"{folder}: incomplete: tokenizer/{missing[0]} is missing")

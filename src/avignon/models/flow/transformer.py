@@ -10,15 +10,21 @@ from typing import Any, ClassVar, Self
 
 import torch
 from diffusers.models.attention_dispatch import AttentionBackendName
+from diffusers.utils import logging as diffusers_logging
 from transformers import AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
-from avignon.core.errors import ModelError
+from avignon.core.errors import ModelError, RecipeError
 from avignon.core.events import Reporter
+from avignon.core.files import digest
 from avignon.models import finite, hub
 from avignon.models.base import Conditioning
+from avignon.models.flow.files import PATCH, WEIGHTS
 from avignon.models.flow.matching import FlowMatching
 from avignon.models.meta import Configs, without_weights
+from avignon.models.registry import FAMILIES
 from avignon.models.runtime import Attention, move_to
+from avignon.models.settings import BaseSettings, SamplingSettings
 
 TOKENS = 512
 """Of a text with its marks, at most (`max_sequence_length` of diffusers' pipelines)."""
@@ -46,6 +52,40 @@ class FlowTransformer(FlowMatching):
         super().__init__(*identity)
         self.denoiser, self.noise = loaded["transformer"], noise
         self.autoencoder, self.text_encoder, self.tokenizer = loaded["vae"], loaded["text_encoder"], loaded["tokenizer"]
+
+    @classmethod
+    def load(
+        cls,
+        model: str,
+        folder: Path,
+        settings: BaseSettings,
+        sampling: SamplingSettings,
+        dtype: torch.dtype | None,
+        reporter: Reporter,  # noqa: ARG003 - there is nothing to warn of
+    ) -> Self:
+        """Check and load a base; see `loading.load`."""
+        diffusers_logging.disable_progress_bar()  # The terminal is ours; downloads keep their bars.
+        transformers_logging.disable_progress_bar()
+        family = FAMILIES[cls.family]
+        noise = family.files.checked(folder, settings)
+        family.files.check_sampler(sampling, noise)
+        # The language model reads each text once, in the precision that it was trained in: that of its files.
+        precisions = dict.fromkeys(cls.classes, dtype) | {"text_encoder": None}
+        loaded = {
+            part: hub.read(kind, folder / part, variant=settings.variant or None, dtype=precisions[part])
+            .requires_grad_(requires_grad=False)
+            .eval()
+            for part, kind in cls.classes.items()
+        }
+        loaded["tokenizer"] = _tokenizer(folder / "tokenizer", loaded["text_encoder"].config.vocab_size)
+        parts = {part: hub.part(folder / part, stem, settings.variant) for part, stem in WEIGHTS.items()}
+        parts |= {"tokenizer": hub.part(folder / "tokenizer"), "scheduler": digest(noise)}
+        base = cls(loaded, noise, model, folder, settings.variant, settings.resolution or RESOLUTION, parts)
+        if base.resolution % base._token_edge:
+            raise RecipeError(
+                f"base.resolution: {base.resolution} is not a multiple of {base._token_edge}, as {family.label} needs"
+            )
+        return base
 
     @classmethod
     def outlined(cls, configs: Configs, resolution: int) -> Self:  # noqa: D102 - as in the protocol, here and below
@@ -124,8 +164,16 @@ class FlowTransformer(FlowMatching):
         """Pixels of a side of what the VAE makes one latent pixel of."""
         return int(2 ** (len(self.autoencoder.config.block_out_channels) - 1))
 
+    @property
+    def _token_edge(self) -> int:
+        """Pixels of a token's side."""
+        return PATCH * self.vae_scale_factor
 
-def tokenizer_in(place: Path, words: int) -> Any:
+    def tokens_of(self, width: int, height: int) -> int:  # noqa: D102
+        return (height // self._token_edge) * (width // self._token_edge)
+
+
+def _tokenizer(place: Path, words: int) -> Any:
     """The tokenizer, which must have a chat template and a mark to pad with, and no more tokens than the encoder."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)

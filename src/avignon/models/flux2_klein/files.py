@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Any
 from avignon.core.errors import ModelError, RecipeError
 from avignon.models import hub
 from avignon.models.flow import noise as flow
-from avignon.models.flow.files import Parts, check_tokenizer
+from avignon.models.flow.files import PATCH, WEIGHTS, Parts, check_asked, check_whole
 from avignon.models.flow.noise import check_sampler, noise_schedule
-from avignon.models.registry import is_checkpoint
 
 if TYPE_CHECKING:
     from avignon.models.settings import BaseSettings, TrainingSettings
 
 __all__ = [
     "LAYERS",
-    "PATCH",
     "WEIGHTS",
     "architecture",
     "check",
@@ -28,9 +26,6 @@ __all__ = [
     "noise_schedule",
 ]
 
-WEIGHTS = {"transformer": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
-"""The parts that hold weights, and the stem of their files."""
-
 LAYERS = (9, 18, 27)
 """The text encoder's layers whose hidden states are read, side by side (`text_encoder_out_layers` of diffusers'
 Flux2KleinPipeline; the makers' `OUTPUT_LAYERS_QWEN3`). The 10, 20, 30 of diffusers' training script are FLUX.2 [dev]'s,
@@ -38,9 +33,6 @@ whose encoder is another."""
 
 ARCHITECTURES = {3072: "Flux.2-klein-4b", 4096: "Flux.2-klein-9b", 6144: "Flux.2-dev"}
 """By the denoiser's width, as kohya's musubi-tuner writes it: ModelSpec names no FLUX.2."""
-
-PATCH = 2
-"""The VAE's latent pixels of a side of the denoiser's."""
 
 
 def checked(folder: Path, settings: "BaseSettings") -> dict[str, Any]:
@@ -50,10 +42,7 @@ def checked(folder: Path, settings: "BaseSettings") -> dict[str, Any]:
         ModelError: naming the file.
         RecipeError: naming the field that cannot be used with it.
     """
-    if is_checkpoint(settings.model):
-        raise RecipeError("base.model: a FLUX.2 in a single file is not read; name a folder in diffusers' format")
-    if settings.prediction_type:
-        raise RecipeError("base.prediction_type: FLUX.2 is trained by flow matching and has none; leave it out")
+    check_asked("FLUX.2", settings)
     check(folder, settings.variant)
     return noise_schedule(folder)
 
@@ -64,9 +53,7 @@ def check(folder: Path, variant: str) -> None:
     Raises:
         ModelError: naming the file.
     """
-    for part, stem in WEIGHTS.items():
-        hub.check_weights(folder / part, stem, variant, "base.variant")
-    check_tokenizer(folder)
+    check_whole(folder, variant)
     check_kind(folder)
 
 
@@ -89,14 +76,11 @@ def check_kind(folder: Path) -> None:
     parts.allow("vae", "_class_name", "AutoencoderKLFlux2", "AutoencoderKLFlux2")
     parts.allow("vae", "patch_size", [PATCH, PATCH], [PATCH, PATCH])
     parts.allow("text_encoder", "model_type", "qwen3", "qwen3")
-    place, layers, eps = (
-        folder / "text_encoder/config.json",
-        text.get("num_hidden_layers"),
-        vae.get("batch_norm_eps", 1e-4),
-    )
+    layers, eps = text.get("num_hidden_layers"), vae.get("batch_norm_eps", 1e-4)
     if not isinstance(layers, int) or layers <= LAYERS[-1]:
         raise ModelError(
-            f"{place}: num_hidden_layers is {layers!r}; texts are read after layer {LAYERS[-1]}, before the last"
+            f"{folder / 'text_encoder/config.json'}: num_hidden_layers is {layers!r}; texts are read after layer "
+            f"{LAYERS[-1]}, before the last"
         )
     if not isinstance(eps, int | float) or not 0 < eps < inf:
         raise ModelError(f"{folder / 'vae/config.json'}: batch_norm_eps is {eps!r}; it is a number above 0")

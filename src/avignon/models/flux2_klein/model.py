@@ -12,22 +12,18 @@ from typing import Any, ClassVar, Self
 import torch
 from diffusers import AutoencoderKLFlux2, Flux2KleinPipeline, Flux2Transformer2DModel
 from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
-from diffusers.utils import logging as diffusers_logging
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from transformers import Qwen3Model
-from transformers.utils import logging as transformers_logging
 
-from avignon.core.errors import RecipeError
-from avignon.core.events import Reporter
 from avignon.core.files import digest
-from avignon.models import hub
 from avignon.models.base import AdapterTargets, Conditioning, LatentMoments
+from avignon.models.flow.files import PATCH
 from avignon.models.flow.noise import LEVELS
-from avignon.models.flow.transformer import RESOLUTION, FlowTransformer, tokenizer_in
+from avignon.models.flow.transformer import FlowTransformer
 from avignon.models.flux2_klein import files
 from avignon.models.meta import META
 from avignon.models.runtime import move_to
-from avignon.models.settings import BaseSettings, SamplingSettings, TrainingSettings
+from avignon.models.settings import TrainingSettings
 
 
 class _Reader(Qwen3Model):  # type: ignore[misc] # transformers' class is untyped
@@ -113,12 +109,7 @@ class Flux2Klein(FlowTransformer):
         return Conditioning({"text": torch.empty(count, self.max_tokens, width, device=META)})
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:  # noqa: D102
-        edge = files.PATCH * self.vae_scale_factor
-        return self.denoiser.config.in_channels, height // edge, width // edge
-
-    def tokens_of(self, width: int, height: int) -> int:  # noqa: D102
-        _, h, w = self.latent_shape(width, height)
-        return h * w
+        return self.denoiser.config.in_channels, height // self._token_edge, width // self._token_edge
 
     def _sampling_mu(self, width: int, height: int, steps: int) -> float:
         """By tokens and steps, as the makers measured it (`compute_empirical_mu` of their `sampling.py`)."""
@@ -137,16 +128,15 @@ class Flux2Klein(FlowTransformer):
         """Squares of four latent pixels are the channels of one, brought to mean 0 and deviation 1."""
         posterior = move_to(self.autoencoder, pixels.device, torch.float32).encode(pixels).latent_dist
         mean, std = self._statistics
-        packed = pixel_unshuffle(posterior.mean, files.PATCH), pixel_unshuffle(posterior.std, files.PATCH)
+        packed = pixel_unshuffle(posterior.mean, PATCH), pixel_unshuffle(posterior.std, PATCH)
         return LatentMoments((packed[0] - mean) / std, packed[1] / std)
 
     @torch.no_grad()
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:  # noqa: D102
         vae = move_to(self.autoencoder, latents.device, torch.float32)
         mean, std = self._statistics
-        pixels: torch.Tensor = vae.decode(pixel_shuffle(latents.float() * std + mean, files.PATCH), return_dict=False)[
-            0
-        ]
+        unpacked = pixel_shuffle(latents.float() * std + mean, PATCH)
+        pixels: torch.Tensor = vae.decode(unpacked, return_dict=False)[0]
         return pixels
 
     def predict(self, noisy: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
@@ -165,37 +155,11 @@ class Flux2Klein(FlowTransformer):
         return velocity
 
     @classmethod
-    def load(
-        cls,
-        model: str,
-        folder: Path,
-        settings: BaseSettings,
-        sampling: SamplingSettings,
-        dtype: torch.dtype | None,
-        reporter: Reporter,  # noqa: ARG003 - there is nothing to warn of
-    ) -> Self:
+    def load(cls, model: str, folder: Path, *how: Any) -> Self:
         """Check and load a base; see `loading.load`."""
-        diffusers_logging.disable_progress_bar()  # The terminal is ours; downloads keep their bars.
-        transformers_logging.disable_progress_bar()
-        noise = files.checked(folder, settings)
-        files.check_sampler(sampling, noise)
-        # The language model reads each text once, in the precision that it was trained in: that of its files.
-        precisions = dict.fromkeys(_CLASSES, dtype) | {"text_encoder": None}
-        loaded = {
-            part: hub.read(kind, folder / part, variant=settings.variant or None, dtype=precisions[part])
-            .requires_grad_(requires_grad=False)
-            .eval()
-            for part, kind in _CLASSES.items()
-        }
-        loaded["tokenizer"] = tokenizer_in(folder / "tokenizer", loaded["text_encoder"].config.vocab_size)
-        parts = {part: hub.part(folder / part, stem, settings.variant) for part, stem in files.WEIGHTS.items()}
-        parts |= {"tokenizer": hub.part(folder / "tokenizer"), "scheduler": digest(noise)}
-        distilled = files.is_distilled(folder)
-        parts["model_index.json"] = digest(distilled)
-        base = cls(loaded, noise, model, folder, settings.variant, settings.resolution or RESOLUTION, parts)
-        base.is_distilled = distilled
-        if base.resolution % (edge := files.PATCH * base.vae_scale_factor):
-            raise RecipeError(f"base.resolution: {base.resolution} is not a multiple of {edge}, as FLUX.2 needs")
+        base = super().load(model, folder, *how)
+        base.is_distilled = files.is_distilled(folder)
+        base.parts = {**base.parts, "model_index.json": digest(base.is_distilled)}
         return base
 
 

@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avignon.core.errors import ModelError, RecipeError
-from avignon.models import hub
 from avignon.models.flow import noise as flow
-from avignon.models.flow.files import Parts, check_tokenizer
+from avignon.models.flow.files import WEIGHTS, Parts, check_asked, check_whole
 from avignon.models.flow.noise import check_sampler, noise_schedule
-from avignon.models.registry import is_checkpoint
 
 if TYPE_CHECKING:
     from avignon.models.settings import BaseSettings, TrainingSettings
@@ -25,9 +23,6 @@ __all__ = [
     "noise_schedule",
 ]
 
-WEIGHTS = {"transformer": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
-"""The parts that hold weights, and the stem of their files."""
-
 TURBO_SHIFT = 3.0
 """The shift in the scheduler file of the distilled Z-Image-Turbo; the base's is 6.0, and nothing else in their small
 files tells them apart (https://github.com/unslothai/unsloth/pull/8291)."""
@@ -40,10 +35,7 @@ def checked(folder: Path, settings: "BaseSettings") -> dict[str, Any]:
         ModelError: naming the file.
         RecipeError: naming the field that cannot be used with it.
     """
-    if is_checkpoint(settings.model):
-        raise RecipeError("base.model: a Z-Image in a single file is not read; name a folder in diffusers' format")
-    if settings.prediction_type:
-        raise RecipeError("base.prediction_type: Z-Image is trained by flow matching and has none; leave it out")
+    check_asked("Z-Image", settings)
     check(folder, settings.variant)
     return noise_schedule(folder)
 
@@ -54,9 +46,7 @@ def check(folder: Path, variant: str) -> None:
     Raises:
         ModelError: naming the file.
     """
-    for part, stem in WEIGHTS.items():
-        hub.check_weights(folder / part, stem, variant, "base.variant")
-    check_tokenizer(folder)
+    check_whole(folder, variant)
     check_kind(folder)
 
 

@@ -5,29 +5,19 @@ What goes in and out is that of diffusers' ZImagePipeline, whose pictures are ou
 
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, ZImagePipeline, ZImageTransformer2DModel
-from diffusers.utils import logging as diffusers_logging
 from transformers import Qwen3Model
-from transformers.utils import logging as transformers_logging
 
-from avignon.core.errors import RecipeError
-from avignon.core.events import Reporter
-from avignon.core.files import digest
-from avignon.models import hub
 from avignon.models.base import AdapterTargets, Conditioning, LatentMoments
 from avignon.models.flow.noise import LEVELS
-from avignon.models.flow.transformer import RESOLUTION, FlowTransformer, tokenizer_in
+from avignon.models.flow.transformer import FlowTransformer
 from avignon.models.meta import META, TOKENS
 from avignon.models.runtime import move_to
-from avignon.models.settings import BaseSettings, SamplingSettings, TrainingSettings
+from avignon.models.settings import TrainingSettings
 from avignon.models.z_image import files
-
-PATCH = 2
-"""Latent pixels of a token's side."""
 
 _CLASSES = {"transformer": ZImageTransformer2DModel, "vae": AutoencoderKL, "text_encoder": Qwen3Model}
 
@@ -90,10 +80,6 @@ class ZImage(FlowTransformer):
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:  # noqa: D102
         return self.denoiser.config.in_channels, height // self.vae_scale_factor, width // self.vae_scale_factor
 
-    def tokens_of(self, width: int, height: int) -> int:  # noqa: D102
-        edge = PATCH * self.vae_scale_factor
-        return (height // edge) * (width // edge)
-
     @torch.no_grad()
     def encode_images(self, pixels: torch.Tensor) -> LatentMoments:  # noqa: D102
         vae = move_to(self.autoencoder, pixels.device, torch.float32)
@@ -123,37 +109,6 @@ class ZImage(FlowTransformer):
     def blank_conditioning(self, count: int) -> Conditioning:  # noqa: D102
         text = torch.empty(count, TOKENS, self.text_encoder.config.hidden_size, device=META)
         return Conditioning({"text": text, "length": torch.full((count,), TOKENS)})
-
-    @classmethod
-    def load(
-        cls,
-        model: str,
-        folder: Path,
-        settings: BaseSettings,
-        sampling: SamplingSettings,
-        dtype: torch.dtype | None,
-        reporter: Reporter,  # noqa: ARG003 - there is nothing to warn of
-    ) -> Self:
-        """Check and load a base; see `loading.load`."""
-        diffusers_logging.disable_progress_bar()  # The terminal is ours; downloads keep their bars.
-        transformers_logging.disable_progress_bar()
-        noise = files.checked(folder, settings)
-        files.check_sampler(sampling, noise)
-        # The language model reads each text once, in the precision that it was trained in: that of its files.
-        precisions = dict.fromkeys(_CLASSES, dtype) | {"text_encoder": None}
-        loaded = {
-            part: hub.read(kind, folder / part, variant=settings.variant or None, dtype=precisions[part])
-            .requires_grad_(requires_grad=False)
-            .eval()
-            for part, kind in _CLASSES.items()
-        }
-        loaded["tokenizer"] = tokenizer_in(folder / "tokenizer", loaded["text_encoder"].config.vocab_size)
-        parts = {part: hub.part(folder / part, stem, settings.variant) for part, stem in files.WEIGHTS.items()}
-        parts |= {"tokenizer": hub.part(folder / "tokenizer"), "scheduler": digest(noise)}
-        base = cls(loaded, noise, model, folder, settings.variant, settings.resolution or RESOLUTION, parts)
-        if base.resolution % (edge := PATCH * base.vae_scale_factor):
-            raise RecipeError(f"base.resolution: {base.resolution} is not a multiple of {edge}, as Z-Image needs")
-        return base
 
 
 fetch, load, outlined = ZImage.fetch, ZImage.load, ZImage.outlined
