@@ -16,24 +16,11 @@ from avignon.core.errors import ModelError
 from avignon.core.events import Event, Reporter
 from avignon.models import hub as models
 from avignon.models import loading
-from tests.support.families import TINY, TinyFamily
+from tests.support.families import TinyFamily
 from tests.support.hub import LocalHub, take_for_the_hub
 from tests.support.runs import small_recipe
 
 Spoil = Callable[[Path, TinyFamily], object]
-
-
-@pytest.fixture(scope="module", params=TINY, ids=lambda family: family.name)
-def family(request: pytest.FixtureRequest) -> TinyFamily:
-    """Each family in turn."""
-    found: TinyFamily = request.param
-    return found
-
-
-@pytest.fixture(scope="module")
-def tiny(family: TinyFamily, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its tiny base."""
-    return family.make(tmp_path_factory.mktemp("hub") / "base")
 
 
 @pytest.fixture

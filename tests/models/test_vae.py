@@ -26,19 +26,6 @@ from tests.support.trainings import HOMER, SILENT, card
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
-@pytest.fixture(scope="module", params=TINY, ids=lambda family: family.name)
-def family(request: pytest.FixtureRequest) -> TinyFamily:
-    """Each family in turn."""
-    found: TinyFamily = request.param
-    return found
-
-
-@pytest.fixture(scope="module")
-def tiny(family: TinyFamily, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its tiny base."""
-    return family.make(tmp_path_factory.mktemp("vae") / "base")
-
-
 @pytest.fixture
 def other(tiny: Path, tmp_path: Path) -> Path:
     """The folder of a VAE of the same kind and other numbers."""

@@ -6,7 +6,8 @@ Gradients are not computed: autograd refuses a device that torch was not built f
 
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -120,3 +121,15 @@ def pretended() -> Iterator[Card]:
     with pytest.MonkeyPatch.context() as patch, torch.no_grad(), card, _Reads(card):
         patch.setattr(torch.utils, "swap_tensors", card.put)
         yield card
+
+
+def alone_on_the_card(**_: object) -> SimpleNamespace:
+    """What a training asks of accelerate, in place of its `Accelerator`: one process, on the card."""
+    return SimpleNamespace(
+        device=DEVICE,
+        num_processes=1,
+        process_index=0,
+        is_main_process=True,
+        wait_for_everyone=lambda: None,
+        main_process_first=nullcontext,
+    )

@@ -1,8 +1,6 @@
 """Training on a card that is not there: nothing is left on the CPU, and no step waits for the card."""
 
-from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +8,7 @@ import pytest
 from avignon.stages import train
 from avignon.training.adapter_trainer import AdapterTrainer
 from avignon.training.checkpoints import Checkpoints
-from tests.support.card import DEVICE, pretended
+from tests.support.card import alone_on_the_card, pretended
 from tests.support.trainings import HOMER, PICASSO, card, prepared, run
 
 SETTINGS: tuple[dict[str, Any], ...] = (
@@ -28,15 +26,7 @@ def test_steps_do_not_wait(
     """In fp16, what CUDA chooses: every tensor is where it is needed, and the host waits between reports only."""
     fixed = {"precision": "auto", "compile": "off", "steps": 3}
     recipe, space = prepared(tmp_path, tiny_sd, **fixed, **settings)
-    alone = SimpleNamespace(
-        device=DEVICE,
-        num_processes=1,
-        process_index=0,
-        is_main_process=True,
-        wait_for_everyone=lambda: None,
-        main_process_first=nullcontext,
-    )
-    monkeypatch.setattr(train, "Accelerator", lambda **_: alone)
+    monkeypatch.setattr(train, "Accelerator", alone_on_the_card)
     monkeypatch.setattr(Checkpoints, "save", lambda *_: None)  # A tensor without numbers cannot be written.
     waited: dict[str, list[list[str]]] = {HOMER: [], PICASSO: []}
     draw, update = AdapterTrainer.sample_batch, AdapterTrainer.update

@@ -3,9 +3,7 @@
 import gc
 import weakref
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,7 +24,7 @@ from avignon.training import loop, objective
 from avignon.training.adapter_trainer import AdapterTrainer
 from avignon.training.checkpoints import Checkpoints
 from avignon.training.setup import RuntimeConfig
-from tests.support.card import DEVICE, pretended
+from tests.support.card import DEVICE, alone_on_the_card, pretended
 from tests.support.runs import carried, small_recipe
 from tests.support.trainings import HOMER, PICASSO, SILENT, card, metrics, run, same, stopped, weights
 
@@ -203,14 +201,6 @@ def test_parts_take_turns_on_the_card(model: Path, tmp_path: Path, monkeypatch: 
     """Trained and painted: the denoiser is off the card while prompts are read; training has it for itself."""
     recipe = recipe_of(tmp_path, model, sample_every=2, prior_images=2, steps=2, precision="auto", compile="off")
     space = carried(recipe, tmp_path / "runs")[0]
-    alone = SimpleNamespace(
-        device=DEVICE,
-        num_processes=1,
-        process_index=0,
-        is_main_process=True,
-        wait_for_everyone=lambda: None,
-        main_process_first=nullcontext,
-    )
     kind = type(load(recipe))
     seen = dict.fromkeys(("read", "stepped"), 0)
     encode, losses = kind.encode_prompts, objective.denoising_losses
@@ -229,7 +219,7 @@ def test_parts_take_turns_on_the_card(model: Path, tmp_path: Path, monkeypatch: 
         assert base.readers == ()
         return losses(base, drawn)
 
-    monkeypatch.setattr(train, "Accelerator", lambda **_: alone)
+    monkeypatch.setattr(train, "Accelerator", alone_on_the_card)
     monkeypatch.setattr(generate, "best_device", lambda: DEVICE)
     monkeypatch.setattr(Checkpoints, "save", lambda *_: None)  # A tensor without numbers cannot be written.
     monkeypatch.setattr(kind, "encode_prompts", encoded)
@@ -283,14 +273,6 @@ def test_weights_in_ram_stay_there(tiny_sd: Path, tmp_path: Path, monkeypatch: p
     """On a card, at every step: what is on it of the base are its biases, norms and embeddings."""
     recipe = recipe_of(tmp_path, tiny_sd, offload=True, steps=1, precision="auto", dora=True, mode="joint")
     space = carried(recipe, tmp_path / "runs")[0]
-    alone = SimpleNamespace(
-        device=DEVICE,
-        num_processes=1,
-        process_index=0,
-        is_main_process=True,
-        wait_for_everyone=lambda: None,
-        main_process_first=nullcontext,
-    )
     losses, notes = objective.denoising_losses, list[str]()
 
     def measured(base: DiffusionBase, drawn: Any) -> torch.Tensor:
@@ -304,7 +286,7 @@ def test_weights_in_ram_stay_there(tiny_sd: Path, tmp_path: Path, monkeypatch: p
         if isinstance(event, StageNote):
             notes.append(event.text)
 
-    monkeypatch.setattr(train, "Accelerator", lambda **_: alone)
+    monkeypatch.setattr(train, "Accelerator", alone_on_the_card)
     monkeypatch.setattr(Checkpoints, "save", lambda *_: None)
     monkeypatch.setattr(AdapterTrainer, "_sample", lambda *_: {})
     monkeypatch.setattr(loop, "denoising_losses", measured)
