@@ -119,7 +119,7 @@ def estimated(row: Row, device: torch.device) -> dict[str, int]:
         )
         return dict(told.device)
     trained = TrainingFootprint(
-        base, recipe.train, place, adapters=1, images=1, loaded=place.dtype, quantize=row.quantize, readers=readers
+        base, recipe.train, place, adapters=1, images=1, stored=place.dtype, quantize=row.quantize, readers=readers
     )
     return dict(trained.of(row.batch, checkpointing=row.checkpointing).device)
 
@@ -129,10 +129,13 @@ def measured(row: Row, device: torch.device) -> dict[str, Any]:
     base, readers = outlined(row)
     torch.manual_seed(0)
     start = time.perf_counter()
+    own = runtime.DTYPES[row.precision]
+    others = torch.float32 if row.work == "train" else own  # As `train` and `generate` load them.
     for part in (base.denoiser, base.autoencoder, *readers):
-        fill(part, runtime.DTYPES[row.precision], device)
+        large = part is base.denoiser or part in base.language_models
+        fill(part, own if large else others, device)
     if row.quantize:
-        base.quantize(row.quantize, runtime.DTYPES[row.precision])
+        base.quantize(row.quantize, own)
     if row.offload:
         frozen.keep_in_ram(base.denoiser)
     found: dict[str, Any] = {"load_seconds": time.perf_counter() - start, "peaks": {}}

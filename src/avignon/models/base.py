@@ -135,6 +135,8 @@ class DiffusionBase(ABC):
     """The folder of the denoiser, and its name among `parts`."""
     denoiser_files: ClassVar[str]
     """How the names of the denoiser's files of weights begin."""
+    stored_in: ClassVar[torch.dtype] = torch.float32
+    """The precision of the denoiser's files as their makers share them: what memory is estimated by."""
     texts_at_once: ClassVar[int] = 32
     """How many texts go through the networks that read them at once."""
     pipeline_class: ClassVar[Any]

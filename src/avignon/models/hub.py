@@ -350,11 +350,22 @@ def read(kind: Any, folder: Path, *, dtype: Any = None, **how: Any) -> Any:
 
 
 def _dtype_in(folder: Path, variant: str | None) -> Any:
-    """The precision of a folder's weights, by the first tensor of the first of the variant's files."""
     names = [path.name for path in folder.iterdir()]
     there = by_variant(names, "diffusion_pytorch_model") | by_variant(names, "model")
-    with safetensors.safe_open(folder / there[variant or ""][0], framework="pt") as opened:
-        return opened.get_tensor(next(iter(opened.keys()))).dtype
+    return dtype_of(folder / name for name in there[variant or ""])
+
+
+def dtype_of(files: Iterable[Path]) -> Any:
+    """The precision of weights, by the headers of their files: fp32 if there is more than one."""
+    import torch  # Here, because looking for a base needs none.
+
+    kinds: set[str] = set()
+    for file in files:
+        with safetensors.safe_open(file, framework="pt") as opened:
+            kinds |= {opened.get_slice(key).get_dtype() for key in opened.keys()}  # noqa: SIM118 - it is no dict
+    half = {"F16": torch.float16, "BF16": torch.bfloat16}
+    floating = [kind for kind in kinds if "F" in kind]
+    return half.get(floating[0], torch.float32) if len(floating) == 1 else torch.float32
 
 
 def upload(folder: Path, repository: str) -> str:

@@ -115,9 +115,16 @@ def check_sides(sampling: "SamplingSettings", multiple: int) -> None:
 
 
 def load(
-    settings: "BaseSettings", sampling: "SamplingSettings", dtype: "torch.dtype", reporter: Reporter
+    settings: "BaseSettings",
+    sampling: "SamplingSettings",
+    dtype: "torch.dtype",
+    reporter: Reporter,
+    *,
+    denoiser_as_stored: bool = False,
 ) -> "DiffusionBase":
     """Find, check and load a base in a precision; every parameter is frozen. The sampler is checked before weights are.
+
+    `denoiser_as_stored` leaves the denoiser in the precision of its files, for who puts it into another one anyway.
 
     Raises:
         ModelError: it cannot be reached, is incomplete, holds only pickle files, NaN or infinity, or is of no family.
@@ -130,13 +137,18 @@ def load(
     if other:
         other.check(folder)
     check_sides(sampling, MINIATURE_MULTIPLE if settings.model == EMBEDDED else family.multiple)
-    # What is quantised is read as its files have it: in fp32 it would take four times its memory, for a moment.
-    precision = None if settings.quantize else dtype
+    # In fp32 a base of billions of weights would take, for a moment, two to four times the memory that it is used in.
+    precision = None if settings.quantize or denoiser_as_stored else dtype
     base: DiffusionBase = family.loader.load(model, folder, settings, sampling, precision, reporter)
     if other:
         other.put_into(base, dtype)
     if settings.quantize:
         base.quantize(settings.quantize, dtype)
+    elif denoiser_as_stored:
+        from avignon.models.runtime import move_to  # Here, because checking a base loads no torch.
+
+        for encoder in base.prompt_encoders.values():
+            move_to(encoder, dtype)
     return base
 
 

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from textwrap import shorten
 
 import torch
@@ -50,7 +51,8 @@ def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
     learners = [("joint", recipe.artists)] if settings.mode == "joint" else [(a.slug, (a,)) for a in recipe.artists]
     jobs = [TrainingJob(name, artists, recipe, space, reporter, runtime, accelerator) for name, artists in learners]
     with deterministic(settings.deterministic):
-        base = loading.load(recipe.base, recipe.generate, torch.float32, reporter)
+        load = partial(loading.load, recipe.base, recipe.generate, torch.float32, reporter, denoiser_as_stored=True)
+        base = load()
         base.check_training(settings)
         _check_with(base, recipe, reporter)
         waiting = [job for job in jobs if not job.is_done(base)]
@@ -60,7 +62,7 @@ def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
                 job.restate(base)
         for place, group in enumerate(_groups(waiting, base, together=settings.together)):
             if place:  # The one before has adapters on, in another precision.
-                base = loading.load(recipe.base, recipe.generate, torch.float32, reporter)
+                base = load()
             _train(group, base)
     if accelerator.is_main_process:
         _keep_others(space, {job.name for job in jobs}, reporter)

@@ -70,7 +70,7 @@ class Footprint:
 class TrainingFootprint:
     """A training on an outline, which is used up: it is quantised, and an adapter is put on it.
 
-    `loaded` is the precision that the base is loaded in, `readers` what of it reads prompts.
+    `stored` is the precision of the denoiser's files, where it is not its makers'; `readers` are what reads prompts.
     """
 
     def __init__(
@@ -82,15 +82,15 @@ class TrainingFootprint:
         adapters: int = 2,
         images: int = 20,
         quantize: str = "",
-        loaded: torch.dtype = torch.float32,
+        stored: torch.dtype | None = None,
         readers: Sequence[Any] | None = None,
     ) -> None:
         read_by = base.readers if readers is None else readers
         self._base, self._settings, self._place = base, settings, place
         self._decoder = weight_bytes(base.autoencoder, torch.float32)
-        self._loaded = _load(base, quantize, loaded, read_by)
+        self._loaded = _load(base, quantize, torch.float32, read_by, stored or base.stored_in)
         self._encoding = max(_encode(base, 2 if settings.flip else 1), _read(base, read_by, base.texts_at_once))
-        self._readers = _bytes_of_readers(base, read_by, loaded)
+        self._readers = _bytes_of_readers(base, read_by, torch.float32)
         self._weights, self._in_ram = _put(base, place, offload=settings.offload)
         own = torch.float32 if settings.dora else place.dtype
         with META:
@@ -167,7 +167,7 @@ def of_painting(
     Prompts are read first, and what reads them leaves the memory.
     """
     read_by = base.readers if readers is None else readers
-    loaded = _load(base, quantize, place.dtype, read_by)
+    loaded = _load(base, quantize, place.dtype, read_by, place.dtype)
     reading = _bytes_of_readers(base, read_by, place.dtype)
     weights, _ = _put(base, place, offload=False)
     weights += weight_bytes(base.autoencoder, torch.float32)
@@ -182,12 +182,12 @@ def of_painting(
     return Footprint({"read": reading + read, **phases}, PROGRAM + loaded)
 
 
-def _load(base: DiffusionBase, quantize: str, dtype: torch.dtype, readers: Sequence[Any]) -> int:
-    """Bytes of all that is loaded, which is quantised where that is asked for."""
+def _load(base: DiffusionBase, quantize: str, dtype: torch.dtype, readers: Sequence[Any], denoiser: torch.dtype) -> int:
+    """Bytes of all that is loaded in a precision, the denoiser in its own; it is quantised where that is asked for."""
     if not quantize:
-        own = sum(weight_bytes(each, dtype) for each in (base.denoiser, base.autoencoder))
+        own = weight_bytes(base.denoiser, denoiser) + weight_bytes(base.autoencoder, dtype)
         return own + _bytes_of_readers(base, readers, dtype)
-    in_files = sum(weight_bytes(each, torch.float16) for each in (base.denoiser, base.autoencoder, *readers))
+    in_files = sum(weight_bytes(each, base.stored_in) for each in (base.denoiser, base.autoencoder, *readers))
     with META:
         base.quantize(quantize, dtype)
     return in_files  # They are read as they are, and quantised layer by layer.

@@ -44,6 +44,7 @@ class FlowTransformer(FlowMatching):
 
     classes: ClassVar[Mapping[str, Any]]
     """The class of each part that has weights, by its folder."""
+    stored_in = torch.bfloat16
     texts_at_once = 8  # The encoder has four billion weights, and keeps all its hidden states.
     thinking: ClassVar[bool]
     """Whether the language model is asked to think before it answers (`enable_thinking` of its chat template)."""

@@ -141,7 +141,7 @@ def header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
 
 
 def read(kind: Any, file: Path, config: Path, dtype: Any, **how: Any) -> Any:
-    """Load a single file as a class of diffusers', configured by the small files of a folder.
+    """Load a single file as a class of diffusers', configured by the small files of a folder; None: in its precision.
 
     Raises:
         ModelError: it is damaged, incomplete, or of another shape.
@@ -150,8 +150,9 @@ def read(kind: Any, file: Path, config: Path, dtype: Any, **how: Any) -> Any:
 
     told = logging.get_verbosity()
     logging.set_verbosity_error()  # Of every part it warns that nothing had to be kept in fp32.
+    how["torch_dtype"] = dtype or hub.dtype_of([file])
     try:
-        return kind.from_single_file(str(file), config=str(config), torch_dtype=dtype, local_files_only=True, **how)
+        return kind.from_single_file(str(file), config=str(config), local_files_only=True, **how)
     except Exception as failed:
         why = hub.first_line(failed)
         if "meta tensor" in why:
