@@ -124,6 +124,8 @@ def test_finished_run_of_the_version_before_stays_finished(tmp_path: Path, old: 
         pytest.param("train.learning_rate=2e-2", [1, 2], True, marks=pytest.mark.slow),
         ("generate.guidance_scale=2", [], True),
         ("generate.spacing=uniform", [], True),
+        ('base.prediction_type="v_prediction"', [1, 2], True),
+        pytest.param('base.quantize="int8"', [1, 2], True, marks=pytest.mark.slow),
     ],
 )
 def test_a_change_of_an_old_run_is_seen(

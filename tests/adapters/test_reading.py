@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from avignon.adapters.formats import kohya as kohya_format
 from avignon.adapters.formats import names, registry
 from avignon.adapters.state import AdapterState, LayerChange
 from avignon.core.errors import AdapterError
@@ -111,6 +112,14 @@ def test_names_of_kohya(tmp_path: Path, kind: str) -> None:
     back = read(tmp_path / "a", kohya(adapter, rules[kind]))
     assert back.format == "kohya"
     assert same(adapter, back)
+
+
+def test_lycoris_of_a_transformer_by_itself() -> None:
+    """LyCORIS names a transformer's layers without saying what they are of."""
+    for layer in ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.3.attn.to_qkv_mlp_proj"):
+        assert kohya_format.layer_of(f"lycoris_{layer.replace('.', '_')}") == f"transformer.{layer}"
+    assert kohya_format.layer_of("lycoris_layers_0_attention_to_q") == "transformer.layers.0.attention.to_q"
+    assert kohya_format.layer_of("lycoris_unheard_of") == ""
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -132,6 +132,15 @@ def _half_a_card(folder: Path) -> tuple[Any, ...]:
     return (saved(folder, recipe={}),)
 
 
+def _of_another_target(folder: Path) -> tuple[Any, ...]:
+    """Learned on the same weights, which were read as another prediction."""
+    adapter = saved(folder)
+    card = json.loads((adapter / "card.json").read_text(encoding="utf-8"))
+    card["base"]["prediction_type"] = "v"
+    (adapter / "card.json").write_text(json.dumps(card), encoding="utf-8")
+    return (adapter,)
+
+
 @pytest.mark.parametrize(
     ("broken", "line"),
     [
@@ -139,10 +148,12 @@ def _half_a_card(folder: Path) -> tuple[Any, ...]:
         (_no_card, "nothing says for which base it was made; name one with --base"),
         (_twice, "named twice"),
         (_damaged_card, "card.json: damaged"),
-        (_half_a_card, "card.json: damaged: no base with model, fingerprint and resolution"),
+        (_half_a_card, "card.json: damaged: no recipe with a base"),
+        (_of_another_target, "learned what a base predicts as 'v', and embedded is read as predicting 'epsilon'"),
         (lambda folder: (saved(folder, model=str(folder / "gone")),), "which is not there"),
         (lambda folder: (folder / "nothing=0.5",), "no such file"),
-        (lambda folder: (saved(folder), "--base", folder / "gone"), "model_index.json is missing"),
+        (lambda folder: (saved(folder), "--base", folder / "gone"), "--base: "),
+        (lambda folder: (saved(folder), "--base", folder), "model_index.json is missing"),
         (lambda folder: (saved(folder), "--steps", 1000), "--steps: 1000 is not allowed"),
         (lambda folder: (saved(folder), "--size", 68), "--size: 68 is not a multiple of"),
         (
@@ -172,6 +183,16 @@ def test_base_that_is_named_goes_before_the_card(tmp_path: Path, capsys: pytest.
     assert (code, picture.name) == (0, "style-0.png")
     assert frame_from(png.png_fields(picture)).width == 64
     assert "rights of the training images: unknown" in texts(picture)["Copyright"]
+
+
+def test_base_that_is_named_predicts_what_the_card_says(tmp_path: Path) -> None:
+    """The same weights elsewhere are read as they were when the adapter learned."""
+    adapter = saved(tmp_path)
+    card = json.loads((adapter / "card.json").read_text(encoding="utf-8"))
+    card["recipe"]["base"] |= {"prediction_type": "v_prediction", "quantize": "int8"}
+    (adapter / "card.json").write_text(json.dumps(card), encoding="utf-8")
+    wanted = standalone.base_for(standalone.saved([str(adapter)], SILENT), str(BASE))
+    assert (wanted.model, wanted.prediction_type, wanted.quantize) == (str(BASE), "v_prediction", "int8")
 
 
 def headed(folder: Path, **header: str) -> Path:

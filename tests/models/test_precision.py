@@ -1,7 +1,11 @@
-"""A base that is made ready to train is read in the precision of its files, and not a number of it is rounded."""
+"""What a base is read and computed in, by its family: nothing of it is rounded unasked, overflows or is masked wrongly.
+
+A base that is made ready to train is read in the precision of its files.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -10,9 +14,11 @@ import torch
 from avignon.core.events import Reporter
 from avignon.generation.standalone import WantedBase
 from avignon.models import loading
-from avignon.models.base import DiffusionBase
+from avignon.models.base import DiffusionBase, Framing
 from avignon.recipe.schema import Generate, Scene
+from avignon.training.setup import RuntimeConfig
 from tests.support.families import TINY, TinyFamily
+from tests.support.runs import small_recipe
 from tests.support.single_files import as_single_file, small_files
 
 Tensors = dict[str, torch.Tensor]
@@ -74,3 +80,33 @@ def test_single_file_is_read_as_stored(family: TinyFamily, tmp_path: Path) -> No
     one, full = both_ways(family, file, str(config))
     assert {parameter.dtype for parameter in one.denoiser.parameters()} == {torch.bfloat16}
     assert_same_numbers(one, full)
+
+
+def test_the_card_computes_in_what_the_family_allows(family: TinyFamily, tmp_path: Path) -> None:
+    """Transformers come to NaN in fp16, so that `auto` is bf16 of theirs."""
+    base = family.make(tmp_path / "base")
+    recipe = small_recipe(tmp_path, base, generate=family.generate, train={"precision": "auto"})
+    chosen = RuntimeConfig.for_device(recipe, torch.device("cuda"))
+    assert chosen.precision == ("fp16" if family.row.network == "UNet" else "bf16")
+
+
+def test_only_who_says_so_masks_attention(
+    family: TinyFamily, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Texts of different lengths in one batch: what attention is given, whoever computes it."""
+    masks: list[object] = []
+    plain = torch.nn.functional.scaled_dot_product_attention
+
+    def attend(*args: Any, **how: Any) -> torch.Tensor:
+        masks.append(how.get("attn_mask"))
+        return plain(*args, **how)
+
+    recipe = small_recipe(tmp_path, tiny, generate=family.generate)
+    base = loading.load(recipe.base, recipe.generate, torch.float32, Reporter("train", lambda _: None))
+    base.set_attention_backend("sdpa")
+    told = base.encode_prompts(["a", "a boat on the sea " * 12], torch.device("cpu"), Reporter("", lambda _: None))
+    told |= base.size_conditioning([Framing.whole(64, 64)] * 2, torch.device("cpu"))
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attend)
+    base.predict(torch.zeros(2, *base.latent_shape(64, 64)), torch.full((2,), 500), told)
+    assert masks
+    assert any(mask is not None for mask in masks) is family.row.masks_attention

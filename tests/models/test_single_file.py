@@ -135,6 +135,7 @@ def test_short_names_by_the_width_of_texts(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     found = [header(path, width).config for width in (768, 1024, 2048)]
     assert found == ["sd-1.5", "sd-2.1-base", "sdxl"]
+    assert header(path, 1024, {"modelspec.prediction_type": "v"}).config == "sd-2.1", "it came at 768 pixels"
     with pytest.raises(RecipeError, match=r"base\.config: x\.safetensors reads texts 16 wide"):
         _ = header(path, 16).config
 

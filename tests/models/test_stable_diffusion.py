@@ -457,6 +457,7 @@ def test_precision_table(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
     for asked in ("fp32", "bf16"):
         assert runtime.precision_for(asked, "train", CPU) == asked
     assert runtime.precision_for("fp16", "generate", CUDA) == "fp16"
+    assert runtime.precision_for("auto", "generate", CUDA, "bf16") == "bf16"
 
 
 @pytest.mark.parametrize("stage", ["train", "generate"])
@@ -478,6 +479,9 @@ def test_attention_table(monkeypatch: pytest.MonkeyPatch, installed: bool) -> No
         else:
             with pytest.raises(RecipeError, match=r"train\.attention: 'xformers' needs"):
                 runtime.attention_for("xformers", device)
+    assert runtime.attention_for("auto", CUDA, masked=True) == "sdpa"
+    with pytest.raises(RecipeError, match=r"train\.attention: 'xformers' reads the base's masks wrongly"):
+        runtime.attention_for("xformers", CUDA, masked=True)
 
 
 def test_xformers_without_kernels_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

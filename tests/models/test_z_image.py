@@ -143,6 +143,11 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "betas": (edited(SCHEDULER, _class_name="DDIMScheduler"), "_class_name is 'DDIMScheduler', and only"),
     "karras": (edited(SCHEDULER, use_karras_sigmas=True), "use_karras_sigmas is True, and only"),
     "no number": (edited(SCHEDULER, shift=-1.0), "shift is -1.0; it is a number above 0"),
+    "a word for a flag": (edited(SCHEDULER, use_dynamic_shifting="no"), "use_dynamic_shifting is 'no'; allowed are"),
+    "a slope between equals": (
+        edited(SCHEDULER, base_image_seq_len=64, max_image_seq_len=64),
+        "base_image_seq_len and max_image_seq_len are both 64; they differ",
+    ),
     "image to image": (edited("model_index.json", _class_name="ZImageOmniPipeline"), "only StableDiffusionPipeline"),
 }
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -141,7 +142,7 @@ def peaks(of: Callable[[TrainingFootprint, int, bool], float], patch: pytest.Mon
     """Let the estimate be this many GiB, by images of a pass and checkpointing."""
 
     def told(self: TrainingFootprint, images: int, *, checkpointing: bool) -> Footprint:
-        return Footprint({"train": int(of(self, images, checkpointing) * 2**30)}, 0)
+        return Footprint({"train": int(of(self, images, checkpointing) * 2**30)})
 
     patch.setattr(TrainingFootprint, "of", told)
 
@@ -164,6 +165,23 @@ def test_roomy_memory_gives_nothing_up(tmp_path: Path, tiny_sd: Path) -> None:
     assert changed.train.together
     assert not changed.train.gradient_checkpointing
     assert said.startswith("nothing need be given up: about")
+
+
+def test_only_what_is_chosen_is_said(tmp_path: Path, tiny_sd: Path) -> None:
+    """What the recipe has set itself was given up by the user."""
+    settings = Train(batch=4, micro_batch=2, gradient_checkpointing=True, together=False)
+    recipe = small_recipe(tmp_path, tiny_sd).model_copy(update={"train": settings})
+    [way] = set(ways(settings, 4, 2, quantize="", on="cpu")) - {Way(False, True, 2, quantize="int8")}
+    assert way.says(recipe, 4) == "nothing need be given up"
+    assert replace(way, quantize="int8").says(recipe, 4).startswith("base.quantize = 'int8', for training alone")
+
+
+def test_what_is_chosen_is_a_recipe(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With pictures of the base's own a step has twice as many images, of which two may be a pass."""
+    peaks(lambda _, images, __: images * 2.5, monkeypatch)
+    changed, _, _ = heard_of(tmp_path, tiny_sd, "8GB", batch=3, prior_images=4)
+    assert changed.train.micro_batch == 2
+    assert Train.model_validate(changed.train.model_dump()) == changed.train
 
 
 def test_without_it_nothing_is_counted(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:

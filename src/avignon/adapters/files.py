@@ -117,6 +117,11 @@ def _check_card(base: DiffusionBase, card: Path) -> None:
             f"{card.parent}: made for another base: {model} ({fingerprint[:12]}), "
             f"and this one is {base.model} ({base.fingerprint[:12]})"
         )
+    if (told := trained_on.get("prediction_type", base.prediction_type)) != base.prediction_type:
+        raise AdapterError(
+            f"{card.parent}: learned what a base predicts as {told!r}, and {base.model} is read as predicting "
+            f"{base.prediction_type!r}; a recipe says which by prediction_type"
+        )
 
 
 def load(base: DiffusionBase, name: str, place: Path, *, denoiser_only: bool = False) -> AdapterFile:

@@ -11,7 +11,7 @@ from avignon import __version__
 from avignon.cli.tables import print_table
 from avignon.core.files import cache_folder, digest, write_json
 from avignon.models import names
-from avignon.models.registry import is_checkpoint
+from avignon.models.registry import FAMILIES, is_checkpoint
 
 if TYPE_CHECKING:
     from avignon.generation.standalone import WantedBase
@@ -33,6 +33,8 @@ TRAINED = {
 }
 """Settings of two adapters at batch 4: images per pass of all adapters, checkpointing, quantised, weights in RAM."""
 
+LOADED = "RAM to load the base"
+
 PAINTED = {"paint: 4 pictures at once": 4, "paint: one by one": 1}
 
 Told = dict[str, dict[str, int]]
@@ -51,11 +53,11 @@ def print_memory(model: str) -> None:
     on_disk = is_checkpoint(model) or model.startswith((".", "/", "~"))
     wanted = WantedBase(str(path.resolve()) if on_disk else model)
     device = runtime.best_device()
-    places = {"a card": Place("cuda", "fp16")}
+    base = outline(wanted, Reporter("doctor", lambda _: None))
+    half = FAMILIES[base.family].half
+    places = {"a card": Place("cuda", half)}
     if device.type != "cuda":
-        places["here"] = Place(device.type, runtime.precision_for("auto", "train", device))
-    reporter = Reporter("doctor", lambda _: None)
-    base = outline(wanted, reporter)
+        places["here"] = Place(device.type, runtime.precision_for("auto", "train", device, half))
     configs = [dict(network.config.to_dict() if hasattr(network.config, "to_dict") else network.config)
                for network in (base.denoiser, base.autoencoder, *base.readers)]  # fmt: skip
     libraries = [version(name) for name in ("torch", "diffusers", "transformers", "peft")]
@@ -66,7 +68,9 @@ def print_memory(model: str) -> None:
         told = _estimated(wanted, places)
         write_json(cached, told)
     total = runtime.memory_of(device)
-    rows = [(setting, *(_gib(by[place]) if place in by else "" for place in places), _fits(by, total), "estimated")
+    own = list(places)[-1]  # Where this machine would compute.
+    fits = {setting: _fits(by, own, total) for setting, by in told.items() if setting != LOADED}
+    rows = [(setting, *(_gib(by[place]) if place in by else "" for place in places), fits.get(setting, ""), "estimated")
             for setting, by in told.items()]  # fmt: skip
     rows += [
         (row["what"], *("" for _ in list(places)[1:]), _gib(row["bytes"]), "", _by(row)) for row in measured(model)
@@ -84,7 +88,7 @@ def _estimated(wanted: "WantedBase", places: dict[str, "Place"]) -> Told:
     from avignon.training.footprint import TrainingFootprint, of_painting
 
     reporter = Reporter("doctor", lambda _: None)
-    told: Told = {setting: {} for setting in (*TRAINED, *PAINTED, "RAM to load the base")}
+    told: Told = {setting: {} for setting in (*TRAINED, *PAINTED, LOADED)}
     for name, place in places.items():
         kept: dict[tuple[str, bool], TrainingFootprint] = {}
         for setting, (images, checkpointing, quantize, offload) in TRAINED.items():
@@ -96,7 +100,7 @@ def _estimated(wanted: "WantedBase", places: dict[str, "Place"]) -> Told:
                 )
             found = kept[quantize, offload].of(images, checkpointing=checkpointing)
             told[setting][name] = found.peak
-            told["RAM to load the base"].setdefault(name, found.host)
+            told[LOADED].setdefault(name, kept[quantize, offload].loading)
         for setting, count in PAINTED.items():
             base = outline(wanted, reporter)
             settings = Generate(scenes=(Scene(prompt=""),), batch=count)
@@ -104,12 +108,12 @@ def _estimated(wanted: "WantedBase", places: dict[str, "Place"]) -> Told:
     return told
 
 
-def _fits(by: dict[str, int], total: int) -> str:
-    """The cards, and this machine, that a setting fits."""
+def _fits(by: dict[str, int], own: str, total: int) -> str:
+    """The cards, and this machine, that a setting fits; `own` is the place that stands for it."""
     from avignon.training.footprint import USED
 
     cards = [f"{size}GB" for size in CARDS if by["a card"] <= USED * size * GIB]
-    here = ["here"] if by.get("here", by["a card"]) <= USED * total else []
+    here = ["here"] if own in by and by[own] <= USED * total else []
     return ", ".join(cards[:1] + here) or "none"
 
 

@@ -63,7 +63,7 @@ class FinishedPictures:
     def as_ever_named(self, frame: Frame) -> Iterator[Frame]:
         """A frame, and the same as avignon 0.1.0 wrote it, which knew the base by one file."""
         yield frame
-        yield from (replace(frame, base=name) for name in sorted(self._base.earlier_names))
+        yield from (replace(frame, base=name) for name in sorted(self._base.earlier_identities))
 
     def tell_changes(self, series: Series, missing: int, reporter: Reporter) -> None:
         """Say which parts of the base made the pictures of the last run other than those asked for now."""

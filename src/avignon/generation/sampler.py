@@ -32,6 +32,7 @@ from avignon.models.base import (
     to_image,
     to_pixels,
 )
+from avignon.models.registry import FAMILIES
 from avignon.models.runtime import OUT_OF_MEMORY, attention_for, is_out_of_memory, move_to, send
 from avignon.recipe.schema import Generate, Train
 
@@ -58,7 +59,8 @@ class ImageSampler:
     def __init__(self, base: DiffusionBase, recipe: SamplerSettings, device: torch.device, reporter: Reporter) -> None:
         self._base, self._device, self._reporter = base, device, reporter
         self._batch = recipe.generate.batch
-        base.set_attention_backend(attention_for(recipe.train.attention, device))
+        masked = FAMILIES[base.family].masks_attention
+        base.set_attention_backend(attention_for(recipe.train.attention, device, masked=masked))
         if (guidance := recipe.generate.guidance_scale) > 1 and not base.is_guided:
             reporter.warn(
                 f"generate.guidance_scale: {guidance:g} has no effect, nor has a negative prompt: {base.model} is "

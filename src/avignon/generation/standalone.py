@@ -77,10 +77,22 @@ class SavedAdapter:
         """That of the base on its card; empty where none is told."""
         return str(self.card["base"]["fingerprint"]) if "base" in self.card else ""
 
-    def _base_of_card(self) -> WantedBase:
-        path = self.file.card
+    @property
+    def base_settings(self) -> dict[str, Any]:
+        """`[base]` of the recipe on its card.
+
+        Raises:
+            AdapterError: the card is damaged.
+        """
         try:
-            told, asked = self.card["base"], self.card["recipe"]["base"]
+            return dict(self.card["recipe"]["base"])
+        except (KeyError, TypeError, ValueError):
+            raise AdapterError(f"{self.file.card}: damaged: no recipe with a base") from None
+
+    def _base_of_card(self) -> WantedBase:
+        path, asked = self.file.card, self.base_settings
+        try:
+            told = self.card["base"]
             model, fingerprint = str(told["model"]), str(told["fingerprint"])
             place = local_folder(asked["model"])  # A card calls a directory by its name alone, its recipe by its path.
             revision, resolution = told["revision"] or asked["revision"], int(told["resolution"])
@@ -146,12 +158,16 @@ def _card(file: AdapterFile) -> Mapping[str, Any]:
 def base_for(adapters: Sequence[SavedAdapter], asked: str = "", size: int = 0) -> WantedBase:
     """The base to put the adapters on: the one that is asked for, else the one that their cards or headers name.
 
+    One that is asked for predicts what the first card says, and is kept in as many bits.
+
     Raises:
         InputError: no card names one, or two cards name different ones.
     """
     if asked:
         model = str(Path(asked).expanduser().resolve()) if asked.startswith((".", "/", "~")) else asked
-        return WantedBase(model, resolution=size)
+        told = next((each.base_settings for each in adapters if "base" in each.card), {})
+        further: dict[str, Any] = {key: str(told.get(key, "")) for key in ("prediction_type", "quantize")}
+        return WantedBase(model, resolution=size, **further)
     named = [(each, base) for each in adapters if (base := each.base)]
     if not named:
         raise InputError(
@@ -182,7 +198,8 @@ class StandaloneSampler:
     ) -> None:
         device = best_device()
         self.adapters, self.generate, self.folder, self._reporter = adapters, settings, folder, reporter
-        self.precision = precision_for(settings.precision, reporter.stage, device)
+        half = loading.family_of(wanted).half
+        self.precision = precision_for(settings.precision, reporter.stage, device, half)
         self.device, self.base = device, loading.load(wanted, settings, DTYPES[self.precision], reporter)
         if not self.base.resolution:
             raise InputError(f"base.resolution: {self.base.model} does not say at which size it was trained")

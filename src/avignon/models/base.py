@@ -152,6 +152,8 @@ class DiffusionBase(ABC):
         self.other_vae: Mapping[str, str] = {}
         """Name and revision of a VAE that is not the base's own."""
         self.quantized = ""
+        self.is_altered = False
+        """Whether the recipe keeps it in fewer bits, or gives it another VAE or target than its files say."""
 
     @property
     @abstractmethod
@@ -214,6 +216,11 @@ class DiffusionBase(ABC):
     def earlier_names(self) -> frozenset[str]:
         """What avignon 0.1.0 may have called this base: it knew the hash of one file of the denoiser's."""
         return hub.known_as(self.folder / self.denoiser_part, self.denoiser_files)
+
+    @property
+    def earlier_identities(self) -> frozenset[str]:
+        """What avignon 0.1.0 may have called it as the recipe has it; it knew nothing of bases that are altered."""
+        return frozenset() if self.is_altered else self.earlier_names
 
     def fits(self, card: Mapping[str, Any]) -> bool:
         """Whether an adapter with this base on its card can be put on."""

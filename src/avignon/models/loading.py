@@ -101,6 +101,18 @@ def multiple_of(settings: "BaseSettings") -> int:
     return FAMILIES[names.KNOWN[name].family].multiple if name in names.KNOWN else COMMON_MULTIPLE
 
 
+def family_of(settings: "BaseSettings") -> Family:
+    """The family of a base, by its name, or by its small files, which are fetched where they are not here.
+
+    Raises:
+        ModelError: it is on no hub and in no cache, or of no family.
+    """
+    folder, name = _described(settings)
+    if not folder and name in names.KNOWN:
+        return FAMILIES[names.KNOWN[name].family]
+    return family_in(folder or find(settings, Reporter("", lambda _: None), whole=False)[1])
+
+
 def check_sides(sampling: "SamplingSettings", multiple: int) -> None:
     """Refuse widths and heights of pictures that are not divisible by a base's multiple.
 
@@ -140,6 +152,7 @@ def load(
     # In fp32 a base of billions of weights would take, for a moment, two to four times the memory that it is used in.
     precision = None if settings.quantize or denoiser_as_stored else dtype
     base: DiffusionBase = family.loader.load(model, folder, settings, sampling, precision, reporter)
+    base.is_altered = bool(settings.quantize or settings.vae or settings.prediction_type)
     if other:
         other.put_into(base, dtype)
     if settings.quantize:

@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from avignon.core.errors import ModelError
 from avignon.core.events import Reporter
 from avignon.models import hub, loading, names
 from avignon.models.latent_unet.single_file import Checkpoint
@@ -36,6 +37,8 @@ def outline(settings: "BaseSettings", reporter: Reporter) -> "DiffusionBase":
     family.files.check_kind(folder)
     configs = {path.parent.name: hub.described(path, "incomplete") for path in folder.glob("*/config.json")}
     outlined: DiffusionBase = family.loader.outlined(configs, settings.resolution)
+    if not outlined.resolution:
+        raise ModelError(f"base.resolution: {settings.model} does not say at which size it was trained; set it")
     return outlined
 
 

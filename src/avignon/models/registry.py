@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from avignon.core.records import EMBEDDED
 
@@ -33,6 +33,11 @@ class Family:
     multiple: int
     """Pixels that both sides of a picture are divisible by: the side of what the denoiser has least of, a latent pixel
     after its halvings, or a token."""
+    half: Literal["fp16", "bf16"]
+    """The 16-bit precision that a card computes it in, where no other is asked for."""
+    masks_attention: bool
+    """Whether padding is kept out of its attention by a mask. diffusers' xFormers backend adds such a mask, 1 and 0,
+    to what it should replace by −∞ (`attention_dispatch.py`, `_xformers_attention`), so it is not used there."""
     package: str
     """It has `files` (what its small files say; without torch) and `model` (loading)."""
 
@@ -58,6 +63,8 @@ BETA_SAMPLERS = ("ddim", "pndm", "euler", "dpm++")
 _UNET: Mapping[str, Any] = {
     "blocks": r"down|mid|up|mid_block\..+|(down|up)_blocks\.\d+(\..+)?",
     "parts": "down, mid, up, and names such as 'up_blocks.1'",
+    "half": "fp16",
+    "masks_attention": False,
     "multiple": 64,  # 8 of the autoencoder, and three halvings; SDXL, with two, was trained in steps of 64.
 }
 
@@ -92,6 +99,8 @@ FAMILIES = {
         blocks=r"early|middle|late|(layers|noise_refiner|context_refiner)\.\d+(\..+)?",
         parts="early, middle, late, and names such as 'layers.7'",
         multiple=16,  # 8 of the autoencoder, and tokens of 2 × 2 latent pixels.
+        half="bf16",  # What it was trained in; in fp16 it comes to NaN (github.com/Tongyi-MAI/Z-Image/issues/14).
+        masks_attention=True,
         package="avignon.models.z_image",
     ),
     "flux2-klein": Family(
@@ -104,6 +113,8 @@ FAMILIES = {
         blocks=r"early|middle|late|(single_)?transformer_blocks\.\d+(\..+)?",
         parts="early, middle, late, and names such as 'single_transformer_blocks.7'",
         multiple=16,
+        half="bf16",  # As Z-Image (github.com/kohya-ss/musubi-tuner/issues/897).
+        masks_attention=False,
         package="avignon.models.flux2_klein",
     ),
 }

@@ -37,28 +37,40 @@ def memory_of(device: torch.device) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
 
 
-def precision_for(asked: Precision | Literal["auto"], stage: str, on: torch.device) -> Precision:
+def precision_for(
+    asked: Precision | Literal["auto"], stage: str, on: torch.device, half: Precision = "fp16"
+) -> Precision:
     """The precision a stage works in; `auto` is the device's best: on a CPU bf16 where it multiplies that natively.
+
+    `half` is the one that the base's family is computed in on a card.
 
     Raises:
         RecipeError: a precision that the device cannot do.
     """
     if asked == "auto":
         if on.type == "cuda":
-            return "fp16"
+            return half
         return "bf16" if on.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "fp32"
     if asked == "fp16" and on.type == "cpu":
         raise RecipeError(f"{stage}.precision: 'fp16' needs a GPU and this machine has none; use auto, bf16 or fp32")
     return asked
 
 
-def attention_for(asked: Attention | Literal["auto"], on: torch.device, trained_at: int = 0) -> Attention:
+def attention_for(
+    asked: Attention | Literal["auto"], on: torch.device, trained_at: int = 0, *, masked: bool = False
+) -> Attention:
     """The attention backend to generate with, or to train with at this many pixels a side.
 
+    `masked` says that the base's family keeps padding out by a mask (`Family.masks_attention`).
+
     Raises:
-        RecipeError: xFormers is asked for and cannot be used here.
+        RecipeError: xFormers is asked for and cannot be used here, or not with a mask.
     """
-    usable = asked in ("auto", "xformers") and on.type == "cuda" and has_xformers(on)
+    if asked == "xformers" and masked:
+        raise RecipeError(
+            "train.attention: 'xformers' reads the base's masks wrongly, in diffusers; use auto, sdpa or plain"
+        )
+    usable = asked in ("auto", "xformers") and not masked and on.type == "cuda" and has_xformers(on)
     if asked == "xformers" and not usable:
         raise RecipeError(
             "train.attention: 'xformers' needs a CUDA device and `pip install avignon[xformers]`, built for this "

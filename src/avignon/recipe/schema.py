@@ -320,8 +320,10 @@ class Train(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Train":
-        if self.micro_batch and self.batch % self.micro_batch:
-            raise ValueError(f"micro_batch {self.micro_batch} does not divide batch {self.batch}")
+        images = self.batch * (2 if self.prior_images else 1)
+        if self.micro_batch and images % self.micro_batch:
+            both = ", and as many of the base's own pictures" if self.prior_images else ""
+            raise ValueError(f"micro_batch {self.micro_batch} does not divide batch {self.batch}{both}")
         if self.offload and self.compile == "on":
             raise ValueError("offload copies weights between layers, which compiled blocks leave no room for: set one")
         if self.is_judged and not self.sample_every:

@@ -34,7 +34,7 @@ def run(recipe: Recipe, space: Workspace, reporter: Reporter) -> None:
         InputError: a base, precision or adapter that cannot be used; processes that do not share a folder.
     """
     device = best_device()
-    precision = precision_for(recipe.generate.precision, "generate", device)
+    precision = precision_for(recipe.generate.precision, "generate", device, loading.family_of(recipe.base).half)
     base = loading.load(recipe.base, recipe.generate, DTYPES[precision], reporter)
     if device.type == "cuda":  # Its convolutions are made for it; a CPU's results stay as they are.
         move_to(base.denoiser, memory_format=torch.channels_last)

@@ -7,6 +7,7 @@ import torch
 
 from avignon.core.errors import RecipeError
 from avignon.core.events import Reporter
+from avignon.models.loading import family_of
 from avignon.models.outline import outline
 from avignon.models.runtime import attention_for, memory_of, precision_for
 from avignon.recipe.schema import Recipe, Train
@@ -28,14 +29,17 @@ class Way:
         """In a pass, of all adapters that share it."""
         return self.size * (adapters if self.together else 1)
 
-    def says(self, share: int) -> str:
-        """For people, and as a recipe has it; `share` is how many images of each adapter a step has."""
+    def says(self, recipe: Recipe, share: int) -> str:
+        """What is not as the recipe has it, for people; `share` is how many images of each adapter a step has."""
+        set_to = recipe.train
         fields = {
-            "train.together = false": not self.together,
-            "train.gradient_checkpointing = true": self.checkpointing,
-            f"train.micro_batch = {self.size}": self.size < share,
-            f"base.quantize = '{self.quantize}', which changes what the base computes a little": bool(self.quantize),
-            "train.offload = true": self.offload,
+            "train.together = false": set_to.together and not self.together,
+            "train.gradient_checkpointing = true": self.checkpointing and not set_to.gradient_checkpointing,
+            f"train.micro_batch = {self.size}": self.size < min(set_to.micro_batch or share, share),
+            f"base.quantize = '{self.quantize}', for training alone, which changes what it computes a little": (
+                self.quantize != recipe.base.quantize
+            ),
+            "train.offload = true": self.offload and not set_to.offload,
         }
         return ", ".join(field for field, chosen in fields.items() if chosen) or "nothing need be given up"
 
@@ -71,15 +75,15 @@ def fitted(recipe: Recipe, device: torch.device, processes: int, reporter: Repor
     nearest: tuple[int, Way] | None = None
     for way, found in _estimated(recipe, device, share, adapters, reporter):
         if found.peak <= USED * total:
-            said = f"{way.says(share)}: about {_gib(found.peak)} of {_gib(total)} (estimated)"
+            said = f"{way.says(recipe, share)}: about {_gib(found.peak)} of {_gib(total)} (estimated)"
             reporter.note(f"train.memory = {settings.memory!r}: {said}")
             return _with(recipe, way, share), said
         nearest = min(filter(None, (nearest, (found.peak, way))), key=lambda each: each[0])
     assert nearest
     raise RecipeError(
         f"train.memory: {settings.memory!r} is {_gib(total)}, of which {USED:.0%} are used; nothing fits, the nearest "
-        f"is {nearest[1].says(share)}: about {_gib(nearest[0])} (estimated). Take a smaller base.resolution or base, "
-        "or leave train.memory out to try"
+        f"is {nearest[1].says(recipe, share)}: about {_gib(nearest[0])} (estimated). Take a smaller base.resolution or "
+        "base, or leave train.memory out to try"
     )
 
 
@@ -88,8 +92,10 @@ def _estimated(
 ) -> Iterator[tuple[Way, Footprint]]:
     """Each way with what it takes; an outline serves all that keep the weights alike."""
     settings, base = recipe.train, recipe.base
-    precision = precision_for(settings.precision, "train", device)
-    place = Place(device.type, precision, attention_for(settings.attention, device, base.resolution))
+    family = family_of(base)
+    precision = precision_for(settings.precision, "train", device, family.half)
+    attention = attention_for(settings.attention, device, base.resolution, masked=family.masks_attention)
+    place = Place(device.type, precision, attention)
     images = sum(artist.works for artist in recipe.artists) * recipe.prepare.crops
     told: dict[tuple[str, bool], TrainingFootprint] = {}
     for way in ways(settings, share, adapters, quantize=base.quantize, on=device.type):

@@ -58,8 +58,6 @@ class Footprint:
 
     device: Mapping[str, int]
     """Of the device that computes. On a CPU the program is among them, and every part of the base."""
-    host: int
-    """Of the machine's own memory."""
 
     @property
     def peak(self) -> int:
@@ -91,7 +89,7 @@ class TrainingFootprint:
         self._loaded = _load(base, quantize, torch.float32, read_by, stored or base.stored_in)
         self._encoding = max(_encode(base, 2 if settings.flip else 1), _read(base, read_by, base.texts_at_once))
         self._readers = _bytes_of_readers(base, read_by, torch.float32)
-        self._weights, self._in_ram = _put(base, place, offload=settings.offload)
+        self._weights = _put(base, place, offload=settings.offload)
         own = torch.float32 if settings.dora else place.dtype
         with META:
             factors = inject.add(
@@ -114,6 +112,11 @@ class TrainingFootprint:
         side = self._base.resolution
         return 4 * (2 * torch.Size(self._base.latent_shape(side, side)).numel() + texts)
 
+    @property
+    def loading(self) -> int:
+        """What it takes of RAM to load the base, the program among it."""
+        return PROGRAM + self._loaded
+
     def of(self, images: int, *, checkpointing: bool) -> Footprint:
         """What it takes to train with so many images, of all adapters, in a pass; then a picture shows what it is."""
         there = self._weights + self._held
@@ -124,7 +127,7 @@ class TrainingFootprint:
             phases = {"encode": self._loaded + self._encoding, "train": self._decoder + work, "preview": preview}
             return _on_cpu(phases)
         phases = {"encode": self._decoder + self._readers + self._encoding, "train": work, "preview": preview}
-        return Footprint(phases, PROGRAM + max(self._loaded, self._in_ram))
+        return Footprint(phases)
 
     @cached_property
     def _kept(self) -> tuple[int, int]:
@@ -167,19 +170,21 @@ def of_painting(
     Prompts are read first, and what reads them leaves the memory.
     """
     read_by = base.readers if readers is None else readers
-    loaded = _load(base, quantize, place.dtype, read_by, place.dtype)
+    if quantize:
+        with META:
+            base.quantize(quantize, place.dtype)
     reading = _bytes_of_readers(base, read_by, place.dtype)
-    weights, _ = _put(base, place, offload=False)
+    weights = _put(base, place, offload=False)
     weights += weight_bytes(base.autoencoder, torch.float32)
     for reader in read_by:
         if reader not in base.language_models:
             move_to(reader, place.dtype)
-    count = settings.batch * (2 if settings.guidance_scale > 1 else 1)
+    count = settings.batch * (2 if settings.guidance_scale > 1 and base.is_guided else 1)
     read, work = _read(base, read_by, 1), {"denoise": count * _denoise(base, size), "decode": _decode(base, size)}
     phases = {name: weights + own for name, own in work.items()}
     if place.device == "cpu":
         return _on_cpu({"read": weights + reading + read, **phases})
-    return Footprint({"read": reading + read, **phases}, PROGRAM + loaded)
+    return Footprint({"read": reading + read, **phases})
 
 
 def _load(base: DiffusionBase, quantize: str, dtype: torch.dtype, readers: Sequence[Any], denoiser: torch.dtype) -> int:
@@ -201,24 +206,23 @@ def _bytes_of_readers(base: DiffusionBase, readers: Sequence[Any], dtype: torch.
     return sum(weight_bytes(reader, torch.bfloat16 if reader in large else dtype) for reader in readers)
 
 
-def _put(base: DiffusionBase, place: Place, *, offload: bool) -> tuple[int, int]:
-    """Make the denoiser ready to compute; gives the bytes of its weights on the device, and of those in RAM."""
+def _put(base: DiffusionBase, place: Place, *, offload: bool) -> int:
+    """Make the denoiser ready to compute; gives the bytes of its weights on the device."""
     denoiser = base.denoiser
     move_to(denoiser, place.dtype, memory_format=torch.channels_last)
     # xFormers' kernels keep what PyTorch's own do.
     base.set_attention_backend("plain" if place.attention == "plain" else "sdpa")
     weights = weight_bytes(denoiser, place.dtype)
     if not offload:
-        return weights, 0
+        return weights
     frozen.freeze(denoiser)
     in_ram = [layer.stored_bytes for layer in denoiser.modules() if isinstance(layer, frozen.Frozen)]
     largest = max(layer.shape.numel() for layer in denoiser.modules() if isinstance(layer, frozen.Frozen))
-    return weights - sum(in_ram) + 2 * largest * place.dtype.itemsize, sum(in_ram)  # One is computed with, one comes.
+    return weights - sum(in_ram) + 2 * largest * place.dtype.itemsize  # One is computed with, one comes.
 
 
 def _on_cpu(phases: Mapping[str, int]) -> Footprint:
-    with_program = {name: PROGRAM + own for name, own in phases.items()}
-    return Footprint(with_program, max(with_program.values()))
+    return Footprint({name: PROGRAM + own for name, own in phases.items()})
 
 
 def blank_batch(base: DiffusionBase, count: int) -> Batch:

@@ -120,7 +120,7 @@ class TrainingJob:
         else:
             del settings["sample_every"]
         chosen = {"settings": digest([self.name, self.recipe.seed, settings, self.runtime.precision])}
-        return {digest({**chosen, **self._learned_from(), "base": name}) for name in base.earlier_names}
+        return {digest({**chosen, **self._learned_from(), "base": name}) for name in base.earlier_identities}
 
     def _learned_from(self) -> dict[str, str]:
         return {

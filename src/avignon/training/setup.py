@@ -11,6 +11,7 @@ from avignon.adapters import inject
 from avignon.core.errors import ModelError
 from avignon.models import finite, frozen
 from avignon.models.base import DiffusionBase
+from avignon.models.loading import family_of
 from avignon.models.runtime import DTYPES, Attention, Precision, attention_for, compiles, move_to, precision_for
 from avignon.recipe.schema import Recipe
 from avignon.training.dataset import seed_of
@@ -49,8 +50,9 @@ class RuntimeConfig:
     def for_device(cls, recipe: Recipe, device: torch.device) -> "RuntimeConfig":
         """The recipe's choices, with every `auto` decided for this device."""
         settings = recipe.train
-        precision = precision_for(settings.precision, "train", device)
-        attention = attention_for(settings.attention, device, recipe.base.resolution)
+        family, edge = family_of(recipe.base), recipe.base.resolution
+        precision = precision_for(settings.precision, "train", device, family.half)
+        attention = attention_for(settings.attention, device, edge, masked=family.masks_attention)
         # peft's DoRA cannot be traced: a block would fall into a graph for every piece of a layer; nor can layers whose
         # weights are copied from RAM. In buckets, blocks would be compiled for each shape, which takes longer than most
         # trainings gain by it.

@@ -31,7 +31,11 @@ def recognizes(keys: list[str]) -> bool:
 
 def layer_of(stem: str) -> str:
     """The layer that a key without its part is of."""
-    return names.from_kohya(stem.replace("lycoris_", "lora_", 1) if stem.startswith("lycoris_") else stem)
+    if not stem.startswith("lycoris_"):
+        return names.from_kohya(stem)
+    # LyCORIS wraps kohya's networks, or a transformer of diffusers' by itself.
+    rest = stem.removeprefix("lycoris_")
+    return names.from_kohya(f"lora_{rest}") or names.from_kohya(f"lora_transformer_{rest}")
 
 
 def configs(paths: Sequence[Path], metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:  # noqa: ARG001 - as the others'

@@ -49,9 +49,13 @@ def noise_schedule(folder: Path) -> dict[str, Any]:
         if told.get(name):
             raise ModelError(f"{path}: {name} is {told[name]!r}, and only null or false is understood")
     noise = {name: told.get(name, default) for name, default in _DEFAULTS.items()}
+    if not isinstance(noise["use_dynamic_shifting"], bool):
+        raise ModelError(f"{path}: use_dynamic_shifting is {noise['use_dynamic_shifting']!r}; allowed are true, false")
     for name, value in noise.items():
         if name != "use_dynamic_shifting" and not (isinstance(value, int | float) and 0 < value < inf):
             raise ModelError(f"{path}: {name} is {value!r}; it is a number above 0")
+    if noise["base_image_seq_len"] == (length := noise["max_image_seq_len"]):
+        raise ModelError(f"{path}: base_image_seq_len and max_image_seq_len are both {length!r}; they differ")
     return {**noise, "num_train_timesteps": LEVELS}
 
 

@@ -157,8 +157,8 @@ class FlowTransformer(FlowMatching):
         how = {"padding": padding, "truncation": True, "max_length": self.max_tokens, "return_tensors": "pt"}
         tokens = self.tokenizer([self._asked(text) for text in texts], **how).to(device)
         encoder, mask = move_to(self.text_encoder, device), tokens.attention_mask.bool()
-        said = encoder(input_ids=tokens.input_ids, attention_mask=mask, output_hidden_states=True).hidden_states
-        return said, mask
+        how = {"output_hidden_states": True, "use_cache": False}
+        return encoder(input_ids=tokens.input_ids, attention_mask=mask, **how).hidden_states, mask
 
     @property
     def vae_scale_factor(self) -> int:

@@ -294,8 +294,7 @@ class LatentUNet(DiffusionBase):
         scheduler = DDIMScheduler(steps_offset=1, clip_sample=False)
         how = {**dict.fromkeys(cls.layout.tokenizers), **parts, "scheduler": scheduler, **cls.pipeline_settings}
         pipeline = cls.pipeline_class(**how)
-        trained_at = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
-        return cls(pipeline, "", Path(), "", resolution or trained_at, {})
+        return cls(pipeline, "", Path(), "", resolution or _trained_at(pipeline), {})
 
     def blank_conditioning(self, count: int) -> Conditioning:  # noqa: D102
         configs = [encoder.config for encoder in self.prompt_encoders.values()]
@@ -350,14 +349,19 @@ def _resolution(pipeline: Any, model: str, asked: int, reporter: Reporter) -> in
     Raises:
         RecipeError: it is no whole number of latent pixels.
     """
-    size, scale = pipeline.unet.config.sample_size, pipeline.vae_scale_factor
-    trained_at = size * scale if isinstance(size, int) else asked
+    trained_at = _trained_at(pipeline)
     resolution = asked or trained_at
-    if resolution % scale:
+    if resolution % (scale := pipeline.vae_scale_factor):
         raise RecipeError(f"base.resolution: {resolution} is not a multiple of {scale}")
-    if trained_at != resolution:
+    if trained_at not in (0, resolution):
         reporter.warn(f"{model} was trained at {trained_at} pixels, {resolution} are asked for")
     return resolution
+
+
+def _trained_at(pipeline: Any) -> int:
+    """Pixels of a side that the base was trained at; 0 where its files do not say."""
+    size = pipeline.unet.config.sample_size
+    return size * int(pipeline.vae_scale_factor) if isinstance(size, int) else 0
 
 
 def _fit_tokenizer(place: Path, tokenizer: Any, part: str, encoder: Any) -> None:

@@ -25,7 +25,7 @@ SD_2_WIDTH = 1024
 """Of the texts that Stable Diffusion 2.x reads; it came as ε at 512 and as v at 768 pixels, of the same shapes."""
 
 _CONFIGS = {768: "sd-1.5", SD_2_WIDTH: "sd-2.1-base", 2048: "sdxl"}
-"""By the width of texts, the base whose small files belong to a checkpoint."""
+"""By the width of texts, the base whose small files belong to a checkpoint; one of SD 2.x that says v is of 768 px."""
 
 _VAE = "a VAE"
 
@@ -76,6 +76,8 @@ class Checkpoint:
                 f"base.config: {self.path.name} reads texts {self.text_width} wide, as no base with a short name does; "
                 "set it to a folder or a repository in diffusers' format, whose small files belong to it"
             )
+        if self.text_width == SD_2_WIDTH and self.says == "v_prediction":
+            return "sd-2.1"
         return _CONFIGS[self.text_width]
 
     @property
