@@ -149,7 +149,7 @@ def _of_another_target(folder: Path) -> tuple[Any, ...]:
         (_twice, "named twice"),
         (_damaged_card, "card.json: damaged"),
         (_half_a_card, "card.json: damaged: no recipe with a base"),
-        (_of_another_target, "learned what a base predicts as 'v', and embedded is read as predicting 'epsilon'"),
+        (_of_another_target, "learned what a base predicts as 'v', and base is read as predicting 'epsilon'"),
         (lambda folder: (saved(folder, model=str(folder / "gone")),), "which is not there"),
         (lambda folder: (folder / "nothing=0.5",), "no such file"),
         (lambda folder: (saved(folder), "--base", folder / "gone"), "--base: "),
