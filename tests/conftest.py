@@ -1,5 +1,6 @@
 """Fixtures shared by the tests: small bases, museums and recipes."""
 
+import gc
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,9 @@ import pytest
 
 from tests.support.museum import LocalMuseum, fill
 from tests.support.patience import wait_elsewhere
+
+# Models with adapters are millions of small objects: at its usual rhythm the collector takes a tenth of the tests' time.
+gc.set_threshold(100_000, 50, 50)
 
 
 @pytest.fixture(scope="session")

@@ -312,8 +312,8 @@ def test_diffusers_still_misreads_alphas_that_differ(tmp_path: Path) -> None:
     places = {"attentions_0_transformer_blocks_0_attn1_to_q": 2, "resnets_0_conv1": 4, "resnets_1_conv1": 4}
     for place, rank in places.items():
         name, kernel = f"lora_unet_mid_block_{place}", () if "attn" in place else (3, 3)
-        tensors[f"{name}.lora_down.weight"] = torch.ones(rank, 24, *kernel)
-        tensors[f"{name}.lora_up.weight"] = torch.ones(24, rank, *(1 for _ in kernel))
+        tensors[f"{name}.lora_down.weight"] = torch.ones(rank, 16, *kernel)
+        tensors[f"{name}.lora_up.weight"] = torch.ones(16, rank, *(1 for _ in kernel))
         tensors[f"{name}.alpha"] = torch.tensor(float(rank))
     safetensors.torch.save_file(tensors, tmp_path / "a.safetensors")
     pipeline = StableDiffusionPipeline.from_pretrained(base, safety_checker=None)

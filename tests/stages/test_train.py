@@ -681,7 +681,7 @@ def test_card_and_page_are_complete(whole: tuple[Recipe, Workspace]) -> None:
     }
     trainable = fields["trainable"]
     assert trainable["share"] == trainable["parameters"] / trainable["unet_parameters"]
-    assert trainable["unet_parameters"] == 141_156
+    assert trainable["unet_parameters"] == 52_004
     assert fields["dataset"] | {"hash": ""} == {"images": 3, "works": 3, "hash": ""}
     assert len(fields["dataset"]["hash"]) == 64
     assert fields["dataset"]["hash"] != card(space, PICASSO)["dataset"]["hash"]
