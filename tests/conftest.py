@@ -10,8 +10,20 @@ import pytest
 from tests.support.museum import LocalMuseum, fill
 from tests.support.patience import wait_elsewhere
 
-# Models with adapters are millions of small objects: at its usual rhythm the collector takes a tenth of the tests' time.
+# Models with adapters are millions of small objects: at its usual rhythm the collector takes a tenth of the time.
 gc.set_threshold(100_000, 50, 50)
+
+
+@pytest.hookimpl(tryfirst=True)  # Before cases are chosen by their marks.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test that is `slow_but_one` the first case stays in `make check`."""
+    seen: set[str] = set()
+    for item in items:
+        if item.get_closest_marker("slow_but_one"):
+            test = item.nodeid.partition("[")[0]
+            if test in seen:
+                item.add_marker(pytest.mark.slow)
+            seen.add(test)
 
 
 @pytest.fixture(scope="session")

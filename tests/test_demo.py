@@ -157,6 +157,7 @@ def test_second_run_does_nothing_again(demo: Workspace) -> None:
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
+@pytest.mark.slow
 def test_works_lists_the_embedded_museum() -> None:
     """`avignon works` shows what the embedded museum has, with rights, and suggests names for slips."""
     listed = _avignon("works", "The Atlantic Painter (procedural)", "--tables", "embedded", "--json")

@@ -125,6 +125,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("name", FAULTS)
 def test_fault_ends_well(own: Watched, tmp_path: Path, name: str) -> None:
     """The image comes whole after all, or the ledger names the reason; the other works are what they always are."""
@@ -167,6 +168,7 @@ def test_bomb_is_not_unpacked(own: Watched, tmp_path: Path, target: str) -> None
     assert expected in rows[FIRST]["reason"]
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("name", ["../../../../outside", "a\"'b", "a b?c#d", "%2e%2e/x", "…"])
 def test_strange_image_ids_stay_inside(own: Watched, tmp_path: Path, name: str) -> None:
     """An image address with dots, slashes or quotes leads to a reason or an image, and never to a file elsewhere."""
@@ -202,6 +204,7 @@ def test_table_that_changes_between_two_fetches(own: Watched, tmp_path: Path) ->
     assert state(space) == before
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("after", [0, 1, 3, 6, 9, 14])
 def test_disk_that_fills_up(own: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     """A full disk ends the run in one line; with room again, it ends as if nothing had been."""
@@ -231,6 +234,7 @@ def started(folder: Path, server: LocalMuseum) -> "subprocess.Popen[str]":
     return subprocess.Popen(COMMAND, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_two_at_once(own: Watched, tmp_path: Path) -> None:
     """Of two commands on one workspace, one does the work; the other says so in one line, or finds it done."""
     both = [started(tmp_path / "run", own) for _ in range(2)]
@@ -241,6 +245,7 @@ def test_two_at_once(own: Watched, tmp_path: Path) -> None:
     assert state(Workspace(tmp_path / "run" / "runs" / "pair")) == state(collected(tmp_path / "sound", own))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("request_number", [1, 5, 8, 11, 14, 19])
 def test_killed_anywhere(own: Watched, tmp_path: Path, request_number: int) -> None:
     """SIGKILL at a request, whichever: the next run goes on, and ends as if nothing had been."""
@@ -323,6 +328,7 @@ def ends_as_if_nothing_had_been(server: Watched, sound: dict[str, bytes], folder
     assert not [path for path in folder.rglob("*") if path.name.startswith(".part-")]
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("seed", range(4))
 def test_random_faults(
     shared: Watched, sound: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int

@@ -88,6 +88,7 @@ def test_denoiser_only(tmp_path: Path, tiny_sd: Path) -> None:
     assert same == {f"scene-{n}/{stop}.png" for n in (1, 2) for stop in ("base", "stop-1")}
 
 
+@pytest.mark.slow
 def test_unet_only(tmp_path: Path, tiny_sd: Path) -> None:
     """The option of `avignon sample` leaves a text encoder's part out: the base's own picture is left."""
     place = foreign(tiny_sd, tmp_path / "theirs", "text_encoder.")

@@ -332,6 +332,7 @@ def test_the_profile_is_rehearsed(tmp_path: Path) -> None:
     assert profile.rows(found).count("What it says to do next") == 2
 
 
+@pytest.mark.slow
 def test_what_the_time_does_not_suffice_for_is_named(tmp_path: Path) -> None:
     """With no time at all everything is left out, by name."""
     found = results_of(training, plan_in(tmp_path, seconds=-1))

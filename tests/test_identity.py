@@ -84,6 +84,7 @@ def finished(tmp_path: Path) -> tuple[Recipe, Path]:
     return copied(OLD_RUNS[0], tmp_path)
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("old", OLD_RUNS)
 def test_finished_run_of_the_version_before_stays_finished(tmp_path: Path, old: str) -> None:
     """Works, dataset, adapters, measured path and pictures of older versions are those of this one: none is new.
@@ -117,6 +118,7 @@ def test_finished_run_of_the_version_before_stays_finished(tmp_path: Path, old: 
     assert [e.kind for e in again] == ["skipped"] * 5
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize(
     ("changed", "steps", "pictures"),
     [
@@ -139,6 +141,7 @@ def test_a_change_of_an_old_run_is_seen(
     assert bool(pictures_made(events)) is pictures
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize(
     ("changed", "steps", "pictures"),
     [
@@ -281,6 +284,7 @@ CHANGES: dict[str, tuple[str, Callable[[Path], None]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("part", "change"),
     [pytest.param(*case, marks=() if name in ("vae", "second shard") else pytest.mark.slow, id=name)
@@ -413,6 +417,7 @@ def tell(folder: Path, scratch: Path) -> StableDiffusion:
     return load_base(small_recipe(scratch, folder), torch.float32, SILENT)
 
 
+@pytest.mark.slow
 def test_external_adapter_of_a_rounded_base(tmp_path: Path) -> None:
     """An adapter trained on the full weights is mixed in on the same weights in fp16; one of other weights is not."""
     full = make_tiny_sd(tmp_path / "full")
@@ -461,6 +466,7 @@ def test_fewer_steps_at_a_constant_rate_begin_anew(tmp_path: Path, tiny_sd: Path
     assert len(list(space.adapters.rglob("set-aside/step-0000004-*.pt"))) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings", [{"lr_schedule": "cosine"}, pytest.param({"lr_schedule": "linear"}, marks=pytest.mark.slow)]
 )
@@ -567,6 +573,7 @@ def test_what_is_painted_for_a_training_is_part_of_it(
     assert [e.kind for e in events if e.stage == "train"] == ["skipped"], "without them, it does not"
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("text", ["[]", "{}", '{"train": {}}', "null"])
 @pytest.mark.parametrize("name", ["manifest.json", "series/placing.json", f"adapters/{HOMER}/card.json"])
 def test_json_of_another_shape_is_damaged(finished: tuple[Recipe, Path], name: str, text: str) -> None:
@@ -581,6 +588,7 @@ def test_json_of_another_shape_is_damaged(finished: tuple[Recipe, Path], name: s
         run(recipe, folder)
 
 
+@pytest.mark.slow
 def test_an_unfinished_training_sets_nothing_aside(tmp_path: Path, tiny_sd: Path) -> None:
     """A run whose adapters are what is wanted touches no folder beside."""
     recipe = small(tmp_path / "a", tiny_sd, steps=1)
@@ -591,6 +599,7 @@ def test_an_unfinished_training_sets_nothing_aside(tmp_path: Path, tiny_sd: Path
     assert not (space.root / "set-aside").exists()
 
 
+@pytest.mark.slow
 def test_a_stage_depends_on_its_own_sections(tmp_path: Path, tiny_sd: Path) -> None:
     """A value of a section that a stage does not read leaves it up to date."""
     recipe = small_recipe(tmp_path, tiny_sd, train={"steps": 1})

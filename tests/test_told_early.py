@@ -185,6 +185,7 @@ print([event.kind for event in heard], [name for name in ("torch", "diffusers", 
 """
 
 
+@pytest.mark.slow
 def test_checks_need_no_torch(guest: Path, tiny_sd: Path, tmp_path: Path) -> None:
     """B10: a run that is up to date looks at the adapter again, and loads no torch for it."""
     recipe = with_guest(tmp_path, tiny_sd, guest, train={"steps": 1})

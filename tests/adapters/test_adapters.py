@@ -157,6 +157,7 @@ def test_a_new_adapter_changes_nothing_yet(base: StableDiffusion) -> None:
         assert all(torch.equal(first[key], again[key]) for key in first if "lora_A" in key) is same
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("alpha", [0.0, 1.0, 8.0])
 def test_saved_adapter_comes_back(base: StableDiffusion, recipe: Recipe, tmp_path: Path, alpha: float) -> None:
     """Saved and loaded on a fresh base, an adapter says the same, with the scale alpha / rank of every layer."""
@@ -513,6 +514,7 @@ def two_learned(unet: Any, method: str) -> None:
             learned(unet, name, seed, alpha=2.0)
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_each_part_goes_through_its_own_adapter(base: StableDiffusion, method: str, checkpointing: bool) -> None:
@@ -617,6 +619,7 @@ def test_inner_names_are_unique_and_come_back() -> None:
     assert layers.outer("default") == "default"
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("dora", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", NAMES)
 def test_any_name_is_an_adapter(base: StableDiffusion, recipe: Recipe, tmp_path: Path, name: str, dora: bool) -> None:
@@ -642,6 +645,7 @@ def test_any_name_is_an_adapter(base: StableDiffusion, recipe: Recipe, tmp_path:
     assert all(torch.equal(one, other) for one, other in zip(*outputs, strict=True))
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("name", NAMES)
 def test_any_name_is_loaded(base: StableDiffusion, recipe: Recipe, saved: Path, name: str) -> None:
     """B9: a saved adapter is put on under any name, beside one of another name, and works as under its own."""

@@ -126,6 +126,7 @@ def test_a_new_dora_changes_nothing_yet(recipe: Recipe, dtype: torch.dtype) -> N
         assert lengths[layer].detach().flatten().double() == pytest.approx(weight.flatten(1).norm(dim=1), rel=1e-6)
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("alpha", [0.0, 8.0])
 def test_saved_dora_comes_back(base: StableDiffusion, recipe: Recipe, tmp_path: Path, alpha: float) -> None:
     """Saved and loaded on a fresh base, a DoRA has the same tensors, the same scales, and says the same."""
@@ -141,6 +142,7 @@ def test_saved_dora_comes_back(base: StableDiffusion, recipe: Recipe, tmp_path: 
     assert torch.equal(output(fresh.denoiser), output(base.denoiser))
 
 
+@pytest.mark.slow
 def test_magnitudes_keep_their_precision(recipe: Recipe, saved: Path) -> None:
     """On a base in bf16, magnitudes are still those of the file."""
     base = load_base(recipe, torch.bfloat16, SILENT)
@@ -201,6 +203,7 @@ SPOILT = {
 }
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize(("spoil", "told"), SPOILT.values(), ids=SPOILT.keys())
 def test_spoilt_magnitudes_are_refused(
     base: StableDiffusion, saved: Path, spoil: Callable[[Tensors], None], told: str
@@ -263,6 +266,7 @@ def test_weight_0_is_the_base(base: StableDiffusion) -> None:
             assert torch.equal(output(unet), before) is (weight == 0)
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize(
     "weights",
     [{"a": 0.5}, {"a": -0.5}, {"a": 1.0, "b": 1.0}, {"a": 0.3, "lora": 0.9}, {"lora": 1.0}],
@@ -334,6 +338,7 @@ def test_frames_with_a_dora_keep_to_their_weights(sampler: painting.ImageSampler
         sampler.denoise(frames[:2])
 
 
+@pytest.mark.slow
 def test_dora_paints_as_diffusers_do(base: StableDiffusion, recipe: Recipe, saved: Path) -> None:
     """At weight 1, a picture is StableDiffusionPipeline's after `load_lora_weights`, within 1/255."""
     pipeline = StableDiffusionPipeline.from_pretrained(recipe.base.model, safety_checker=None)
@@ -386,6 +391,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path) -> tuple[Reci
     return recipe, space, run(recipe, space)
 
 
+@pytest.mark.slow
 def test_magnitudes_learn(whole: tuple[Recipe, Workspace, Tensors]) -> None:
     """Every layer's magnitude has moved from its weights' length, and not only by what decay would have done."""
     recipe, _, tensors = whole
@@ -419,6 +425,7 @@ class Stop(Exception):  # noqa: N818 - it stops a training, nothing is wrong
     """Raised from a listener: the process dies between two steps."""
 
 
+@pytest.mark.slow
 def test_killed_training_goes_on(whole: tuple[Recipe, Workspace, Tensors], tmp_path: Path, tiny_sd: Path) -> None:
     """Stopped after a step and run again: the same bits, those of the magnitudes too."""
     recipe, space = prepared(tmp_path, tiny_sd)
@@ -442,6 +449,7 @@ def test_samples_change_nothing(whole: tuple[Recipe, Workspace, Tensors], tmp_pa
     assert same(run(recipe, space), whole[2])
 
 
+@pytest.mark.slow
 def test_magnitudes_do_not_decay(tmp_path: Path, tiny_sd: Path) -> None:
     """Where gradients are clipped to nothing, decay shrinks the factors and leaves the magnitudes as they began."""
     recipe, space = prepared(tmp_path, tiny_sd, weight_decay=1.0, max_grad_norm=1e-30)
@@ -456,6 +464,7 @@ def test_magnitudes_do_not_decay(tmp_path: Path, tiny_sd: Path) -> None:
             assert left == pytest.approx(float(begun.norm()), rel=1e-5), key
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_low_precision_does_not_round_magnitudes(
     tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch, precision: runtime.Precision

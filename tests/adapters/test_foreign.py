@@ -89,6 +89,7 @@ def output(unet: Any) -> torch.Tensor:
 KINDS: dict[str, dict[str, Any]] = {"LoRA": {}, "DoRA": {"dora": True}}
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("kind", KINDS)
 def test_foreign_adapter_is_its_true_change(base: StableDiffusion, recipe: Recipe, tmp_path: Path, kind: str) -> None:
     """On every layer of the UNet, at weight 0.7, it is W + 0.7·ΔW by the definition, and at 0 the base."""
@@ -125,6 +126,7 @@ def test_dora_of_some_layers(base: StableDiffusion, recipe: Recipe, tmp_path: Pa
         assert output(base.denoiser) == pytest.approx(output(by_hand(recipe, [(1.0, adapter)])), abs=2e-4, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_adapters_of_other_layers_mix(base: StableDiffusion, recipe: Recipe, tmp_path: Path) -> None:
     """Adapters that share some layers, or none, mix in one batch with other weights for each sample."""
     adapters = {"a": made(base, 1, "attn"), "b": made(base, 2, "conv"), "c": made(base, 3, "up_blocks.1")}
@@ -139,6 +141,7 @@ def test_adapters_of_other_layers_mix(base: StableDiffusion, recipe: Recipe, tmp
         assert said[place] == pytest.approx(alone[place], abs=5e-4, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_dora_and_lora_mix(base: StableDiffusion, recipe: Recipe, tmp_path: Path) -> None:
     """A DoRA and a LoRA of other layers are the sum of their true changes."""
     adapters = {"a": made(base, 1, "attn", dora=True), "b": made(base, 2, "unet.")}
@@ -150,6 +153,7 @@ def test_dora_and_lora_mix(base: StableDiffusion, recipe: Recipe, tmp_path: Path
         assert output(base.denoiser) == pytest.approx(alone, abs=2e-4, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["diffusers", "peft"])
 def test_other_formats_load_the_same(base: StableDiffusion, recipe: Recipe, tmp_path: Path, name: str) -> None:
     """An adapter of UNet and text encoder, read from another format, is on both networks what kohya's is."""
@@ -195,6 +199,7 @@ def latents(base: StableDiffusion, recipe: Recipe, frames: list[Frame]) -> torch
     return ImageSampler(base, recipe, torch.device("cpu"), SILENT).denoise(frames)
 
 
+@pytest.mark.slow
 def test_prompts_are_read_with_the_adapters_weight(base: StableDiffusion, recipe: Recipe, tmp_path: Path) -> None:
     """Each picture of a batch has its prompt, and its negative one, read by the text encoder of its own mixture."""
     adapter, other = made(base, 1, "text_encoder."), made(base, 2, "mid_block")
@@ -213,6 +218,7 @@ def test_prompts_are_read_with_the_adapters_weight(base: StableDiffusion, recipe
     assert not torch.allclose(together[1], together[3], atol=1e-2), "it shows"
 
 
+@pytest.mark.slow
 def test_denoiser_only_leaves_the_text_encoder_alone(base: StableDiffusion, recipe: Recipe, tmp_path: Path) -> None:
     """Loaded so, an adapter changes nothing of how prompts are read."""
     frame = frame_of({"a": 1.0})

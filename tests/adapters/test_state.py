@@ -40,6 +40,7 @@ def carried(adapter: AdapterState, folder: Path) -> AdapterState:
     return adapter
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("seed", range(12))
 def test_round_through_all_formats(tmp_path: Path, seed: int) -> None:
     """Kohya → diffusers → peft → kohya keeps every factor, alpha and magnitude bit for bit: only names change."""
@@ -52,6 +53,7 @@ def test_round_through_all_formats(tmp_path: Path, seed: int) -> None:
     assert (tmp_path / "0/kohya.safetensors").read_bytes() == (tmp_path / "3/kohya.safetensors").read_bytes()
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("seed", range(6))
 def test_round_of_sdxl(tmp_path: Path, seed: int) -> None:
     """The same of SDXL's UNet and two text encoders, or of one of them alone, under its own names in kohya's format."""

@@ -109,6 +109,7 @@ def assert_same(one: AdapterState, other: AdapterState) -> None:
 # export ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("kind", ["kohya", "diffusers", "peft"])
 def test_exported_file_is_the_adapter(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, monkeypatch: pytest.MonkeyPatch
@@ -126,6 +127,7 @@ def test_exported_file_is_the_adapter(
     assert header(file.path)["modelspec.hash_sha256"] == f"0x{header(file.path)['sshs_model_hash']}"
 
 
+@pytest.mark.slow
 def test_dora_is_exported_with_its_magnitudes(dora: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In kohya's format as LyCORIS' `dora_scale`, and back to diffusers' without a loss."""
     assert told(capsys, "export", dora.adapter, "--to", tmp_path / "a.safetensors")[0] == 0

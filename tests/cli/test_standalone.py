@@ -77,6 +77,7 @@ def test_sample_paints_wide_pictures(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert sheet.width > 2 * 128
 
 
+@pytest.mark.slow
 def test_compare_shows_base_each_alone_and_the_mix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A row for every seed, in it base, each adapter alone and the mix; one sheet has them all, with labels."""
     one, other = saved(tmp_path, AVIGNON), saved(tmp_path, ATLANTIC)
@@ -258,6 +259,7 @@ def works(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_evaluate_writes_one_result_with_all_facts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Adapter, base, settings, seeds, versions, machine, works and figures; a second run changes no byte."""
     adapter, folder = saved(tmp_path), works(tmp_path / "works")
@@ -311,6 +313,7 @@ def test_evaluate_takes_works_in_buckets_as_they_are(tmp_path: Path) -> None:
     assert works.passed_over == {"other.png": "256×64 pixels; the short side needs 128"}
 
 
+@pytest.mark.slow
 def test_evaluate_finds_a_copy_by_the_dataset_of_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What the adapter paints, laid among the works, is found as a copy of itself; the base's result stays apart."""
     adapter, folder = saved(tmp_path), tmp_path / "works"

@@ -118,6 +118,7 @@ def test_trigger_beyond_the_window_is_a_line(tmp_path: Path, tiny_sd: Path) -> N
     assert not space.adapters.exists()
 
 
+@pytest.mark.slow
 def test_training_reads_the_fitted_captions(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """B11: what is encoded for training, of the works held out too, are captions that fit; the data set is left."""
     recipe = small_recipe(tmp_path, tiny_sd, train={"steps": 1, "validation_works": 1, "mode": "joint"})

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from PIL import Image
 
 from avignon.core import imaging, pages
@@ -15,6 +16,7 @@ def a_print(number: int, *, kept: bool = True, title: str = "A Boat") -> contact
     return contact.Print("Ann", str(number), title, "1873, 8×6 pixels", kept, "" if kept else "x", "Open.", picture)
 
 
+@pytest.mark.slow
 def test_contact_sheet_of_many_is_a_picture_still() -> None:
     """A JPEG is no higher than 65,500 pixels: of very many works the sheet becomes wider."""
     width, height = imaging.size_of(contact.sheet([a_print(n) for n in range(1300)]))

@@ -174,6 +174,7 @@ def test_rendering_ends_with_its_time(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(data.pictures(run, "neutral")) == 1
 
 
+@pytest.mark.slow
 def test_steps_stay_on_their_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that a step computes lies on the run's device, not the CPU: torch's `meta` device mixes with none."""
     monkeypatch.setattr(settings, "CHECKS", 4)

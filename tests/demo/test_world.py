@@ -86,6 +86,7 @@ def test_base_fits_the_package(base: Any) -> None:
     assert pipeline.unet.config.use_linear_projection
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("hand", "least"), [("neutral", 28.0), ("atlantic", 26.5), ("avignon", 25.0)])
 @torch.no_grad()
 def test_autoencoder_keeps_pictures(base: Any, hand: str, least: float) -> None:
@@ -97,6 +98,7 @@ def test_autoencoder_keeps_pictures(base: Any, hand: str, least: float) -> None:
     assert float((-10 * ((made - true) / 2).square().mean((1, 2, 3)).log10()).mean()) >= least
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_latents_are_standardised(base: Any) -> None:
     """Every channel of the scaled latents has about mean 0 and deviation 1, so that noise drowns all of them alike."""
@@ -107,6 +109,7 @@ def test_latents_are_standardised(base: Any) -> None:
     assert ((latents.std((0, 2, 3)) > 0.75) & (latents.std((0, 2, 3)) < 1.3)).all()
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_words_matter(base: Any) -> None:
     """For at least 14 of the 16 subjects the noise is told better with the scene's own caption than with others'."""

@@ -123,6 +123,7 @@ def test_flat_picture_has_traits() -> None:
     assert all(np.isfinite(seen).all() for seen in flat.values())
 
 
+@pytest.mark.slow
 def test_unseen_works_are_named(works: dict[str, list[Image.Image]], ruler: style.Yardstick) -> None:
     """Of works that were not shown, at least three in four are named right by brushwork, geometry and all together."""
     asked = [(hand, style.traits(image)) for hand, own in works.items() for image in own[10:]]
@@ -130,6 +131,7 @@ def test_unseen_works_are_named(works: dict[str, list[Image.Image]], ruler: styl
         assert np.mean([ruler.nearest(seen, by) == hand for hand, seen in asked]) >= 0.75
 
 
+@pytest.mark.slow
 def test_own_works_are_about_one_unit_away(works: dict[str, list[Image.Image]], ruler: style.Yardstick) -> None:
     """A work that was not shown lies at about 1 from its artist in every aspect; noise lies far from both."""
     for hand, own in works.items():

@@ -82,6 +82,7 @@ def latents(sampler: painting.ImageSampler, *frames: Frame) -> torch.Tensor:
     return found / found.std()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixes", [MIXES, MIXES[1:2] * 4])
 def test_frame_of_a_batch_is_the_one_made_alone(
     sampler: painting.ImageSampler, mixes: tuple[dict[str, float], ...]
@@ -101,6 +102,7 @@ def test_frame_of_a_batch_is_the_one_made_alone(
     assert (alone[0] - alone[1]).abs().max() / alone.std() > 0.01, "the frames differ"
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize(("weights", "size"), [*((mix, (64, 64)) for mix in MIXES), (MIXES[1], (128, 64))])
 def test_painter_equals_diffusers(
     saved: tuple[Recipe, dict[str, Path]],
@@ -131,6 +133,7 @@ def test_painter_equals_diffusers(
         assert np.abs(np.asarray(picture, int) - np.asarray(theirs, int)).max() <= 1
 
 
+@pytest.mark.slow
 def test_schedule_is_followed_step_by_step(sampler: painting.ImageSampler) -> None:
     """A constant schedule is the constant weight; with the weight at one step only, the others are the base's."""
     constant = latents(sampler, frame({"one": 0.5}))
@@ -144,6 +147,7 @@ def test_schedule_is_followed_step_by_step(sampler: painting.ImageSampler) -> No
     assert torch.equal(silent, base)
 
 
+@pytest.mark.slow
 def test_blocks_are_weighted_by_name(sampler: painting.ImageSampler) -> None:
     """Factors 1 change nothing, factors 0 everywhere leave the base, convolutions included; up alone is neither."""
     whole, base = latents(sampler, frame({"one": 1.0})), latents(sampler, frame({}))
@@ -155,6 +159,7 @@ def test_blocks_are_weighted_by_name(sampler: painting.ImageSampler) -> None:
     assert min((up - whole).abs().max(), (up - base).abs().max()) > 1e-2
 
 
+@pytest.mark.slow
 def test_mixed_batch_follows_blocks_and_schedules(sampler: painting.ImageSampler) -> None:
     """Sample by sample, too, blocks and schedules are followed: each frame of a mixed batch is the one made alone."""
     blocks = {"one": {"up": 0.3, "down_blocks.1": -1.0}}
@@ -191,6 +196,7 @@ def test_unet_is_left_as_it_was(saved: tuple[Recipe, dict[str, Path]]) -> None:
     assert all(parameter.requires_grad for parameter in trained)
 
 
+@pytest.mark.slow
 def test_effects_grow_with_the_adapter(sampler: painting.ImageSampler) -> None:
     """An adapter's effect is measured alone, and one at half its weight has less of it."""
     full = sampler.effects([frame({}, 1), frame({}, 2)], ("one", "two"))
@@ -210,6 +216,7 @@ def test_batches_keep_equal_weights_together() -> None:
     assert list(painting.groups(mixed, 8)) == [[0, 2], [1]]
 
 
+@pytest.mark.slow
 def test_batch_that_does_not_fit_is_halved(
     saved: tuple[Recipe, dict[str, Path]], sampler: painting.ImageSampler
 ) -> None:
@@ -234,6 +241,7 @@ def test_batch_that_does_not_fit_is_halved(
     assert next(event.kind for event in heard) == "note"
 
 
+@pytest.mark.slow
 def test_relay_is_painted(sampler: painting.ImageSampler) -> None:
     """A relay's middle is neither voice alone, and its ends are exactly them."""
     way = blend.MixPath(("one", "two"), "relay", steps=3)
@@ -256,6 +264,7 @@ def photograph(saved: tuple[Recipe, dict[str, Path]], tmp_path: Path) -> tuple[R
     return Recipe.model_validate(fields), path
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("scheduler", ["ddim", "pndm", "euler", "dpm++"])
 @pytest.mark.parametrize(("strength", "guidance_scale"), [(0.5, 5.0), (1.0, 1.0)])
 def test_picture_from_a_source_equals_diffusers(
@@ -328,6 +337,7 @@ def test_noise_goes_from_seed_to_seed(sampler: painting.ImageSampler) -> None:
     assert torch.equal(painting.slerp(one, one, 0.3), one)
 
 
+@pytest.mark.slow
 def test_little_strength_keeps_the_source(
     saved: tuple[Recipe, dict[str, Path]], photograph: tuple[Recipe, Path], sampler: painting.ImageSampler
 ) -> None:
@@ -344,6 +354,7 @@ def test_little_strength_keeps_the_source(
     assert [len(group) for group in painting.groups([*frames, frame({}, num_inference_steps=20)], 4)] == [1, 1, 1, 1]
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("scheduler", ["ddim", "pndm", "euler", "dpm++"])
 def test_schedules_under_every_scheduler(sampler: painting.ImageSampler, scheduler: str) -> None:
     """A schedule has a weight for every step, also where a scheduler asks the UNet once more than it has steps."""

@@ -222,6 +222,7 @@ def test_noise_levels_without_any_signal_are_refused(copy: Path, end: float, kin
         loaded(copy)
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("zero", ZERO.values(), ids=ZERO.keys())
 @pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
 def test_zero_terminal_snr_with_v_is_painted(copy: Path, zero: dict[str, Any], spacing: str) -> None:

@@ -138,6 +138,7 @@ def saved(recipe: Recipe, folder: Path, *, dora: bool = False) -> Path:
     return folder / lora_format.WEIGHTS_FILE
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("value", BAD.values(), ids=BAD.keys())
 @pytest.mark.parametrize("part", ["lora_A.weight", "lora_B.weight", "lora_magnitude_vector"])
 def test_bad_number_in_an_adapter(recipe: Recipe, tmp_path: Path, part: str, value: float) -> None:
@@ -226,6 +227,7 @@ def test_pixels_name_their_picture(recipe: Recipe, monkeypatch: pytest.MonkeyPat
         sampler.paint([frame(4)])
 
 
+@pytest.mark.slow
 def test_effects_name_their_adapter(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is measured of an adapter is finite, or the line names the adapter."""
     base, path = loaded(recipe), saved(recipe, tmp_path / "new")
@@ -354,6 +356,7 @@ def test_journal_has_no_word_for_infinity(tmp_path: Path) -> None:
         assert logger.recent == 0.5
 
 
+@pytest.mark.slow
 def test_card_of_a_training_that_lost_its_journal(tiny_sd: Path, tmp_path: Path) -> None:
     """Where no loss is known any more, the card says null and its page `unknown`."""
     recipe = small_recipe(tmp_path, tiny_sd, train={"mode": "joint", "checkpoint_every": 4})

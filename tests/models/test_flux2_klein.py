@@ -366,6 +366,7 @@ def off(picture: Any, other: Any) -> int:
     return int(np.abs(np.asarray(picture, int) - np.asarray(other, int)).max())
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute")
 @pytest.mark.parametrize("weights", MIXES)
 @pytest.mark.parametrize(("guidance", "size"), [(5.0, (64, 64)), (3.5, (96, 64)), (1.0, (64, 64))])
@@ -390,6 +391,7 @@ def test_pictures_are_diffusers_own(
     assert np.asarray(expected.images[0]).std() > 20
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("steps", [4, 9])
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_shift_is_that_of_diffusers_pipeline(tmp_path: Path, dynamic: bool, steps: int) -> None:
@@ -509,6 +511,7 @@ def test_attention_backends_agree(base: Flux2Klein, backend: Attention) -> None:
 # Adapters -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("kind", ["kohya", "diffusers", "peft"])
 def test_adapters_in_every_format(saved: tuple[Recipe, dict[str, Path]], tmp_path: Path, kind: str) -> None:
     """Exported and imported again an adapter is the same, and every file says which bases it is for."""
@@ -682,6 +685,7 @@ def whole(tiny_flux2_klein: Path, tmp_path_factory: pytest.TempPathFactory) -> t
     return recipe, space
 
 
+@pytest.mark.slow
 def test_two_adapters_in_one_pass(whole: tuple[Recipe, Any]) -> None:
     """Both learn, each its own, on all kinds of layers; the cards name the family; the file for others is kohya's."""
     _, space = whole
@@ -695,6 +699,7 @@ def test_two_adapters_in_one_pass(whole: tuple[Recipe, Any]) -> None:
     assert formats.find(space.adapter(HOMER) / f"{HOMER}.safetensors").format == "kohya"
 
 
+@pytest.mark.slow
 def test_in_one_pass_as_one_by_one(whole: tuple[Recipe, Any], tmp_path: Path, tiny_flux2_klein: Path) -> None:
     """Trained by itself an adapter has the same losses, to rounding."""
     recipe, space = trained(tmp_path, tiny_flux2_klein, flip=True, together=False)
@@ -714,6 +719,7 @@ def test_killed_training_goes_on(whole: tuple[Recipe, Any], tmp_path: Path, tiny
         assert same(weights(space, name), weights(whole[1], name))
 
 
+@pytest.mark.slow
 def test_checkpointing_learns_the_same(whole: tuple[Recipe, Any], tmp_path: Path, tiny_flux2_klein: Path) -> None:
     """Activations computed again give the same losses."""
     recipe, space = trained(tmp_path, tiny_flux2_klein, flip=True, gradient_checkpointing=True)
@@ -722,6 +728,7 @@ def test_checkpointing_learns_the_same(whole: tuple[Recipe, Any], tmp_path: Path
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_dora_is_trained_and_written(tmp_path: Path, tiny_flux2_klein: Path) -> None:
     """A DoRA's norms of query, key and value are those of the one layer in kohya's format, and come back."""
     recipe, space = trained(tmp_path, tiny_flux2_klein, dora=True, steps=2)
@@ -731,6 +738,7 @@ def test_dora_is_trained_and_written(tmp_path: Path, tiny_flux2_klein: Path) -> 
     assert all(each.magnitude is not None for each in shared.layers.values())
 
 
+@pytest.mark.slow
 def test_what_cannot_be_trained(tmp_path: Path, tiny_flux2_klein: Path) -> None:
     """A distilled one is not trained on; min-SNR has no meaning; ranks of absent kinds train nothing."""
     distilled = make_tiny_flux2_klein(tmp_path / "klein", distilled=True)

@@ -209,6 +209,7 @@ def test_layers_left_in_full_are_named_without_weights(tiny_z_image: Path, tmp_p
     assert set(named) <= LEFT_OF_Z_IMAGE
 
 
+@pytest.mark.slow
 def test_base_says_how_it_is_kept(tiny_sd: Path, tiny_sdxl: Path, tiny_z_image: Path, tmp_path: Path) -> None:
     """Its identity and its card do, its fingerprint does not: adapters fit the base in full, and take each other's."""
     for number, model in enumerate((tiny_sd, tiny_sdxl, tiny_z_image)):

@@ -244,6 +244,7 @@ def test_what_is_missing_is_named_before_weights_are_fetched(
     assert not any(path.endswith(".bin") for _, path in hub.requests)
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("variant", ["", "fp16"])
 def test_shards_are_fetched_and_loaded(fetch: Fetch, hub: LocalHub, tiny: Path, copy: Path, variant: str) -> None:
     """Weights in several files are the base of the single files: the same fingerprint; a lost shard is named."""

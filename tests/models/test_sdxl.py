@@ -79,6 +79,7 @@ def test_loads_a_directory(tiny_sdxl: Path, tmp_path: Path) -> None:
     assert base.pipeline.watermark is None
 
 
+@pytest.mark.slow
 def test_parameters_at_full_size() -> None:
     """The real UNet has 2,567,463,684 parameters; on attention at rank 4, as in diffusers' script, 5,806,080 train.
 
@@ -265,6 +266,7 @@ def frame(weights: dict[str, float], **changes: Any) -> Frame:
     return replace(plain, **changes)
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("weights", MIXES)
 @pytest.mark.parametrize(("sampler", "negative"), [("euler", ""), ("ddim", "red"), ("ddim", "")])
 def test_pictures_are_diffusers_own(
@@ -295,6 +297,7 @@ def test_pictures_are_diffusers_own(
         assert np.abs(np.asarray(picture, int) - np.asarray(expected, int)).max() <= 2
 
 
+@pytest.mark.slow
 def test_blocks_are_weighted_by_name(saved: tuple[Recipe, dict[str, Path]]) -> None:
     """A weight of 0 in all blocks but one leaves that one's change alone; a style's block of SDXL has its own name."""
     sampler = painter(saved)

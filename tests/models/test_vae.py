@@ -57,6 +57,7 @@ def decoded(base: DiffusionBase) -> torch.Tensor:
     return base.decode_latents(torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)))
 
 
+@pytest.mark.slow_but_one
 def test_from_a_folder(family: TinyFamily, tiny: Path, other: Path, tmp_path: Path) -> None:
     """At its root or in `vae/`: it decodes, counts for the identity alone, and is on the card; adapters still fit."""
     own = load(recipe_of(tmp_path, family, tiny))
@@ -92,6 +93,7 @@ def test_from_a_single_file(tmp_path: Path, family: TinyFamily, tiny: Path, othe
     assert ours.card["vae"]["model"] == "mine.safetensors"
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("missing", [True, False])
 def test_for_a_single_file_without_a_good_one(
     family: TinyFamily, tiny: Path, other: Path, tmp_path: Path, missing: bool
@@ -126,6 +128,7 @@ def hub(family: TinyFamily, tiny: Path, tmp_path: Path, monkeypatch: pytest.Monk
         yield hub
 
 
+@pytest.mark.slow_but_one
 def test_from_a_hub(family: TinyFamily, tiny: Path, other: Path, tmp_path: Path, hub: LocalHub) -> None:
     """By name, revision and mirror; one variant of its weights is fetched, nothing beside them; then offline."""
     (other / "README.md").write_text("mine", encoding="utf-8")

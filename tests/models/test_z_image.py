@@ -360,6 +360,7 @@ def off(picture: Any, other: Any) -> int:
     return int(np.abs(np.asarray(picture, int) - np.asarray(other, int)).max())
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute")
 @pytest.mark.parametrize("weights", MIXES)
 @pytest.mark.parametrize(

@@ -134,6 +134,7 @@ SPOILED: dict[str, tuple[Callable[[str], str], str]] = {
 }
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("kind", SPOILED)
 def test_broken_export_never_replaces_a_good_one(own: Ranged, fetcher: Fetcher, kind: str) -> None:
     """Whatever is wrong with a new table, it is named, and the catalog that is there still answers."""
@@ -199,6 +200,7 @@ def _update_beside(source: str, barrier: str) -> None:
         catalog.update(source, client)
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(own: Ranged, tmp_path: Path) -> None:
     """Processes that update at once take turns: all succeed, and the tables are sent once."""
     barrier = tmp_path / "go"
@@ -228,6 +230,7 @@ with Fetcher(pause=0) as client:
 """
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("point", ["_fetched", "_built", "_load", "_index_names"])
 def test_killed_update_leaves_the_old_catalog(own: Ranged, fetcher: Fetcher, point: str) -> None:
     """SIGKILL in the middle of an update leaves the old catalog readable, and the next update ends well."""

@@ -398,6 +398,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize(
     ("name", "forward", "works"),
     [

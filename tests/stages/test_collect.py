@@ -181,6 +181,7 @@ def test_damaged_original_is_fetched_again(run: Run, stocked: LocalMuseum, tmp_p
     assert sha256_of(run.space.root / first.file) == first.sha256
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize(
     ("spoil", "times", "expected"),
     [
@@ -416,6 +417,7 @@ def picasso(server: LocalMuseum, *more: str) -> Recipe:
     return load_recipe(RECIPES / "atlantic-to-avignon.toml", (*settings, *more))
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
 def test_restricted_images_come_at_their_own_size(tmp_path: Path, restricted: LocalMuseum, behaviour: str) -> None:
     """However the museum sends its 900 pixels, no more are asked for, and the Picasso recipe's works are kept."""
@@ -429,6 +431,7 @@ def test_restricted_images_come_at_their_own_size(tmp_path: Path, restricted: Lo
     assert max(int(side) for size in sizes for side in size.split(",")) == 900
 
 
+@pytest.mark.slow
 def test_unknown_cap_is_learned_from_the_redirect(tmp_path: Path, restricted: LocalMuseum) -> None:
     """Where `maxpixels` is no number, the ledger says so, and the stand-in is asked for at its own size."""
     for row in restricted._rows["published_images"]:

@@ -89,6 +89,7 @@ def test_series_is_complete(make: Maker) -> None:
     assert series_from(json.loads(json.dumps(series_record(series)))) == series
 
 
+@pytest.mark.slow
 def test_pictures_are_deterministic(make: Maker) -> None:
     """Made twice, every picture has the same bytes; the stops differ from each other and from the base."""
     make()
@@ -149,6 +150,7 @@ def test_only_what_changed_is_made_again(make: Maker) -> None:
     assert first.done == 4 + 1
 
 
+@pytest.mark.slow
 def test_pictures_carry_their_frame(make: Maker) -> None:
     """Each PNG carries its parameters as text, its frame as JSON, and the mark of a trained model's work."""
     series = make(negative_prompt="red")
@@ -339,6 +341,7 @@ def test_extras_leave_what_was_measured(make: Maker) -> None:
     assert make.space.placing.stat().st_mtime_ns == written
 
 
+@pytest.mark.slow
 def test_external_adapter(make: Maker) -> None:
     """A folder named in `adapters` is mixed in by its name, exactly as if it had been trained here."""
     folder = str(make.space.adapter(PICASSO).resolve())
@@ -355,6 +358,7 @@ def test_missing_external_adapter(make: Maker, tmp_path: Path) -> None:
     assert not make.space.series.exists()
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("scheduler", ["ddim", "pndm", "euler", "dpm++"])
 @pytest.mark.parametrize("steps", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_every_scheduler_works(make: Maker, scheduler: str, steps: int) -> None:

@@ -61,6 +61,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path) -> tuple[Reci
     return recipe, space
 
 
+@pytest.mark.slow
 def test_learning_works(tmp_path: Path, tiny_sd: Path) -> None:
     """One image learned by heart: on the very same draws the loss ends well below where it began."""
     settings = Train(steps=60, batch=4, precision="fp32", learning_rate=2e-2, lr_schedule="constant", caption_dropout=0)
@@ -513,6 +514,7 @@ SPOILS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], str]] = {
 }
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("what", SPOILS)
 def test_no_number_never_reaches_the_weights(
     tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch, what: str
@@ -708,6 +710,7 @@ def test_card_and_page_are_complete(whole: tuple[Recipe, Workspace]) -> None:
     assert "pypi.org" not in page
 
 
+@pytest.mark.slow
 def test_restricted_works_are_stated(tmp_path: Path, tiny_sd: Path) -> None:
     """What was learned from acknowledged restricted works says so, in the card and on its page."""
     recipe = small_recipe(tmp_path, tiny_sd, rights="in copyright", train={"steps": 1})
@@ -738,6 +741,7 @@ def test_tensorboard_has_every_step_once(tmp_path: Path, tiny_sd: Path) -> None:
             assert [event.step for event in events.Scalars(name)] == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_events_tell_the_loss(tmp_path: Path, tiny_sd: Path) -> None:
     """Each step is told once, with its place, and each adapter's loss."""
     recipe, space = prepared(tmp_path, tiny_sd, steps=2)

@@ -61,6 +61,7 @@ def real_peak(base: DiffusionBase, drawn: DiffusionBase, settings: Train, *, che
     return live.peak
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("family", TINY, ids=lambda family: family.name)
 def test_an_outline_counts_what_real_tensors_take(family: TinyFamily, checkpointing: bool, tmp_path: Path) -> None:
@@ -159,6 +160,7 @@ def test_the_fastest_that_fits_is_taken_and_said(
     assert notes == [f"train.memory = '8GB': {said}"]
 
 
+@pytest.mark.slow
 def test_roomy_memory_gives_nothing_up(tmp_path: Path, tiny_sd: Path) -> None:
     """`auto` asks the machine; a small base fits as it is, by its true estimate."""
     changed, said, _ = heard_of(tmp_path, tiny_sd, "auto")
@@ -192,6 +194,7 @@ def test_without_it_nothing_is_counted(tmp_path: Path, tiny_sd: Path, monkeypatc
     assert "memory" in NOT_IDENTITY
 
 
+@pytest.mark.slow
 def test_where_nothing_fits_the_nearest_is_named(
     tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

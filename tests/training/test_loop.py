@@ -74,6 +74,7 @@ SETTINGS: tuple[dict[str, Any], ...] = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [*SETTINGS[:2], *(pytest.param(s, marks=pytest.mark.slow) for s in SETTINGS[2:])])
 def test_in_one_pass_as_alone(tmp_path: Path, tiny_sd: Path, settings: dict[str, Any]) -> None:
     """Losses and what is measured are those of training alone within 1e-5, and each adapter's change within 1e-4."""
@@ -230,6 +231,7 @@ def test_other_works_of_one_are_not_the_others_matter(tmp_path: Path, tiny_sd: P
     assert [line["step"] for line in metrics(space, PICASSO)] == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_going_back_forgets_later_checkpoints(tmp_path: Path, tiny_sd: Path) -> None:
     """A checkpoint of a step that the others never reached does not take the place of the newer ones after it."""
     recipe, space = prepared(tmp_path, tiny_sd, steps=6, keep_checkpoints=1)

@@ -119,6 +119,7 @@ def frame(weights: Mapping[str, float]) -> Frame:
     return Frame("scene-1", "stop-1", "a boat", "", 3, 3, 5.0, "euler", 64, 64, weights, "", {}, "fp32")
 
 
+@pytest.mark.slow_but_one
 def test_mixing_leaves_quantised_weights_alone(model: Path, tmp_path: Path) -> None:
     """While adapters are mixed, and afterwards, the numbers that are kept are the same; hooks are gone."""
     recipe = recipe_of(tmp_path, model, "int8")
