@@ -303,7 +303,7 @@ class Train(Section):
     memory of the largest layer in place of all, and the time to copy them; only a CUDA device has use for it."""
     attention: Literal["auto", "sdpa", "xformers", "plain"] = "auto"
     """`sdpa` is PyTorch's own, `plain` two matrix products. `auto` takes xFormers where it works, on a CUDA
-    device, plain to train on a CPU where pictures are small, else PyTorch's own."""
+    device and not for Z-Image, plain to train on a CPU where pictures are small, else PyTorch's own."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the denoiser's repeated blocks (torch.compile); `auto` does on a CUDA device where that works, except
     for a DoRA, and for images in buckets, of which each shape is compiled by itself."""
@@ -428,8 +428,8 @@ class Generate(Section):
     """The sampler: of Z-Image and FLUX.2 klein `euler` alone. Of the base's scheduler file it takes the noise schedule
     alone, whichever sampler saved that."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """`auto` is fp16 on a CUDA device, bf16 on a CPU that multiplies it natively, else fp32. Pictures are those of any
-    other program in fp32 only; they are decoded in it always."""
+    """`auto` is fp16 on a CUDA device (bf16 of Z-Image and FLUX.2 klein), bf16 on a CPU that multiplies it natively, else
+    fp32. Pictures are those of any other program in fp32 only; they are decoded in it always."""
     extra_seeds: int = Field(default=0, ge=0, le=100)
     """Further seeds for each scene, beside the series: by them the report tells the scene's part from the seed's."""
     batch: int = Field(default=4, ge=1, le=256)
