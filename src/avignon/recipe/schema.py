@@ -428,8 +428,8 @@ class Generate(Section):
     """The sampler: of Z-Image and FLUX.2 klein `euler` alone. Of the base's scheduler file it takes the noise schedule
     alone, whichever sampler saved that."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """`auto` is fp16 on a CUDA device (bf16 of Z-Image and FLUX.2 klein), bf16 on a CPU that multiplies it natively, else
-    fp32. Pictures are those of any other program in fp32 only; they are decoded in it always."""
+    """`auto` is fp16 on a CUDA device (bf16 of Z-Image and FLUX.2 klein), bf16 on a CPU that multiplies it natively,
+    else fp32. Pictures are those of any other program in fp32 only; they are decoded in it always."""
     extra_seeds: int = Field(default=0, ge=0, le=100)
     """Further seeds for each scene, beside the series: by them the report tells the scene's part from the seed's."""
     batch: int = Field(default=4, ge=1, le=256)
