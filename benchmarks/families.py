@@ -69,6 +69,11 @@ class Row:
     offload: bool = False
 
     @property
+    def stored(self) -> torch.dtype:
+        """The precision that the denoiser is made in: what is quantised is bf16, as in the files of large bases."""
+        return torch.bfloat16 if self.quantize else runtime.DTYPES[self.precision]
+
+    @property
     def label(self) -> str:
         """The row for people."""
         how = f", batch {self.batch}" + (", checkpointing" if self.checkpointing else "")
@@ -87,6 +92,10 @@ ROWS = (
     Row("z-image", "paint", 256, reads=False),
     Row("flux2-klein-4b", "train", 256, checkpointing=True, reads=False),
     Row("flux2-klein-4b", "paint", 256, reads=False),
+    Row("sdxl", "train", 512, checkpointing=True, quantize="int8"),
+    Row("flux2-klein-4b", "train", 256, checkpointing=True, reads=False, quantize="int8"),
+    Row("flux2-klein-4b", "train", 256, checkpointing=True, reads=False, quantize="nf4"),
+    Row("flux2-klein-4b", "paint", 256, reads=False, quantize="int8"),
     Row("sd-1.5", "train", 512, batch=4, checkpointing=True),
     Row("sdxl", "paint", 1024),
     Row("sdxl", "train", 1024, checkpointing=True),
@@ -119,7 +128,7 @@ def estimated(row: Row, device: torch.device) -> dict[str, int]:
         )
         return dict(told.device)
     trained = TrainingFootprint(
-        base, recipe.train, place, adapters=1, images=1, stored=place.dtype, quantize=row.quantize, readers=readers
+        base, recipe.train, place, adapters=1, images=1, stored=row.stored, quantize=row.quantize, readers=readers
     )
     return dict(trained.of(row.batch, checkpointing=row.checkpointing).device)
 
@@ -128,17 +137,21 @@ def measured(row: Row, device: torch.device) -> dict[str, Any]:
     """The row itself, in this process: seconds, FLOPs, and the peak of every phase in bytes."""
     base, readers = outlined(row)
     torch.manual_seed(0)
+    found: dict[str, Any] = {"peaks": {}}
+    begin_peak(device)
     start = time.perf_counter()
     own = runtime.DTYPES[row.precision]
     others = torch.float32 if row.work == "train" else own  # As `train` and `generate` load them.
     for part in (base.denoiser, base.autoencoder, *readers):
         large = part is base.denoiser or part in base.language_models
-        fill(part, own if large else others, device)
+        fill(part, row.stored if large else others, device)
     if row.quantize:
         base.quantize(row.quantize, own)
     if row.offload:
         frozen.keep_in_ram(base.denoiser)
-    found: dict[str, Any] = {"load_seconds": time.perf_counter() - start, "peaks": {}}
+    found["load_seconds"] = time.perf_counter() - start
+    if row.work == "train" and device.type == "cpu":
+        found["peaks"]["load"] = peak(device)
     for name, call in (training if row.work == "train" else painting)(row, base, readers, device):
         begin_peak(device)
         taken = seconds_of(call, device)

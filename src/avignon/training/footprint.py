@@ -86,7 +86,15 @@ class TrainingFootprint:
         read_by = base.readers if readers is None else readers
         self._base, self._settings, self._place = base, settings, place
         self._decoder = weight_bytes(base.autoencoder, torch.float32)
-        self._loaded = _load(base, quantize, torch.float32, read_by, stored or base.stored_in)
+        kept = stored or base.stored_in
+        self._read = sum(weight_bytes(each, kept) for each in (base.denoiser, base.autoencoder, *read_by))
+        if quantize:  # Layer by layer, of what was read.
+            with META:
+                base.quantize(quantize, torch.float32)
+            kept = torch.float32
+        self._loaded = (
+            weight_bytes(base.denoiser, kept) + self._decoder + _bytes_of_readers(base, read_by, torch.float32)
+        )
         self._encoding = max(_encode(base, 2 if settings.flip else 1), _read(base, read_by, base.texts_at_once))
         self._readers = _bytes_of_readers(base, read_by, torch.float32)
         self._weights = _put(base, place, offload=settings.offload)
@@ -115,7 +123,7 @@ class TrainingFootprint:
     @property
     def loading(self) -> int:
         """What it takes of RAM to load the base, the program among it."""
-        return PROGRAM + self._loaded
+        return PROGRAM + max(self._read, self._loaded)
 
     def of(self, images: int, *, checkpointing: bool) -> Footprint:
         """What it takes to train with so many images, of all adapters, in a pass; then a picture shows what it is."""
@@ -125,7 +133,7 @@ class TrainingFootprint:
         preview = there + self._decoder + self._preview
         if self._place.device == "cpu":
             phases = {"encode": self._loaded + self._encoding, "train": self._decoder + work, "preview": preview}
-            return _on_cpu(phases)
+            return _on_cpu({"load": max(self._read, self._loaded), **phases})
         phases = {"encode": self._decoder + self._readers + self._encoding, "train": work, "preview": preview}
         return Footprint(phases)
 
@@ -185,17 +193,6 @@ def of_painting(
     if place.device == "cpu":
         return _on_cpu({"read": weights + reading + read, **phases})
     return Footprint({"read": reading + read, **phases})
-
-
-def _load(base: DiffusionBase, quantize: str, dtype: torch.dtype, readers: Sequence[Any], denoiser: torch.dtype) -> int:
-    """Bytes of all that is loaded in a precision, the denoiser in its own; it is quantised where that is asked for."""
-    if not quantize:
-        own = weight_bytes(base.denoiser, denoiser) + weight_bytes(base.autoencoder, dtype)
-        return own + _bytes_of_readers(base, readers, dtype)
-    in_files = sum(weight_bytes(each, base.stored_in) for each in (base.denoiser, base.autoencoder, *readers))
-    with META:
-        base.quantize(quantize, dtype)
-    return in_files  # They are read as they are, and quantised layer by layer.
 
 
 def _bytes_of_readers(base: DiffusionBase, readers: Sequence[Any], dtype: torch.dtype) -> int:
