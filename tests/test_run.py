@@ -6,12 +6,17 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from avignon import pipeline
+from avignon.core.events import Event
 from avignon.pipeline import NAMES
+from avignon.recipe.load import load_recipe
+from tests.support.commands import told
 from tests.support.hub import LocalHub
 from tests.support.museum import LocalMuseum
 from tests.support.paths import RECIPES
@@ -157,15 +162,32 @@ def test_offline_hub(avignon: Runner, tmp_path: Path) -> None:
     assert set(json.loads((avignon.home / "runs/small/manifest.json").read_text(encoding="utf-8"))) == set(NAMES[:3])
 
 
+@dataclass(frozen=True)
+class Undisturbed:
+    """A run from its beginning to its end."""
+
+    recipe: Path
+    runs: Path
+    """The folder of runs."""
+    before: Path
+    """A folder of runs for each stage, by the stage's name: as it was when that stage was about to begin."""
+    outputs: dict[str, str]
+
+
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path) -> tuple[Path, dict[str, str]]:
-    """A recipe, and the outputs of a run that nothing disturbed."""
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    recipe = write_recipe(folder / "recipe", tiny_sd)
-    runner = Runner(folder)
-    ran = runner(recipe)
-    assert ran.returncode == 0, ran.stderr
-    return recipe, outputs(folder / "runs/small")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path) -> Undisturbed:
+    """One that nothing disturbed; what it had done before each stage is kept, so that a test may begin there."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    recipe, runs, before = write_recipe(folder / "recipe", tiny_sd), folder / "runs", folder / "before"
+
+    def keep(event: Event) -> None:
+        if event.kind == "done" and event.stage != NAMES[-1]:
+            shutil.copytree(runs, before / NAMES[NAMES.index(event.stage) + 1])
+
+    (before / NAMES[0]).mkdir(parents=True)
+    pipeline.run(load_recipe(recipe), runs, keep)
+    assert {path.name for path in before.iterdir()} == set(NAMES)
+    return Undisturbed(recipe, runs, before, outputs(runs / "small"))
 
 
 def struck(stage: str, kind: str) -> Callable[[Mapping[str, Any]], bool]:
@@ -177,45 +199,47 @@ EVENTS = {name: "start" if name in ("curate", "prepare") else "progress" for nam
 """Where each stage is struck: in the middle of its work, and two of them before it."""
 
 
-def finished(avignon: Runner, recipe: Path, expected: Mapping[str, str]) -> None:
-    """The run goes on to the end, with the outputs of one that nothing disturbed, and nothing half-written."""
-    ran = avignon(recipe)
-    assert ran.returncode == 0, ran.stderr
+def finished(avignon: Runner, whole: Undisturbed, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same command goes on to the end: the outputs of a run that nothing disturbed, and nothing half-written."""
+    assert told(capsys, "run", whole.recipe, "--workspace", avignon.home / "runs")[0] == 0
     root = avignon.home / "runs/small"
-    assert outputs(root) == expected
+    assert outputs(root) == whole.outputs
     assert not [path for path in root.rglob(".part-*") if path.is_file()]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", NAMES)
-def test_killed_run_goes_on(avignon: Runner, uninterrupted: tuple[Path, dict[str, str]], stage: str) -> None:
+def test_killed_run_goes_on(
+    avignon: Runner, undisturbed: Undisturbed, stage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """SIGKILL in any stage loses nothing but the work at hand: the same command ends in the same bytes."""
-    recipe, expected = uninterrupted
-    code, _ = avignon.until(recipe, struck(stage, EVENTS[stage]), signal.SIGKILL)
+    shutil.copytree(undisturbed.before / stage, avignon.home / "runs")
+    code, _ = avignon.until(undisturbed.recipe, struck(stage, EVENTS[stage]), signal.SIGKILL)
     assert code == -signal.SIGKILL
-    finished(avignon, recipe, expected)
+    finished(avignon, undisturbed, capsys)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", NAMES)
-def test_interrupted_run_goes_on(avignon: Runner, uninterrupted: tuple[Path, dict[str, str]], stage: str) -> None:
+def test_interrupted_run_goes_on(
+    avignon: Runner, undisturbed: Undisturbed, stage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Ctrl-C in any stage exits 130 with one line; the same command ends in the same bytes."""
-    recipe, expected = uninterrupted
-    code, complaint = avignon.until(recipe, struck(stage, "start"), signal.SIGINT)
+    shutil.copytree(undisturbed.before / stage, avignon.home / "runs")
+    code, complaint = avignon.until(undisturbed.recipe, struck(stage, "start"), signal.SIGINT)
     assert code == 130, complaint
     assert lines(complaint) == ["avignon: interrupted; what was done is kept, the same command goes on from there"], (
         complaint
     )
     assert len(complaint.strip().splitlines()) == 1
-    finished(avignon, recipe, expected)
+    finished(avignon, undisturbed, capsys)
 
 
 @pytest.mark.slow
-def test_finished_run_does_nothing(uninterrupted: tuple[Path, dict[str, str]], avignon: Runner) -> None:
+def test_finished_run_does_nothing(undisturbed: Undisturbed, avignon: Runner) -> None:
     """A second run skips all seven stages and touches no output; with one picture lost, it makes that one again."""
-    recipe, expected = uninterrupted
-    root = avignon.home / "runs/small"
-    shutil.copytree(recipe.parent.parent / "runs", avignon.home / "runs")
+    recipe, root = undisturbed.recipe, avignon.home / "runs/small"
+    shutil.copytree(undisturbed.runs, avignon.home / "runs")
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*.*") if path.name not in ("recipe.toml", ".lock")}
     ran = avignon(recipe, "--json")
     events = [json.loads(line) for line in ran.stdout.splitlines()]
@@ -225,4 +249,4 @@ def test_finished_run_does_nothing(uninterrupted: tuple[Path, dict[str, str]], a
     ran = avignon(recipe, "--json")
     events = [json.loads(line) for line in ran.stdout.splitlines()]
     assert [event["stage"] for event in events if event["kind"] == "skipped"] == [n for n in NAMES if n != "generate"]
-    assert outputs(root) == expected
+    assert outputs(root) == undisturbed.outputs
