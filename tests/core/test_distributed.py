@@ -162,7 +162,7 @@ def test_two_processes_paint_as_one(tmp_path: Path, trained: tuple[Path, Path]) 
 def test_killed_painter_ends_the_run_and_it_goes_on(tmp_path: Path, trained: tuple[Path, Path]) -> None:
     """SIGKILL of the second process ends the launch without an index; run again, the series is that of one process."""
     recipe, start = trained
-    overrides = painting(num_inference_steps=20, stops=8, batch=1)
+    overrides = painting(num_inference_steps=10, stops=8, batch=1)
     single, broken = tmp_path / "single", tmp_path / "broken"
     for folder in (single, broken):
         shutil.copytree(start, folder)
