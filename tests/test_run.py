@@ -236,17 +236,18 @@ def test_interrupted_run_goes_on(
 
 
 @pytest.mark.slow
-def test_finished_run_does_nothing(undisturbed: Undisturbed, avignon: Runner) -> None:
+def test_finished_run_does_nothing(
+    undisturbed: Undisturbed, avignon: Runner, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A second run skips all seven stages and touches no output; with one picture lost, it makes that one again."""
-    recipe, root = undisturbed.recipe, avignon.home / "runs/small"
+    root = avignon.home / "runs/small"
     shutil.copytree(undisturbed.runs, avignon.home / "runs")
+    again = ("run", undisturbed.recipe, "--workspace", avignon.home / "runs", "--json")
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*.*") if path.name not in ("recipe.toml", ".lock")}
-    ran = avignon(recipe, "--json")
-    events = [json.loads(line) for line in ran.stdout.splitlines()]
+    events = [json.loads(line) for line in told(capsys, *again)[1].splitlines()]
     assert [(event["stage"], event["kind"]) for event in events] == [(name, "skipped") for name in NAMES]
     assert before == {path: path.stat().st_mtime_ns for path in before}
     (root / "series/scene-1/stop-2.png").unlink()
-    ran = avignon(recipe, "--json")
-    events = [json.loads(line) for line in ran.stdout.splitlines()]
+    events = [json.loads(line) for line in told(capsys, *again)[1].splitlines()]
     assert [event["stage"] for event in events if event["kind"] == "skipped"] == [n for n in NAMES if n != "generate"]
     assert outputs(root) == undisturbed.outputs

@@ -1,5 +1,6 @@
 """One run in several processes: the same training, the same pictures, and a killed process ends it cleanly."""
 
+import json
 import os
 import shutil
 import signal
@@ -8,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import safetensors.torch
@@ -22,6 +22,8 @@ from tests.support.runs import carried, write_recipe
 
 pytestmark = pytest.mark.slow
 
+SHARED = {"batch": 4, "steps": 24, "learning_rate": 1e-4}
+"""How two processes train together: long enough to be struck in the middle."""
 
 BARRIER = """
 import sys, time
@@ -38,11 +40,12 @@ distributed.shutdown()
 """
 
 
-def launched(recipe: Path, folder: Path, count: int, command: str = "train") -> subprocess.Popen[str]:
+def launched(recipe: Path, folder: Path, count: int, command: str = "train", *overrides: str) -> subprocess.Popen[str]:
     """`torchrun -m avignon COMMAND` in so many processes on the CPU; accelerate joins them."""
+    more = [part for override in overrides for part in ("--set", override)]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
     return subprocess.Popen(
-        [*launch, "-m", "avignon", command, str(recipe), "--workspace", str(folder)],
+        [*launch, "-m", "avignon", command, str(recipe), "--workspace", str(folder), *more],
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -65,44 +68,67 @@ def result(folder: Path) -> dict[str, torch.Tensor]:
 
 def curve(folder: Path) -> list[float]:
     """The first adapter's losses."""
-    import json
-
     lines = (Workspace(folder / "small").adapter("winslow-homer") / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line)["loss"] for line in lines]
 
 
-def test_two_processes_train_as_one(tmp_path: Path, tiny_sd: Path) -> None:
+def alone(recipe: Path, folder: Path, until: str, *overrides: str) -> None:
+    """The same work in this process, with as many threads as the launched ones have: bytes may hang on that."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        carried(load_recipe(recipe, overrides), folder, until)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def shared_work(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path) -> tuple[Path, Path]:
+    """A recipe with many checkpoints, and the folder of a run in which two processes have trained it unbroken."""
+    folder = tmp_path_factory.mktemp("shared-work")
+    recipe = write_recipe(folder, tiny_sd, train={**SHARED, "checkpoint_every": 1})
+    code, output = finished(launched(recipe, folder / "whole", 2))
+    assert code == 0, output
+    return recipe, folder / "whole"
+
+
+def test_two_processes_train_as_one(tmp_path: Path, shared_work: tuple[Path, Path]) -> None:
     """Two processes give the loss curve and the weights of one within 1e-5; and a second launch has nothing to do."""
-    recipe = write_recipe(tmp_path, tiny_sd, train={"batch": 4, "steps": 6, "learning_rate": 1e-4})
-    for count in (1, 2):
-        code, output = finished(launched(recipe, tmp_path / str(count), count))
-        assert code == 0, output
-    one, two = result(tmp_path / "1"), result(tmp_path / "2")
+    recipe, whole = shared_work
+    alone(recipe, tmp_path, "train")
+    one, two = result(tmp_path), result(whole)
     assert max(float((one[key] - two[key]).abs().max()) for key in one) < 1e-5
-    assert curve(tmp_path / "2") == pytest.approx(curve(tmp_path / "1"), abs=1e-5)
-    code, output = finished(launched(recipe, tmp_path / "2", 2))
+    assert curve(whole) == pytest.approx(curve(tmp_path), abs=1e-5)
+    assert len(curve(whole)) == SHARED["steps"]
+    code, output = finished(launched(recipe, whole, 2))
     assert code == 0, output
     assert output.count("train: up to date") == 1, "one process speaks"
 
 
-def test_killed_process_ends_the_run_and_it_goes_on(tmp_path: Path, tiny_sd: Path) -> None:
+def test_killed_process_ends_the_run_and_it_goes_on(tmp_path: Path, shared_work: tuple[Path, Path]) -> None:
     """SIGKILL of the second process ends the launch with an error; run again, the end is that of an unbroken run."""
-    recipe = write_recipe(tmp_path, tiny_sd, train={"batch": 4, "steps": 60, "checkpoint_every": 1})
-    process = launched(recipe, tmp_path / "broken", 2)
-    folder = Workspace(tmp_path / "broken" / "small").adapter("winslow-homer") / "checkpoints"
+    recipe, unbroken = shared_work
+    process = launched(recipe, tmp_path, 2)
+    folder = Workspace(tmp_path / "small").adapter("winslow-homer") / "checkpoints"
     kill_second(process, lambda: any(folder.glob("step-*.pt")))
-    for name in ("broken", "whole"):
-        code, output = finished(launched(recipe, tmp_path / name, 2))
-        assert code == 0, output
-    broken, whole = result(tmp_path / "broken"), result(tmp_path / "whole")
+    code, output = finished(launched(recipe, tmp_path, 2))
+    assert code == 0, output
+    broken, whole = result(tmp_path), result(unbroken)
     assert all(torch.equal(broken[key], whole[key]) for key in whole)
 
 
-def trained(folder: Path, base: Path, **settings: Any) -> tuple[Path, Path]:
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Path) -> tuple[Path, Path]:
     """A recipe, and the folder of its run up to the adapters, from which series are made."""
-    recipe = write_recipe(folder, base, train={"learning_rate": 0.1, "lr_schedule": "constant"}, generate=settings)
+    folder = tmp_path_factory.mktemp("trained")
+    recipe = write_recipe(folder, tiny_sd, train={"learning_rate": 0.1, "lr_schedule": "constant"})
     carried(load_recipe(recipe), folder / "trained", "train")
     return recipe, folder / "trained"
+
+
+def painting(**settings: object) -> list[str]:
+    """Overrides that say how series are made."""
+    return [f"generate.{key}={json.dumps(value)}" for key, value in settings.items()]
 
 
 def made(folder: Path) -> dict[str, bytes]:
@@ -112,41 +138,43 @@ def made(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in files if path.is_file()}
 
 
-def test_two_processes_paint_as_one(tmp_path: Path, tiny_sd: Path) -> None:
+def test_two_processes_paint_as_one(tmp_path: Path, trained: tuple[Path, Path]) -> None:
     """Measured stops, series, extras, index and report have the bytes of one process; both painted; one speaks."""
-    recipe, start = trained(tmp_path, tiny_sd, equalize_adapters=True, spacing="even", stops=4, extra_seeds=1, batch=2)
-    alone, both = tmp_path / "alone", tmp_path / "both"
-    for folder in (alone, both):
+    recipe, start = trained
+    overrides = painting(equalize_adapters=True, spacing="even", stops=4, extra_seeds=1, batch=2)
+    single, both = tmp_path / "single", tmp_path / "both"
+    for folder in (single, both):
         shutil.copytree(start, folder)
     left = both / "small" / "series" / "scene-9" / "old.png"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"")
-    for count, folder in ((1, alone), (2, both)):
-        code, output = finished(launched(recipe, folder, count, "evaluate"))
+    for count, folder in ((1, single), (2, both)):
+        code, output = finished(launched(recipe, folder, count, "evaluate", *overrides))
         assert code == 0, output
-    assert made(both) == made(alone)
+    assert made(both) == made(single)
     assert len(made(both)) == 2 * (5 + 5) + 3
     assert output.count("generate: done") == output.count("evaluate: done") == 1, output
-    code, output = finished(launched(recipe, both, 2, "evaluate"))
+    code, output = finished(launched(recipe, both, 2, "evaluate", *overrides))
     assert code == 0, output
     assert output.count("generate: up to date") == 1
 
 
-def test_killed_painter_ends_the_run_and_it_goes_on(tmp_path: Path, tiny_sd: Path) -> None:
+def test_killed_painter_ends_the_run_and_it_goes_on(tmp_path: Path, trained: tuple[Path, Path]) -> None:
     """SIGKILL of the second process ends the launch without an index; run again, the series is that of one process."""
-    recipe, start = trained(tmp_path, tiny_sd, num_inference_steps=60, stops=8, batch=1)
-    alone, broken = tmp_path / "alone", tmp_path / "broken"
-    for folder in (alone, broken):
+    recipe, start = trained
+    overrides = painting(num_inference_steps=10, stops=8, batch=1)
+    single, broken = tmp_path / "single", tmp_path / "broken"
+    for folder in (single, broken):
         shutil.copytree(start, folder)
-    process = launched(recipe, broken, 2, "generate")
+    process = launched(recipe, broken, 2, "generate", *overrides)
     kill_second(process, lambda: bool(made(broken)))
     found = made(broken)
     assert "series/series.json" not in found
-    for count, folder in ((1, alone), (2, broken)):
-        code, output = finished(launched(recipe, folder, count, "generate"))
-        assert code == 0, output
-    assert len(found) < len(made(alone)) == 2 * 9 + 1
-    assert made(broken) == made(alone)
+    code, output = finished(launched(recipe, broken, 2, "generate", *overrides))
+    assert code == 0, output
+    alone(recipe, single, "generate", *overrides)
+    assert len(found) < len(made(single)) == 2 * 9 + 1
+    assert made(broken) == made(single)
 
 
 def kill_second(process: subprocess.Popen[str], is_time: Callable[[], bool]) -> None:
