@@ -58,6 +58,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 def test_training_of_a_part_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three steps of the text encoder, interrupted after two and run again, end with the weights of one run."""
     monkeypatch.setattr(training, "EVERY", 1)
+    monkeypatch.setattr(text_encoder, "WORD_BATCH", 4)  # A CPU without bfloat16 of its own takes seconds for 64.
     states = []
     for place, interrupted in (("whole", False), ("parts", True)):
         words = ("words", "--steps", "3", "--cache", tmp_path / place, "--to", tmp_path / place)
@@ -229,9 +230,10 @@ def test_a_call_by_the_clock_and_one_that_goes_on(
     A second call keeps its pictures and latents, and trains decoder and denoiser further.
     """
     monkeypatch.setattr(settings, "CHECKS", 4)
+    monkeypatch.setattr(settings.Run, "batches", settings.Batches(vae=4, crop=64, unet=4))  # One crop of each kind.
     monkeypatch.setattr("tools.train_miniature.export.SHARD", "3MB")
     cache, result = tmp_path / "cache", tmp_path / "result"
-    words = ("all", "--minutes", "0.2", "--size", "64", "--warm", "--cache", cache, "--to", result)
+    words = ("all", "--minutes", "0.1", "--size", "64", "--warm", "--cache", cache, "--to", result)
     call(monkeypatch, *words)
     first = torch.load(cache / "unet.pt", weights_only=True)["step"]
     encoder = AutoencoderKL.from_pretrained(result / "base" / "vae").encoder.conv_in.weight
