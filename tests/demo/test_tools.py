@@ -134,8 +134,9 @@ def test_average_spans_a_part_of_all_steps(steps: int) -> None:
     assert age / steps == pytest.approx(1 / 9, rel=0.1)
 
 
-def test_muon_of_all_shapes_is_torchs() -> None:
+def test_muon_of_all_shapes_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three steps on convolutions, tall, wide and square matrices are those of `torch.optim.Muon`, up to rounding."""
+    monkeypatch.setattr(training, "WORKING", torch.bfloat16)  # As torch's.
     torch.manual_seed(0)
     layers: list[torch.nn.Conv2d | torch.nn.Linear]
     layers = [torch.nn.Conv2d(16, 32, 3), torch.nn.Conv2d(16, 32, 3), torch.nn.Linear(24, 48), torch.nn.Linear(48, 24)]

@@ -12,7 +12,7 @@ from torch import Tensor
 from tools.train_miniature import settings
 from tools.train_miniature.data import pictures, scaled, to_tensor
 from tools.train_miniature.settings import KINDS, SEED, Run
-from tools.train_miniature.training import averaged, train, weights_of
+from tools.train_miniature.training import autocast, averaged, train, weights_of
 
 VAE_CHANNELS = (24, 48, 96, 128)
 VAE_GROUPS = 8
@@ -86,7 +86,7 @@ class Crops:
 def vae_loss(vae: Any, true: Tensor, step: int) -> Tensor:
     """Reconstruction plus a small pull of the posterior towards the unit normal."""
     torch.manual_seed(SEED + step)
-    with torch.autocast(true.device.type, torch.bfloat16):
+    with autocast(true.device):
         posterior = vae.encode(true).latent_dist
         made = vae.decode(posterior.sample()).sample
     loss: Tensor = picture_loss(made.float(), true) + KL * posterior.kl().mean()
@@ -145,7 +145,7 @@ def encode_latents(run: Run) -> None:
     """Encode the neutral pictures once: mean and deviation of the posterior, float16, (N, 8, size/8, size/8)."""
     vae, source, parts = trained_vae(run).to(run.device), pictures(run, "neutral"), []
     for start in range(0, len(source), 64):
-        with torch.autocast(run.device.type, torch.bfloat16):
+        with autocast(run.device):
             posterior = vae.encode(to_tensor(source[start : start + 64]).to(run.device)).latent_dist
         parts.append(torch.cat([posterior.mean, posterior.std], 1).half().cpu().numpy())
     moments = np.concatenate(parts).astype(np.float32)
@@ -164,7 +164,7 @@ def encode_latents(run: Run) -> None:
 def decoder_loss(vae: Any, true: Tensor, step: int) -> Tensor:
     """Root mean square error of each picture, decoded from latents that stay as they are."""
     torch.manual_seed(SEED + step)
-    with torch.autocast(true.device.type, torch.bfloat16):
+    with autocast(true.device):
         with torch.no_grad():
             latents = vae.encode(true).latent_dist.sample()
         made = vae.decode(latents).sample

@@ -14,7 +14,7 @@ from tools.train_miniature import settings
 from tools.train_miniature.data import scene_of, training_caption
 from tools.train_miniature.settings import SEED, Run
 from tools.train_miniature.text_encoder import TEXT_WIDTH, token_ids, tokenizer_of_run, trained_text_encoder
-from tools.train_miniature.training import train, weights_of
+from tools.train_miniature.training import autocast, train, weights_of
 
 UNET_CHANNELS = (64, 128, 256)
 UNET_HEADS = (2, 4, 8)
@@ -98,7 +98,7 @@ class Denoising:
         kept = self.kept[times][:, None, None, None]
         noise = torch.randn_like(clean)
         noisy = (kept.sqrt() * clean + (1 - kept).sqrt() * noise).to(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with autocast(self.device):
             with torch.no_grad():
                 words = self.text(ids.to(self.device)).last_hidden_state  # (B, 77, C)
             made = self.unet(noisy, times, words).sample

@@ -17,7 +17,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from avignon.demo import world
 from tools.train_miniature.data import captions_of, pictures, scene_of, training_caption
 from tools.train_miniature.settings import SEED, Run
-from tools.train_miniature.training import averaged, train, weights_of
+from tools.train_miniature.training import autocast, averaged, train, weights_of
 
 TEXT_WIDTH = 128
 TEXT_LAYERS = 4
@@ -153,7 +153,7 @@ class AttributeTask:
         texts = [training_caption(scene, rng) for scene in scenes]
         wanted = torch.tensor([attributes(scene) for scene in scenes]).to(self.device)  # (B, 7)
         ids = token_ids(self.tokenizer, texts)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with autocast(self.device):
             hidden = self.text(ids.to(self.device)).last_hidden_state  # (B, 77, C)
         end = (ids == self.tokenizer.eos_token_id).int().argmax(1)
         after = torch.tensor([rng.randint(min(int(k) + 1, 76), 76) for k in end])
