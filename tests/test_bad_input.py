@@ -341,6 +341,7 @@ def test_line_breaks_stay_in_one_line(capsys: Captured, tmp_path: Path) -> None:
     assert "no such recipe" in complaint(capsys, tmp_path / "a\nb.toml")
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("command", ["--help", "recipes", "new", "works", "collect", "curate", "prepare"])
 def test_torch_is_not_loaded(walls: Path, tmp_path: Path, command: str) -> None:
     """Nothing up to prepare loads torch, diffusers or transformers."""

@@ -157,6 +157,7 @@ def assert_nothing_outside(folder: Path) -> None:
     assert not [path for path in folder.rglob("*") if path.name.startswith(".part-")]
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("target", ["full", "info.json"])
 def test_bomb_is_not_unpacked(own: Watched, tmp_path: Path, target: str) -> None:
     """A picture of a few hundred kilobytes that unpacks to gigabytes is refused by its header."""

@@ -122,6 +122,7 @@ def test_bad_input_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_wheels_that_are_missing_are_unpacked(tmp_path: Path) -> None:
     """A package that is not here, or in another version, is; one that is here is not."""
     here = importlib.metadata.version("pytest")

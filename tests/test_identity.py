@@ -393,6 +393,7 @@ def other_vae(base: Path) -> None:
     nudge(base / "vae/diffusion_pytorch_model.safetensors")
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("change", [rounded, sharded, other_vae])
 def test_adapters_fit_the_same_weights_in_other_files(tmp_path: Path, change: Callable[[Path], None]) -> None:
     """An adapter fits a base whose UNet has its weights, rounded to fp16, in whatever files, and with any VAE."""

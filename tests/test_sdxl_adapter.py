@@ -130,6 +130,7 @@ def test_file_elsewhere_and_back(run: Run, tmp_path: Path, capsys: pytest.Captur
     assert same(formats.read(back), formats.read(shared))
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize(
     ("pattern", "said"),
     [

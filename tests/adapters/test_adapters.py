@@ -317,6 +317,7 @@ def test_all_weights_zero_is_the_base(base: StableDiffusion, saved: Path) -> Non
         assert torch.equal(output(unet), before)
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("weights", [{"a": 1.0, "b": 0.0}, {"a": 0.3, "b": 0.9}, {"a": -0.5, "b": 2.0}])
 def test_mixture_sums_true_changes(base: StableDiffusion, recipe: Recipe, weights: dict[str, float]) -> None:
     """A mixture is the base with ΔW = Σ wᵢ·(αᵢ/rᵢ)·Bᵢ·Aᵢ added by hand, for adapters of different alpha."""
@@ -383,6 +384,7 @@ def test_card_of_another_base_is_refused(base: StableDiffusion, saved: Path) -> 
     files.load(base, "other", saved)
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("text", ["{", "[]", '{"base": {}}', '{"base": null}'])
 def test_damaged_card_is_refused(base: StableDiffusion, saved: Path, text: str) -> None:
     """A card that says nothing of a base is named as damaged."""
@@ -431,6 +433,7 @@ SHAPES: dict[str, tuple[Callable[[dict[str, torch.Tensor]], None], str]] = {
 }
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("change", SHAPES.values(), ids=SHAPES.keys())
 def test_shapes_of_another_base_are_refused(
     base: StableDiffusion,

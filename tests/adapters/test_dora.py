@@ -163,6 +163,7 @@ def change_one(tensors: Tensors) -> None:
     tensors[key] = tensors[key] * 1.001
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("spoil", [lose_one, change_one])
 def test_saving_proves_the_magnitudes(
     base: StableDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Tensors], None]
@@ -356,6 +357,7 @@ def test_dora_paints_as_diffusers_do(base: StableDiffusion, recipe: Recipe, save
     assert np.abs(np.asarray(ours, int) - np.asarray(without, int)).max() > 10, "the adapter shows"
 
 
+@pytest.mark.slow
 def test_effect_of_a_dora_is_that_of_all_of_it(sampler: painting.ImageSampler, base: StableDiffusion) -> None:
     """An adapter's measured effect has the magnitudes in it: with larger ones, it is another."""
     before = sampler.effects([frame({})], ["dora"])["dora"]

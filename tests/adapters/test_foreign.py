@@ -116,6 +116,7 @@ def test_dora_of_input_norms(base: StableDiffusion, recipe: Recipe, tmp_path: Pa
         assert output(base.denoiser) == pytest.approx(output(by_hand(recipe, [(0.7, adapter)])), abs=2e-4, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_dora_of_some_layers(base: StableDiffusion, recipe: Recipe, tmp_path: Path) -> None:
     """Layers without a magnitude stay plain beside those that have one."""
     plain, dora = made(base, 1, "down_blocks"), made(base, 2, "up_blocks", dora=True)

@@ -88,6 +88,7 @@ def test_round_at_the_real_shape(tmp_path: Path) -> None:
     assert same(adapter, carried(adapter, tmp_path))
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("name", ["kohya", "diffusers", "peft"])
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16, torch.float32])
 def test_precision_of_a_file(tmp_path: Path, name: str, precision: torch.dtype) -> None:

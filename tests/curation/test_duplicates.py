@@ -41,6 +41,7 @@ COPIES: dict[str, Degrade] = {
 }
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("copy", COPIES)
 def test_views_of_one_picture_are_alike(copy: str) -> None:
     """Another photograph of one picture is like it; two pictures are not."""

@@ -22,6 +22,7 @@ def measured(*rows: list[MeasuredImage]) -> SetReport:
     return MEASURES.of_set(rows, [MEASURES.nearest(each.image) for row in rows for each in row])
 
 
+@pytest.mark.slow
 def test_pictures_that_are_works_are_copies_at_no_distance() -> None:
     """The works themselves have all copies, and what they have in common is at no distance from the works."""
     report = measured(seen(0, 1), seen(2, 3))

@@ -84,6 +84,7 @@ def numbers(value: Any, place: str = "") -> dict[str, Any]:
     return {place: type(value)} | {k: v for key, own in items for k, v in numbers(own, f"{place}.{key}").items()}
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("name", ["finished-run", "finished-run-2"])
 def test_numbers_are_those_of_the_version_before(name: str, tmp_path: Path) -> None:
     """Of the same pictures, each number of a report that avignon 0.1.0 wrote is in the new one, under its new name."""

@@ -206,6 +206,7 @@ def test_copies_are_found_across_shapes() -> None:
     assert not any(originals.nearest(draw(70 + i, 320, 160)).is_copy for i in range(2))
 
 
+@pytest.mark.slow
 def test_likeness_of_compositions() -> None:
     """The same scene by the other hand keeps its composition; another scene does not."""
     one, same, other = work("atlantic", 1, scene=4), work("avignon", 2, scene=4), work("avignon", 3, scene=9)

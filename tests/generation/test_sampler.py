@@ -170,6 +170,7 @@ def test_mixed_batch_follows_blocks_and_schedules(sampler: painting.ImageSampler
     assert (together - alone).abs().max() / alone.std() < 5e-5
 
 
+@pytest.mark.slow
 def test_unet_is_left_as_it_was(saved: tuple[Recipe, dict[str, Path]]) -> None:
     """Painting in the middle of training changes no weight, scale, active adapter or trained parameter."""
     recipe, paths = saved

@@ -127,6 +127,7 @@ COMMON = ("DDIM", "PNDM", "EulerDiscrete", "DPMSolverMultistep", "UniPCMultistep
 """Those that most bases were saved by; the others take their turn among the slow tests."""
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize(
     "saver",
     [pytest.param(each, marks=() if each.__name__.removesuffix("Scheduler") in COMMON else pytest.mark.slow)

@@ -452,6 +452,7 @@ def test_distilled_is_painted_without_guidance(tmp_path: Path) -> None:
     assert heard == []
 
 
+@pytest.mark.slow
 def test_blocks_are_weighted_by_name(saved: tuple[Recipe, dict[str, Path]]) -> None:
     """A weight of 0 in all thirds but one leaves that one's change alone; a block has a weight of its own."""
     sampler = painter(saved)

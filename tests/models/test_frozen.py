@@ -225,6 +225,7 @@ def test_base_says_how_it_is_kept(tiny_sd: Path, tiny_sdxl: Path, tiny_z_image: 
         assert set(readers) == {model == tiny_z_image}, "a language model is kept in 8 bits, a CLIP in full"
 
 
+@pytest.mark.slow
 def test_single_file_is_quantised_like_its_folder(tiny_sdxl: Path, tmp_path: Path) -> None:
     """The same weights, whichever way they are read."""
     file, config = as_single_file(tiny_sdxl, tmp_path / "mix.safetensors"), small_files(tiny_sdxl, tmp_path / "config")

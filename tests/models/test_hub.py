@@ -82,6 +82,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+@pytest.mark.slow_but_one
 def test_download_by_branch_and_commit(fetch: Fetch, hub: LocalHub, copy: Path) -> None:
     """All files come as they are, of a branch's newest commit or of the commit that is named."""
     old, before = hub.commit(fetch.family.repository), contents(copy)
@@ -94,6 +95,7 @@ def test_download_by_branch_and_commit(fetch: Fetch, hub: LocalHub, copy: Path) 
     assert fetch.heard == []
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("cut_by", ["close", "reset"])
 def test_a_cut_download_goes_on(fetch: Fetch, hub: LocalHub, cut_by: Any) -> None:
     """A connection lost in mid-download is taken up where it broke, or is one line and the next call goes on there."""

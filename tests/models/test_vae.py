@@ -74,6 +74,7 @@ def test_from_a_folder(family: TinyFamily, tiny: Path, other: Path, tmp_path: Pa
     assert load(recipe_of(tmp_path, family, tiny, vae=str(tiny))).parts == own.parts
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("prefix", ["", "first_stage_model."])
 def test_from_a_single_file(tmp_path: Path, family: TinyFamily, tiny: Path, other: Path, prefix: str) -> None:
     """By diffusers' names, or by Stability AI's: the same network as from the folder."""

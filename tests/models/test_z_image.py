@@ -401,6 +401,7 @@ def test_shift_is_that_of_diffusers_pipeline(tmp_path: Path, dynamic: bool) -> N
     assert off(picture, expected.images[0]) <= 2
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute")
 @pytest.mark.parametrize("strength", [0.5, 1.0])
 def test_pictures_from_a_source_are_diffusers_own(saved: tuple[Recipe, dict[str, Path]], strength: float) -> None:
@@ -499,6 +500,7 @@ def test_latents_and_back(base: ZImage) -> None:
 # Adapters -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("kind", ["kohya", "diffusers", "peft"])
 def test_adapters_in_every_format(saved: tuple[Recipe, dict[str, Path]], tmp_path: Path, kind: str) -> None:
     """Exported and imported again an adapter is the same, and every file says which bases it is for."""
@@ -597,6 +599,7 @@ def whole(tiny_z_image: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return recipe, space
 
 
+@pytest.mark.slow
 def test_two_adapters_in_one_pass(whole: tuple[Recipe, Any]) -> None:
     """Both learn, each its own, on attention and feed-forward layers; the cards name the family."""
     _, space = whole
@@ -609,6 +612,7 @@ def test_two_adapters_in_one_pass(whole: tuple[Recipe, Any]) -> None:
     assert formats.find(space.adapter(HOMER) / f"{HOMER}.safetensors").format == "kohya"
 
 
+@pytest.mark.slow
 def test_checkpointing_learns_the_same(whole: tuple[Recipe, Any], tmp_path: Path, tiny_z_image: Path) -> None:
     """Activations computed again give the same losses."""
     recipe, space = trained(tmp_path, tiny_z_image, flip=True, gradient_checkpointing=True)
@@ -668,6 +672,7 @@ def curve(folder: Path, tiny: Path) -> list[float]:
     return [line["loss"] for line in metrics(space, "joint")]
 
 
+@pytest.mark.slow
 def test_loss_curve_is_the_golden_one(tmp_path: Path, tiny_z_image: Path) -> None:
     """Draws, targets, optimizer and prior together give the losses that were written down, within rounding."""
     assert curve(tmp_path, tiny_z_image) == pytest.approx(json.loads(GOLDEN.read_text()), rel=1e-3)

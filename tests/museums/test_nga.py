@@ -415,6 +415,7 @@ def test_real_tables_know_them(real: Path, name: str, forward: str, works: int) 
     assert len(found) == works
 
 
+@pytest.mark.slow
 def test_real_engravings_after_homer_are_no_homers(real: Path) -> None:
     """Of Homer's 442 rows of 2021, 345 are 'artist after': other hands made them."""
     found = at("https://museum.test/data", FromFolder(real)).find(artist())
@@ -424,6 +425,7 @@ def test_real_engravings_after_homer_are_no_homers(real: Path) -> None:
     assert [each for each in reasons if each.startswith("attribution")] == ["attribution is 'Circle of'"]
 
 
+@pytest.mark.slow
 def test_real_namesakes_are_told_apart(real: Path) -> None:
     """The museum has two painters named Robert Delaunay, 130 years apart."""
     with pytest.raises(

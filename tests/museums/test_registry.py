@@ -183,6 +183,7 @@ max_ruler = 1
 """
 
 
+@pytest.mark.slow
 def test_one_module_and_one_row_add_a_museum(tmp_path: Path) -> None:
     """A museum of toys: recipes, error lines, the command line, labels and a run know it by its module and its row."""
     (tmp_path / "toy.py").write_text(TOY, encoding="utf-8")

@@ -161,6 +161,7 @@ def test_nothing_is_fetched_twice(run: Run, stocked: LocalMuseum, tmp_path: Path
     assert [path for _, path in stocked.requests[before:] if "/iiif/" in path] == []
 
 
+@pytest.mark.slow
 def test_larger_wish_is_fetched_anew(run: Run, stocked: LocalMuseum, tmp_path: Path) -> None:
     """Another max_edge is another image: what an earlier run has at another size does not serve."""
     run.carry(pair(tmp_path, stocked), "collect")

@@ -62,6 +62,7 @@ def test_report_measures_every_frame(tmp_path: Path) -> None:
     assert len(report.notes) == len(reports.NOTES)
 
 
+@pytest.mark.slow
 def test_series_between_two_works_is_monotone_and_flagged(tmp_path: Path) -> None:
     """A series of true works goes from one artist to the other, and each picture of it is flagged as a copy."""
     recipe = small_recipe(tmp_path, tmp_path / "no-base-is-needed", works=1)

@@ -614,6 +614,7 @@ def test_loss_scale_underflow_is_told_apart() -> None:
     assert torch.equal(factors.master, torch.ones(10)), "no later step is taken either"
 
 
+@pytest.mark.slow
 def test_joint_mode(tmp_path: Path, tiny_sd: Path) -> None:
     """`joint` trains one adapter on the images of all artists, and its card names them all."""
     recipe, space = prepared(tmp_path, tiny_sd, mode="joint", steps=2)
@@ -916,6 +917,7 @@ def test_out_of_memory_steps_down(
     assert same(weights(space, "joint"), weights(other, "joint"))
 
 
+@pytest.mark.slow
 def test_no_rung_left(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where even one image at a time finds no memory, the error is told and nothing is written."""
     recipe, space = prepared(tmp_path, tiny_sd, mode="joint", batch=2)

@@ -99,6 +99,7 @@ COUNTS = {
 """Parameters of the published weights: denoiser, and what reads texts."""
 
 
+@pytest.mark.slow_but_one
 @pytest.mark.parametrize("name", COUNTS)
 def test_known_bases_have_their_parameters(name: str) -> None:
     """The shapes that the package has of a known base are those of its weights."""

@@ -73,6 +73,7 @@ def test_preview_is_painted_by_the_adapter_alone(trained: tuple[Recipe, Workspac
     assert header(space.adapter(HOMER) / f"{HOMER}.safetensors")["modelspec.thumbnail"].startswith("data:image/jpeg")
 
 
+@pytest.mark.slow
 def test_painting_changes_no_weight(
     trained: tuple[Recipe, Workspace], tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
