@@ -650,8 +650,8 @@ def test_base_stays_frozen(tmp_path: Path, tiny_sd: Path, monkeypatch: pytest.Mo
     loaded: list[dict[str, Any]] = []
     load, parts = loading.load, ("unet", "vae", "text_encoder")
 
-    def remembered(*arguments: Any) -> Any:
-        base: Any = load(*arguments)
+    def remembered(*arguments: Any, **how: Any) -> Any:
+        base: Any = load(*arguments, **how)
         loaded.append({part: getattr(base.pipeline, part) for part in parts})
         return base
 

@@ -87,8 +87,8 @@ def test_quantised_base_is_the_base_with_rounded_weights(
     recipe, small = trained(tmp_path / "int8", tiny_sd, "int8", dora=dora, steps=2)
     loads, made = loading.load, dict(frozen.weights(load(recipe).denoiser))
 
-    def rounded(*how: Any) -> DiffusionBase:
-        base = loads(*how)
+    def rounded(*wanted: Any, **how: Any) -> DiffusionBase:
+        base = loads(*wanted, **how)
         for name, weight in made.items():
             base.denoiser.get_parameter(name).data = weight.clone()
         return base
@@ -166,8 +166,8 @@ def test_text_encoders_are_gone_before_the_first_step(
     parameters: list[Any] = []
     loads, losses = loading.load, objective.denoising_losses
 
-    def loaded(*how: Any) -> DiffusionBase:
-        base = loads(*how)
+    def loaded(*wanted: Any, **how: Any) -> DiffusionBase:
+        base = loads(*wanted, **how)
         parameters.extend(weakref.ref(each) for reader in base.readers for each in reader.parameters())
         return base
 

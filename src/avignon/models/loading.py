@@ -108,8 +108,8 @@ def family_of(settings: "BaseSettings") -> Family:
         ModelError: it is on no hub and in no cache, or of no family.
     """
     folder, name = _described(settings)
-    if not folder and name in names.KNOWN:
-        return FAMILIES[names.KNOWN[name].family]
+    if not folder and (known := names.family_of(name)):
+        return FAMILIES[known]
     return family_in(folder or find(settings, Reporter("", lambda _: None), whole=False)[1])
 
 

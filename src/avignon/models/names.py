@@ -132,6 +132,11 @@ def homes_of(model: str) -> tuple[str, ...]:
     return KNOWN[model].homes if model in KNOWN else (model,)
 
 
+def family_of(model: str) -> str:
+    """The family of a base with a short name, by that or by one of its homes; empty of any other."""
+    return next((base.family for name, base in KNOWN.items() if model in (name, *base.homes)), "")
+
+
 def check_training(model: str) -> None:
     """Refuse to train on a base that is known to be distilled: training undoes what makes it paint in a few steps.
 
