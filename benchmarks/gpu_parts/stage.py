@@ -34,7 +34,9 @@ def with_random_base(architecture: Architecture, device: torch.device) -> Iterat
     """
     seconds: list[float] = []
 
-    def made(_settings: object, _sampling: object, dtype: torch.dtype, _reporter: object) -> StableDiffusion:
+    def made(
+        _settings: object, _sampling: object, dtype: torch.dtype, _reporter: object, **_how: object
+    ) -> StableDiffusion:
         start = time.monotonic()
         base = random_base(architecture, device)
         base.parts = {base.denoiser_part: "random weights"}
