@@ -25,24 +25,16 @@ def cells(tiny_sd: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
 
 
 def test_memory_is_told_for_a_card_and_for_here(cells: dict[str, list[str]]) -> None:
-    """In GiB, marked as estimated, with the smallest card that it fits."""
+    """In GiB, marked as estimated, with the smallest card that it fits; RAM fits no card, and offload is a card's."""
     assert cells["setting"] == ["a card", "here", "fits", "by"]
     for setting in ("train: nothing given up", "paint: one by one"):
         card, here, fits, by = cells[setting]
         assert card.endswith(" GiB")
         assert here.endswith(" GiB")
         assert (fits, by) == ("8GB, here", "estimated")
-
-
-def test_loading_takes_the_same_wherever_it_is_computed(cells: dict[str, list[str]]) -> None:
-    """RAM is no card's memory: nothing is said of what it fits."""
     card, here, by = cells["RAM to load the base"]
-    assert (card, by) == (here, "estimated")
-
-
-def test_weights_in_ram_are_a_cards_alone(cells: dict[str, list[str]]) -> None:
-    """A processor has all its weights there anyway."""
-    assert cells["train: or train.offload"][1:] == ["8GB", "estimated"]
+    assert (card, by) == (here, "estimated"), "loading takes the same wherever it is computed"
+    assert cells["train: or train.offload"][1:] == ["8GB", "estimated"], "a processor has its weights in RAM anyway"
 
 
 def test_a_base_that_does_not_say_its_size_is_a_line(
