@@ -87,7 +87,7 @@ class TrainingFootprint:
         self._base, self._settings, self._place = base, settings, place
         self._decoder = weight_bytes(base.autoencoder, torch.float32)
         kept = stored or base.stored_in
-        self._read = sum(weight_bytes(each, kept) for each in (base.denoiser, base.autoencoder, *read_by))
+        self._as_stored = sum(weight_bytes(each, kept) for each in (base.denoiser, base.autoencoder, *read_by))
         if quantize:  # Layer by layer, of what was read.
             with META:
                 base.quantize(quantize, torch.float32)
@@ -123,7 +123,7 @@ class TrainingFootprint:
     @property
     def loading(self) -> int:
         """What it takes of RAM to load the base, the program among it."""
-        return PROGRAM + max(self._read, self._loaded)
+        return PROGRAM + max(self._as_stored, self._loaded)
 
     def of(self, images: int, *, checkpointing: bool) -> Footprint:
         """What it takes to train with so many images, of all adapters, in a pass; then a picture shows what it is."""
@@ -133,7 +133,7 @@ class TrainingFootprint:
         preview = there + self._decoder + self._preview
         if self._place.device == "cpu":
             phases = {"encode": self._loaded + self._encoding, "train": self._decoder + work, "preview": preview}
-            return _on_cpu({"load": max(self._read, self._loaded), **phases})
+            return _on_cpu({"load": max(self._as_stored, self._loaded), **phases})
         phases = {"encode": self._decoder + self._readers + self._encoding, "train": work, "preview": preview}
         return Footprint(phases)
 
